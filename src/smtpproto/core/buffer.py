@@ -1,0 +1,78 @@
+"""Octets in, lines or runs of octets out: bounded, and linear in what comes in."""
+
+from __future__ import annotations
+
+__all__ = ["ReceiveBuffer"]
+
+
+class ReceiveBuffer:
+    """Received octets that nobody has taken yet.
+
+    It remembers how far it has looked for a line end, so a peer that sends one octet at a time
+    costs no more than one that sends a megabyte.
+    """
+
+    __slots__ = ("_data", "_dropped", "_searched")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._searched = 0  # no CRLF begins before this offset
+        self._dropped = 0  # octets of the current line thrown away because it is too long
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def append(self, data: bytes) -> None:
+        """Store `data` behind what is there."""
+        self._data += data
+
+    def first_octet(self) -> int | None:
+        """Return the octet that the current line begins with, or None while there is none."""
+        return self._data[0] if self._data and not self._dropped else None
+
+    def take_line(self, keep: int) -> tuple[bytes, int] | None:
+        """Take one line off, up to its CRLF; None if it has not ended yet.
+
+        Only CRLF ends a line (RFC 5321 §2.3.8). Of a line longer than `keep` octets (CRLF
+        included) nothing is kept: the line comes back empty, with its true length beside it.
+        Returns the line without CRLF and the number of octets it took, CRLF included.
+        """
+        data = self._data
+        at = self._find(b"\r\n", self._searched)
+        if at < 0:
+            # A CR at the very end may be the first half of the CRLF.
+            tail = 1 if data.endswith(b"\r") else 0
+            if len(data) > keep:
+                self._dropped += len(data) - tail
+                del data[: len(data) - tail]
+            self._searched = len(data) - tail
+            return None
+        length = self._dropped + at + 2
+        line = bytes(data[:at]) if length <= keep else b""
+        del data[: at + 2]
+        self._searched = self._dropped = 0
+        return line, length
+
+    @property
+    def line_length(self) -> int:
+        """Octets of the current, unfinished line so far, those thrown away included."""
+        return self._dropped + len(self._data)
+
+    def take_all(self) -> bytes:
+        """Take everything off."""
+        data = bytes(self._data)
+        self.clear()
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Put octets that `take_all` gave back in front; the buffer must be empty."""
+        self._data = bytearray(data)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._data.clear()
+        self._searched = self._dropped = 0
+
+    def _find(self, needle: bytes, start: int) -> int:
+        # The only place that searches, so that a test can count the octets looked at.
+        return self._data.find(needle, start)

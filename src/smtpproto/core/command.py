@@ -1,0 +1,347 @@
+"""The commands (RFC 5321 §4.1.1 and the RFCs named), one frozen class for each verb.
+
+The same values travel both ways: a client sends them, a server pulls them. Each class carries
+its traits; what a command *does* to the session stands in `state.py`.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from attrs import field, frozen
+
+from .errors import GrammarError, LocalProtocolError
+from .grammar import CONTROL, HELO_NAME, PRINTABLE, SASL_MECHANISM
+from .parameter import AnyParameters, Parameters
+from .path import (
+    AnyForwardPath,
+    AnyReversePath,
+    ForwardPath,
+    ReversePath,
+    as_domain,
+    as_octets,
+)
+from .value import taken
+
+__all__ = [
+    "BASE_VERBS",
+    "Auth",
+    "AuthResponse",
+    "Command",
+    "Data",
+    "Ehlo",
+    "Expn",
+    "Helo",
+    "Help",
+    "Mail",
+    "Noop",
+    "Quit",
+    "Rcpt",
+    "Rset",
+    "StartTls",
+    "Vrfy",
+    "parse_command",
+]
+
+
+class Command:
+    """A line that a client sends: a verb and its argument.
+
+    To add a verb, subclass it with attrs' `frozen`, give `verb`, and write `argument()` and
+    `parse()`; then name the class in an Extension's `verbs`.
+    """
+
+    __slots__ = ()
+
+    verb: ClassVar[bytes] = b""
+    #: Another command may follow before the reply is there (RFC 2920 §3.1); the reply of such a
+    #: command may wait for others to share a write (§3.2).
+    pipelined: ClassVar[bool] = False
+    #: Octets that the line may have, CRLF included (RFC 5321 §4.5.3.1.4).
+    max_line: ClassVar[int] = 512
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        """Read what stands behind the verb and its space; GrammarError if it is not right."""
+        raise NotImplementedError
+
+    def argument(self) -> bytes:
+        """Write what stands behind the verb and its space; empty for none."""
+        return b""
+
+    def serialize(self) -> bytes:
+        """Write the whole line, CRLF included."""
+        argument = self.argument()
+        return b"%b %b\r\n" % (self.verb, argument) if argument else self.verb + b"\r\n"
+
+
+class _Bare(Command):
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        if argument:
+            raise GrammarError(f"{cls.verb.decode()} takes no argument")
+        return cls()
+
+
+def _text(value: str | bytes) -> bytes:
+    octets = as_octets(value)
+    if PRINTABLE.fullmatch(octets) is None or octets != octets.strip(b" \t"):
+        raise LocalProtocolError(f"octets no argument can hold: {octets!r}")
+    return octets
+
+
+@frozen
+class _Text(Command):
+    text: bytes = field(converter=_text, default=b"")
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        if PRINTABLE.fullmatch(argument) is None:
+            raise GrammarError("octets that no argument may hold")
+        return taken(cls, text=argument.strip(b" \t"))
+
+    def argument(self) -> bytes:
+        return self.text
+
+
+@frozen
+class _Hello(Command):
+    name: bytes = field(converter=as_domain)
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        if HELO_NAME.fullmatch(argument) is None:
+            try:
+                as_domain(argument)
+            except LocalProtocolError:
+                raise GrammarError(f"Syntax: {cls.verb.decode()} hostname") from None
+        return taken(cls, name=argument)
+
+    def argument(self) -> bytes:
+        return self.name
+
+
+@frozen
+class Ehlo(_Hello):
+    """EHLO: greet, and ask for the extensions. `name` is a domain or address literal."""
+
+    verb = b"EHLO"
+
+
+@frozen
+class Helo(_Hello):
+    """HELO: greet an old server, or as an old client (RFC 5321 §3.2)."""
+
+    verb = b"HELO"
+
+
+def _path_offset(argument: bytes, keyword: bytes) -> int:
+    """Return where the path begins behind `FROM:` or `TO:`.
+
+    A space before it is read, though never written: RFC 5321 §3.3 forbids it, much old software
+    sends it, and nothing else could be meant.
+    """
+    size = len(keyword)
+    if argument[:size].upper() != keyword:
+        raise GrammarError(f"Syntax: {keyword.decode()}<address>")
+    return size + argument.startswith(b" ", size)
+
+
+def _parameters(argument: bytes, at: int) -> Parameters:
+    if at == len(argument):
+        return NO_PARAMETERS
+    if not argument.startswith(b" ", at):
+        raise GrammarError("no space between address and parameters")
+    return Parameters.parse(argument[at:])
+
+
+NO_PARAMETERS = Parameters()
+
+
+def _reverse_path(value: AnyReversePath) -> ReversePath:
+    return ReversePath.of(value)
+
+
+def _forward_path(value: AnyForwardPath) -> ForwardPath:
+    return ForwardPath.of(value)
+
+
+def _given(value: AnyParameters | None) -> Parameters:
+    return Parameters.of(value)
+
+
+@frozen
+class Mail(Command):
+    """MAIL: begin a transaction (§4.1.1.2). Takes a mailbox or its text; None is the null path."""
+
+    verb = b"MAIL"
+    pipelined = True
+
+    reverse_path: ReversePath = field(converter=_reverse_path)
+    parameters: Parameters = field(converter=_given, default=None)
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        path, end = ReversePath.read(argument, _path_offset(argument, b"FROM:"))
+        return taken(cls, reverse_path=path, parameters=_parameters(argument, end))
+
+    def argument(self) -> bytes:
+        return b"FROM:%b%b" % (self.reverse_path.serialize(), self.parameters.serialize())
+
+
+@frozen
+class Rcpt(Command):
+    """RCPT: name one recipient (§4.1.1.3). Takes a mailbox or its text."""
+
+    verb = b"RCPT"
+    pipelined = True
+
+    forward_path: ForwardPath = field(converter=_forward_path)
+    parameters: Parameters = field(converter=_given, default=None)
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        path, end = ForwardPath.read(argument, _path_offset(argument, b"TO:"))
+        return taken(cls, forward_path=path, parameters=_parameters(argument, end))
+
+    def argument(self) -> bytes:
+        return b"TO:%b%b" % (self.forward_path.serialize(), self.parameters.serialize())
+
+
+@frozen
+class Data(_Bare):
+    """DATA: the content follows (§4.1.1.4)."""
+
+    verb = b"DATA"
+
+
+@frozen
+class Rset(_Bare):
+    """RSET: drop the transaction (§4.1.1.5)."""
+
+    verb = b"RSET"
+    pipelined = True
+
+
+@frozen
+class Noop(_Text):
+    """NOOP: nothing (§4.1.1.9); `text` is ignored by everybody."""
+
+    verb = b"NOOP"
+
+
+@frozen
+class Quit(_Bare):
+    """QUIT: the last command (§4.1.1.10)."""
+
+    verb = b"QUIT"
+
+
+@frozen
+class Vrfy(_Text):
+    """VRFY: does this mailbox exist? (§4.1.1.6)"""
+
+    verb = b"VRFY"
+
+
+@frozen
+class Expn(_Text):
+    """EXPN: who is on this list? (§4.1.1.7)"""
+
+    verb = b"EXPN"
+
+
+@frozen
+class Help(_Text):
+    """HELP: tell me about it (§4.1.1.8)."""
+
+    verb = b"HELP"
+
+
+@frozen
+class StartTls(_Bare):
+    """STARTTLS: go over to TLS (RFC 3207)."""
+
+    verb = b"STARTTLS"
+
+
+def _decode(base64: bytes) -> bytes:
+    """Strict base64 (RFC 4954 §4: reject what is outside the alphabet, and misplaced padding)."""
+    try:
+        return binascii.a2b_base64(base64, strict_mode=True)
+    except ValueError:
+        raise GrammarError("malformed base64", 501, "5.5.2") from None
+
+
+def _mechanism(value: str) -> str:
+    if SASL_MECHANISM.fullmatch(as_octets(value)) is None:
+        raise LocalProtocolError(f"not the name of a SASL mechanism: {value!r}")
+    return value.upper()
+
+
+@frozen
+class Auth(Command):
+    """AUTH: log in (RFC 4954 §4). `initial_response` is decoded; None means that none was sent."""
+
+    verb = b"AUTH"
+    max_line = 12288  # for what servers read; see ClientConnection for what a client may write
+
+    mechanism: str = field(converter=_mechanism)
+    initial_response: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        name, _, response = argument.partition(b" ")
+        if SASL_MECHANISM.fullmatch(name) is None:
+            raise GrammarError("Syntax: AUTH mechanism [initial-response]")
+        initial = None if not response else b"" if response == b"=" else _decode(response)
+        return taken(cls, mechanism=name.decode().upper(), initial_response=initial)
+
+    def argument(self) -> bytes:
+        name = self.mechanism.encode()
+        if self.initial_response is None:
+            return name
+        return b"%b %b" % (name, binascii.b2a_base64(self.initial_response, newline=False) or b"=")
+
+
+@frozen
+class AuthResponse(Command):
+    """A line of the client's in an AUTH exchange; `data` is decoded, None cancels it (`*`)."""
+
+    max_line = 12288
+
+    data: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        return taken(cls, data=None if argument == b"*" else _decode(argument))
+
+    def serialize(self) -> bytes:
+        if self.data is None:
+            return b"*\r\n"
+        return binascii.b2a_base64(self.data, newline=False) + b"\r\n"
+
+
+BASE_VERBS: Mapping[bytes, type[Command]] = {
+    cls.verb: cls for cls in (Ehlo, Helo, Mail, Rcpt, Data, Rset, Noop, Quit, Vrfy, Expn, Help)
+}
+
+
+def parse_command(line: bytes, verbs: Mapping[bytes, type[Command]]) -> Command:
+    """Read one command line without its CRLF.
+
+    Verbs are read in any case; white space at the end is tolerated (RFC 5321 §4.1.1). Raises
+    GrammarError: 500 5.5.2 for an unknown verb or a CR, LF or NUL inside the line, 501 for the
+    rest.
+    """
+    verb, _, argument = line.rstrip(b" \t").partition(b" ")
+    command = verbs.get(verb.upper())
+    if command is None:
+        raise GrammarError("command not recognized", 500, "5.5.2")
+    if CONTROL.search(line) and (b"\r" in line or b"\n" in line or b"\0" in line):
+        raise GrammarError("control octets in a command", 500, "5.5.2")
+    return command.parse(argument)

@@ -1,0 +1,101 @@
+"""The two ends of an SMTP session: octets in, events out; values in, octets out.
+
+Both pull: `receive_data` only stores, `next_event` returns one event or says why there is none,
+`send` checks that this is legal now and returns what to write. Feed on NEED_DATA and not
+before, and neither end ever holds more than its limits and what was fed last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from .buffer import ReceiveBuffer
+from .errors import LocalProtocolError
+from .event import ConnectionClosed, TlsInfo
+from .extension import Extension
+from .state import State
+
+__all__ = ["DEFAULT_LIMITS", "Connection", "Limits"]
+
+
+@frozen
+class Limits:
+    """What one end accepts from its peer. Octets, unless said otherwise.
+
+    RFC 5321 §4.5.3.1 gives the floors; None means no limit.
+    """
+
+    message: int | None = 26_214_400
+    recipients: int = 1000  # of one transaction; at least 100 (§4.5.3.1.8)
+    bad_commands: int = 20  # in one session, before 421
+    endless_line: int = 65_536  # a line that has not ended by then loses the framing
+    reply: int = 65_536  # all lines of one reply
+    backlog: int = 262_144  # unread octets on which `receive_data` will still build
+
+
+DEFAULT_LIMITS = Limits()
+
+
+class Connection:
+    """What both ends share. Use `ServerConnection` or `ClientConnection`."""
+
+    def __init__(self, extensions: Sequence[Extension], limits: Limits) -> None:
+        self.limits = limits
+        #: What is known of the TLS layer, None in clear.
+        self.tls: TlsInfo | None = None
+        #: The client has logged in.
+        self.authenticated = False
+        self._state = State.CONNECTED
+        self._known = tuple(extensions)
+        self._buffer = ReceiveBuffer()
+        self._eof = False
+
+    @property
+    def state(self) -> State:
+        """Where the session is, by what has been answered."""
+        return self._state
+
+    @property
+    def buffered(self) -> int:
+        """Octets received and not yet pulled."""
+        return len(self._buffer)
+
+    def receive_data(self, data: bytes) -> None:
+        """Store what was received; `b""` is the end of file.
+
+        LocalProtocolError when `limits.backlog` unread octets are there already: that is a
+        caller who feeds without pulling.
+        """
+        if not data:
+            self._eof = True
+        elif len(self._buffer) > self.limits.backlog:
+            raise LocalProtocolError("fed without pulling: call next_event() until NEED_DATA")
+        elif self._state is not State.CLOSED:
+            self._buffer.append(data)
+
+    def tls_started(self, info: TlsInfo | None = None) -> None:
+        """Say that TLS is on: after STARTTLS was answered 220, or first of all (implicit TLS).
+
+        Both ends forget what they learned in clear (RFC 3207 §4.2).
+        """
+        if self._state is State.TLS:
+            self._state = State.GREETED
+        elif self._state is not State.CONNECTED or self.tls is not None:
+            raise LocalProtocolError("TLS starts after the 220 to STARTTLS, or before anything")
+        self._discard_clear_text()
+        self.tls = info or TlsInfo()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what the peer said in clear."""
+        raise NotImplementedError
+
+    def _discard_clear_text(self) -> None:
+        self._buffer.clear()
+
+    def _close(self) -> ConnectionClosed:
+        self._state = State.CLOSED
+        self._buffer.clear()
+        return ConnectionClosed()

@@ -1,0 +1,81 @@
+"""What `next_event()` returns beside commands (server) and replies (client)."""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import frozen
+
+from .command import Command
+from .reply import Reply
+
+__all__ = [
+    "NEED_DATA",
+    "PAUSED",
+    "BadCommand",
+    "ConnectionClosed",
+    "Content",
+    "EndOfContent",
+    "Signal",
+    "TlsInfo",
+]
+
+
+class Signal(enum.Enum):
+    """Not an event: why there is none."""
+
+    #: Nothing whole has been received: call `receive_data`.
+    NEED_DATA = enum.auto()
+    #: Something is owed first: a server its reply, either side the TLS handshake.
+    PAUSED = enum.auto()
+
+
+NEED_DATA = Signal.NEED_DATA
+PAUSED = Signal.PAUSED
+
+
+@frozen
+class BadCommand:
+    """A line that is no command, or one that is not possible here. Answer it like any command.
+
+    `line` is what came, without CRLF (empty where it was too long to keep); `reply` is what it
+    has earned; `command` is what was understood of it, if anything was, for policy to look at:
+    a MAIL or RCPT with parameters that nobody offered may even be accepted.
+    """
+
+    line: bytes
+    reply: Reply
+    command: Command | None = None
+
+
+@frozen
+class Content:
+    """A piece of a message's content, without dot-stuffing, cut anywhere."""
+
+    data: bytes
+
+
+@frozen
+class EndOfContent:
+    """The content is whole; the reply to it is owed.
+
+    `octets` counts the content as RFC 1870 does, stuffed dots not included. `fault` is the
+    reply owed if the content broke a rule on the way; it must not be accepted then.
+    A client that sends one gives neither.
+    """
+
+    octets: int = 0
+    fault: Reply | None = None
+
+
+@frozen
+class ConnectionClosed:
+    """Nothing more will come: end of file, QUIT or 421. It is returned for ever after."""
+
+
+@frozen
+class TlsInfo:
+    """What is known of a TLS layer: protocol version and cipher, as the TLS library names them."""
+
+    version: str = ""
+    cipher: str = ""

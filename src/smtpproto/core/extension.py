@@ -1,0 +1,61 @@
+"""The slots that an ESMTP extension fills (RFC 5321 §2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import field, frozen
+
+from .command import Command, Mail, Rcpt
+from .parameter import Parameter
+from .reply import Reply
+
+__all__ = ["Extension", "Standing"]
+
+
+@frozen
+class Standing:
+    """What an extension may look at to decide how it is announced now."""
+
+    tls: bool
+    tls_available: bool
+    mechanisms: tuple[str, ...]  # of those configured, the ones usable now
+    max_octets: int | None
+
+
+def _always(_: Standing) -> str | None:
+    return ""
+
+
+@frozen
+class Extension:
+    """One ESMTP keyword and all that comes with it.
+
+    `mail` and `rcpt` are the parameters it defines, `verbs` its commands, `needs` the keywords
+    without which it is not offered. `announce` gives what stands behind the keyword in the
+    EHLO reply, or None when it cannot be offered now. `obliges` says in a few words what the
+    server's caller takes on by offering it; empty where the core alone keeps the promise.
+    `judge` may refuse a MAIL or RCPT with parameters that are well-formed.
+    """
+
+    keyword: str
+    rfc: int
+    mail: tuple[Parameter[Any], ...] = ()
+    rcpt: tuple[Parameter[Any], ...] = ()
+    verbs: tuple[type[Command], ...] = ()
+    needs: tuple[str, ...] = ()
+    obliges: str = ""
+    announce: Callable[[Standing], str | None] = field(default=_always, eq=False)
+    judge: Callable[[Mail | Rcpt, Standing], Reply | None] | None = field(default=None, eq=False)
+
+
+def announced(offer: Iterable[Extension], standing: Standing) -> dict[str, str]:
+    """Return keyword -> argument of what is offered now, in the order of `offer`."""
+    lines = {e.keyword: e.announce(standing) for e in offer}
+    needs = {e.keyword: e.needs for e in offer}
+    return {
+        keyword: argument
+        for keyword, argument in lines.items()
+        if argument is not None and all(lines.get(n) is not None for n in needs[keyword])
+    }

@@ -1,0 +1,115 @@
+"""The grammar of RFC 5321 §4.1.2-3 and §4.2 as regexes over octets, each under its ABNF rule.
+
+Every regex is linear: no two neighbouring repetitions can match the same octet. Where what we
+read is wider than the rule, the comment says so and why; what we write is never wider.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "ADDRESS_LITERAL",
+    "CONTROL",
+    "DOMAIN",
+    "DOT_STRING",
+    "EHLO_LINE",
+    "HELO_NAME",
+    "LOCAL_PART",
+    "PARAMETER",
+    "PATH",
+    "PRINTABLE",
+    "QUOTED_PAIR",
+    "REPLY_LINE",
+    "SASL_MECHANISM",
+    "is_address_literal",
+]
+
+# Atom = 1*atext ; atext is RFC 5322 §3.2.3
+_ATOM = rb"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+"
+
+# Dot-string = Atom *("." Atom)
+_DOT_STRING = rb"%b(?:\.%b)*" % (_ATOM, _ATOM)
+DOT_STRING = re.compile(_DOT_STRING)
+
+# Quoted-string = DQUOTE *QcontentSMTP DQUOTE
+# QcontentSMTP = qtextSMTP or quoted-pairSMTP:
+# qtextSMTP = %d32-33 / %d35-91 / %d93-126 ; quoted-pairSMTP = %d92 %d32-126
+_QUOTED_STRING = rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
+QUOTED_PAIR = re.compile(rb"\\([\x20-\x7e])")
+
+# Local-part = Dot-string / Quoted-string
+_LOCAL_PART = rb"(?:%b|%b)" % (_DOT_STRING, _QUOTED_STRING)
+LOCAL_PART = re.compile(_LOCAL_PART)
+
+# sub-domain = Let-dig [Ldh-str] ; a label has at most 63 octets (RFC 1035 §2.3.4)
+_SUB_DOMAIN = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+
+# Domain = sub-domain *("." sub-domain)
+_DOMAIN = rb"%b(?:\.%b)*" % (_SUB_DOMAIN, _SUB_DOMAIN)
+DOMAIN = re.compile(_DOMAIN)
+
+# address-literal = "[" (IPv4- / IPv6- / General-address-literal) "]"
+# The brackets and dcontent (%d33-90 / %d94-126) here; what is inside, in is_address_literal().
+_LITERAL = rb"\[[\x21-\x5a\x5e-\x7e]+\]"
+ADDRESS_LITERAL = re.compile(_LITERAL)
+
+# Snum = 1*3DIGIT, 0 to 255 ; IPv4-address-literal = Snum 3("." Snum)
+_SNUM = rb"(?:25[0-5]|2[0-4][0-9]|[01]?[0-9]?[0-9])"
+_IPV4 = re.compile(rb"%b(?:\.%b){3}" % (_SNUM, _SNUM))
+_IPV6_HEX = re.compile(rb"[0-9A-Fa-f]{1,4}")
+
+# General-address-literal = Standardized-tag ":" 1*dcontent ; Standardized-tag = Ldh-str
+_GENERAL = re.compile(rb"[A-Za-z0-9-]*[A-Za-z0-9]:[\x21-\x5a\x5e-\x7e]+")
+
+# Path = "<" [ A-d-l ":" ] Mailbox ">" ; A-d-l = At-domain *( "," At-domain )
+# The source route is matched and thrown away (§4.1.1.3, appendix C). Groups: local part, domain.
+PATH = re.compile(
+    rb"<(?:@%b(?:,@%b)*:)?(%b)@(%b|%b)>" % (_DOMAIN, _DOMAIN, _LOCAL_PART, _DOMAIN, _LITERAL)
+)
+
+# esmtp-param = esmtp-keyword ["=" esmtp-value] ; esmtp-value = 1*(%d33-60 / %d62-126)
+PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
+
+# ehlo = "EHLO" SP ( Domain / address-literal )
+# Read wider than written: "_" in names, which many machines have in theirs and §4.1.4 gives no
+# right to refuse mail for.
+HELO_NAME = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
+
+# ehlo-line = ehlo-keyword *( SP ehlo-param ) ; ehlo-param = 1*(%d33-126)
+# Read wider: any run of spaces, since servers pad.
+EHLO_LINE = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)((?: +[\x21-\x7e]+)*) *")
+
+# Reply-line = Reply-code ( "-" / SP ) [ textstring ] ; Reply-code = %x32-35 %x30-35 %x30-39
+# Read wider: any second digit (§4.3.2: go by the first), text of any octets, and no SP before
+# nothing (§4.2: a bare code is a reply).
+REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+
+# sasl-mech = 1*20mech-char ; mech-char = UPPER-ALPHA / DIGIT / "-" / "_" (RFC 4422 §3.1)
+SASL_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
+
+# textstring = 1*(%d09 / %d32-126), or nothing
+PRINTABLE = re.compile(rb"[\t\x20-\x7e]*")
+
+# What no argument may contain: C0 controls and DEL.
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
+
+def is_address_literal(inside: bytes) -> bool:
+    """Tell whether the octets between the brackets fit RFC 5321 §4.1.3."""
+    if inside[:5].upper() == b"IPV6:":
+        return _is_ipv6(inside[5:])
+    return _IPV4.fullmatch(inside) is not None or _GENERAL.fullmatch(inside) is not None
+
+
+def _is_ipv6(address: bytes) -> bool:
+    # IPv6-full: 8 groups; IPv6-comp: at most 6 and "::"; an IPv4 tail stands for two groups.
+    left, compressed, right = address.partition(b"::")
+    groups = left.split(b":") if left else []
+    if compressed:
+        groups += right.split(b":") if right else []
+    if groups and (right if compressed else left) and _IPV4.fullmatch(groups[-1]):
+        groups[-1:] = [b"0", b"0"]
+    if not all(_IPV6_HEX.fullmatch(group) for group in groups):
+        return False
+    return len(groups) <= 6 if compressed else len(groups) == 8

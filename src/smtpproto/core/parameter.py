@@ -1,0 +1,112 @@
+"""ESMTP parameters of MAIL and RCPT: octets on the wire, typed for those who know the keyword."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeAlias, TypeVar
+
+from attrs import field, frozen
+
+from .errors import GrammarError, LocalProtocolError
+from .grammar import PARAMETER
+from .path import as_octets
+
+__all__ = ["AnyParameters", "Parameter", "Parameters"]
+
+T = TypeVar("T")
+AnyParameters: TypeAlias = "Mapping[str, bytes | str | int | None]"
+
+
+class Parameters(Mapping[str, bytes | None]):
+    """The parameters of one command, in their order: keyword -> value octets, or None for none.
+
+    Keywords are upper case; values are kept as they were written, whoever knows them or not.
+    Build one from a mapping; text and numbers become octets. LocalProtocolError where a
+    keyword or value is not what RFC 5321 §4.1.2 allows.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: AnyParameters | None = None) -> None:
+        self._items: dict[str, bytes | None] = {}
+        for keyword, value in (items or {}).items():
+            octets = as_octets(str(value)) if isinstance(value, int) else value
+            octets = as_octets(octets) if octets is not None else None
+            wire = as_octets(keyword) + (b"" if octets is None else b"=" + octets)
+            if PARAMETER.fullmatch(wire) is None or keyword.upper() in self._items:
+                raise LocalProtocolError(f"not an ESMTP parameter: {wire!r}")
+            self._items[keyword.upper()] = octets
+
+    @classmethod
+    def of(cls, value: AnyParameters | None) -> Parameters:
+        """Take parameters, or a mapping that a caller means as some."""
+        return value if isinstance(value, Parameters) else cls(value)
+
+    @classmethod
+    def parse(cls, octets: bytes) -> Parameters:
+        """Read `KEY=value KEY …`, any run of spaces between; GrammarError 501 if it is not that."""
+        self = cls()
+        for wire in octets.split(b" "):
+            if not wire:
+                continue
+            match = PARAMETER.fullmatch(wire)
+            if match is None:
+                raise GrammarError("malformed parameter")
+            keyword = match[1].decode().upper()
+            if keyword in self._items:
+                raise GrammarError(f"duplicate parameter {keyword}")
+            self._items[keyword] = match[2]
+        return self
+
+    def serialize(self) -> bytes:
+        """Write them, each with a space in front."""
+        return b"".join(
+            b" %b" % keyword.encode() if value is None else b" %b=%b" % (keyword.encode(), value)
+            for keyword, value in self._items.items()
+        )
+
+    def __getitem__(self, keyword: str) -> bytes | None:
+        return self._items[keyword]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Parameters) and self._items == other._items
+
+    def __repr__(self) -> str:
+        return f"Parameters({self._items!r})"
+
+
+@frozen
+class Parameter(Generic[T]):
+    """What an extension knows of one parameter.
+
+    `read` turns the value's octets (None: no value was given) into the typed value and raises
+    GrammarError; `write` is its reverse. `octets` is what the parameter, its space included,
+    adds to the longest command line (RFC 5321 §4.5.3.1.4), where its RFC says so.
+    """
+
+    keyword: str
+    read: Callable[[bytes | None], T] = field(eq=False)
+    write: Callable[[T], bytes | None] = field(eq=False)
+    octets: int = 0
+
+    def __call__(self, value: T) -> dict[str, bytes | None]:
+        """Return `{keyword: octets}`, to build parameters from; LocalProtocolError if unfit."""
+        try:
+            written = self.write(value)
+            self.read(written)
+        except GrammarError as error:
+            raise LocalProtocolError(str(error)) from None
+        return {self.keyword: written}
+
+    def of(self, parameters: Parameters) -> T | None:
+        """Return the typed value in `parameters`, None where it is absent; may GrammarError."""
+        return self.read(parameters[self.keyword]) if self.keyword in parameters else None

@@ -1,0 +1,178 @@
+"""Replies (RFC 5321 §4.2): a code, perhaps an enhanced status, and lines of text."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+
+from attrs import field, frozen
+
+from .errors import GrammarError, LocalProtocolError
+from .grammar import PRINTABLE, REPLY_LINE
+from .path import as_octets
+from .status import EnhancedStatus
+from .value import taken
+
+__all__ = ["Reply", "ReplyReader", "Severity"]
+
+MAX_REPLY_LINE = 512  # octets, with code and CRLF (§4.5.3.1.5)
+
+_STATUS_AND_TEXT = re.compile(
+    rb"([245]\.(?:0|[1-9][0-9]{0,2})\.(?:0|[1-9][0-9]{0,2}))(?: (.*))?", re.DOTALL
+)
+
+
+class Severity(enum.IntEnum):
+    """The first digit of a reply code (§4.2.1): all that a client has to go by."""
+
+    COMPLETION = 2
+    INTERMEDIATE = 3
+    TRANSIENT = 4
+    PERMANENT = 5
+
+
+def _code(value: int) -> int:
+    if not (200 <= value <= 559 and value // 10 % 10 <= 5):
+        raise LocalProtocolError(f"not a reply code (RFC 5321 §4.2): {value}")
+    return value
+
+
+def _status(value: EnhancedStatus | str | None) -> EnhancedStatus | None:
+    return None if value is None else EnhancedStatus.of(value)
+
+
+def _lines(value: str | bytes | Iterable[str | bytes]) -> tuple[bytes, ...]:
+    lines = [value] if isinstance(value, (str, bytes)) else value
+    return tuple(as_octets(line) for line in lines) or (b"",)
+
+
+@frozen
+class Reply:
+    """One reply, of one or more lines.
+
+    `code` is 200 to 559, `status` an EnhancedStatus or its text ("2.1.0"), `lines` text or
+    octets without code, status and line end: one, or an iterable of them. A status that all
+    lines spell out in front of their text is lifted into `status`, so that what is written and
+    read back is equal. LocalProtocolError where the result would be no reply: control octets,
+    lines over 512 octets, a status that contradicts the code (RFC 2034 §4).
+    """
+
+    code: int = field(converter=_code)
+    status: EnhancedStatus | None = field(converter=_status, default=None)
+    lines: tuple[bytes, ...] = field(converter=_lines, default=())
+
+    def __attrs_post_init__(self) -> None:
+        status, lines = _lift(self.code, self.status, self.lines)
+        object.__setattr__(self, "status", status)
+        object.__setattr__(self, "lines", lines)
+        if status is not None and status.class_ != self.code // 100:
+            raise LocalProtocolError(f"status {status} contradicts reply code {self.code}")
+        for line in lines:
+            if PRINTABLE.fullmatch(line) is None:
+                raise LocalProtocolError(f"octets no reply can hold: {line!r}")
+        if max(map(len, self._wire_lines(with_status=True))) > MAX_REPLY_LINE:
+            raise LocalProtocolError("a reply line has at most 512 octets (RFC 5321 §4.5.3.1.5)")
+
+    @classmethod
+    def parse(cls, octets: bytes) -> Reply:
+        """Read exactly one whole reply from its octets; GrammarError if they are not that."""
+        reader = ReplyReader(max_octets=len(octets))
+        lines = octets.split(b"\r\n")
+        if lines.pop() != b"":
+            raise GrammarError("a reply ends with CRLF")
+        for number, line in enumerate(lines, 1):
+            reply = reader.feed(line)
+            if reply is not None and number == len(lines):
+                return reply
+        raise GrammarError("not exactly one reply")
+
+    @property
+    def severity(self) -> Severity:
+        """The first digit of the code."""
+        return Severity(self.code // 100)
+
+    @property
+    def text(self) -> str:
+        """The lines as text, joined by newlines; control and non-UTF-8 octets shown escaped."""
+        text = "\n".join(line.decode("utf-8", "backslashreplace") for line in self.lines)
+        return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+    def serialize(self, *, with_status: bool = True) -> bytes:
+        """Write it, the status in every line (RFC 2034 §4), with CRLF after each."""
+        return b"".join(self._wire_lines(with_status=with_status))
+
+    def _wire_lines(self, *, with_status: bool) -> list[bytes]:
+        status = f"{self.status} ".encode() if self.status and with_status else b""
+        *others, last = self.lines
+        wire = [b"%d-%b%b\r\n" % (self.code, status, line) for line in others]
+        wire.append(b"%d %b%b\r\n" % (self.code, status, last))
+        return wire
+
+    def __str__(self) -> str:
+        status = f"{self.status} " if self.status else ""
+        return f"{self.code} {status}{self.text}"
+
+
+def _lift(
+    code: int, status: EnhancedStatus | None, lines: tuple[bytes, ...]
+) -> tuple[EnhancedStatus | None, tuple[bytes, ...]]:
+    """Lift out a status that every line begins with and that fits the code (RFC 2034 §4)."""
+    if status is not None:
+        return status, lines
+    found: set[bytes] = set()
+    texts: list[bytes] = []
+    for line in lines:
+        match = _STATUS_AND_TEXT.fullmatch(line)
+        if match is None:
+            return None, lines
+        found.add(match[1])
+        texts.append(match[2] or b"")
+    if len(found) != 1:
+        return None, lines
+    status = EnhancedStatus.parse(found.pop().decode())
+    if status.class_ != code // 100:
+        return None, lines
+    return status, tuple(texts)
+
+
+class ReplyReader:
+    """Gathers the lines of one reply after the other, within `max_octets` for each reply."""
+
+    __slots__ = ("_code", "_lines", "_max_octets", "_octets")
+
+    def __init__(self, max_octets: int) -> None:
+        self._max_octets = max_octets
+        self._code = b""
+        self._lines: list[bytes] = []
+        self._octets = 0
+
+    @property
+    def inside(self) -> bool:
+        """Whether a reply has begun and not ended."""
+        return bool(self._lines)
+
+    def feed(self, line: bytes) -> Reply | None:
+        """Take one line without its CRLF; return the reply that it ends, else None.
+
+        GrammarError: no reply line, a code that changes between lines (§4.2.1), a bare CR or
+        LF, or more octets than agreed.
+        """
+        match = REPLY_LINE.fullmatch(line)
+        if match is None or b"\r" in line or b"\n" in line:
+            raise GrammarError(f"not a reply line: {line[:80]!r}")
+        code, more, text = match.groups()
+        if self._lines and code != self._code:
+            raise GrammarError(f"the code of a reply changed from {self._code!r} to {code!r}")
+        self._octets += len(line) + 2
+        if self._octets > self._max_octets:
+            raise GrammarError(f"a reply of more than {self._max_octets} octets")
+        self._code = code
+        self._lines.append(text or b"")
+        if more == b"-":
+            return None
+        number = int(code)
+        status, lines = _lift(number, None, tuple(self._lines))
+        self._lines.clear()
+        self._octets = 0
+        return taken(Reply, code=number, status=status, lines=lines)

@@ -1,0 +1,418 @@
+"""The server's end: pulls commands and content, sends replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from .command import (
+    BASE_VERBS,
+    Auth,
+    AuthResponse,
+    Command,
+    Data,
+    Ehlo,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+    Vrfy,
+    parse_command,
+)
+from .connection import DEFAULT_LIMITS, Connection, Limits
+from .content import DotReader
+from .envelope import Envelope
+from .errors import GrammarError, LocalProtocolError, RemoteProtocolError
+from .event import (
+    NEED_DATA,
+    PAUSED,
+    BadCommand,
+    ConnectionClosed,
+    Content,
+    EndOfContent,
+    Signal,
+)
+from .extension import Extension, Standing, announced
+from .parameter import Parameter
+from .path import as_domain
+from .reply import Reply, Severity
+from .sasl import Mechanism
+from .state import Asked, Greeting, State, moves, next_state
+
+__all__ = ["ServerConnection", "ServerEvent"]
+
+ServerEvent: TypeAlias = Command | BadCommand | Content | EndOfContent | ConnectionClosed
+
+TOO_LONG = Reply(500, "5.5.2", "Line too long")
+AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
+NOT_SMTP = Reply(500, "5.5.2", "This is an SMTP port")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
+BAD_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not available")
+UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameters not recognized or not implemented")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
+TOO_BIG = Reply(552, "5.3.4", "Message too big")
+BARE_LINE_END = Reply(554, "5.6.0", "Message has a bare CR or LF")
+
+# Verbs of HTTP: a browser or proxy has been lured here, and its next lines may be SMTP.
+_HTTP = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
+_BASE = frozenset(BASE_VERBS.values())
+_TLS_RECORD = 0x16  # first octet of a ClientHello
+
+_SUGGESTED: dict[Asked, Reply] = {
+    Mail: Reply(250, "2.1.0", "Sender ok"),
+    Rcpt: Reply(250, "2.1.5", "Recipient ok"),
+    Data: Reply(354, None, "End data with <CR><LF>.<CR><LF>"),
+    EndOfContent: Reply(250, "2.0.0", "Message accepted"),
+    Rset: Reply(250, "2.0.0", "Reset"),
+    Noop: Reply(250, "2.0.0", "Ok"),
+    Quit: Reply(221, "2.0.0", "Closing connection"),
+    Vrfy: Reply(252, "2.5.2", "Cannot verify; send some mail, I will try"),
+    Expn: NOT_IMPLEMENTED,
+    Help: Reply(214, "2.0.0", "See RFC 5321"),
+    StartTls: Reply(220, "2.0.0", "Ready to start TLS"),
+    Auth: BAD_MECHANISM,
+    AuthResponse: Reply(535, "5.7.8", "Authentication credentials invalid"),
+}
+_OUT_OF_SEQUENCE = {
+    State.REFUSED: Reply(503, "5.5.1", "No service here; QUIT is all that is left"),
+    State.GREETED: Reply(503, "5.5.1", "Send EHLO first"),
+    State.READY: Reply(503, "5.5.1", "Send MAIL first"),
+    State.MAIL: Reply(503, "5.5.1", "A transaction is under way"),
+    State.RCPT: Reply(503, "5.5.1", "A transaction is under way"),
+}
+NO_RECIPIENT = Reply(503, "5.5.1", "No valid recipient")
+ALREADY_TLS = Reply(503, "5.5.1", "TLS is already on")
+ALREADY_IN = Reply(503, "5.5.1", "Already authenticated")
+
+
+class ServerConnection(Connection):
+    """The server's end of one session.
+
+    `hostname` is the domain or address literal it calls itself. `extensions` is what it knows:
+    parsed, and shown to policy. `offer` is what it announces and permits; by default those that
+    oblige the caller to nothing. `mechanisms` are those for AUTH; plaintext ones are announced
+    under TLS only, unless `plaintext_auth`. `tls_available` says that STARTTLS can be honoured.
+    `repair` makes CRLF of bare CR or LF in content, instead of refusing it.
+    """
+
+    def __init__(
+        self,
+        hostname: str,
+        extensions: Sequence[Extension] = (),
+        *,
+        offer: Sequence[Extension] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        mechanisms: Sequence[Mechanism] = (),
+        plaintext_auth: bool = False,
+        tls_available: bool = False,
+        repair: bool = False,
+    ) -> None:
+        super().__init__(extensions, limits)
+        self.hostname = as_domain(hostname).decode()
+        self.mechanisms = tuple(mechanisms)
+        #: The name the client gave in EHLO or HELO; None before.
+        self.helo_name: bytes | None = None
+        #: The client said EHLO, so extensions apply.
+        self.extended = False
+        #: The client talked before the greeting, which RFC 5321 §4.3.1 forbids.
+        self.early_talker = False
+        self._offer = tuple(e for e in extensions if not e.obliges) if offer is None else offer
+        self._plaintext_auth = plaintext_auth
+        self._tls_available = tls_available
+        self._repair = repair
+        self._owed: Asked | None = Greeting
+        self._asked: Command | EndOfContent | None = None
+        self._only_refuse = False
+        self._mail: Mail | None = None
+        self._rcpts: list[Rcpt] = []
+        self._content: DotReader | None = None
+        self._octets = 0
+        self._bad_commands = 0
+        self._verbs = dict(BASE_VERBS)
+        self._verbs.update((verb.verb, verb) for e in extensions for verb in e.verbs)
+        self._announce()
+
+    # What is offered
+
+    def _announce(self) -> None:
+        """Work out what is offered now, and what it permits."""
+        usable = tuple(
+            m.name
+            for m in self.mechanisms
+            if self.tls is not None or self._plaintext_auth or not m.plaintext
+        )
+        self._standing = Standing(
+            tls=self.tls is not None,
+            tls_available=self._tls_available,
+            mechanisms=usable,
+            max_octets=self.limits.message,
+        )
+        #: Keyword -> argument of the extensions offered now.
+        self.offered = announced(self._offer, self._standing)
+        offered = [e for e in self._offer if e.keyword in self.offered]
+        self._permitted: dict[type[Command], dict[str, Parameter[object]]] = {
+            Mail: {p.keyword: p for e in offered for p in e.mail},
+            Rcpt: {p.keyword: p for e in offered for p in e.rcpt},
+        }
+        self._offered_verbs = {verb for e in offered for verb in e.verbs}
+        self._judges = [e.judge for e in offered if e.judge is not None]
+        self._with_status = "ENHANCEDSTATUSCODES" in self.offered
+        self._max_line = {
+            verb: verb.max_line + sum(p.octets for p in self._permitted.get(verb, {}).values())
+            for verb in self._verbs.values()
+        }
+        self._keep = max(*self._max_line.values(), AuthResponse.max_line)
+
+    # What the transaction holds
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """The transaction's accepted MAIL and RCPTs; None until a recipient is accepted."""
+        return Envelope(self._mail, self._rcpts) if self._mail and self._rcpts else None
+
+    def suggested_reply(self) -> Reply:
+        """Return the usual reply to what was pulled last: 354, 221, all lines of EHLO, …
+
+        For MAIL, RCPT and good content it accepts; for a BadCommand or a fault it refuses.
+        LocalProtocolError when no reply is owed.
+        """
+        if self._owed is None:
+            raise LocalProtocolError("no reply is owed")
+        if self._suggestion is not None:
+            return self._suggestion
+        if self._owed is Greeting:
+            return Reply(220, None, f"{self.hostname} ESMTP")
+        if isinstance(self._asked, Ehlo):
+            greeting = f"{self.hostname} greets {self._asked.name.decode()}"
+            return Reply(250, None, [greeting, *self._ehlo_lines()])
+        if isinstance(self._asked, Helo):
+            return Reply(250, None, self.hostname)
+        return _SUGGESTED.get(self._owed, NOT_IMPLEMENTED)
+
+    _suggestion: Reply | None = None
+
+    def _ehlo_lines(self) -> list[str]:
+        return [f"{keyword} {arg}".rstrip() for keyword, arg in self.offered.items()]
+
+    # Octets in, events out
+
+    def next_event(self) -> ServerEvent | Signal:
+        """Pull the next event; PAUSED while a reply or the TLS handshake is owed.
+
+        Raises RemoteProtocolError, with the reply to send before closing, where the peer cannot
+        be followed any more: a line without end, HTTP or TLS on this port.
+        """
+        if self._state is State.CLOSED:
+            return ConnectionClosed()
+        if self._owed is not None:
+            return PAUSED
+        if self._state is State.TLS:
+            # What was pipelined behind STARTTLS came in clear, and is never executed.
+            self._buffer.clear()
+            return self._close() if self._eof else PAUSED
+        if self._content is not None:
+            return self._next_content(self._content)
+        if self._buffer.first_octet() == _TLS_RECORD:
+            raise self._lost("TLS where SMTP in clear was expected", NOT_SMTP)
+        found = self._buffer.take_line(self._keep)
+        length = found[1] if found else self._buffer.line_length
+        if length > self.limits.endless_line:
+            raise self._lost("a line without end", TOO_LONG)
+        if found is None:
+            return self._close() if self._eof else NEED_DATA
+        event = self._judge(found[0], length)
+        self._asked = event if not isinstance(event, BadCommand) else event.command
+        return event
+
+    def _lost(self, message: str, reply: Reply) -> RemoteProtocolError:
+        self._close()
+        return RemoteProtocolError(message, reply)
+
+    def _judge(self, line: bytes, length: int) -> Command | BadCommand:
+        """Make a command of a line, or say what is wrong with it."""
+        self._suggestion = None
+        self._only_refuse = False
+        if self._state is State.AUTH:
+            self._owed = AuthResponse
+            if length - 2 > AuthResponse.max_line:
+                return self._bad(line, AUTH_TOO_LONG)
+            try:
+                return AuthResponse.parse(line)
+            except GrammarError as error:
+                return self._bad(line, _refusal(error))
+        self._owed = Command
+        verb = line.partition(b" ")[0].upper()
+        if verb in _HTTP:
+            raise self._lost("HTTP on an SMTP port", NOT_SMTP)
+        known = self._verbs.get(verb)
+        if length > (self._max_line[known] if known else Command.max_line):
+            return self._bad(line, AUTH_TOO_LONG if known is Auth else TOO_LONG)
+        try:
+            command = parse_command(line, self._verbs)
+        except GrammarError as error:
+            return self._bad(line, _refusal(error))
+        return self._place(line, command)
+
+    def _place(self, line: bytes, command: Command) -> Command | BadCommand:
+        """Let a well-formed command pass if it is possible here and offered."""
+        asked = type(command)
+        if asked not in _BASE and asked not in self._offered_verbs:
+            if isinstance(command, StartTls) and self.tls is not None:
+                return self._bad(line, ALREADY_TLS, command)
+            if isinstance(command, Auth) and self.mechanisms:
+                return self._bad(line, BAD_MECHANISM, command)
+            return self._bad(line, NOT_IMPLEMENTED, command)
+        if moves(self._state, asked) is None:
+            return self._bad(line, _OUT_OF_SEQUENCE[self._state], command)
+        if isinstance(command, (Mail, Rcpt)):
+            return self._place_path(line, command)
+        if isinstance(command, Data) and not self._rcpts:
+            return self._bad(line, NO_RECIPIENT, command)
+        if isinstance(command, Auth):
+            if self.authenticated:
+                return self._bad(line, ALREADY_IN, command)
+            if command.mechanism not in self._standing.mechanisms:
+                return self._bad(line, BAD_MECHANISM, command)
+        self._owed = asked
+        return command
+
+    def _place_path(self, line: bytes, command: Mail | Rcpt) -> Command | BadCommand:
+        asked = type(command)
+        if command.parameters:
+            permitted = self._permitted[asked] if self.extended else {}
+            unknown = False
+            for keyword, value in command.parameters.items():
+                if keyword not in permitted:
+                    unknown = True
+                    continue
+                try:
+                    permitted[keyword].read(value)
+                except GrammarError as error:
+                    return self._bad(line, _refusal(error), command)
+            if unknown:
+                self._owed = asked  # policy may know better
+                return self._bad(line, UNKNOWN_PARAMETER, command, only_refuse=False)
+            for judge in self._judges:
+                if (refusal := judge(command, self._standing)) is not None:
+                    return self._bad(line, refusal, command)
+        if asked is Rcpt and len(self._rcpts) >= self.limits.recipients:
+            return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
+        self._owed = asked
+        return command
+
+    def _bad(
+        self,
+        line: bytes,
+        reply: Reply,
+        command: Command | None = None,
+        *,
+        only_refuse: bool = True,
+        counts: bool = True,
+    ) -> BadCommand:
+        self._bad_commands += counts
+        if self._bad_commands > self.limits.bad_commands:
+            reply, only_refuse = TOO_MANY_ERRORS, True
+        self._only_refuse = only_refuse
+        self._suggestion = reply
+        return BadCommand(line, reply, command)
+
+    def _next_content(self, reader: DotReader) -> ServerEvent | Signal:
+        limit = self.limits.message
+        while not reader.ended:
+            data = self._buffer.take_all()
+            if not data:
+                return self._close() if self._eof else NEED_DATA
+            body, rest = reader.feed(data)
+            if rest:
+                self._buffer.put_back(rest)
+            before = self._octets
+            self._octets += len(body)
+            if limit is not None and self._octets > limit:
+                body = body[: max(limit - before, 0)]  # the rest is swallowed
+            if body:
+                return Content(body)
+        fault = None
+        if limit is not None and self._octets > limit:
+            fault = TOO_BIG
+        elif reader.bare and not self._repair:
+            fault = BARE_LINE_END
+        self._content = None
+        self._owed = EndOfContent
+        self._suggestion = fault
+        self._only_refuse = fault is not None
+        self._asked = EndOfContent(self._octets, fault)
+        return self._asked
+
+    # Replies in, octets out
+
+    def send(self, reply: Reply) -> bytes:
+        """Answer what was pulled last (first of all: greet); return what to write.
+
+        LocalProtocolError, and nothing changes, when no reply is owed, when this one is illegal
+        here, when it accepts what is at fault, or when it is a 250 to EHLO that announces other
+        extensions than those offered (`suggested_reply()` has them).
+        """
+        if self._owed is None or self._state is State.CLOSED:
+            raise LocalProtocolError("no reply is owed")
+        state = next_state(self._state, self._owed, reply)
+        accepts = reply.severity < Severity.TRANSIENT
+        if state is None or (accepts and self._only_refuse):
+            what = getattr(self._owed, "verb", b"").decode() or self._owed.__name__
+            raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
+        if accepts and isinstance(self._asked, Ehlo):
+            lines = [line.decode() for line in reply.lines[1:]]
+            if lines != self._ehlo_lines():
+                raise LocalProtocolError("the reply to EHLO does not announce what is offered")
+        # RFC 2034 §4: no status in the greeting or in a reply to EHLO and HELO.
+        with_status = self._with_status and self._owed not in (Greeting, Ehlo, Helo)
+        self._move(state, reply, accepts)
+        return reply.serialize(with_status=with_status)
+
+    def _move(self, state: State, reply: Reply, accepts: bool) -> None:
+        asked, command = self._owed, self._asked
+        self._owed = self._asked = self._suggestion = None
+        self._state = state
+        if state is State.CLOSED:
+            self._close()
+        if asked is Greeting:
+            self.early_talker = len(self._buffer) > 0
+        if asked is EndOfContent or (accepts and asked in (Ehlo, Helo, Rset)):
+            self._drop_transaction()
+        if not accepts:
+            return
+        if isinstance(command, (Ehlo, Helo)):
+            self.helo_name = command.name
+            self.extended = isinstance(command, Ehlo)
+        elif isinstance(command, Mail):
+            self._mail = command
+        elif isinstance(command, Rcpt):
+            self._rcpts.append(command)
+        elif isinstance(command, Data):
+            self._content = DotReader(repair=self._repair)
+            self._octets = 0
+        elif isinstance(command, (Auth, AuthResponse)) and reply.severity is Severity.COMPLETION:
+            self.authenticated = True
+        elif state is State.TLS:
+            self._buffer.clear()
+
+    def _drop_transaction(self) -> None:
+        self._mail = None
+        self._rcpts = []
+        self._content = None
+
+    def _forget(self) -> None:
+        self.helo_name = None
+        self.extended = False
+        self.authenticated = False
+        self._drop_transaction()
+        self._announce()
+
+
+def _refusal(error: GrammarError) -> Reply:
+    return Reply(error.code, error.status, str(error))

@@ -1,0 +1,152 @@
+"""Every change of state, in one table.
+
+Theory of operation
+===================
+
+SMTP moves when a command is *answered*. So a move is looked up by where the session is and what
+was asked, and then by the severity of the reply: ``MOVES[state, asked][severity] -> state``.
+This file does not know which side it serves: both run the same table, and so they agree
+whenever nothing is on its way between them.
+
+Two things are asked without a command: the greeting (asked for by connecting) and the verdict on
+the content (asked for by its end). They have rows of their own, under `Greeting` and
+`EndOfContent`.
+
+::
+
+    CONNECTED --greeting 2--> GREETED --EHLO 2--> READY --MAIL 2--> MAIL --RCPT 2--> RCPT
+        |                                          ^ |                                 |
+        +--greeting 5--> REFUSED                   | +--STARTTLS 2--> TLS              DATA 3
+                                                   | +--AUTH 3--> AUTH                 |
+                                                   +------ end of content -------- CONTENT
+
+- 421 closes from any state (RFC 5321 §3.8); so does the answer to QUIT.
+- 3yz is legal only for DATA and AUTH, 2yz never for DATA (§4.3.2): what a row does not list is
+  a protocol error of whoever says it.
+- What is asked where its row is missing is out of sequence (503) and moves nothing.
+- EHLO and RSET drop the transaction (§4.1.4); a refused EHLO changes nothing.
+- STARTTLS ends in TLS, where no octet of SMTP may pass until the handshake is done; the session
+  then begins anew without a greeting (RFC 3207 §4.2).
+- A command refused in AUTH ends the exchange: there is no other way out of it (RFC 4954 §4).
+- DATA without an accepted recipient is in the table, for a server may say 354 to a pipelining
+  client that could not yet know (RFC 2920 §3.1). Ours never does: ServerConnection refuses it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeAlias
+
+from .command import (
+    Auth,
+    AuthResponse,
+    Command,
+    Data,
+    Ehlo,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+    Vrfy,
+)
+from .event import EndOfContent
+from .reply import Reply, Severity
+
+__all__ = ["MOVES", "Asked", "Greeting", "State", "moves", "next_state"]
+
+
+class State(enum.Enum):
+    """Where a session is."""
+
+    CONNECTED = enum.auto()  #: the greeting is owed
+    REFUSED = enum.auto()  #: greeted with 554: nothing but QUIT is of use (RFC 5321 §3.1)
+    GREETED = enum.auto()  #: no EHLO or HELO yet
+    READY = enum.auto()  #: no transaction
+    MAIL = enum.auto()  #: a sender was accepted, no recipient
+    RCPT = enum.auto()  #: at least one recipient was accepted
+    CONTENT = enum.auto()  #: content is on its way
+    AUTH = enum.auto()  #: within a SASL exchange
+    TLS = enum.auto()  #: the handshake is owed
+    CLOSED = enum.auto()  #: over
+
+
+class Greeting:
+    """What is asked for by connecting."""
+
+
+Asked: TypeAlias = "type[Command | EndOfContent | Greeting]"
+Row: TypeAlias = Mapping[Severity, State]
+
+_OK, _GO_ON = Severity.COMPLETION, Severity.INTERMEDIATE
+_BAD = (Severity.TRANSIENT, Severity.PERMANENT)
+
+
+def _row(bad: State, *, ok: State | None = None, go_on: State | None = None) -> Row:
+    row: dict[Severity, State] = dict.fromkeys(_BAD, bad)
+    if ok is not None:
+        row[_OK] = ok
+    if go_on is not None:
+        row[_GO_ON] = go_on
+    return MappingProxyType(row)
+
+
+_S = State
+_TRANSACTION = (_S.MAIL, _S.RCPT)
+
+
+def _table() -> Mapping[tuple[State, Asked], Row]:
+    table: dict[tuple[State, Asked], Row] = {
+        (_S.CONNECTED, Greeting): _row(_S.REFUSED, ok=_S.GREETED),
+        (_S.READY, Mail): _row(_S.READY, ok=_S.MAIL),
+        (_S.MAIL, Rcpt): _row(_S.MAIL, ok=_S.RCPT),
+        (_S.RCPT, Rcpt): _row(_S.RCPT, ok=_S.RCPT),
+        (_S.MAIL, Data): _row(_S.MAIL, go_on=_S.CONTENT),
+        (_S.RCPT, Data): _row(_S.RCPT, go_on=_S.CONTENT),
+        (_S.CONTENT, EndOfContent): _row(_S.READY, ok=_S.READY),
+        (_S.READY, StartTls): _row(_S.READY, ok=_S.TLS),
+        (_S.READY, Auth): _row(_S.READY, ok=_S.READY, go_on=_S.AUTH),
+        (_S.AUTH, AuthResponse): _row(_S.READY, ok=_S.READY, go_on=_S.AUTH),
+    }
+    for state in (_S.REFUSED, _S.GREETED, _S.READY, *_TRANSACTION):
+        table[state, Quit] = _row(_S.CLOSED, ok=_S.CLOSED)
+    for state in (_S.GREETED, _S.READY, *_TRANSACTION):
+        for hello in (Ehlo, Helo):
+            table[state, hello] = _row(state, ok=_S.READY)
+        for idle in (Noop, Help, Vrfy, Expn):
+            table[state, idle] = _row(state, ok=state)
+        table[state, Rset] = _row(state, ok=_S.GREETED if state is _S.GREETED else _S.READY)
+    return MappingProxyType(table)
+
+
+MOVES = _table()
+
+#: A verb that an extension brought: wherever commands are heard, and it moves nothing.
+_FOREIGN = {state: _row(state, ok=state) for state in (_S.GREETED, _S.READY, _S.MAIL, _S.RCPT)}
+_KNOWN = frozenset(asked for _, asked in MOVES)
+
+
+def moves(state: State, asked: Asked) -> Row | None:
+    """Return severity -> next state for what is asked here; None where it is out of sequence."""
+    if asked in _KNOWN:
+        return MOVES.get((state, asked))
+    return _FOREIGN.get(state)
+
+
+def next_state(state: State, asked: Asked, reply: Reply) -> State | None:
+    """Return the state after `reply`; None where such a reply is illegal.
+
+    What is out of sequence can be refused, and moves nothing.
+    """
+    if reply.code == 421:
+        return State.CLOSED
+    row = moves(state, asked)
+    if row is None:
+        return state if reply.severity in _BAD else None
+    return row.get(reply.severity)

@@ -1,0 +1,42 @@
+"""SIZE (RFC 1870): the largest message, and how large this one is going to be."""
+
+from __future__ import annotations
+
+import re
+
+from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.errors import GrammarError
+from smtpproto.core.extension import Extension, Standing
+from smtpproto.core.parameter import Parameter
+from smtpproto.core.reply import Reply
+
+__all__ = ["SIZE", "SIZE_OCTETS"]
+
+# size-value ::= 1*20DIGIT (RFC 1870 §5)
+_SIZE_VALUE = re.compile(rb"[0-9]{1,20}")
+
+TOO_BIG = Reply(552, "5.3.4", "Message size exceeds fixed maximum message size")
+
+
+def _read(value: bytes | None) -> int:
+    if value is None or _SIZE_VALUE.fullmatch(value) is None:
+        raise GrammarError("SIZE takes 1 to 20 digits")
+    return int(value)
+
+
+SIZE_OCTETS: Parameter[int] = Parameter("SIZE", _read, lambda size: b"%d" % size, octets=26)
+
+
+def _announce(standing: Standing) -> str | None:
+    # RFC 1870 §3: 0 says that there is no fixed maximum.
+    return str(standing.max_octets or 0)
+
+
+def _judge(command: Mail | Rcpt, standing: Standing) -> Reply | None:
+    if isinstance(command, Rcpt) or standing.max_octets is None:
+        return None
+    size = SIZE_OCTETS.of(command.parameters)
+    return TOO_BIG if size is not None and size > standing.max_octets else None
+
+
+SIZE = Extension("SIZE", rfc=1870, mail=(SIZE_OCTETS,), announce=_announce, judge=_judge)
