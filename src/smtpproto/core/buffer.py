@@ -58,15 +58,14 @@ class ReceiveBuffer:
         """Octets of the current, unfinished line so far, those thrown away included."""
         return self._dropped + len(self._data)
 
-    def take_all(self) -> bytes:
-        """Take everything off."""
-        data = bytes(self._data)
-        self.clear()
-        return data
+    def peek(self, octets: int) -> bytes:
+        """Return the first `octets` octets, or all there are, and leave them where they are."""
+        return bytes(self._data[:octets] if octets < len(self._data) else self._data)
 
-    def put_back(self, data: bytes) -> None:
-        """Put octets that `take_all` gave back in front; the buffer must be empty."""
-        self._data = bytearray(data)
+    def skip(self, octets: int) -> None:
+        """Drop the first `octets` octets; what is left begins a line."""
+        del self._data[:octets]
+        self._searched = 0
 
     def clear(self) -> None:
         """Forget everything."""

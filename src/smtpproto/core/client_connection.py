@@ -38,6 +38,10 @@ class ClientConnection(Connection):
         #: Keyword -> argument, as the server's last reply to EHLO had them.
         self.offered: dict[str, str] = {}
         self._owed: deque[Command | EndOfContent | Greeting] = deque([Greeting()])
+        # How many octets had come when each of those was asked: its reply begins behind them.
+        self._marks = deque([0])
+        self._pulled = 0  # octets taken off the buffer
+        self._begun = 0  # where the reply that is being read began
         self._asked = State.GREETED
         self._asked_is_stale = False
         self._reader = ReplyReader(limits.reply)
@@ -83,21 +87,28 @@ class ClientConnection(Connection):
             last = self._owed[-1]
             if not (isinstance(last, Command) and last.pipelined and "PIPELINING" in self.offered):
                 raise LocalProtocolError("the reply to what was sent last has to come first")
-        elif self.buffered or self._reader.inside:
-            raise LocalProtocolError("unread input: call next_event() first")
+        else:
+            self._check_nothing_waits()
         expected = _expected(self.asked, type(thing))
         if expected is None:
             raise LocalProtocolError(f"{type(thing).__name__} is out of sequence in {self.asked}")
         wire = thing.serialize()
         self._check_offered(thing, len(wire))
-        self._owed.append(thing)
+        self._ask(thing)
         self._asked = expected
         return wire
+
+    def _check_nothing_waits(self) -> None:
+        # Nothing is owed, so whatever is there already can be no answer to what comes next.
+        if self.buffered or self._reader.inside:
+            raise LocalProtocolError("unread input: call next_event() first")
 
     def _check_offered(self, command: Command, length: int) -> None:
         needs = self._verbs.get(type(command))
         if needs is not None and needs not in self.offered:
             raise LocalProtocolError(f"the server does not offer {needs}")
+        if isinstance(command, Auth) and self.authenticated:
+            raise LocalProtocolError("already authenticated (RFC 4954 §4)")
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.
         longest = 512 if isinstance(command, Auth) else command.max_line
         if isinstance(command, (Mail, Rcpt)):
@@ -117,6 +128,7 @@ class ClientConnection(Connection):
     def _send_content(self, thing: Content | EndOfContent) -> bytes:
         if self._writer is None or self._owed:
             raise LocalProtocolError("content is for after the 354 to DATA")
+        self._check_nothing_waits()
         try:
             if isinstance(thing, Content):
                 return self._writer.feed(thing.data)
@@ -125,9 +137,13 @@ class ClientConnection(Connection):
             self._broken = True
             raise
         self._writer = None
-        self._owed.append(thing)
+        self._ask(thing)
         self._asked = State.READY
         return wire
+
+    def _ask(self, thing: Command | EndOfContent) -> None:
+        self._owed.append(thing)
+        self._marks.append(self._pulled + self.buffered)
 
     # Octets in, events out
 
@@ -147,6 +163,9 @@ class ClientConnection(Connection):
             line, length = found
             if length > self.limits.reply:
                 raise self._lost("a reply without end")
+            if not self._reader.inside:
+                self._begun = self._pulled
+            self._pulled += length
             try:
                 reply = self._reader.feed(line)
             except GrammarError as error:
@@ -169,6 +188,8 @@ class ClientConnection(Connection):
         state = next_state(self._state, type(thing), reply)
         if state is None:
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
+        if self._begun < self._marks.popleft():
+            raise self._lost(f"a reply from before its command: {reply.code}")
         self._owed.popleft()
         self._asked_is_stale = True
         self._state = state

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 from attrs import field, frozen
 
 from .errors import GrammarError, LocalProtocolError
-from .grammar import CONTROL, HELO_NAME, PRINTABLE, SASL_MECHANISM
+from .grammar import HELO_NAME, SASL_MECHANISM, TEXT
 from .parameter import AnyParameters, Parameters
 from .path import (
     AnyForwardPath,
@@ -89,7 +89,7 @@ class _Bare(Command):
 
 def _text(value: str | bytes) -> bytes:
     octets = as_octets(value)
-    if PRINTABLE.fullmatch(octets) is None or octets != octets.strip(b" \t"):
+    if TEXT.fullmatch(octets) is None or octets != octets.strip(b" "):
         raise LocalProtocolError(f"octets no argument can hold: {octets!r}")
     return octets
 
@@ -100,9 +100,9 @@ class _Text(Command):
 
     @classmethod
     def parse(cls, argument: bytes) -> Self:
-        if PRINTABLE.fullmatch(argument) is None:
+        if TEXT.fullmatch(argument) is None:
             raise GrammarError("octets that no argument may hold")
-        return taken(cls, text=argument.strip(b" \t"))
+        return taken(cls, text=argument.strip(b" "))
 
     def argument(self) -> bytes:
         return self.text
@@ -342,6 +342,6 @@ def parse_command(line: bytes, verbs: Mapping[bytes, type[Command]]) -> Command:
     command = verbs.get(verb.upper())
     if command is None:
         raise GrammarError("command not recognized", 500, "5.5.2")
-    if CONTROL.search(line) and (b"\r" in line or b"\n" in line or b"\0" in line):
+    if b"\r" in line or b"\n" in line or b"\0" in line:
         raise GrammarError("control octets in a command", 500, "5.5.2")
     return command.parse(argument)

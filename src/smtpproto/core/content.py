@@ -35,20 +35,20 @@ class DotReader:
         #: The end mark has been read.
         self.ended = False
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take received octets; return the content in them and what lies behind its end."""
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        """Take received octets; return the content in them and how many lie behind its end."""
         data = self._held + data
         dotted = data.find(b"\r\n.")
         end = data.find(b"\r\n.\r\n", dotted) if dotted >= 0 else -1
         if end >= 0:
             self.ended = True
-            body, self._held, rest = data[: end + 2], b"", data[end + 5 :]
+            body, self._held, behind = data[: end + 2], b"", len(data) - (end + 5)
         else:
             # A body never ends between the CR and the LF of a pair: that CR would be held.
             held = _unfinished(data)
-            body, self._held, rest = data[: len(data) - held], data[len(data) - held :], b""
+            body, self._held, behind = data[: len(data) - held], data[len(data) - held :], 0
         if not body:
-            return b"", rest
+            return b"", behind
         if body.count(b"\r") != (pairs := body.count(b"\r\n")) or body.count(b"\n") != pairs:
             self.bare = True
         if 0 <= dotted < len(body) - 2:
@@ -58,7 +58,7 @@ class DotReader:
             body = body[2:]
         if self._repair and self.bare:
             body = _BARE.sub(b"\r\n", body)
-        return body, rest
+        return body, behind
 
 
 def _unfinished(data: bytes) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -50,12 +50,15 @@ class Extension:
     judge: Callable[[Mail | Rcpt, Standing], Reply | None] | None = field(default=None, eq=False)
 
 
-def announced(offer: Iterable[Extension], standing: Standing) -> dict[str, str]:
+def announced(offer: Sequence[Extension], standing: Standing) -> dict[str, str]:
     """Return keyword -> argument of what is offered now, in the order of `offer`."""
-    lines = {e.keyword: e.announce(standing) for e in offer}
+    lines: dict[str, str] = {}
     needs = {e.keyword: e.needs for e in offer}
-    return {
-        keyword: argument
-        for keyword, argument in lines.items()
-        if argument is not None and all(lines.get(n) is not None for n in needs[keyword])
-    }
+    for extension in offer:
+        if (argument := extension.announce(standing)) is not None:
+            lines[extension.keyword] = argument
+    # What needs something absent goes, and then perhaps what needed that.
+    while lacking := [k for k in lines if any(n not in lines for n in needs[k])]:
+        for keyword in lacking:
+            del lines[keyword]
+    return lines

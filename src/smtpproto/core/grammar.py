@@ -22,6 +22,7 @@ __all__ = [
     "QUOTED_PAIR",
     "REPLY_LINE",
     "SASL_MECHANISM",
+    "TEXT",
     "is_address_literal",
 ]
 
@@ -90,6 +91,9 @@ SASL_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 
 # textstring = 1*(%d09 / %d32-126), or nothing
 PRINTABLE = re.compile(rb"[\t\x20-\x7e]*")
+
+# The argument of NOOP, VRFY, EXPN and HELP. Wider than String: people write `VRFY Fred Foobar`.
+TEXT = re.compile(rb"[\x20-\x7e]*")
 
 # What no argument may contain: C0 controls and DEL.
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")

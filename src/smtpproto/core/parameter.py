@@ -33,7 +33,8 @@ class Parameters(Mapping[str, bytes | None]):
             octets = as_octets(str(value)) if isinstance(value, int) else value
             octets = as_octets(octets) if octets is not None else None
             wire = as_octets(keyword) + (b"" if octets is None else b"=" + octets)
-            if PARAMETER.fullmatch(wire) is None or keyword.upper() in self._items:
+            match = PARAMETER.fullmatch(wire)
+            if match is None or match[2] != octets or keyword.upper() in self._items:
                 raise LocalProtocolError(f"not an ESMTP parameter: {wire!r}")
             self._items[keyword.upper()] = octets
 
@@ -54,7 +55,7 @@ class Parameters(Mapping[str, bytes | None]):
                 raise GrammarError("malformed parameter")
             keyword = match[1].decode().upper()
             if keyword in self._items:
-                raise GrammarError(f"duplicate parameter {keyword}")
+                raise GrammarError("duplicate parameter")
             self._items[keyword] = match[2]
         return self
 

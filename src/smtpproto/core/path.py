@@ -41,8 +41,11 @@ AnyForwardPath: TypeAlias = "ForwardPath | Mailbox | str | bytes"
 
 
 def as_octets(value: str | bytes) -> bytes:
-    """Encode what a caller gives as text; UTF-8, so that nothing is lost before it is judged."""
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+    """Encode what a caller gives as text; UTF-8, so that nothing is lost before it is judged.
+
+    Surrogates, too, become octets, which no rule of the grammar takes.
+    """
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
 def as_domain(value: str | bytes) -> bytes:

@@ -81,11 +81,11 @@ class Reply:
         lines = octets.split(b"\r\n")
         if lines.pop() != b"":
             raise GrammarError("a reply ends with CRLF")
-        for number, line in enumerate(lines, 1):
-            reply = reader.feed(line)
-            if reply is not None and number == len(lines):
-                return reply
-        raise GrammarError("not exactly one reply")
+        replies = [reader.feed(line) for line in lines]
+        reply = replies.pop() if replies else None
+        if reply is None or any(replies):
+            raise GrammarError("not exactly one reply")
+        return reply
 
     @property
     def severity(self) -> Severity:

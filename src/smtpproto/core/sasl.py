@@ -12,12 +12,15 @@ first yield is the initial response, or None where the server speaks first.
 
 from __future__ import annotations
 
+import binascii
 from collections.abc import Callable, Generator
 from typing import TypeAlias
 
 from attrs import field, frozen
 
+from .errors import LocalProtocolError
 from .reply import Reply
+from .value import taken
 
 __all__ = [
     "LOGIN",
@@ -49,6 +52,11 @@ class Challenge:
     """Send this to the client (334) and hand back its response."""
 
     data: bytes
+
+    def reply(self) -> Reply:
+        """Return the 334 that carries it (RFC 4954 §4), as long as it has to be."""
+        base64 = binascii.b2a_base64(self.data, newline=False)
+        return taken(Reply, code=334, status=None, lines=(base64,))
 
 
 @frozen
@@ -108,6 +116,8 @@ def _plain_server(initial: bytes | None) -> ServerSteps:
 
 
 def _plain_client(username: str, password: str, authorization: str) -> ClientSteps:
+    if "\0" in username + password + authorization:
+        raise LocalProtocolError("no part of PLAIN can hold NUL (RFC 4616 §2)")
     yield f"{authorization}\0{username}\0{password}".encode()
 
 

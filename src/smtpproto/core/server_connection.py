@@ -133,6 +133,7 @@ class ServerConnection(Connection):
         self._rcpts: list[Rcpt] = []
         self._content: DotReader | None = None
         self._octets = 0
+        self._window = 0
         self._bad_commands = 0
         self._verbs = dict(BASE_VERBS)
         self._verbs.update((verb.verb, verb) for e in extensions for verb in e.verbs)
@@ -167,7 +168,8 @@ class ServerConnection(Connection):
             verb: verb.max_line + sum(p.octets for p in self._permitted.get(verb, {}).values())
             for verb in self._verbs.values()
         }
-        self._keep = max(*self._max_line.values(), AuthResponse.max_line)
+        # A response has its octets without CRLF; longer lines are kept far enough to be told by.
+        self._keep = max(*self._max_line.values(), AuthResponse.max_line + 2)
 
     # What the transaction holds
 
@@ -189,7 +191,8 @@ class ServerConnection(Connection):
         if self._owed is Greeting:
             return Reply(220, None, f"{self.hostname} ESMTP")
         if isinstance(self._asked, Ehlo):
-            greeting = f"{self.hostname} greets {self._asked.name.decode()}"
+            # Cut, for two longest names are more than a reply line may hold.
+            greeting = f"{self.hostname} greets {self._asked.name[:200].decode()}"
             return Reply(250, None, [greeting, *self._ehlo_lines()])
         if isinstance(self._asked, Helo):
             return Reply(250, None, self.hostname)
@@ -325,12 +328,12 @@ class ServerConnection(Connection):
     def _next_content(self, reader: DotReader) -> ServerEvent | Signal:
         limit = self.limits.message
         while not reader.ended:
-            data = self._buffer.take_all()
+            data = self._buffer.peek(self._window)
             if not data:
                 return self._close() if self._eof else NEED_DATA
-            body, rest = reader.feed(data)
-            if rest:
-                self._buffer.put_back(rest)
+            self._window *= 2
+            body, behind = reader.feed(data)
+            self._buffer.skip(len(data) - behind)
             before = self._octets
             self._octets += len(body)
             if limit is not None and self._octets > limit:
@@ -354,20 +357,24 @@ class ServerConnection(Connection):
     def send(self, reply: Reply) -> bytes:
         """Answer what was pulled last (first of all: greet); return what to write.
 
+        A 421 may be sent whether or not a reply is owed, and closes.
         LocalProtocolError, and nothing changes, when no reply is owed, when this one is illegal
         here, when it accepts what is at fault, or when it is a 250 to EHLO that announces other
         extensions than those offered (`suggested_reply()` has them).
         """
-        if self._owed is None or self._state is State.CLOSED:
-            raise LocalProtocolError("no reply is owed")
+        if self._state in (State.CLOSED, State.TLS):
+            raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
+        if self._owed is None:
+            if reply.code != 421:  # the one that needs no command (RFC 5321 §3.8)
+                raise LocalProtocolError("no reply is owed")
+            self._owed = Command
         state = next_state(self._state, self._owed, reply)
         accepts = reply.severity < Severity.TRANSIENT
         if state is None or (accepts and self._only_refuse):
             what = getattr(self._owed, "verb", b"").decode() or self._owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
         if accepts and isinstance(self._asked, Ehlo):
-            lines = [line.decode() for line in reply.lines[1:]]
-            if lines != self._ehlo_lines():
+            if list(reply.lines[1:]) != [line.encode() for line in self._ehlo_lines()]:
                 raise LocalProtocolError("the reply to EHLO does not announce what is offered")
         # RFC 2034 §4: no status in the greeting or in a reply to EHLO and HELO.
         with_status = self._with_status and self._owed not in (Greeting, Ehlo, Helo)
@@ -396,6 +403,8 @@ class ServerConnection(Connection):
         elif isinstance(command, Data):
             self._content = DotReader(repair=self._repair)
             self._octets = 0
+            # Looked at a little first: behind a small message a long backlog may stand.
+            self._window = 4096
         elif isinstance(command, (Auth, AuthResponse)) and reply.severity is Severity.COMPLETION:
             self.authenticated = True
         elif state is State.TLS:

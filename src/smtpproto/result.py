@@ -1,0 +1,167 @@
+"""What became of a message at the next hop, recipient by recipient; and the client's errors.
+
+::
+
+    ClientError
+    ├── ConnectError     no session: unreachable, broken, silent for too long, not SMTP
+    ├── TlsError         TLS was required and could not be had, or the certificate is wrong
+    ├── RefusedError     the server answered a step of the opening with 4yz or 5yz
+    │   └── LoginError   … to the login
+    └── DeliveryError    not every recipient was accepted; carries the Result
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from .core.envelope import Envelope
+from .core.path import ForwardPath
+from .core.reply import Reply, Severity
+
+__all__ = [
+    "ClientError",
+    "ConnectError",
+    "DeliveryError",
+    "Fate",
+    "LoginError",
+    "Outcome",
+    "RefusedError",
+    "Result",
+    "TlsError",
+    "Transaction",
+]
+
+
+class Fate(enum.Enum):
+    """What may have happened to one recipient."""
+
+    ACCEPTED = "accepted"  #: the server has taken over responsibility
+    TRANSIENT = "transient"  #: not now; trying again is sensible
+    PERMANENT = "permanent"  #: not at all; trying again is not
+    UNKNOWN = "unknown"  #: the final dot went out and no reply came in (RFC 1047)
+
+    @classmethod
+    def of(cls, reply: Reply) -> Fate:
+        """Return what a reply to RCPT, DATA or the final dot means; 3yz means nothing yet."""
+        if reply.severity is Severity.PERMANENT:
+            return cls.PERMANENT
+        return cls.ACCEPTED if reply.severity is Severity.COMPLETION else cls.TRANSIENT
+
+
+@frozen
+class Outcome:
+    """One recipient's fate, the reply that decided it, and else the reason in words."""
+
+    forward_path: ForwardPath
+    fate: Fate
+    reply: Reply | None = None
+    reason: str = ""
+
+    @property
+    def accepted(self) -> bool:
+        return self.fate is Fate.ACCEPTED
+
+    def __str__(self) -> str:
+        return f"{self.forward_path} {self.fate.value}: {self.reply or self.reason}"
+
+
+@frozen
+class Result:
+    """The outcomes of one transaction, in the order of the envelope's recipients."""
+
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def all_accepted(self) -> bool:
+        return all(outcome.accepted for outcome in self.outcomes)
+
+    @property
+    def any_accepted(self) -> bool:
+        return any(outcome.accepted for outcome in self.outcomes)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.outcomes))
+
+
+class Transaction:
+    """Collects the outcomes of one message's recipients; each is decided once."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+        self.dot_sent = False
+        self._outcomes: list[Outcome | None] = [None] * len(envelope.rcpts)
+
+    @property
+    def open(self) -> bool:
+        """Whether some recipient's fate hangs on what comes next."""
+        return None in self._outcomes
+
+    def judge(self, replies: Sequence[Reply]) -> None:
+        """Take the replies to MAIL, to each RCPT and to DATA, as many as there are."""
+        mail, *others = replies
+        if mail.severity is not Severity.COMPLETION:
+            self.settle(mail)
+        for number, reply in enumerate(others[: len(self._outcomes)]):
+            if reply.severity is not Severity.COMPLETION:
+                self._decide(number, reply)
+        data = others[len(self._outcomes) :]
+        if data and data[0].severity is not Severity.INTERMEDIATE:
+            self.settle(data[0])
+
+    def settle(self, reply: Reply) -> None:
+        """Decide all that are open by one reply."""
+        for number in range(len(self._outcomes)):
+            self._decide(number, reply)
+
+    def lose(self, reason: str) -> None:
+        """Decide all that are open: the session was lost."""
+        fate = Fate.UNKNOWN if self.dot_sent else Fate.TRANSIENT
+        for number, outcome in enumerate(self._outcomes):
+            if outcome is None:
+                path = self.envelope.rcpts[number].forward_path
+                self._outcomes[number] = Outcome(path, fate, reason=reason)
+
+    def _decide(self, number: int, reply: Reply) -> None:
+        if self._outcomes[number] is None:
+            path = self.envelope.rcpts[number].forward_path
+            self._outcomes[number] = Outcome(path, Fate.of(reply), reply)
+
+    def result(self) -> Result:
+        return Result(tuple(outcome for outcome in self._outcomes if outcome is not None))
+
+
+class ClientError(Exception):
+    """Root of what the client raises for what others did."""
+
+
+class ConnectError(ClientError):
+    """There is no session: the server cannot be reached, or followed, or is silent."""
+
+
+class TlsError(ClientError):
+    """TLS was required and could not be had, or the certificate does not fit."""
+
+
+class RefusedError(ClientError):
+    """The server answered a step of the opening with a refusal."""
+
+    def __init__(self, step: str, reply: Reply) -> None:
+        super().__init__(f"{step} was refused: {reply}")
+        self.step = step
+        self.reply = reply
+
+
+class LoginError(RefusedError):
+    """The server refused the login."""
+
+
+class DeliveryError(ClientError):
+    """Not every recipient was accepted. `result` says what became of each."""
+
+    def __init__(self, result: Result) -> None:
+        refused = [str(outcome) for outcome in result.outcomes if not outcome.accepted]
+        super().__init__("\n".join(refused))
+        self.result = result
