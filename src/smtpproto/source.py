@@ -21,7 +21,7 @@ __all__ = ["AnyContent", "Source", "crlf", "source"]
 CHUNK = 65_536
 
 AnyContent: TypeAlias = (
-    "bytes | str | EmailMessage | Message | Path | BinaryIO | AsyncIterable[bytes]"
+    "bytes | str | EmailMessage | Message | Path | BinaryIO | AsyncIterable[bytes] | Source"
 )
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -53,6 +53,8 @@ async def source(content: AnyContent, *, eight_bit_offered: bool) -> Source:
     iterable) pass as they are: bytes with a bare CR or LF are refused here with
     LocalProtocolError, the others when the fault is reached. OSError as files raise it.
     """
+    if isinstance(content, Source):
+        return content
     if isinstance(content, Message):
         content = _flatten(content, "8bit" if eight_bit_offered else "7bit")
     if isinstance(content, str):

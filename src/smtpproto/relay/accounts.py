@@ -1,0 +1,31 @@
+"""Who may log in."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from smtpproto.core.sasl import Verify
+from smtpproto.handler import Session
+
+__all__ = ["Passwords"]
+
+
+@frozen
+class Passwords:
+    """An Authenticator over username -> password, held in memory.
+
+    A user acts as themselves and nobody else. An unknown user takes as long as a wrong password.
+    """
+
+    passwords: Mapping[str, str] = field(repr=False)
+
+    async def verify(self, session: Session, question: Verify) -> bool:
+        """Tell whether the password is right."""
+        if question.authorization not in ("", question.username):
+            return False
+        password = self.passwords.get(question.username)
+        same = hmac.compare_digest((password or "").encode(), question.password.encode())
+        return same and password is not None

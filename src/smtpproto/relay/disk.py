@@ -1,0 +1,68 @@
+"""What the spool does to files outside of its database, in one place: to count, and to fail."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+__all__ = ["Disk"]
+
+
+class Disk:
+    """What the spool does to files outside of SQLite, one method each.
+
+    Replace it to count or to fail. All of them block, and raise OSError.
+    """
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory for us alone, and those above it, durably; it may be there already."""
+        if not path.is_dir():
+            self.make_directory(path.parent)
+            path.mkdir(mode=0o700, exist_ok=True)
+            self.sync_directory(path.parent)
+
+    def create(self, path: Path) -> int:
+        """Open a new file to append to, for us alone."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+
+    def write(self, file: int, octets: bytes | bytearray) -> None:
+        """Write all of `octets`."""
+        rest = memoryview(octets)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+
+    def sync(self, file: int) -> None:
+        """Return when the file is on the disk, and not only in its cache."""
+        if sys.platform == "darwin":
+            fcntl.fcntl(file, fcntl.F_FULLFSYNC)
+        else:
+            os.fsync(file)
+
+    def close(self, file: int) -> None:
+        os.close(file)
+
+    def sync_directory(self, path: Path) -> None:
+        """Return when the names in the directory are on the disk."""
+        file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.sync(file)
+        finally:
+            self.close(file)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file; it may be gone already."""
+        path.unlink(missing_ok=True)
+
+    def read(self, path: Path, offset: int, octets: int) -> bytes:
+        """Read up to so many octets from an offset."""
+        file = os.open(path, os.O_RDONLY)
+        try:
+            return os.pread(file, octets, offset)
+        finally:
+            self.close(file)
+
+    def names(self, path: Path) -> list[str]:
+        """List a directory."""
+        return os.listdir(path)

@@ -1,0 +1,228 @@
+"""The loop that empties the spool: claim what is due, attempt it, and settle what became of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import anyio
+from attrs import define, field
+
+from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.path import Mailbox
+from smtpproto.core.reply import Reply
+from smtpproto.core.status import EnhancedStatus
+from smtpproto.result import Fate
+
+from .deliver import Attempt, Deliverer
+from .report import MAX_RETURNED, Failure, failure_report, is_report_owed
+from .schedule import DEFAULT, Schedule, next_attempt
+from .spool import Entry, Fresh, Settlement, Spool, SpoolUnavailable
+from .story import Deferred, Delivered, Failed, Observer, Reported
+
+__all__ = ["Dispatcher"]
+
+log = logging.getLogger(__name__)
+
+EXPIRED = EnhancedStatus(5, 4, 7)  # delivery time expired (RFC 3463 §3.5)
+UNEXPLAINED = EnhancedStatus(5, 0, 0)
+
+
+@define(eq=False)
+class Dispatcher:
+    """Works the spool until it is stopped.
+
+    `clock` gives wall time in seconds since the epoch and `random` numbers in [0, 1). At most
+    `workers` messages are attempted at a time. `lease` in seconds has to outlast an attempt;
+    `poll` is how long another process's `queue retry` may take to be noticed.
+    """
+
+    hostname: str
+    deliverer: Deliverer
+    spool: Spool
+    clock: Callable[[], float]
+    random: Callable[[], float]
+    observe: Observer
+    schedule: Schedule = DEFAULT
+    workers: int = 50
+    lease: float = 2 * 3600
+    poll: float = 5.0
+    drain: float = 30.0
+
+    _more: anyio.Event = field(factory=anyio.Event, init=False)
+    _stopping: bool = field(default=False, init=False)
+    _busy: list[Entry] = field(factory=list[Entry], init=False)
+
+    def wake(self) -> None:
+        """Say that something may be due: a message has come in, or a worker is free."""
+        self._more.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns when the attempts under way have ended."""
+        self._stopping = True
+        self.wake()
+
+    async def run(self) -> None:
+        """Work until `stop()`, or cancellation; either way what was claimed is given back."""
+        try:
+            async with anyio.create_task_group() as tasks:
+                while not self._stopping:
+                    self._more = anyio.Event()
+                    for entry in await self._claim():
+                        self._busy.append(entry)
+                        tasks.start_soon(self._work, entry)
+                    with anyio.move_on_after(await self._patience()):
+                        await self._more.wait()
+                tasks.cancel_scope.deadline = anyio.current_time() + self.drain
+        finally:
+            if self._busy:
+                with anyio.move_on_after(5, shield=True):
+                    await self._release(self._busy)
+
+    async def _claim(self) -> list[Entry]:
+        room = self.workers - len(self._busy)
+        if room <= 0:
+            return []
+        try:
+            return await self.spool.claim(self.clock(), room, self.lease)
+        except SpoolUnavailable as error:
+            log.error("the spool cannot be read: %s", error)
+            return []
+
+    async def _patience(self) -> float:
+        """Return how long, in seconds, nothing will be due."""
+        if len(self._busy) >= self.workers:
+            return self.poll  # and no longer than until a worker is free
+        try:
+            due = await self.spool.next_due()
+        except SpoolUnavailable:
+            return self.poll
+        return self.poll if due is None else min(max(due - self.clock(), 0.01), self.poll)
+
+    async def _work(self, entry: Entry) -> None:
+        given_up: list[Attempt] = []
+
+        async def done(attempts: Sequence[Attempt]) -> None:
+            given_up.extend(await self._record(entry, attempts))
+
+        try:
+            await self.deliverer.attempt(entry, done)
+            if given_up:
+                await self._give_up(entry, given_up)
+        except Exception:
+            log.exception("an attempt at message %s broke off", entry.id)
+            await anyio.sleep(self.poll)
+            await self._release([entry])
+        # A cancelled attempt stays among the busy: `run` gives it back.
+        self._busy.remove(entry)
+        self.wake()
+
+    async def _release(self, entries: Sequence[Entry]) -> None:
+        try:
+            await self.spool.release(entries)
+        except SpoolUnavailable as error:
+            log.error("leases run on until they end: %s", error)
+
+    async def _record(self, entry: Entry, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Settle who has got it and who is to be tried again; return who is given up."""
+        now = self.clock()
+        settlements: list[Settlement] = []
+        events: list[Delivered | Deferred] = []
+        given_up: list[Attempt] = []
+        for attempt in attempts:
+            number, path = attempt.recipient.number, attempt.recipient.rcpt.forward_path
+            if attempt.fate is Fate.ACCEPTED:
+                settlements.append(Settlement(number, None, attempt.text))
+                events.append(Delivered(entry.id, path, attempt.where, attempt.text))
+                continue
+            wait = None
+            if attempt.fate is not Fate.PERMANENT:
+                age = now - entry.arrived
+                tries = attempt.recipient.attempts + 1
+                wait = next_attempt(age, tries, self.random(), self.schedule)
+            if wait is None:
+                given_up.append(attempt)
+            else:
+                settlements.append(Settlement(number, now + wait, attempt.text))
+                events.append(Deferred(entry.id, path, attempt.where, attempt.text, wait))
+        if settlements:
+            await self._settle(entry, settlements, ())
+            for event in events:
+                self.observe(event)
+        return given_up
+
+    async def _give_up(self, entry: Entry, attempts: Sequence[Attempt]) -> None:
+        """Drop these recipients and tell the sender, in one durable step and one report."""
+        now = self.clock()
+        settlements = [Settlement(a.recipient.number, None, a.text) for a in attempts]
+        owed = [
+            attempt
+            for attempt in attempts
+            if is_report_owed(
+                entry.mail.reverse_path, attempt.recipient.rcpt.parameters.get("NOTIFY")
+            )
+        ]
+        fresh: list[Fresh] = []
+        sender = entry.mail.reverse_path.mailbox
+        if owed and sender is not None:
+            content = await self._report(entry, sender, owed, now)
+            origin = f"report on {entry.id}"
+            fresh.append(Fresh(Mail(None), (Rcpt(sender),), content, origin))
+        reports = await self._settle(entry, settlements, fresh)
+        for attempt in attempts:
+            path = attempt.recipient.rcpt.forward_path
+            self.observe(Failed(entry.id, path, attempt.where, attempt.text))
+        self.observe(Reported(entry.id, reports[0] if reports else "", entry.mail.reverse_path))
+
+    async def _report(
+        self, entry: Entry, sender: Mailbox, attempts: Sequence[Attempt], now: float
+    ) -> bytes:
+        original = bytearray()
+        async for chunk in self.spool.content(entry.id):
+            original += chunk
+            if len(original) > MAX_RETURNED:
+                break
+        unique = f"{int(now * 1_000_000):x}.{int(self.random() * 2**48):012x}"
+        when = datetime.fromtimestamp(now, UTC)
+        return failure_report(
+            hostname=self.hostname,
+            sender=sender,
+            failures=[_failure(attempt, when) for attempt in attempts],
+            original=bytes(original),
+            whole=len(original) >= entry.octets,
+            arrived=datetime.fromtimestamp(entry.arrived, UTC),
+            now=when,
+            message_id=f"<{unique}@{self.hostname.strip('[]')}>",
+            boundary=f"={unique}=",
+        )
+
+    async def _settle(
+        self, entry: Entry, settlements: Sequence[Settlement], fresh: Sequence[Fresh]
+    ) -> list[str]:
+        """Write it down, again and again if need be: what is not written is sent twice."""
+        wait = 0.1
+        while True:
+            try:
+                return await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
+            except SpoolUnavailable as error:
+                log.error("message %s: what was done cannot be written: %s", entry.id, error)
+                await anyio.sleep(wait)
+                wait = min(wait * 2, 30)
+
+
+def _failure(attempt: Attempt, when: datetime) -> Failure:
+    reply = attempt.reply or Reply(451, "4.4.1", _printable(attempt.reason))
+    expired = attempt.fate is not Fate.PERMANENT
+    return Failure(
+        attempt.recipient.rcpt.forward_path,
+        "failed",
+        EXPIRED if expired else reply.status or UNEXPLAINED,
+        diagnostic=reply,
+        remote_mta=attempt.where.rpartition(":")[0] if attempt.remote else None,
+        last_attempt=when,
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)[:400]

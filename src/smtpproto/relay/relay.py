@@ -1,0 +1,161 @@
+"""The relay: listeners in front, the spool in the middle, delivery behind.
+
+::
+
+    client -> Server -> Intake -> Spool -> Dispatcher -> Deliverer -> Maildir
+                                    ^                        |    `-> Client -> next hop
+                                    `------- reports --------'
+
+All that touches the world is handed in: the spool, the mailboxes, the resolver (in the router),
+the connector, the clock, randomness.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import anyio
+from anyio.abc import TaskStatus
+from attrs import define, field, frozen
+
+from smtpproto.client import ClientDeadlines, Connector, connect_tcp
+from smtpproto.core.connection import Limits
+from smtpproto.handler import Authenticator, Session
+from smtpproto.server import Server, ServerDeadlines
+
+from .deliver import Access, Deliverer
+from .dispatch import Dispatcher
+from .intake import Intake, Network
+from .mailbox import MailboxStore
+from .route import Router
+from .schedule import DEFAULT, Schedule
+from .spool import Spool
+from .story import Observer, ignore
+
+__all__ = ["Listener", "Relay"]
+
+
+@frozen
+class Listener:
+    """Where to listen, and for whom.
+
+    `kind` is "smtp" for other servers, "submission" for mail programs (STARTTLS), "submissions"
+    for those with TLS from the first octet (RFC 8314 §3.3). Port 0 is any that is free; `host`
+    None is every address.
+    """
+
+    kind: Literal["smtp", "submission", "submissions"]
+    host: str | None
+    port: int
+
+
+@define(eq=False, kw_only=True)
+class Relay:
+    """A queueing mail server to embed.
+
+    `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
+    Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
+    all. `observe` is told every message's story, `trace` every line of every dialogue, as
+    (id or session, peer, line).
+    """
+
+    hostname: str
+    spool: Spool
+    mailboxes: MailboxStore
+    router: Router
+    access: Access = field(factory=Access)
+    networks: Sequence[Network] = ()
+    tls: ssl.SSLContext | None = None
+    authenticator: Authenticator | None = None
+    schedule: Schedule = DEFAULT
+    limits: Limits = field(factory=Limits)
+    server_deadlines: ServerDeadlines = field(factory=ServerDeadlines)
+    client_deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=1800))
+    connector: Connector = connect_tcp
+    clock: Callable[[], float] = time.time
+    random: Callable[[], float] = random.random
+    observe: Observer = ignore
+    trace: Callable[[str, str, str], None] | None = None
+
+    dispatcher: Dispatcher = field(init=False)
+    _servers: list[Server] = field(factory=list[Server], init=False)
+
+    def __attrs_post_init__(self) -> None:
+        deliverer = Deliverer(
+            hostname=self.hostname,
+            router=self.router,
+            mailboxes=self.mailboxes,
+            spool=self.spool,
+            access=self.access,
+            connector=self.connector,
+            deadlines=self.client_deadlines,
+            trace=self.trace,
+        )
+        self.dispatcher = Dispatcher(
+            hostname=self.hostname,
+            deliverer=deliverer,
+            spool=self.spool,
+            clock=self.clock,
+            random=self.random,
+            observe=self.observe,
+            schedule=self.schedule,
+        )
+
+    def server(self, kind: Literal["smtp", "submission", "submissions"]) -> Server:
+        """Make the server for one kind of listener; it spools what it accepts."""
+        handler = Intake(
+            hostname=self.hostname,
+            router=self.router,
+            mailboxes=self.mailboxes,
+            spool=self.spool,
+            clock=self.clock,
+            observe=self.observe,
+            accepted=self.dispatcher.wake,
+            networks=self.networks,
+            submission=kind != "smtp",
+        )
+        return Server(
+            handler,
+            self.hostname,
+            tls=self.tls,
+            implicit_tls=kind == "submissions",
+            authenticator=self.authenticator,
+            plaintext_auth="loopback",
+            limits=self.limits,
+            deadlines=self.server_deadlines,
+            trace=None if self.trace is None else self._show,
+        )
+
+    async def run(
+        self,
+        listeners: Sequence[Listener],
+        *,
+        task_status: TaskStatus[list[tuple[str, int]]] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Listen, relay and deliver until `stop()` or cancellation.
+
+        Reports the bound addresses, in the order of `listeners`, when all of them are ready.
+        OSError (in a group) if one cannot be bound.
+        """
+        async with anyio.create_task_group() as tasks:
+            bound: list[tuple[str, int]] = []
+            for listener in listeners:
+                server = self.server(listener.kind)
+                self._servers.append(server)
+                bound.append(await tasks.start(server.serve, listener.host, listener.port))
+            tasks.start_soon(self.dispatcher.run)
+            task_status.started(bound)
+
+    def stop(self) -> None:
+        """End gracefully: 421 to idle clients, transactions and deliveries under way finish."""
+        for server in self._servers:
+            server.stop()
+        self.dispatcher.stop()
+
+    def _show(self, session: Session, line: str) -> None:
+        if self.trace is not None:
+            self.trace(f"session {session.id}", session.peer[0], line)

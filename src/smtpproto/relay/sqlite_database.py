@@ -1,0 +1,273 @@
+"""The spool's SQLite database: how it is opened, and the one writer that commits in groups.
+
+*Group commit.* All that changes the database goes through one writer task. What arrives while a
+transaction is being synced waits, and is the next transaction, all of it: many messages, one
+sync. If that fails it is tried again one by one, so nobody fails for another's fault. The writer
+is not touched by cancellation, and whoever waits for it is shielded from it too.
+
+Readers have connections of their own and wait for nobody (WAL).
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from anyio import CancelScope, CapacityLimiter, Event, to_thread
+
+from .spool import SpoolUnavailable
+
+__all__ = ["MIGRATIONS", "Database", "Work", "as_unavailable", "connect"]
+
+T = TypeVar("T")
+
+#: What leads from each schema version (PRAGMA user_version) to the next. Only ever append.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE message (
+            id TEXT NOT NULL PRIMARY KEY,
+            arrived REAL NOT NULL,
+            mail BLOB NOT NULL,      -- the MAIL command as on the wire
+            origin TEXT NOT NULL,
+            octets INTEGER NOT NULL,
+            content BLOB             -- NULL: in a file; last, so that reading the rest is cheap
+        )""",
+        """CREATE TABLE recipient (
+            message TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            rcpt BLOB NOT NULL,      -- the RCPT command as on the wire
+            attempts INTEGER NOT NULL,
+            next_attempt REAL NOT NULL,
+            due REAL NOT NULL,
+            last_reply TEXT,
+            PRIMARY KEY (message, number)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX recipient_due ON recipient (due)",
+        "CREATE INDEX recipient_lent ON recipient (due) WHERE due > next_attempt",
+    ),
+)
+
+
+def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:
+    """Open the database, to be used by one thread at a time; `busy_timeout` in seconds."""
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,  # we say BEGIN and COMMIT
+        check_same_thread=False,
+    )
+    try:
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise SpoolUnavailable(f"{path}: no write-ahead log on this file system")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA fullfsync = ON")  # where fsync alone stops at the disk's cache
+        db.execute("PRAGMA checkpoint_fullfsync = ON")
+        db.execute("PRAGMA secure_delete = FAST")  # on, it rewrites every message that leaves
+        db.execute("PRAGMA journal_size_limit = 67108864")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def migrate(db: sqlite3.Connection, *, may_change: bool) -> None:
+    """Bring the schema up to date; a visitor only checks that it is."""
+    db.execute("BEGIN IMMEDIATE")
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
+    if version < len(MIGRATIONS) and not may_change:
+        raise SpoolUnavailable(f"the spool's schema {version} is old; starting the server updates")
+    for steps in MIGRATIONS[version:]:
+        for step in steps:
+            db.execute(step)
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    db.execute("COMMIT")
+
+
+def as_unavailable(error: sqlite3.Error | OSError, path: Path) -> SpoolUnavailable:
+    """Say it to the operator."""
+    return SpoolUnavailable(f"spool {path}: {error}", full=is_code(error, sqlite3.SQLITE_FULL))
+
+
+def is_code(error: Exception, code: int) -> bool:
+    """Tell whether an error is what SQLite's primary result code `code` says."""
+    if isinstance(error, OSError):
+        return code == sqlite3.SQLITE_FULL and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
+
+
+class Work(Generic[T]):
+    """Something to do in a transaction of the writer's.
+
+    `run` gets the connection; it may run again, after a rollback. `lasting`: it must be on the
+    disk before it counts as done. `kept` is what is known of it: False, that nothing of it is in
+    the database; True, that it is; None, that it may be, now or after a crash.
+    """
+
+    def __init__(self, run: Callable[[sqlite3.Connection], T], *, lasting: bool = True) -> None:
+        self.run = run
+        self.lasting = lasting
+        self.done = Event()
+        self.kept: bool | None = False
+        self.error: Exception | None = None
+        self.result: T = cast("T", None)  # until it is done
+
+
+class Database:
+    """The database in one file: `perform` changes it, `read` reads it.
+
+    `start` it in a thread, keep the task `write` running until after `finish`, and `stop` it in
+    a thread. `create`: this process serves the spool, and may make or migrate it.
+    `busy_timeout`: seconds to wait for another process's transaction.
+    """
+
+    def __init__(self, path: Path, *, create: bool, busy_timeout: float) -> None:
+        self._path = path
+        self._create = create
+        self._busy_timeout = busy_timeout
+        self._writer: sqlite3.Connection | None = None
+        self._lasting = True  # what its `synchronous` is set to
+        self._unsynced = False  # a COMMIT failed to sync
+        self._readers: list[sqlite3.Connection] = []  # those idle
+        self._queue: list[Work[Any]] = []
+        self._wake = Event()
+        self._closing = False
+        self._writing = CapacityLimiter(1)
+        self._reading = CapacityLimiter(4)
+
+    def start(self) -> sqlite3.Connection:
+        """Open it and bring its schema up to date; return the writer's connection."""
+        self._writer = connect(self._path, create=self._create, busy_timeout=self._busy_timeout)
+        migrate(self._writer, may_change=self._create)
+        return self._writer
+
+    def finish(self) -> None:
+        """Let the writer end when it has done what is there."""
+        self._closing = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        self._disconnect()
+        for db in self._readers:
+            db.close()
+        self._readers.clear()
+
+    async def perform(self, work: Work[T]) -> T:
+        """Have the writer do it; return its result, or raise SpoolUnavailable.
+
+        Cancellation waits. If we are torn from the wait all the same, work that has not begun is
+        withdrawn; the rest runs on.
+        """
+        if self._closing:
+            raise SpoolUnavailable(f"{self._path}: closed")
+        self._queue.append(work)
+        self._wake.set()
+        try:
+            with CancelScope(shield=True):
+                await work.done.wait()
+        finally:
+            if not work.done.is_set():
+                with suppress(ValueError):
+                    self._queue.remove(work)
+        if work.error is not None:
+            if isinstance(work.error, (sqlite3.Error, OSError)):
+                raise as_unavailable(work.error, self._path) from work.error
+            raise work.error
+        return work.result
+
+    async def write(self) -> None:
+        """The writer task: whatever is there, in one transaction, again and again."""
+        with CancelScope(shield=True):
+            while self._queue or not self._closing:
+                if not self._queue:
+                    self._wake = Event()
+                    await self._wake.wait()
+                    continue
+                batch, self._queue = self._queue, []
+                for work in batch:
+                    work.kept = None
+                await to_thread.run_sync(self._transact, batch, limiter=self._writing)
+                for work in batch:
+                    work.done.set()
+
+    def _transact(self, batch: list[Work[Any]], *, doubt: bool = False) -> None:
+        """Do all together; if that fails, each on its own.
+
+        `doubt`: an earlier COMMIT of theirs failed, and may be read back after a crash.
+        """
+        committing = False
+        try:
+            db = self._connected(lasting=any(work.lasting for work in batch))
+            db.execute("BEGIN IMMEDIATE")
+            results = [work.run(db) for work in batch]
+            committing = True
+            db.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+            self._disconnect()  # rolls back
+            if committing and not is_code(error, sqlite3.SQLITE_FULL):
+                self._unsynced = doubt = True
+            if len(batch) > 1 and not is_code(error, sqlite3.SQLITE_BUSY):
+                for work in batch:
+                    self._transact([work], doubt=doubt)
+                return
+            for work in batch:
+                work.error = error
+                work.kept = None if doubt else False
+            return
+        for work, result in zip(batch, results, strict=True):
+            work.result = result
+            work.kept = True
+
+    def _connected(self, *, lasting: bool) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = connect(self._path, create=False, busy_timeout=self._busy_timeout)
+            self._lasting = True
+        if self._unsynced:
+            # A sync that failed once may "succeed" the next time without the data. Nothing more
+            # may build on this log: its frames go to the database, and a new log is begun.
+            (busy, _, _) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise SpoolUnavailable(f"{self._path}: in use, and its log cannot be trusted")
+            self._unsynced = False
+        if self._lasting != lasting:
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+            self._lasting = lasting
+        return self._writer
+
+    def _disconnect(self) -> None:
+        db, self._writer = self._writer, None
+        if db is not None:
+            with suppress(sqlite3.Error):
+                db.close()
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on a connection of its own, all of it in one snapshot."""
+
+        def call() -> T:
+            try:
+                db = self._readers.pop()
+            except IndexError:
+                db = connect(self._path, create=False, busy_timeout=self._busy_timeout)
+            try:
+                db.execute("BEGIN")
+                result = query(db)
+                db.execute("COMMIT")
+            except BaseException:
+                db.close()
+                raise
+            self._readers.append(db)
+            return result
+
+        if self._closing:
+            raise SpoolUnavailable(f"{self._path}: closed")
+        try:
+            return await to_thread.run_sync(call, limiter=self._reading)
+        except sqlite3.Error as error:
+            raise as_unavailable(error, self._path) from error

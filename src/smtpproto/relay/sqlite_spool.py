@@ -1,0 +1,557 @@
+"""The spool on SQLite. Theory of operation:
+
+`DIRECTORY/spool.db` holds everything, in WAL mode with synchronous=FULL; content over
+`INLINE_OCTETS` is streamed to `DIRECTORY/content/<id>` instead. Both directions keep one order:
+
+- coming: content file synced, its directory synced, then the row committed;
+- going: the row's removal committed, then the file removed.
+
+So a row never lacks its file, and what a crash can leave is a file without a row, which the next
+start removes. The same goes for a file whose commit ended in doubt (an I/O error in COMMIT
+itself): it stays until then.
+
+Many messages share one sync (group commit): see `sqlite_database.py`.
+
+*Who may do what.* One process *serves*: it holds the file lock `DIRECTORY/lock`, takes mail in,
+and claims. Leases that it finds at its start are of a predecessor that is dead, and are cleared.
+Others (`smtpproto queue`) visit: they read, retry and delete at any time. Leases need not survive
+a power cut, so transactions that hold nothing else are not synced.
+
+A recipient's `due` is its `next_attempt`, or the end of its lease while it is lent; hence
+`due > next_attempt` tells who is lent. POSIX only: directories must be syncable.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from smtpproto.core.command import BASE_VERBS, Mail, Rcpt, parse_command
+from smtpproto.core.errors import GrammarError
+
+from .disk import Disk
+from .spool import (
+    ID_RANDOM,
+    Entry,
+    Fresh,
+    Pages,
+    Recipient,
+    Settlement,
+    SpoolUnavailable,
+    new_id,
+)
+from .sqlite_database import Database, Work, as_unavailable
+
+__all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+#: Content up to this many octets stands in the row; it is also the size of a chunk that is read.
+INLINE_OCTETS = 65536
+PAGE_ENTRIES = 100
+
+
+class SQLiteIncoming:
+    """A message on its way in: its first octets in memory, and from INLINE_OCTETS on in a file."""
+
+    def __init__(self, spool: SQLiteSpool, id: str) -> None:
+        self.id = id
+        self.octets = 0
+        #: What keeps it; as soon as there is one, the file is its.
+        self.work: Work[Any] | None = None
+        self._spool = spool
+        self._path = spool.content_path(id)
+        self._buffer = bytearray()
+        self._file: int | None = None
+        self._in_file = False
+        self._sound = True
+        self._discarded = False
+        self._turn = threading.RLock()
+
+    @property
+    def buffered(self) -> int:
+        """Octets held in memory."""
+        return len(self._buffer)
+
+    async def write(self, chunk: bytes) -> None:
+        if self.work is not None:
+            raise RuntimeError("this message is complete")
+        self._buffer += chunk
+        self.octets += len(chunk)
+        if len(self._buffer) > INLINE_OCTETS:
+            await self._to_file(self._append)
+
+    async def commit(
+        self, mail: Mail, rcpts: Sequence[Rcpt], *, now: float, origin: str = ""
+    ) -> None:
+        if not rcpts:
+            raise ValueError("a message needs a recipient")
+        await checkpoint_if_cancelled()
+        with CancelScope(shield=True):
+            await self.finish()
+            self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
+            await self._spool.database.perform(self.work)
+
+    async def finish(self) -> None:
+        """Make the file durable, if there is one, before `insert` may be committed."""
+        if self.work is not None:
+            raise RuntimeError("this message is complete")
+        if self._in_file or not self._sound:
+            await self._to_file(self._seal)
+
+    def insert(
+        self, db: sqlite3.Connection, mail: Mail, rcpts: Sequence[Rcpt], now: float, origin: str
+    ) -> None:
+        content = None if self._in_file else bytes(self._buffer)
+        db.execute(
+            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)",
+            (self.id, now, mail.serialize(), origin, self.octets, content),
+        )
+        db.executemany(
+            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL)",
+            [(self.id, n, rcpt.serialize(), now, now) for n, rcpt in enumerate(rcpts)],
+        )
+
+    async def discard(self) -> None:
+        """Remove the file, unless a row has it, or may have it."""
+        kept = self.work is not None and self.work.kept is not False
+        if not kept and (self._in_file or not self._sound):
+            with CancelScope(shield=True):
+                await self._spool.tidy(self._discard)
+
+    async def _to_file(self, step: Callable[[], None]) -> None:
+        # After a failed write there is a hole, and after a failed fsync the next one succeeds
+        # without the data: either way this content is of no more use.
+        if not self._sound:
+            raise SpoolUnavailable(f"{self._path}: an earlier write failed")
+        self._sound = False
+        await self._spool.in_thread(step)
+        self._sound = True
+
+    # The rest runs in threads. One that its task was torn from runs on, so they take turns.
+
+    def _append(self) -> None:
+        with self._turn:
+            if self._file is None:
+                if self._discarded:
+                    raise SpoolUnavailable(f"{self._path}: discarded")
+                self._file = self._spool.disk.create(self._path)
+                self._in_file = True
+            self._spool.disk.write(self._file, self._buffer)
+            self._buffer.clear()
+
+    def _seal(self) -> None:
+        with self._turn:
+            self._append()
+            assert self._file is not None
+            self._spool.disk.sync(self._file)
+            self._close()
+            self._spool.disk.sync_directory(self._path.parent)
+
+    def _discard(self) -> None:
+        with self._turn:
+            self._discarded = True
+            self._close()
+            if self._in_file:  # made by us, and not by another of the same id
+                self._spool.disk.remove(self._path)
+
+    def _close(self) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            self._spool.disk.close(file)
+
+
+class SQLiteSpool:
+    """A `Spool` in a directory. Make one by `open`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        serving: bool,
+        clock: Callable[[], float],
+        random: Callable[[int], int],
+        disk: Disk,
+        busy_timeout: float,
+    ) -> None:
+        self.directory = directory
+        self.disk = disk
+        self.database = Database(directory / "spool.db", create=serving, busy_timeout=busy_timeout)
+        self._serving = serving
+        self._clock = clock
+        self._random = random
+        self._content = directory / "content"
+        self._lock: int | None = None
+        self._threads = CapacityLimiter(8)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        directory: Path,
+        *,
+        serving: bool = True,
+        clock: Callable[[], float] = time.time,
+        random: Callable[[int], int] = secrets.randbelow,
+        disk: Disk | None = None,
+        busy_timeout: float = 10.0,
+    ) -> AsyncGenerator[SQLiteSpool, None]:
+        """Open the spool in `directory`, made if need be.
+
+        `serving=False` visits one that is there, and perhaps being served by another process: to
+        read, retry and delete. `clock` (seconds since the epoch) and `random` (a number below
+        the one given) make ids. `busy_timeout`: seconds to wait for another process's transaction.
+        Raises SpoolUnavailable; for one thing where another process serves it.
+        """
+        spool = cls(
+            directory,
+            serving=serving,
+            clock=clock,
+            random=random,
+            disk=disk or Disk(),
+            busy_timeout=busy_timeout,
+        )
+        failure: Exception | None = None
+        try:
+            await spool.in_thread(spool._start)
+            async with create_task_group() as tasks:
+                tasks.start_soon(spool.database.write)
+                try:
+                    yield spool
+                except Exception as error:  # noqa: BLE001 - led around the group, raised below
+                    failure = error
+                finally:
+                    spool.database.finish()
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(spool._stop)
+        if failure is not None:
+            raise failure
+
+    @asynccontextmanager
+    async def receive(self) -> AsyncGenerator[SQLiteIncoming, None]:
+        self._must_serve()
+        incoming = SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
+        try:
+            yield incoming
+        finally:
+            await incoming.discard()
+
+    async def claim(self, now: float, limit: int, lease: float) -> list[Entry]:
+        self._must_serve()
+        if lease <= 0:
+            raise ValueError("a lease has to last")
+
+        def run(db: sqlite3.Connection) -> list[Entry]:
+            ids: dict[str, None] = {}  # an ordered set
+            if limit > 0:
+                for (id,) in db.execute(
+                    "SELECT message FROM recipient WHERE due <= ? ORDER BY due, message", (now,)
+                ):
+                    ids[id] = None
+                    if len(ids) == limit:
+                        break
+            entries: list[Entry] = []
+            for id in ids:
+                head = db.execute(f"{SELECT_MESSAGE} WHERE id = ?", (id,)).fetchone()
+                rows = db.execute(
+                    f"{SELECT_RECIPIENT} WHERE message = ? AND due <= ? ORDER BY number", (id, now)
+                ).fetchall()
+                db.execute(
+                    "UPDATE recipient SET due = ? WHERE message = ? AND due <= ?",
+                    (now + lease, id, now),
+                )
+                entries += _entries([head] if head else [], rows)
+            return entries
+
+        return await self.database.perform(Work(run, lasting=False))
+
+    async def settle(
+        self,
+        id: str,
+        settlements: Sequence[Settlement],
+        fresh: Sequence[Fresh] = (),
+        *,
+        now: float,
+    ) -> list[str]:
+        if not all(new.rcpts for new in fresh):
+            raise ValueError("a message needs a recipient")
+        reports: list[SQLiteIncoming] = []
+
+        def run(db: sqlite3.Connection) -> list[Path] | None:
+            if not _settle(db, id, settlements):
+                return None
+            for new, report in zip(fresh, reports, strict=True):
+                report.insert(db, new.mail, new.rcpts, now, new.origin)
+            return self._drop_if_done(db, id)
+
+        work = Work(run)
+        with CancelScope(shield=True):
+            async with AsyncExitStack() as stack:
+                for new in fresh:
+                    report = await stack.enter_async_context(self.receive())
+                    await report.write(new.content)
+                    await report.finish()
+                    reports.append(report)
+                for report in reports:
+                    report.work = work
+                gone = await self.database.perform(work)
+                if gone is None:  # nothing was kept: let the files go
+                    for report in reports:
+                        report.work = None
+                    reports.clear()
+                else:
+                    await self._remove(gone)
+        return [report.id for report in reports]
+
+    async def release(self, entries: Iterable[Entry]) -> None:
+        lent = [(entry.id, r.number) for entry in entries for r in entry.recipients]
+        await self.database.perform(
+            Work(
+                lambda db: db.executemany(
+                    "UPDATE recipient SET due = next_attempt WHERE message = ? AND number = ?",
+                    lent,
+                ),
+                lasting=False,
+            )
+        )
+
+    def content(self, id: str) -> Pages[bytes]:
+        path = self.content_path(id)
+        octets = -1  # not known yet
+        offset = 0
+
+        async def fetch() -> Sequence[bytes]:
+            nonlocal octets, offset
+            if octets < 0:
+                row = await self.database.read(
+                    lambda db: db.execute(
+                        "SELECT octets, content FROM message WHERE id = ?", (id,)
+                    ).fetchone()
+                )
+                if row is None:
+                    raise SpoolUnavailable(f"spool {self.directory}: no message {id} (any more)")
+                octets, inline = cast("tuple[int, bytes | None]", row)
+                if inline is not None:
+                    offset = octets
+                    return [
+                        inline[at : at + INLINE_OCTETS]
+                        for at in range(0, len(inline), INLINE_OCTETS)
+                    ]
+            if offset == octets:
+                return []
+            size = min(INLINE_OCTETS, octets - offset)
+            chunk = await self.in_thread(lambda: self.disk.read(path, offset, size))
+            if not chunk:  # never pass a part for the whole
+                raise SpoolUnavailable(f"{path}: {octets} octets expected, {offset} there")
+            offset += len(chunk)
+            return [chunk]
+
+        return Pages(fetch)
+
+    async def next_due(self) -> float | None:
+        def run(db: sqlite3.Connection) -> float | None:
+            (due,) = db.execute("SELECT min(due) FROM recipient").fetchone()
+            return cast("float | None", due)
+
+        return await self.database.read(run)
+
+    def entries(self) -> Pages[Entry]:
+        after = ""
+
+        def page(db: sqlite3.Connection) -> tuple[list[Any], list[Any]]:
+            heads = db.execute(
+                f"{SELECT_MESSAGE} WHERE id > ? ORDER BY id LIMIT ?", (after, PAGE_ENTRIES)
+            ).fetchall()
+            bounds = (heads[0][0], heads[-1][0]) if heads else ("", "")
+            rows = db.execute(
+                f"{SELECT_RECIPIENT} WHERE message BETWEEN ? AND ? ORDER BY message, number", bounds
+            ).fetchall()
+            return heads, rows
+
+        async def fetch() -> Sequence[Entry]:
+            nonlocal after
+            while True:
+                heads, rows = await self.database.read(page)
+                if not heads:
+                    return []
+                after = heads[-1][0]
+                if entries := _entries(heads, rows):
+                    return entries
+
+        return Pages(fetch)
+
+    async def get(self, id: str) -> Entry | None:
+        def one(db: sqlite3.Connection) -> list[Entry]:
+            return _entries(
+                db.execute(f"{SELECT_MESSAGE} WHERE id = ?", (id,)).fetchall(),
+                db.execute(
+                    f"{SELECT_RECIPIENT} WHERE message = ? ORDER BY number", (id,)
+                ).fetchall(),
+            )
+
+        return next(iter(await self.database.read(one)), None)
+
+    async def retry(self, id: str | None, now: float) -> int:
+        return await self.database.perform(
+            Work(
+                lambda db: (
+                    db.execute(
+                        "UPDATE recipient SET next_attempt = ?1, due = ?1"
+                        " WHERE due = next_attempt AND due > ?1 AND (?2 IS NULL OR message = ?2)",
+                        (now, id),
+                    ).rowcount
+                )
+            )
+        )
+
+    async def delete(self, id: str) -> bool:
+        def run(db: sqlite3.Connection) -> list[Path] | None:
+            if db.execute("SELECT 1 FROM message WHERE id = ?", (id,)).fetchone() is None:
+                return None
+            db.execute("DELETE FROM recipient WHERE message = ?", (id,))
+            return self._drop_if_done(db, id)
+
+        with CancelScope(shield=True):
+            gone = await self.database.perform(Work(run))
+            if gone is not None:
+                await self._remove(gone)
+                return True
+        return False
+
+    # What follows is for this file alone.
+
+    def content_path(self, id: str) -> Path:
+        return self._content / id
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        try:
+            return await to_thread.run_sync(call, limiter=self._threads)
+        except (sqlite3.Error, OSError) as error:
+            raise as_unavailable(error, self.directory) from error
+
+    async def tidy(self, call: Callable[[], None]) -> None:
+        """Remove files that no row has; what fails is left to the next start."""
+        try:
+            await self.in_thread(call)
+        except SpoolUnavailable as error:
+            logger.warning("left for the next start to remove: %s", error)
+
+    async def _remove(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            await self.tidy(partial(self.disk.remove, path))
+
+    def _must_serve(self) -> None:
+        if not self._serving:
+            raise RuntimeError("a visitor may read, retry and delete")
+
+    def _drop_if_done(self, db: sqlite3.Connection, id: str) -> list[Path]:
+        """Drop a message whose last recipient is gone; return the file to remove with it."""
+        if db.execute("SELECT 1 FROM recipient WHERE message = ? LIMIT 1", (id,)).fetchone():
+            return []
+        (in_file,) = db.execute(
+            "SELECT content IS NULL FROM message WHERE id = ?", (id,)
+        ).fetchone()
+        db.execute("DELETE FROM message WHERE id = ?", (id,))
+        return [self.content_path(id)] if in_file else []
+
+    def _start(self) -> None:
+        if self._serving:
+            self.disk.make_directory(self._content)
+            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SpoolUnavailable(
+                    f"spool {self.directory}: another process serves it"
+                ) from None
+        elif not (self.directory / "spool.db").is_file():
+            raise SpoolUnavailable(f"no spool in {self.directory}")
+        db = self.database.start()
+        if self._serving:
+            self._recover(db)
+
+    def _recover(self, db: sqlite3.Connection) -> None:
+        """Clean up after a predecessor that did not end as it should have."""
+        db.execute("UPDATE recipient SET due = next_attempt WHERE due > next_attempt")
+        for name in self.disk.names(self._content):
+            owner = db.execute(
+                "SELECT 1 FROM message WHERE id = ? AND content IS NULL", (name,)
+            ).fetchone()
+            if owner is None and name.isalnum():  # what we make is; the rest is not ours
+                self.disk.remove(self._content / name)
+
+    def _stop(self) -> None:
+        self.database.stop()
+        if self._lock is not None:
+            os.close(self._lock)  # and with it the lock is gone
+            self._lock = None
+
+
+SELECT_MESSAGE = "SELECT id, arrived, mail, octets, origin FROM message"
+SELECT_RECIPIENT = "SELECT message, number, rcpt, attempts, next_attempt, last_reply FROM recipient"
+
+
+def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement]) -> bool:
+    """Record what became of recipients; return whether there was anything to record it of."""
+    if not settlements:
+        return db.execute("SELECT 1 FROM message WHERE id = ?", (id,)).fetchone() is not None
+    found = 0
+    for settlement in settlements:
+        if settlement.next_attempt is None:
+            done = db.execute(
+                "DELETE FROM recipient WHERE message = ? AND number = ?",
+                (id, settlement.recipient),
+            )
+        else:
+            done = db.execute(
+                "UPDATE recipient SET attempts = attempts + 1, next_attempt = ?1, due = ?1,"
+                " last_reply = ?2 WHERE message = ?3 AND number = ?4",
+                (settlement.next_attempt, settlement.reply, id, settlement.recipient),
+            )
+        found += done.rowcount
+    return found > 0
+
+
+def _entries(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
+    """Make entries of rows. One that cannot be read is logged and left out: it must not block
+    the others; its lease keeps it from coming again at once."""
+    recipients: dict[str, list[Any]] = {}
+    for id, *row in rows:
+        recipients.setdefault(id, []).append(row)
+    entries: list[Entry] = []
+    for id, arrived, mail, octets, origin in heads:
+        try:
+            parsed = tuple(
+                Recipient(number, _parsed(Rcpt, rcpt), attempts, next_attempt, last_reply)
+                for number, rcpt, attempts, next_attempt, last_reply in recipients.get(id, ())
+            )
+            entries.append(Entry(id, arrived, _parsed(Mail, mail), parsed, octets, origin))
+        except GrammarError as error:
+            logger.error("the spool's message %s is damaged: %s", id, error)
+    return entries
+
+
+C = TypeVar("C", Mail, Rcpt)
+
+
+def _parsed(cls: type[C], line: bytes) -> C:
+    command = parse_command(line.removesuffix(b"\r\n"), BASE_VERBS)
+    if not isinstance(command, cls):
+        raise GrammarError(f"no {cls.verb.decode()} command: {line!r}")
+    return command

@@ -1,0 +1,78 @@
+"""What happens to a message, as values: for logs, pages and tests.
+
+A relay tells its story to one callable, `observe(event)`, as it happens. Every event names the
+message by its spool id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from attrs import frozen
+
+from smtpproto.core.path import ForwardPath, ReversePath
+
+__all__ = ["Accepted", "Deferred", "Delivered", "Event", "Failed", "Observer", "Reported", "ignore"]
+
+
+@frozen
+class Accepted:
+    """A message is in the spool. `origin` says who handed it in."""
+
+    id: str
+    reverse_path: ReversePath
+    forward_paths: tuple[ForwardPath, ...]
+    octets: int
+    origin: str
+
+
+@frozen
+class Delivered:
+    """A recipient's part is done: `where` is the mailbox or the next hop, `reply` its answer."""
+
+    id: str
+    forward_path: ForwardPath
+    where: str
+    reply: str
+
+
+@frozen
+class Deferred:
+    """An attempt failed for now; the next is due in `wait` seconds."""
+
+    id: str
+    forward_path: ForwardPath
+    where: str
+    reply: str
+    wait: float
+
+
+@frozen
+class Failed:
+    """A recipient is given up; `reply` is what decided it."""
+
+    id: str
+    forward_path: ForwardPath
+    where: str
+    reply: str
+
+
+@frozen
+class Reported:
+    """The sender of `id` is told of its failures by the new message `report`.
+
+    Both empty: nobody may be told (a null reverse-path), and the message ends here.
+    """
+
+    id: str
+    report: str
+    reverse_path: ReversePath
+
+
+Event: TypeAlias = Accepted | Delivered | Deferred | Failed | Reported
+Observer: TypeAlias = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The observer that does not care."""

@@ -1,0 +1,182 @@
+"""Trace fields: what a hop writes in front of a message, and how many hops it has had.
+
+RFC 5321 §4.4 gives the two fields, RFC 3848 the protocol keywords, RFC 5321 §6.3 the use of
+counting. Nothing here reads a clock; times are handed in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from email.utils import format_datetime
+from ipaddress import IPv6Address, ip_address
+
+from smtpproto.core.errors import LocalProtocolError
+from smtpproto.core.grammar import ADDRESS_LITERAL, HELO_NAME, is_address_literal
+from smtpproto.core.path import ForwardPath, ReversePath, as_domain, as_octets
+
+__all__ = [
+    "MAX_HEADER",
+    "MAX_HOPS",
+    "HeaderScan",
+    "address_literal",
+    "count_received",
+    "date_time",
+    "received",
+    "return_path",
+    "transmission_type",
+]
+
+#: Received fields from which on a message is taken to be in a loop (RFC 5321 §6.3).
+MAX_HOPS = 100
+#: Octets of a header that are looked at before giving up on finding its end.
+MAX_HEADER = 1 << 20
+
+_WIDTH = 77  # octets a line wants to stay within, CRLF not counted (RFC 5322 §2.1.1)
+_ATOM = re.compile(rb"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?:\.[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*")
+
+
+def date_time(when: datetime) -> str:
+    """Write a date-time as RFC 5322 §3.3 does, zone as digits; ValueError without a zone."""
+    if when.tzinfo is None:
+        raise ValueError("a date without its zone says nothing to the next hop")
+    return format_datetime(when)
+
+
+def address_literal(address: str) -> bytes:
+    """Write an IP address, given as text, as an address literal (RFC 5321 §4.1.3).
+
+    An IPv6 scope (`%eth0`) has a meaning on this host only and is left out. ValueError if
+    `address` is not an IP address.
+    """
+    ip = ip_address(address.partition("%")[0])
+    return (f"[IPv6:{ip}]" if isinstance(ip, IPv6Address) else f"[{ip}]").encode()
+
+
+def transmission_type(*, extended: bool, tls: bool, authenticated: bool) -> str:
+    """Choose the protocol keyword of a Received field (RFC 3848).
+
+    `extended` tells EHLO from HELO. There is no keyword for TLS or a login without EHLO.
+    """
+    if not extended:
+        return "SMTP"
+    return "ESMTP" + "S" * tls + "A" * authenticated
+
+
+def received(
+    *,
+    helo: str | bytes,
+    peer: str | None,
+    hostname: str | bytes,
+    protocol: str,
+    queue_id: str,
+    recipients: Sequence[ForwardPath],
+    now: datetime,
+) -> bytes:
+    """Return the Received field that a server puts in front of what it accepts (RFC 5321 §4.4).
+
+    `helo` is the name the client gave; one that is no domain or address literal is not
+    repeated, and the address stands in its place. `peer` is the client's IP address, None
+    where it has none. `hostname` is ours, `protocol` a keyword of `transmission_type`,
+    `queue_id` an atom that finds the message in our log. The recipient is named only where
+    there is one, so that nobody learns of the others (§7.2). The result ends with CRLF; lines
+    are folded within 78 octets where their words allow it.
+
+    LocalProtocolError if `hostname`, `protocol` or `queue_id` is not what it has to be,
+    ValueError for a `peer` that is no address or a `now` without zone.
+    """
+    literal = b"" if peer is None else address_literal(peer)
+    name = as_octets(helo)
+    if not _is_helo_name(name):
+        name = literal or b"unknown"
+    words = [b"from", name]
+    if literal:
+        words.append(b"(%b)" % literal)
+    words += [b"by", as_domain(hostname), b"with", _atom(protocol), b"id", _atom(queue_id)]
+    if len(recipients) == 1 and recipients[0].mailbox.domain:
+        words += [b"for", recipients[0].serialize()]
+    words[-1] += b";"
+    words.append(date_time(now).encode())
+    return _fold(b"Received:", words)
+
+
+def _is_helo_name(name: bytes) -> bool:
+    if name[:1] == b"[":
+        fits = len(name) <= 255 and ADDRESS_LITERAL.fullmatch(name) is not None
+        return fits and is_address_literal(name[1:-1])
+    return HELO_NAME.fullmatch(name) is not None
+
+
+def _atom(text: str) -> bytes:
+    octets = as_octets(text)
+    if len(octets) > 255 or _ATOM.fullmatch(octets) is None:
+        raise LocalProtocolError(f"not an atom: {text!r}")
+    return octets
+
+
+def _fold(line: bytes, words: Sequence[bytes]) -> bytes:
+    # A clause's keyword stays with its value only if there is room: folds stand at any space.
+    lines: list[bytes] = []
+    for word in words:
+        if len(line) + 1 + len(word) > _WIDTH and line not in (b"Received:", b""):
+            lines.append(line)
+            line = b""
+        line += b" " + word
+    return b"\r\n".join([*lines, line, b""])
+
+
+def return_path(reverse_path: ReversePath) -> bytes:
+    """Return the Return-Path field that final delivery puts first (RFC 5321 §4.4), with CRLF."""
+    return b"Return-Path: %b\r\n" % reverse_path.serialize()
+
+
+# Spaces before the colon are obsolete and read (RFC 5322 §4.5.8), up to a number, so that
+# _PREFIX octets of a line always decide.
+_RECEIVED = re.compile(rb"^received[ \t]{0,16}:", re.IGNORECASE | re.MULTILINE)
+_PREFIX = 32
+_END_OF_HEADER = re.compile(rb"^\r?\n", re.MULTILINE)
+
+
+class HeaderScan:
+    """Counts the Received fields of a message while it streams by (RFC 5321 §6.3).
+
+    Feed it the content's chunks, cut anywhere, until `ended`. It keeps some octets of the line
+    that a chunk breaks off in and nothing else; its work is linear in what it is fed, and it
+    looks at no more than `max_octets` of a header that does not end. A bare LF ends a line,
+    too: whoever looks for loops should see what the hops before may have seen.
+    """
+
+    __slots__ = ("_count", "_left", "_line", "ended")
+
+    def __init__(self, max_octets: int = MAX_HEADER) -> None:
+        self._count = 0
+        self._left = max_octets
+        self._line = b""
+        #: Whether the header's end, or `max_octets`, has been reached: no need to feed more.
+        self.ended = max_octets <= 0
+
+    @property
+    def received(self) -> int:
+        """Received fields seen so far."""
+        return self._count + (_RECEIVED.match(self._line) is not None)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next octets of the content; those behind the header's end change nothing."""
+        if self.ended:
+            return
+        chunk = chunk[: self._left]
+        self._left -= len(chunk)
+        octets = self._line + chunk
+        end = _END_OF_HEADER.search(octets)
+        whole = end.start() if end else octets.rfind(b"\n") + 1
+        self._count += sum(1 for _ in _RECEIVED.finditer(octets, 0, whole))
+        self._line = b"" if end else octets[whole : whole + _PREFIX]
+        self.ended = end is not None or self._left == 0
+
+
+def count_received(header: bytes, max_octets: int = MAX_HEADER) -> int:
+    """Count the Received fields in a message, or its header, at the beginning of `header`."""
+    scan = HeaderScan(max_octets)
+    scan.feed(header)
+    return scan.received
