@@ -1,1 +1,38 @@
-"""A queueing mail server to embed, made of the client and the server (extra: relay)."""
+"""A queueing mail server to embed: it takes mail in, keeps it safe, and carries it on.
+
+In reading order::
+
+    spool, sqlite_spool     where a message is safe      (sqlite_database, disk: below it)
+    mailbox                 where it ends
+    resolve, route          where it goes next
+    schedule                when it is tried again
+    report, trace           what is written about it
+    story                   what is told of it
+    intake                  in: policy, Received, spool
+    deliver, dispatch       out: attempts, and the loop over them
+    accounts, relay         who may log in; all of it together
+"""
+
+from __future__ import annotations
+
+from .accounts import Passwords
+from .deliver import Access
+from .mailbox import Maildir
+from .relay import Listener, Relay
+from .resolve import DnsResolver
+from .route import HostPort, Router
+from .schedule import Schedule
+from .sqlite_spool import SQLiteSpool
+
+__all__ = [
+    "Access",
+    "DnsResolver",
+    "HostPort",
+    "Listener",
+    "Maildir",
+    "Passwords",
+    "Relay",
+    "Router",
+    "SQLiteSpool",
+    "Schedule",
+]

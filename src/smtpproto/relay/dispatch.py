@@ -127,6 +127,7 @@ class Dispatcher:
     async def _record(self, entry: Entry, attempts: Sequence[Attempt]) -> list[Attempt]:
         """Settle who has got it and who is to be tried again; return who is given up."""
         now = self.clock()
+        jitter = self.random()  # one for all, so that they go together the next time, too
         settlements: list[Settlement] = []
         events: list[Delivered | Deferred] = []
         given_up: list[Attempt] = []
@@ -140,7 +141,7 @@ class Dispatcher:
             if attempt.fate is not Fate.PERMANENT:
                 age = now - entry.arrived
                 tries = attempt.recipient.attempts + 1
-                wait = next_attempt(age, tries, self.random(), self.schedule)
+                wait = next_attempt(age, tries, jitter, self.schedule)
             if wait is None:
                 given_up.append(attempt)
             else:

@@ -16,7 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
@@ -36,7 +36,9 @@ from .schedule import DEFAULT, Schedule
 from .spool import Spool
 from .story import Observer, ignore
 
-__all__ = ["Listener", "Relay"]
+__all__ = ["Kind", "Listener", "Relay"]
+
+Kind: TypeAlias = Literal["smtp", "submission", "submissions"]
 
 
 @frozen
@@ -48,7 +50,7 @@ class Listener:
     None is every address.
     """
 
-    kind: Literal["smtp", "submission", "submissions"]
+    kind: Kind
     host: str | None
     port: int
 
@@ -105,7 +107,7 @@ class Relay:
             schedule=self.schedule,
         )
 
-    def server(self, kind: Literal["smtp", "submission", "submissions"]) -> Server:
+    def server(self, kind: Kind) -> Server:
         """Make the server for one kind of listener; it spools what it accepts."""
         handler = Intake(
             hostname=self.hostname,
