@@ -1,0 +1,206 @@
+"""`smtpproto queue`: what is in a node's spool, whether the node runs or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from attrs import frozen
+
+from smtpproto.relay.spool import Entry, Recipient, SpoolUnavailable
+from smtpproto.relay.sqlite_spool import SQLiteSpool
+
+from .console import amount, out, safe, say, table
+from .options import Failure, backend_option, data_option, run
+
+__all__ = ["queue"]
+
+T = TypeVar("T")
+
+#: Octets of a message's header that `show` prints.
+SHOWN = 16_384
+
+
+@frozen
+class _Visit:
+    """Where the spool is, and how to go there."""
+
+    data: Path
+    backend: str
+    as_json: bool
+
+    def spool(self, ask: Callable[[SQLiteSpool], Awaitable[T]]) -> T:
+        """Open the spool as a visitor and ask it something."""
+
+        async def visit() -> T:
+            async with SQLiteSpool.open(self.data / "spool", serving=False) as spool:
+                return await ask(spool)
+
+        try:
+            return run(self.backend, visit)
+        except SpoolUnavailable as error:
+            raise Failure(f"no spool to look into: {error}") from None
+
+    def print_json(self, value: object) -> None:
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@click.group(invoke_without_command=True)
+@data_option
+@backend_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.pass_context
+def queue(ctx: click.Context, data: Path, backend: str, as_json: bool) -> None:
+    """Look at the messages that wait in a node's spool, and act on them.
+
+    Safe while the node runs: it notices within seconds. Without a command: list.
+    """
+    ctx.obj = _Visit(data, backend, as_json)
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(list_)
+
+
+@queue.command("list")
+@click.pass_obj
+def list_(visit: _Visit) -> None:
+    """List the messages, the oldest first."""
+    entries = visit.spool(_entries)
+    if visit.as_json:
+        visit.print_json([_as_dict(entry) for entry in entries])
+        return
+    if not entries:
+        say("The queue is empty.")
+        return
+    rows = [
+        (
+            entry.id,
+            _ago(entry.arrived),
+            amount(entry.octets),
+            entry.mail.reverse_path,
+            recipient.rcpt.forward_path,
+            _state(recipient),
+        )
+        for entry in entries
+        for recipient in entry.recipients
+    ]
+    out().print(table("id", "arrived", "size", "from", "to", "state", rows=rows))
+
+
+@queue.command()
+@click.argument("id")
+@click.pass_obj
+def show(visit: _Visit, id: str) -> None:
+    """Show one message: its recipients, and its header."""
+
+    async def ask(spool: SQLiteSpool) -> tuple[Entry, bytes]:
+        entry = await spool.get(id)
+        if entry is None:
+            raise Failure(f"no message {id} in the queue")
+        content = bytearray()
+        async for chunk in spool.content(id):
+            content += chunk
+            if len(content) >= SHOWN or b"\r\n\r\n" in content:
+                break
+        return entry, bytes(content[:SHOWN]).partition(b"\r\n\r\n")[0]
+
+    entry, header = visit.spool(ask)
+    if visit.as_json:
+        shown = header.decode("utf-8", "backslashreplace")
+        visit.print_json({**_as_dict(entry), "header": shown})
+        return
+    rows: list[tuple[object, object]] = [
+        ("id", entry.id),
+        ("from", entry.mail.reverse_path),
+        ("arrived", f"{_date(entry.arrived)} ({_ago(entry.arrived)})"),
+        ("size", amount(entry.octets)),
+        ("origin", entry.origin),
+    ]
+    rows += [
+        ("to", f"{recipient.rcpt.forward_path} {_state(recipient)}")
+        for recipient in entry.recipients
+    ]
+    out().print(table("", "", rows=rows))
+    say("")
+    for line in header.split(b"\r\n"):
+        say("  ", (safe(line), "dim"))
+
+
+@queue.command()
+@click.argument("id", required=False)
+@click.pass_obj
+def retry(visit: _Visit, id: str | None) -> None:
+    """Make one message, or without ID all of them, due now."""
+    moved = visit.spool(lambda spool: spool.retry(id, _now()))
+    if visit.as_json:
+        visit.print_json({"recipients": moved})
+    else:
+        say(f"{moved} recipient{'' if moved == 1 else 's'} due now.")
+
+
+@queue.command()
+@click.argument("id")
+@click.pass_obj
+def delete(visit: _Visit, id: str) -> None:
+    """Drop one message, without a report to its sender."""
+    if not visit.spool(lambda spool: spool.delete(id)):
+        raise Failure(f"no message {id} in the queue")
+    if visit.as_json:
+        visit.print_json({"deleted": id})
+    else:
+        say(f"{id} is deleted.")
+
+
+async def _entries(spool: SQLiteSpool) -> list[Entry]:
+    return [entry async for entry in spool.entries()]
+
+
+def _now() -> float:
+    return datetime.now(UTC).timestamp()
+
+
+def _date(seconds: float) -> str:
+    return format_datetime(datetime.fromtimestamp(seconds, UTC))
+
+
+def _ago(seconds: float) -> str:
+    return f"{_span(max(_now() - seconds, 0))} ago"
+
+
+def _span(seconds: float) -> str:
+    """Write a time span for people: `40 s`, `7 min`, `3 h`, `2 d`."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _state(recipient: Recipient) -> str:
+    left = recipient.next_attempt - _now()
+    due = "due" if left <= 0 else f"next try in {_span(left)}"
+    if not recipient.attempts:
+        return due
+    return f"{due}; tried {recipient.attempts} times: {recipient.last_reply or ''}"
+
+
+def _as_dict(entry: Entry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "arrived": entry.arrived,
+        "from": str(entry.mail.reverse_path),
+        "octets": entry.octets,
+        "origin": entry.origin,
+        "recipients": [
+            {
+                "to": str(recipient.rcpt.forward_path),
+                "attempts": recipient.attempts,
+                "next_attempt": recipient.next_attempt,
+                "last_reply": recipient.last_reply,
+            }
+            for recipient in entry.recipients
+        ],
+    }
