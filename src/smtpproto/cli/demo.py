@@ -170,10 +170,8 @@ class Demo:
         self.console.print(way)
         report = self.mail_at(OUT, SENDER)
         body = report.get_body(("plain",))
-        text = body.get_content() if body is not None else ""
-        self.console.print(
-            Panel(Text(text.rstrip()), title=f"alice's mailbox: {report['Subject']}")
-        )
+        told = str(body.get_content()).rstrip() if body is not None else ""
+        self.console.print(Panel(Text(told), title=f"alice's mailbox: {report['Subject']}"))
 
     def mail_at(self, name: str, address: str) -> EmailMessage:
         """Read the one message in a mailbox."""

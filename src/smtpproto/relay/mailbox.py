@@ -186,13 +186,13 @@ class Maildir:
         random = self._random_bytes(8).hex()
         return f"{seconds}.M{micros:06}P{process}Q{number}R{random}.{self._hostname}"
 
-    def make_directories(self, directory: Path, *, anew: bool = False) -> None:
+    def make_directories(self, directory: Path) -> None:
         """Make the Maildir `directory` with all that leads to it, and sync that. Blocks.
 
         One that an earlier process made may not be on disk yet, so each is synced once here,
-        made or found; `anew` forgets that it was.
+        made or found.
         """
-        if directory in self._known and not anew:
+        if directory in self._known:
             return
         above = [directory, *directory.parents]
         above = above[: above.index(self.root) + 1]
@@ -206,6 +206,10 @@ class Maildir:
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         self._known.add(directory)
+
+    def forget(self, directory: Path) -> None:
+        """Make no assumption about `directory` any more: somebody may have removed it."""
+        self._known.discard(directory)
 
 
 async def _in_thread(work: Callable[[bytes], None], octets: bytes) -> None:
@@ -254,6 +258,7 @@ class _MaildirFile:
 
     def discard(self) -> None:
         """Remove what is there of the message; what resists is left to be swept from tmp."""
+        self._maildir.forget(self._directory)
         try:
             self._close()
             self._temporary.unlink(missing_ok=True)
@@ -267,7 +272,8 @@ class _MaildirFile:
         try:
             descriptor = os.open(self._temporary, flags, 0o600)
         except FileNotFoundError:  # somebody has removed the mailbox since
-            self._maildir.make_directories(self._directory, anew=True)
+            self._maildir.forget(self._directory)
+            self._maildir.make_directories(self._directory)
             descriptor = os.open(self._temporary, flags, 0o600)
         self.unfinished = True
         return descriptor

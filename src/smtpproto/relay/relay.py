@@ -141,14 +141,18 @@ class Relay:
         """Listen, relay and deliver until `stop()` or cancellation.
 
         Reports the bound addresses, in the order of `listeners`, when all of them are ready.
-        OSError (in a group) if one cannot be bound.
+        OSError (in a group) if one cannot be bound, with its address as `filename`.
         """
         async with anyio.create_task_group() as tasks:
             bound: list[tuple[str, int]] = []
             for listener in listeners:
                 server = self.server(listener.kind)
                 self._servers.append(server)
-                bound.append(await tasks.start(server.serve, listener.host, listener.port))
+                try:
+                    bound.append(await tasks.start(server.serve, listener.host, listener.port))
+                except OSError as error:
+                    where = f"{listener.host or '*'}:{listener.port}"
+                    raise OSError(error.errno, error.strerror, where) from error
             tasks.start_soon(self.dispatcher.run)
             task_status.started(bound)
 

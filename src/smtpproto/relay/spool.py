@@ -141,7 +141,7 @@ class Spool(Protocol):
 
         Each comes with those of its recipients that are due and not lent, and nobody gets these
         again before the lease ends or `settle` or `release` names them. So let `lease` outlast
-        the longest attempt.
+        the longest attempt. It is not interrupted, so that what is lent is known to somebody.
         """
         ...
 

@@ -1,0 +1,25 @@
+"""The `smtpproto` command: `main` is its entry point.
+
+Its own packages (the extra `cli`) are loaded only when it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line with the arguments of this process, and exit."""
+    try:
+        from .app import app  # noqa: PLC0415 - here, so that what is missing can be named
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing == __name__.partition(".")[0]:
+            raise
+        sys.exit(
+            f"smtpproto: the command line needs {missing}, which is not installed: "
+            "install smtpproto with its extra `cli`, as in: pip install 'smtpproto[cli]'"
+        )
+    app()

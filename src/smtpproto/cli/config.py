@@ -1,0 +1,252 @@
+"""The settings of `serve`, from a TOML file and from flags, checked before anything is opened.
+
+One table, SETTINGS, holds what both have in common: the name (`local-domains` in the file), how
+it is read, and the words for what is accepted. Nothing here touches the world but `load`, which
+reads the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from attrs import evolve, fields, frozen
+
+from smtpproto.client import Tls
+from smtpproto.relay.route import HostPort
+
+from .values import domain, host_port, is_loopback, listen_address, network, size
+
+__all__ = ["SETTINGS", "ConfigError", "ServeSettings", "build", "load", "parse"]
+
+T = TypeVar("T")
+
+LISTEN = HostPort("127.0.0.1", 2525)
+SUBMISSION = HostPort("127.0.0.1", 2587)
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the message names file, key, and what is accepted."""
+
+
+@frozen
+class ServeSettings:
+    """Everything that `serve` can be told. The defaults make a working node on loopback."""
+
+    #: Where spool, mail, login and certificate are.
+    data: Path = Path("smtpproto-data")
+    #: Where mail from other servers comes in; an empty host means all addresses.
+    listen: HostPort = LISTEN
+    #: Where mail programs submit, with a login.
+    submission: HostPort = SUBMISSION
+    #: Domains whose mail stays here.
+    local_domains: tuple[str, ...] = ("localhost",)
+    #: Where all other mail goes; None: by MX.
+    smart_host: HostPort | None = None
+    #: How sessions with it are secured. `build` makes it implicit on port 465 and else required
+    #: with a login, unless it is told.
+    smart_host_tls: Tls = Tls.OPPORTUNISTIC
+    smart_host_login: str | None = None
+    #: Its first line is the password for `smart_host_login`; None: see options.password_for.
+    smart_host_password_file: Path | None = None
+    #: Networks that may send anywhere without a login. None by default, loopback neither.
+    relay_from: tuple[IPv4Network | IPv6Network, ...] = ()
+    #: The name in the greeting, in Received lines, and in EHLO.
+    hostname: str = "localhost"
+    #: Octets that one message may have.
+    max_message: int = 26_214_400
+
+
+@frozen
+class Setting:
+    """One key: how its value is read, and what is accepted, to complete "KEY takes ..."."""
+
+    #: From what TOML has; `folder` is what relative paths are relative to. TypeError for the
+    #: wrong type, ValueError with the value and words for the wrong value.
+    read: Callable[[Any, Path], Any]
+    accepts: str
+
+
+def _text(value: object, folder: Path, read: Callable[[str], T]) -> T:
+    if not isinstance(value, str):
+        raise TypeError
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f'"{value}" is {error}') from None
+
+
+def _list(value: object, folder: Path, read: Callable[[str], T]) -> tuple[T, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    found = tuple(_text(item, folder, read) for item in cast("list[object]", value))
+    return tuple(dict.fromkeys(found))
+
+
+def _path(value: object, folder: Path) -> Path:
+    if not isinstance(value, str):
+        raise TypeError
+    if not value or "\0" in value:
+        raise ValueError(f'"{value}" is no path')
+    return folder / value
+
+
+def _size(value: object, folder: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError
+    return _text(str(value), folder, size)
+
+
+def _tls(text: str) -> Tls:
+    try:
+        return Tls(text)
+    except ValueError:
+        raise ValueError(_instead(text, [tls.value for tls in Tls], "none of them")) from None
+
+
+def _user(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("no user name")
+    return text
+
+
+_SMTP_HOST = partial(host_port, default_port=None)
+_ADDRESS = 'a text HOST:PORT, such as "127.0.0.1:2525", "[::1]:2525" or ":25" (all addresses)'
+
+SETTINGS: Mapping[str, Setting] = {
+    "data": Setting(_path, "a text: the path of a directory, relative to the file's own"),
+    "listen": Setting(partial(_text, read=listen_address), _ADDRESS),
+    "submission": Setting(partial(_text, read=listen_address), _ADDRESS),
+    "local-domains": Setting(
+        partial(_list, read=domain), 'a list of domain names, such as ["example.org"]'
+    ),
+    "smart-host": Setting(
+        partial(_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'
+    ),
+    "smart-host-tls": Setting(
+        partial(_text, read=_tls), "one of " + ", ".join(f'"{tls.value}"' for tls in Tls)
+    ),
+    "smart-host-login": Setting(partial(_text, read=_user), "a text: the user to log in as"),
+    "smart-host-password-file": Setting(
+        _path, "a text: the path of a file whose first line is the password"
+    ),
+    "relay-from": Setting(
+        partial(_list, read=network), 'a list of networks, such as ["192.0.2.0/24", "::1"]'
+    ),
+    "hostname": Setting(
+        partial(_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
+    ),
+    "max-message": Setting(_size, 'a number of octets, or a text such as "25M"'),
+}
+
+
+def _name(key: str) -> str:
+    """Return the field of ServeSettings that a key stands for."""
+    return key.replace("-", "_")
+
+
+assert {_name(key) for key in SETTINGS} == {one.name for one in fields(ServeSettings)}
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a TOML file; return what it sets, by the names of ServeSettings' fields. Blocks.
+
+    ConfigError if it cannot be read, and as `parse`.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8, which TOML has to be") from None
+    return parse(text, str(path), path.parent)
+
+
+def parse(text: str, source: str, folder: Path) -> dict[str, Any]:
+    """Read the text of a TOML file that is called `source` and lies in `folder`.
+
+    ConfigError for what is no TOML, a key that is not known, or a value that is not accepted.
+    """
+    try:
+        found = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: no TOML: {error}") from None
+    return {_name(key): _read(key, value, source, folder) for key, value in found.items()}
+
+
+def _read(key: str, value: object, source: str, folder: Path) -> Any:
+    setting = SETTINGS.get(key)
+    if setting is None:
+        raise ConfigError(f"{source}: {key}: {_instead(key, list(SETTINGS), 'no such key')}")
+    try:
+        return setting.read(value, folder)
+    except TypeError:
+        got = f"{_kind(value)} was given"
+        raise ConfigError(f"{source}: {key}: takes {setting.accepts}; {got}") from None
+    except ValueError as error:
+        raise ConfigError(f"{source}: {key}: {error}") from None
+
+
+def _instead(given: str, accepted: list[str], what: str) -> str:
+    close = difflib.get_close_matches(given.replace("_", "-").lower(), accepted, 1)
+    if close:
+        return f'{what}; did you mean "{close[0]}"?'
+    return f"{what}; there are {', '.join(accepted)}"
+
+
+_KINDS = {
+    "str": "a text",
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number with a fraction",
+    "dict": "a table",
+}
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        odd = next((item for item in items if not isinstance(item, str)), None)
+        return "a list" if odd is None else f"a list with {_kind(odd)} in it"
+    return _KINDS.get(type(value).__name__, "a date or time")
+
+
+def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> ServeSettings:
+    """Make the settings of a file and the command line's flags, both by the names of fields.
+
+    Flags override the file; one that was not given, None or (), overrides nothing. ConfigError
+    for settings that contradict each other.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value not in (None, ())}
+    merged: dict[str, Any] = {**file, **given}
+    settings = ServeSettings(**merged)
+    if "smart_host_tls" not in merged and settings.smart_host is not None:
+        if settings.smart_host.port == 465:
+            settings = evolve(settings, smart_host_tls=Tls.IMPLICIT)
+        elif settings.smart_host_login is not None:
+            settings = evolve(settings, smart_host_tls=Tls.REQUIRED)
+    _check(settings)
+    return settings
+
+
+def _check(settings: ServeSettings) -> None:
+    if settings.listen == settings.submission and settings.listen.port:
+        raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
+    if settings.smart_host is None:
+        for name in ("smart_host_login", "smart_host_password_file"):
+            if getattr(settings, name) is not None:
+                raise ConfigError(f"{name.replace('_', '-')} needs a smart-host")
+    if settings.smart_host_password_file is not None and settings.smart_host_login is None:
+        raise ConfigError("smart-host-password-file needs smart-host-login")
+    host, tls = settings.smart_host, settings.smart_host_tls
+    risky = tls in {Tls.NONE, Tls.OPPORTUNISTIC} and host and not is_loopback(host.host)
+    if risky and settings.smart_host_login is not None:
+        raise ConfigError(
+            f'smart-host-tls = "{tls.value}" could give the password to somebody in between; '
+            'with smart-host-login it takes "required" or "implicit"'
+        )

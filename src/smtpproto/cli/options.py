@@ -1,0 +1,223 @@
+"""Options that commands share, and how a command enters the event loop."""
+
+from __future__ import annotations
+
+import enum
+import os
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import click
+
+from smtpproto.client import Tls
+from smtpproto.core.errors import LocalProtocolError
+from smtpproto.core.path import as_domain
+from smtpproto.relay.route import HostPort
+
+from .values import host_port, listen_address
+from .words import causes
+
+__all__ = [
+    "Backend",
+    "Failure",
+    "Value",
+    "backend_option",
+    "ca_option",
+    "context_for",
+    "data_option",
+    "helo_option",
+    "listen",
+    "password_for",
+    "password_option",
+    "run",
+    "server",
+    "tls_option",
+    "where",
+]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Where the data of a node is, if nobody says anything else.
+DATA = Path("smtpproto-data")
+PASSWORD_VARIABLE = "SMTPPROTO_PASSWORD"  # noqa: S105 - a name
+
+
+class Failure(click.ClickException):
+    """What could not be done, for the user in one line; further lines may advise.
+
+    `code` is the exit code: 1, or 2 for what the user gave and cannot be used.
+    """
+
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Value(click.ParamType[Any]):
+    """An option's type by one of the functions in `values`."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read text; what is a value already is passed through."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is {error}", param, ctx)
+
+
+def server(default_port: int | None = None) -> Value:
+    """Return the type of a HOST[:PORT] to connect to."""
+    return Value("HOST:PORT", lambda text: host_port(text, default_port))
+
+
+#: The type of a HOST:PORT to listen on.
+listen = Value("HOST:PORT", listen_address)
+
+
+class Backend(enum.Enum):
+    """The event loops that anyio runs on."""
+
+    ASYNCIO = "asyncio"
+    TRIO = "trio"
+
+
+def _installed(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if find_spec(value) is None:
+        raise click.BadParameter(f"{value} is not installed: pip install {value}", ctx, param)
+    return value
+
+
+def backend_option(command: F) -> F:
+    """Add --backend."""
+    return click.option(
+        "--backend",
+        type=click.Choice([backend.value for backend in Backend]),
+        default=Backend.ASYNCIO.value,
+        show_default=True,
+        callback=_installed,
+        help="The event loop to run on.",
+    )(command)
+
+
+def tls_option(text: str) -> Callable[[F], F]:
+    """Add --tls; `text` says what happens without it."""
+    return click.option(
+        "--tls",
+        type=click.Choice([tls.value for tls in Tls]),
+        help=f"STARTTLS required and verified; taken where offered (opportunistic); TLS from the "
+        f"first octet (implicit); or none. {text}",
+    )
+
+
+def ca_option(command: F) -> F:
+    """Add --ca."""
+    return click.option(
+        "--ca",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Trust the certificates in this PEM file, and no others.",
+    )(command)
+
+
+def context_for(ca: Path | None) -> ssl.SSLContext | None:
+    """Return a context that trusts the certificates in `ca` alone; None for None. Blocks."""
+    if ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise Failure(f"{ca} has no certificates in PEM: {error}", 2) from None
+
+
+def _helo_name(text: str) -> str:
+    try:
+        return as_domain(text).decode()
+    except LocalProtocolError:
+        raise ValueError("no domain name or address literal") from None
+
+
+def helo_option(command: F) -> F:
+    """Add --helo."""
+    return click.option(
+        "--helo",
+        type=Value("DOMAIN", _helo_name),
+        metavar="NAME",
+        help="The name to greet the server with. Default: our address, as a literal.",
+    )(command)
+
+
+def data_option(command: F) -> F:
+    """Add --data."""
+    return click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DATA,
+        show_default=True,
+        metavar="DIR",
+        help="The local node's data.",
+    )(command)
+
+
+def password_option(command: F) -> F:
+    """Add --password-file."""
+    return click.option(
+        "--password-file",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+        metavar="FILE",
+        help=f"The password is this file's first line. Without it: the environment variable "
+        f"{PASSWORD_VARIABLE}; without that, you are asked.",
+    )(command)
+
+
+def password_for(username: str, file: Path | None) -> str:
+    """Find the password for a login; see --password-file. Blocks."""
+    if file is not None:
+        try:
+            text = click.open_file(str(file), encoding="utf-8").readline()
+        except (OSError, UnicodeDecodeError) as error:
+            raise Failure(f"cannot read the password from {file}: {error}", 2) from None
+        password = text.rstrip("\r\n")
+        if not password:
+            raise Failure(f"{file}: the first line, which should be the password, is empty", 2)
+        return password
+    password = os.environ.get(PASSWORD_VARIABLE, "")
+    if password:
+        return password
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"no password for {username}: give --password-file or set {PASSWORD_VARIABLE}"
+        )
+    return str(click.prompt(f"Password for {username}", hide_input=True, err=True))
+
+
+def run(backend: str, main: Callable[[], Awaitable[T]]) -> T:
+    """Run `main` in an event loop.
+
+    Out of any group, a ClickException is raised as itself, and LocalProtocolError (the user
+    asked for what SMTP forbids) as a Failure.
+    """
+    try:
+        return anyio.run(main, backend=backend)
+    except Exception as group:
+        for error in causes(group):
+            if isinstance(error, click.ClickException):
+                raise error from None
+            if isinstance(error, LocalProtocolError):
+                raise Failure(f"this cannot be sent: {error}", 2) from None
+        raise
+
+
+def where(address: HostPort) -> str:
+    """Write an address that we listen on."""
+    return f"*:{address.port}" if not address.host else str(address)
