@@ -1,0 +1,22 @@
+"""What every test may use."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Wall time says nothing about what is promised here, so no example has a deadline.
+_COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("local", _COMMON, max_examples=60)
+settings.register_profile("ci", _COMMON, max_examples=100, database=None, print_blob=True)
+settings.register_profile("long", _COMMON, max_examples=5000)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if "CI" in os.environ else "local")
+)
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    """Run each async test on both event loops."""
+    backend: str = request.param
+    return backend

@@ -1,0 +1,320 @@
+"""Where mail goes: local, smart host, literals, MX in all its shapes (RFC 5321 §5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+
+from smtpproto.relay.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed
+from smtpproto.relay.route import (
+    Host,
+    HostPort,
+    Local,
+    NextHop,
+    Route,
+    Router,
+    Undetermined,
+    Unroutable,
+)
+
+pytestmark = pytest.mark.anyio
+
+NXDOMAIN, NODATA, SERVFAIL = NoSuchDomain("no"), NoRecords("no"), ResolveFailed("no")
+
+
+class Zone:
+    """A resolver that has its answers from a mapping; what is missing does not exist."""
+
+    def __init__(
+        self,
+        mx: Mapping[str, Sequence[tuple[int, str]] | ResolveError] | None = None,
+        addresses: Mapping[str, Sequence[str] | ResolveError] | None = None,
+    ) -> None:
+        self._mx = mx or {}
+        self._addresses = addresses or {}
+        self.asked: list[str] = []
+
+    async def mx(self, domain: str) -> Sequence[Mx]:
+        self.asked.append(domain)
+        answer = self._mx.get(domain, NXDOMAIN)
+        if isinstance(answer, ResolveError):
+            raise answer
+        return [Mx(*record) for record in answer]
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        self.asked.append(host)
+        answer = self._addresses.get(host, NXDOMAIN)
+        if isinstance(answer, ResolveError):
+            raise answer
+        return answer
+
+
+def as_it_is(records: MutableSequence[Any]) -> None:
+    pass
+
+
+def router(
+    zone: Zone | None = None,
+    *,
+    local_domains: Iterable[str] = ("our.dom",),
+    smart_host: HostPort | None = None,
+    shuffle: Callable[[MutableSequence[Any]], None] = as_it_is,
+    own_addresses: Iterable[str] = ("127.0.0.0/8", "::1", "198.51.100.1"),
+    max_hosts: int = 10,
+) -> Router:
+    return Router(
+        local_domains=local_domains,
+        smart_host=smart_host,
+        resolver=zone or Zone(),
+        shuffle=shuffle,
+        hostname="mx.our.dom",
+        own_addresses=own_addresses,
+        max_hosts=max_hosts,
+    )
+
+
+def tried(route: Route) -> list[tuple[str, str | None]]:
+    assert isinstance(route, NextHop), route
+    return [(host.name, host.address) for host in route.hosts]
+
+
+def refusal(route: Route) -> str:
+    assert isinstance(route, Unroutable), route
+    assert route.reply.code // 100 == 5
+    return f"{route.reply.code} {route.reply.status}"
+
+
+def is_deferred(route: Route) -> None:
+    assert isinstance(route, Undetermined), route
+    assert (route.reply.code, str(route.reply.status)) == (451, "4.4.3")
+
+
+@pytest.mark.parametrize("domain", ["our.dom", b"OUR.Dom", "our.dom.", b"our.DOM."])
+async def test_a_local_domain_is_local_in_any_case_and_with_its_dot(domain: str | bytes) -> None:
+    smart = router(smart_host=HostPort("smart.example"))
+    assert smart.is_local(domain)
+    assert await smart.route(domain) == Local("our.dom")
+
+
+@pytest.mark.parametrize(
+    "domain", ["notour.dom", "sub.our.dom", "our.dom.ext", "our", "our.dom..", "[our.dom]"]
+)
+async def test_what_only_looks_like_a_local_domain_is_not(domain: str) -> None:
+    zone = Zone()
+    assert not router(zone).is_local(domain)
+    assert refusal(await router(zone).route(domain)) == "550 5.1.2"
+
+
+@pytest.mark.rfc("5321 §4.5.1")
+async def test_the_bare_postmaster_is_ours() -> None:
+    assert await router().route(b"") == Local("our.dom")
+    assert await router(local_domains=()).route("") == Local("mx.our.dom")
+
+
+async def test_a_smart_host_gets_all_that_is_not_ours_and_no_dns_is_asked() -> None:
+    zone = Zone({"ext.example": SERVFAIL})
+    smart = router(zone, smart_host=HostPort("smart.example", 587))
+    expected = NextHop((Host("smart.example", None, 587),), "smart.example:587")
+    for domain in ("ext.example", "[192.0.2.1]", b"other.example"):
+        assert await smart.route(domain) == expected
+    assert zone.asked == []
+    assert str(HostPort("2001:db8::1", 25)) == "[2001:db8::1]:25"
+
+
+@pytest.mark.rfc("5321 §4.1.3")
+@pytest.mark.parametrize(
+    ("literal", "address"),
+    [
+        (b"[192.0.2.1]", "192.0.2.1"),
+        ("[192.000.002.010]", "192.0.2.10"),
+        ("[IPv6:2001:DB8:0:0::1]", "2001:db8::1"),
+    ],
+)
+async def test_an_address_literal_is_its_own_host(literal: bytes | str, address: str) -> None:
+    zone = Zone()
+    route = await router(zone).route(literal)
+    assert [address] == [found for _, found in tried(route)]
+    assert zone.asked == []
+
+
+@pytest.mark.parametrize("literal", ["[tag:whatever]", "[192.0.2]", "[]", "[192.0.2.٣]"])
+async def test_a_literal_that_is_no_address_has_no_route(literal: str) -> None:
+    assert refusal(await router().route(literal)) == "550 5.1.2"
+
+
+@pytest.mark.parametrize(
+    "literal", ["[127.0.0.1]", "[127.9.9.9]", "[IPv6:::1]", "[IPv6:::ffff:127.0.0.1]"]
+)
+async def test_a_literal_that_is_ourselves_is_a_loop(literal: str) -> None:
+    assert refusal(await router().route(literal)) == "554 5.4.6"
+
+
+async def test_a_literal_may_be_a_local_domain() -> None:
+    ours = router(local_domains=["[IPv6:2001:db8::1]", "[192.0.2.1]"])
+    assert isinstance(await ours.route("[IPv6:2001:DB8:0::1]"), Local)
+    assert isinstance(await ours.route("[192.0.02.1]"), Local)
+    assert isinstance(await ours.route("[192.0.2.2]"), NextHop)
+
+
+@pytest.mark.rfc("5321 §5.1")
+async def test_mx_by_preference_with_all_addresses_in_their_order() -> None:
+    zone = Zone(
+        {"ext.example": [(20, "b.example"), (10, "a.example"), (30, "c.example")]},
+        {
+            "a.example": ["2001:db8::a", "192.0.2.1"],
+            "b.example": ["192.0.2.2"],
+            "c.example": ["192.0.2.4", "192.0.2.3"],
+        },
+    )
+    route = await router(zone).route(b"Ext.Example.")
+    assert tried(route) == [
+        ("a.example", "2001:db8::a"),
+        ("a.example", "192.0.2.1"),
+        ("b.example", "192.0.2.2"),
+        ("c.example", "192.0.2.4"),
+        ("c.example", "192.0.2.3"),
+    ]
+    assert isinstance(route, NextHop)
+    assert route.name == "ext.example"
+    assert {host.port for host in route.hosts} == {25}
+
+
+@pytest.mark.rfc("5321 §5.1")
+async def test_equal_preferences_are_shuffled_and_no_others() -> None:
+    names = [f"{letter}.example" for letter in "abcdef"]
+    zone = Zone(
+        {"ext.example": [(20, name) for name in names] + [(10, "first.example")]},
+        {name: ["192.0.2.1"] for name in [*names, "first.example"]},
+    )
+    orders = set[tuple[str, ...]]()
+    for seed in range(50):
+        route = await router(zone, shuffle=Random(seed).shuffle).route("ext.example")
+        order = tuple(name for name, _ in tried(route))
+        assert order[0] == "first.example"
+        assert sorted(order[1:]) == names
+        orders.add(order)
+    assert len(orders) > 10
+    again = await router(zone, shuffle=Random(7).shuffle).route("ext.example")
+    assert again == await router(zone, shuffle=Random(7).shuffle).route("ext.example")
+
+
+@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.parametrize("none", [NODATA, []])
+async def test_without_mx_the_domain_is_its_own_host(none: ResolveError | list[Any]) -> None:
+    zone = Zone({"ext.example": none}, {"ext.example": ["192.0.2.9"]})
+    assert tried(await router(zone).route("ext.example")) == [("ext.example", "192.0.2.9")]
+
+
+@pytest.mark.rfc("5321 §5.1")
+async def test_with_mx_the_domain_is_not_its_own_host() -> None:
+    zone = Zone({"ext.example": [(10, "gone.example")]}, {"ext.example": ["192.0.2.9"]})
+    assert refusal(await router(zone).route("ext.example")) == "550 5.4.4"
+    assert "ext.example" not in zone.asked[1:]
+
+
+@pytest.mark.rfc("5321 §5.1")
+async def test_no_such_domain_is_permanent() -> None:
+    assert refusal(await router().route("gone.example")) == "550 5.1.2"
+    neither = Zone({"ext.example": NODATA}, {"ext.example": NODATA})
+    assert refusal(await router(neither).route("ext.example")) == "550 5.4.4"
+
+
+@pytest.mark.rfc("7505 §3")
+async def test_a_null_mx_refuses() -> None:
+    zone = Zone({"ext.example": [(0, ".")]}, {"ext.example": ["192.0.2.9"]})
+    assert refusal(await router(zone).route("ext.example")) == "556 5.1.10"
+    assert zone.asked == ["ext.example"]
+
+
+@pytest.mark.rfc("7505 §3")
+async def test_a_null_mx_beside_others_is_none() -> None:
+    zone = Zone({"ext.example": [(0, "."), (5, "a.example")]}, {"a.example": ["192.0.2.1"]})
+    assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.1")]
+
+
+@pytest.mark.rfc("5321 §5.1")
+async def test_a_failing_dns_is_temporary() -> None:
+    is_deferred(await router(Zone({"ext.example": SERVFAIL})).route("ext.example"))
+    implicit = Zone({"ext.example": NODATA}, {"ext.example": SERVFAIL})
+    is_deferred(await router(implicit).route("ext.example"))
+
+
+async def test_an_exchanger_that_does_not_resolve_is_skipped() -> None:
+    zone = Zone(
+        {"ext.example": [(10, "gone.example"), (20, "sick.example"), (30, "a.example")]},
+        {"sick.example": SERVFAIL, "a.example": ["192.0.2.1"]},
+    )
+    assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.1")]
+
+
+async def test_as_long_as_one_exchanger_may_yet_resolve_nothing_is_permanent() -> None:
+    zone = Zone(
+        {"ext.example": [(10, "gone.example"), (20, "sick.example")]}, {"sick.example": SERVFAIL}
+    )
+    is_deferred(await router(zone).route("ext.example"))
+
+
+SELVES = [("MX.Our.Dom", "192.0.2.1"), ("our.dom", "192.0.2.1"), ("other.name", "198.51.100.1")]
+
+
+@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.parametrize(("name", "address"), SELVES)
+async def test_where_we_are_an_exchanger_only_better_ones_remain(name: str, address: str) -> None:
+    zone = Zone(
+        {"ext.example": [(10, "a.example"), (20, "b.example"), (20, name), (30, "c.example")]},
+        {
+            "a.example": ["192.0.2.11"],
+            "b.example": ["192.0.2.12"],
+            "c.example": ["192.0.2.13"],
+            name: ["192.0.2.14", address],
+        },
+    )
+    assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.11")]
+
+
+@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.parametrize(("name", "address"), SELVES)
+async def test_where_we_are_the_best_exchanger_it_is_a_loop(name: str, address: str) -> None:
+    zone = Zone(
+        {"ext.example": [(20, "b.example"), (10, name)]},
+        {"b.example": ["192.0.2.12"], name: [address]},
+    )
+    assert refusal(await router(zone).route("ext.example")) == "554 5.4.6"
+
+
+async def test_a_better_exchanger_that_is_sick_is_waited_for() -> None:
+    zone = Zone(
+        {"ext.example": [(10, "sick.example"), (20, "self.example")]},
+        {"sick.example": SERVFAIL, "self.example": ["127.0.0.1"]},
+    )
+    is_deferred(await router(zone).route("ext.example"))
+
+
+async def test_an_implicit_mx_that_is_ourselves_is_a_loop() -> None:
+    zone = Zone({"ext.example": NODATA}, {"ext.example": ["127.0.0.1"]})
+    assert refusal(await router(zone).route("ext.example")) == "554 5.4.6"
+    anywhere = router(zone, own_addresses=())
+    assert tried(await anywhere.route("ext.example")) == [("ext.example", "127.0.0.1")]
+
+
+async def test_hosts_tried_and_names_asked_are_bounded() -> None:
+    names = [f"mx{number}.example" for number in range(1000)]
+    zone = Zone(
+        {"ext.example": [(10, name) for name in names]},
+        {name: [f"192.0.2.{number}" for number in range(50)] for name in names},
+    )
+    route = await router(zone, max_hosts=4).route("ext.example")
+    assert len(tried(route)) == 4
+    assert len(zone.asked) == 5
+
+
+async def test_our_own_name_is_found_behind_the_bound_too() -> None:
+    records = [(10, f"mx{number}.example") for number in range(20)]
+    zone = Zone(
+        {"ext.example": [*records, (10, "mx.our.dom")]},
+        {name: ["192.0.2.1"] for _, name in records},
+    )
+    assert refusal(await router(zone).route("ext.example")) == "554 5.4.6"

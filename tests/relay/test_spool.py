@@ -1,0 +1,1241 @@
+"""The spool: what was said 250 to is there, whole, whatever happens (RFC 5321 §4.2.5, §6.1)."""
+
+import asyncio
+import errno
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import smtpproto.relay.sqlite_database as database
+from smtpproto.core.command import Mail, Rcpt
+from smtpproto.relay.disk import Disk
+from smtpproto.relay.spool import (
+    ID_RANDOM,
+    Entry,
+    Fresh,
+    Settlement,
+    Spool,
+    SpoolUnavailable,
+    new_id,
+)
+from smtpproto.relay.sqlite_spool import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
+
+pytestmark = pytest.mark.anyio
+
+MAIL = Mail("sender@example.org", {"BODY": "8BITMIME", "SIZE": 12, "ENVID": "x+3Dy"})
+ANN = Rcpt("ann@example.net", {"NOTIFY": "NEVER"})
+BOB = Rcpt('"b o b"@example.net')
+SMALL = b"Subject: small\r\n\r\nbody\r\n"
+LARGE = bytes(range(256)) * 400  # 102,400 octets
+
+
+@asynccontextmanager
+async def opened(path: Path, **options: Any) -> AsyncGenerator[SQLiteSpool, None]:
+    """A spool with a clock and randomness of its own."""
+    dice = random.Random(1)
+    options = {"clock": lambda: 1_000_000.0, "random": dice.randrange} | options
+    async with SQLiteSpool.open(path, **options) as spool:
+        yield spool
+
+
+async def keep(
+    spool: Spool,
+    content: bytes = SMALL,
+    rcpts: Sequence[Rcpt] = (ANN,),
+    *,
+    now: float = 0.0,
+    mail: Mail = MAIL,
+) -> str:
+    async with spool.receive() as incoming:
+        for at in range(0, len(content), 30_000):
+            await incoming.write(content[at : at + 30_000])
+        await incoming.commit(mail, rcpts, now=now, origin="a test")
+    return incoming.id
+
+
+async def content_of(spool: Spool, id: str) -> bytes:
+    return b"".join([chunk async for chunk in spool.content(id)])
+
+
+async def all_of(spool: Spool) -> list[Entry]:
+    return [entry async for entry in spool.entries()]
+
+
+def files(path: Path) -> set[str]:
+    return {file.name for file in (path / "content").iterdir()}
+
+
+Sql = list[str]
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Sql:
+    """All SQL that is executed from here on."""
+    seen: Sql = []
+    real = database.connect
+
+    def traced(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:
+        db = real(path, create=create, busy_timeout=busy_timeout)
+        db.set_trace_callback(seen.append)
+        return db
+
+    monkeypatch.setattr(database, "connect", traced)
+    return seen
+
+
+class Failing(Disk):
+    """Fails once at the call of that name, with that error, when armed."""
+
+    def __init__(self, at: str, number: int = errno.EIO) -> None:
+        self._at = at
+        self._number = number
+
+    def arm(self) -> None:
+        def fail(*_: Any) -> None:
+            delattr(self, self._at)  # and the class's own is seen again
+            raise OSError(self._number, "as told")
+
+        setattr(self, self._at, fail)
+
+
+class Recording(Disk):
+    """Writes down what is done, in order, and the size of each piece."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.sizes: list[int] = []
+
+    def write(self, file: int, octets: bytes | bytearray) -> None:
+        self.calls.append("write")
+        self.sizes.append(len(octets))
+        super().write(file, octets)
+
+    def read(self, path: Path, offset: int, octets: int) -> bytes:
+        self.sizes.append(octets)
+        return super().read(path, offset, octets)
+
+    def sync(self, file: int) -> None:
+        self.calls.append("sync")
+        super().sync(file)
+
+    def sync_directory(self, path: Path) -> None:
+        super().sync_directory(path)
+        self.calls[-1] = f"sync {path.name}"
+
+    def remove(self, path: Path) -> None:
+        self.calls.append("remove")
+        super().remove(path)
+
+
+# Durability
+
+
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+async def test_a_message_outlives_the_process_that_took_it(tmp_path: Path, content: bytes) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, content, (ANN, BOB), now=7.5)
+    async with opened(tmp_path) as spool:
+        (entry,) = await spool.claim(8.0, 10, 60)
+        assert (entry.id, entry.arrived, entry.mail) == (id, 7.5, MAIL)
+        assert (entry.octets, entry.origin) == (len(content), "a test")
+        assert [(r.number, r.rcpt) for r in entry.recipients] == [(0, ANN), (1, BOB)]
+        assert [(r.attempts, r.next_attempt, r.last_reply) for r in entry.recipients] == [
+            (0, 7.5, None)
+        ] * 2
+        assert await content_of(spool, id) == content
+    async with opened(tmp_path) as spool:
+        await spool.settle(id, [Settlement(0, None), Settlement(1, 99.0, "450 later")], now=9.0)
+    async with opened(tmp_path) as spool:
+        entry_now = await spool.get(id)
+        assert entry_now is not None
+        (bob,) = entry_now.recipients
+        assert (bob.number, bob.attempts, bob.next_attempt, bob.last_reply) == (
+            1,
+            1,
+            99.0,
+            "450 later",
+        )
+        assert await content_of(spool, id) == content
+        await spool.settle(id, [Settlement(1, None)], now=100.0)
+        assert files(tmp_path) == set()
+    async with opened(tmp_path) as spool:
+        assert await spool.get(id) is None
+        assert await spool.next_due() is None
+
+
+CHILD = """
+import sys, anyio
+from pathlib import Path
+from smtpproto.core.command import Mail, Rcpt
+from smtpproto.relay.sqlite_spool import SQLiteSpool
+
+def content(id):
+    return (id.encode() + b"\\r\\n") * (40 if int(id[-1], 36) % 2 else 6000)
+
+async def session(spool):
+    while True:
+        async with spool.receive() as incoming:
+            whole = content(incoming.id)
+            for at in range(0, len(whole), 20000):
+                await incoming.write(whole[at:at + 20000])
+            await incoming.commit(Mail("a@b"), [Rcpt("c@d"), Rcpt("e@f")], now=0)
+            print(incoming.id, flush=True)
+        for entry in await spool.claim(1, 1, 60):
+            if int(entry.id[-2], 36) % 3 == 0:
+                await spool.release([entry])
+
+async def main():
+    async with SQLiteSpool.open(Path(sys.argv[1])) as spool:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(8):
+                tasks.start_soon(session, spool)
+
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+@pytest.mark.rfc("5321 §6.1")
+async def test_whatever_was_committed_is_there_whole_after_kill_9(
+    tmp_path: Path, anyio_backend_name: str
+) -> None:
+    dice = random.Random(anyio_backend_name)
+    accepted: set[str] = set()
+    for _ in range(5):
+        async with await anyio.open_process(
+            [sys.executable, "-c", CHILD, str(tmp_path), anyio_backend_name], stderr=None
+        ) as child:
+            assert child.stdout is not None
+            enough = dice.randrange(1, 60)
+            text = b""
+            async for chunk in child.stdout:
+                text += chunk
+                if text.count(b"\n") >= enough:
+                    child.kill()
+        lines = text.decode().split("\n")[:-1]  # the last may be cut
+        assert len(lines) >= enough
+        accepted.update(lines)
+        async with SQLiteSpool.open(tmp_path) as spool:
+            entries = await all_of(spool)
+            assert accepted <= {entry.id for entry in entries}
+            for entry in entries:
+                whole = (entry.id.encode() + b"\r\n") * (40 if int(entry.id[-1], 36) % 2 else 6000)
+                assert len(entry.recipients) == 2
+                assert entry.octets == len(whole)
+                assert await content_of(spool, entry.id) == whole
+            large = {entry.id for entry in entries if entry.octets > INLINE_OCTETS}
+            assert files(tmp_path) == large
+            # Nothing is lent: the one who had claimed it is dead.
+            claimed = await spool.claim(1, 10_000, 60)
+            assert {entry.id for entry in claimed} == {entry.id for entry in entries}
+
+
+async def test_files_are_synced_before_their_row_and_removed_after_it(
+    tmp_path: Path, statements: Sql
+) -> None:
+    disk = Recording()
+    async with opened(tmp_path, disk=disk) as spool:
+        disk.calls = statements  # one list, so one order
+        statements.clear()
+        id = await keep(spool, LARGE)
+        assert _order(statements) == ["write"] * 2 + ["sync", "sync content", "BEGIN", "COMMIT"]
+        statements.clear()
+        await spool.settle(id, [Settlement(0, None)], now=1)
+        assert _order(statements) == ["BEGIN", "COMMIT", "remove"]
+
+
+def _order(calls: Sequence[str]) -> list[str]:
+    words = [call.split(" IMM")[0] for call in calls]
+    known = ("write", "sync", "sync content", "BEGIN", "COMMIT", "remove")
+    return [word for word in words if word in known]
+
+
+async def test_every_commit_is_synced_but_not_every_claim(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+
+        def level(db: sqlite3.Connection) -> int:
+            (number,) = db.execute("PRAGMA synchronous").fetchone()
+            return int(number)
+
+        assert await spool.database.perform(database.Work(level)) == 2  # FULL
+        assert await spool.database.perform(database.Work(level, lasting=False)) == 1
+        assert await spool.database.perform(database.Work(level)) == 2
+
+
+async def test_leaving_without_commit_discards(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        for content in (SMALL, LARGE):
+            async with spool.receive() as incoming:
+                await incoming.write(content)
+
+        async def fail() -> None:
+            async with spool.receive() as incoming:
+                await incoming.write(LARGE)
+                assert len(files(tmp_path)) == 1
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):  # as it was raised, in no group
+            await fail()
+        assert files(tmp_path) == set()
+        assert await all_of(spool) == []
+
+
+async def test_an_error_of_the_callers_passes_through_open_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with opened(tmp_path):
+            raise ZeroDivisionError
+
+
+async def test_what_a_crash_left_is_removed_at_the_start_and_nothing_else(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, LARGE)
+        small = await keep(spool)
+    orphan = new_id(5, 5)
+    (tmp_path / "content" / orphan).write_bytes(b"half a mess")
+    (tmp_path / "content" / small).write_bytes(b"its content is in the row")
+    (tmp_path / "content" / "lost+found").mkdir()
+    async with opened(tmp_path, serving=False):
+        assert orphan in files(tmp_path)  # not a visitor's business
+    async with opened(tmp_path) as spool:
+        assert files(tmp_path) == {id, "lost+found"}
+        assert await content_of(spool, id) == LARGE
+
+
+# Group commit
+
+
+async def commit_together(spool: Spool, count: int, content: bytes = SMALL) -> list[str | None]:
+    """Commit at once; the id of each, or None for what was refused."""
+    ids: list[str | None] = []
+
+    async def session() -> None:
+        try:
+            ids.append(await keep(spool, content))
+        except SpoolUnavailable:
+            ids.append(None)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(count):
+            tasks.start_soon(session)
+    return ids
+
+
+async def test_messages_that_come_together_share_a_transaction(
+    tmp_path: Path, statements: Sql
+) -> None:
+    async with opened(tmp_path) as spool:
+        statements.clear()
+        ids = await commit_together(spool, 50)
+        assert statements.count("COMMIT") <= 5
+        assert len(set(ids)) == 50
+        assert sorted(ids, key=str) == [entry.id for entry in await all_of(spool)]
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+async def test_one_that_fails_does_not_fail_the_others(tmp_path: Path, content: bytes) -> None:
+    numbers = iter([1, 2, 2, 3])
+    async with opened(tmp_path, random=lambda _: next(numbers)) as spool:
+        ids = await commit_together(spool, 4, content)
+        assert ids.count(None) == 1
+        entries = await all_of(spool)
+        assert {entry.id for entry in entries} == set(ids) - {None}
+        for entry in entries:  # and the file of the one that has the id is still there
+            assert await content_of(spool, entry.id) == content
+
+
+async def test_a_bug_in_one_piece_of_work_is_raised_to_its_owner_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        other: list[str] = []
+
+        async def session() -> None:
+            other.append(await keep(spool))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session)
+            with pytest.raises(ZeroDivisionError):
+                await spool.database.perform(database.Work(lambda _: 1 // 0))
+        assert [entry.id for entry in await all_of(spool)] == other
+
+
+# Leases
+
+
+async def test_what_is_claimed_is_not_claimed_again_until_the_lease_ends(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, rcpts=(ANN, BOB), now=10)
+        assert await spool.claim(9.9, 5, 60) == []
+        assert await spool.next_due() == 10
+        (entry,) = await spool.claim(10, 5, 60)
+        assert await spool.next_due() == 70
+        assert await spool.claim(69.9, 5, 60) == []
+        (again,) = await spool.claim(70, 5, 60)
+        assert again == entry
+        await spool.release([entry])
+        assert await spool.next_due() == 10
+        (again,) = await spool.claim(71, 5, 60)
+        assert again == entry
+        assert again.id == id
+
+
+async def test_a_claim_takes_the_longest_due_first_and_only_due_recipients(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        late = await keep(spool, now=30)
+        both = await keep(spool, rcpts=(ANN, BOB), now=10)
+        await spool.claim(10, 1, 60)
+        await spool.settle(both, [Settlement(0, 500.0), Settlement(1, 40.0)], now=11)
+        early = await keep(spool, now=20)
+        first = await spool.claim(100, 2, 1000)
+        assert [entry.id for entry in first] == [early, late]
+        rest = await spool.claim(100, 2, 1000)
+        assert [(e.id, [r.number for r in e.recipients]) for e in rest] == [(both, [1])]
+        # Recipients of one message are lent apart, and settled apart.
+        (ann,) = await spool.claim(500, 1, 1000)
+        assert (ann.id, [r.number for r in ann.recipients]) == (both, [0])
+        await spool.settle(both, [Settlement(1, None)], now=501)
+        assert await spool.claim(502, 9, 1000) == []  # ann is still lent
+        assert await spool.next_due() == 1100  # early and late
+
+
+async def test_claims_at_the_same_time_never_share_a_message(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        ids = [await keep(spool) for _ in range(10)]
+        claimed: list[str] = []
+
+        async def worker() -> None:
+            claimed.extend(entry.id for entry in await spool.claim(1, 3, 60))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(worker)
+        assert sorted(claimed) == sorted(ids)
+
+
+async def test_a_damaged_message_does_not_hold_up_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(tmp_path) as spool:
+        damaged, good = await keep(spool), await keep(spool)
+        await spool.database.perform(
+            database.Work(
+                lambda db: db.execute("UPDATE message SET mail = 'x' WHERE id = ?", (damaged,))
+            )
+        )
+        await spool.database.perform(
+            database.Work(lambda db: db.execute("UPDATE message SET mail = CAST(mail AS BLOB)"))
+        )
+        assert [entry.id for entry in await spool.claim(1, 2, 60)] == [good]
+        assert damaged in caplog.text
+        assert await spool.claim(1, 2, 60) == []  # no busy loop over it
+        assert [entry.id for entry in await all_of(spool)] == [good]
+        assert await spool.delete(damaged)
+
+
+# Settling
+
+
+REPORT = Fresh(Mail(None), (Rcpt("sender@example.org"),), b"it failed\r\n", "a report")
+LONG_REPORT = Fresh(Mail(None), (Rcpt("sender@example.org"),), LARGE, "a report")
+
+
+@pytest.mark.parametrize("report", [REPORT, LONG_REPORT], ids=["small", "large"])
+async def test_recipients_and_reports_are_settled_in_one_transaction(
+    tmp_path: Path, statements: Sql, report: Fresh
+) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, LARGE, (ANN, BOB))
+        await spool.claim(1, 1, 60)
+        statements.clear()
+        fresh = await spool.settle(
+            id, [Settlement(0, None, "550 no"), Settlement(1, None)], [report, report], now=5
+        )
+        assert statements.count("COMMIT") == 1
+        assert len(fresh) == 2
+        assert await spool.get(id) is None
+        for new in fresh:
+            entry = await spool.get(new)
+            assert entry is not None
+            assert (entry.arrived, entry.mail, entry.origin) == (5, report.mail, "a report")
+            assert [r.rcpt for r in entry.recipients] == list(report.rcpts)
+            assert await content_of(spool, new) == report.content
+        assert len(files(tmp_path)) == (2 if report is LONG_REPORT else 0)
+        with pytest.raises(SpoolUnavailable):
+            await content_of(spool, id)
+
+
+@pytest.mark.parametrize("report", [REPORT, LONG_REPORT], ids=["small", "large"])
+async def test_a_settle_that_fails_settles_nothing(tmp_path: Path, report: Fresh) -> None:
+    numbers = iter([1, 2, 1])  # the second report's id is taken
+    async with opened(tmp_path, random=lambda _: next(numbers)) as spool:
+        id = await keep(spool, rcpts=(ANN, BOB))
+        before = await all_of(spool)
+        with pytest.raises(SpoolUnavailable):
+            await spool.settle(id, [Settlement(0, None)], [report, report], now=5)
+        assert await all_of(spool) == before
+        assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("report", [REPORT, LONG_REPORT], ids=["small", "large"])
+async def test_settling_what_is_gone_does_nothing(tmp_path: Path, report: Fresh) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, rcpts=(ANN, BOB))
+        await spool.settle(id, [Settlement(0, None)], now=1)
+        before = await all_of(spool)
+        assert await spool.settle(id, [Settlement(0, None)], [report], now=2) == []
+        assert await spool.settle("nobody", [Settlement(0, 5.0)], [report], now=2) == []
+        assert await spool.settle("nobody", [], [report], now=2) == []
+        assert await all_of(spool) == before
+        assert files(tmp_path) == set()
+        assert len(await spool.settle(id, [], [report], now=2)) == 1  # a delay notice
+
+
+# Constant memory
+
+
+async def test_large_content_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    disk = Recording()
+    chunk = bytes(50_000)
+    async with opened(tmp_path, disk=disk) as spool:
+        async with spool.receive() as incoming:
+            for _ in range(200):  # 10 MB
+                await incoming.write(chunk)
+                assert incoming.buffered <= INLINE_OCTETS
+            await incoming.commit(MAIL, [ANN], now=0)
+        assert sum(disk.sizes) == 10_000_000
+        assert max(disk.sizes) <= INLINE_OCTETS + len(chunk)
+        disk.sizes.clear()
+        octets = 0
+        async for piece in spool.content(incoming.id):
+            assert len(piece) <= INLINE_OCTETS
+            octets += len(piece)
+        assert octets == 10_000_000
+        assert max(disk.sizes) <= INLINE_OCTETS
+
+
+async def test_a_part_of_the_content_is_never_passed_for_the_whole(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, LARGE)
+        (tmp_path / "content" / id).write_bytes(LARGE[:70_000])
+        with pytest.raises(SpoolUnavailable, match="102400 octets expected, 70000 there"):
+            await content_of(spool, id)
+
+
+async def test_content_may_be_left_half_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, LARGE)
+        async for _ in spool.content(id):
+            break
+        await spool.delete(id)
+        assert files(tmp_path) == set()
+
+
+# Disks that fail
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("at", ["create", "write", "sync", "sync_directory", "close"])
+async def test_a_disk_that_fails_costs_one_message_its_250_and_no_other(
+    tmp_path: Path, at: str, number: int
+) -> None:
+    disk = Failing(at, number)
+    async with opened(tmp_path, disk=disk) as spool:
+        first = await keep(spool, LARGE)
+        disk.arm()
+        with pytest.raises(SpoolUnavailable) as caught:
+            await keep(spool, LARGE)
+        assert caught.value.full == (number == errno.ENOSPC)
+        assert "as told" in str(caught.value)
+        assert files(tmp_path) == {first}
+        last = await keep(spool, LARGE)
+        assert {entry.id for entry in await all_of(spool)} == {first, last}
+        assert await content_of(spool, first) == await content_of(spool, last) == LARGE
+
+
+@pytest.mark.parametrize("at", ["write", "sync"])
+async def test_a_message_with_a_hole_can_not_be_committed(tmp_path: Path, at: str) -> None:
+    """A second fsync may succeed without the data, so it is not even asked for."""
+    disk = Failing(at)
+    async with opened(tmp_path, disk=disk) as spool:
+        disk.arm()
+        async with spool.receive() as incoming:
+            with suppress(SpoolUnavailable):
+                await incoming.write(LARGE)
+                await incoming.commit(MAIL, [ANN], now=0)
+                pytest.fail("it did not fail")
+            with pytest.raises(SpoolUnavailable, match="earlier"):
+                await incoming.commit(MAIL, [ANN], now=0)
+        assert await all_of(spool) == []
+        assert files(tmp_path) == set()
+
+
+async def test_a_file_that_can_not_be_removed_is_left_to_the_next_start(tmp_path: Path) -> None:
+    disk = Failing("remove")
+    async with opened(tmp_path, disk=disk) as spool:
+        id = await keep(spool, LARGE)
+        disk.arm()
+        await spool.settle(id, [Settlement(0, None)], now=1)  # it is settled all the same
+        assert await spool.get(id) is None
+        assert files(tmp_path) == {id}
+    async with opened(tmp_path):
+        assert files(tmp_path) == set()
+
+
+async def test_a_full_disk_is_told_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = database.connect
+
+    def small(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:
+        db = real(path, create=create, busy_timeout=busy_timeout)
+        db.execute("PRAGMA max_page_count = 40")
+        return db
+
+    monkeypatch.setattr(database, "connect", small)
+    content = bytes(20_000)
+    kept: list[str] = []
+    async with opened(tmp_path) as spool:
+
+        async def fill() -> None:
+            while len(kept) < 40:
+                kept.append(await keep(spool, content))
+
+        with pytest.raises(SpoolUnavailable) as caught:
+            await fill()
+        assert caught.value.full
+        assert kept
+        ids = await commit_together(spool, 5, content)
+        assert ids == [None] * 5
+        assert [entry.id for entry in await all_of(spool)] == sorted(kept)
+        for id in kept:
+            assert await content_of(spool, id) == content
+        # The way out of a full spool is open: what is delivered makes room.
+        await spool.claim(1, 1, 60)
+        await spool.settle(kept[0], [Settlement(0, None)], now=1)
+        kept[0] = await keep(spool, content)
+    async with opened(tmp_path) as spool:
+        assert [entry.id for entry in await all_of(spool)] == sorted(kept)
+
+
+class InDoubt:
+    """A connection whose next COMMIT is done, and then said to have failed."""
+
+    armed = False
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.db, name)
+
+    def execute(self, sql: str, *arguments: Any) -> Any:
+        result = self.db.execute(sql, *arguments)
+        if sql == "COMMIT" and InDoubt.armed:
+            InDoubt.armed = False
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+        return result
+
+
+async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_left(
+    tmp_path: Path, statements: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: Callable[..., Any] = database.connect
+    monkeypatch.setattr(
+        database, "connect", lambda path, **options: InDoubt(traced(path, **options))
+    )
+    async with opened(tmp_path) as spool:
+        statements.clear()
+        InDoubt.armed = True
+        with pytest.raises(SpoolUnavailable) as caught:
+            await keep(spool, LARGE)
+        assert not caught.value.full
+        (entry,) = await all_of(spool)  # here it was kept; 250 was not said
+        assert await content_of(spool, entry.id) == LARGE
+        statements.clear()
+        await keep(spool)
+        assert statements.index("PRAGMA wal_checkpoint(TRUNCATE)") < statements.index(
+            "BEGIN IMMEDIATE"
+        )
+        statements.clear()
+        await keep(spool)
+        assert "PRAGMA wal_checkpoint(TRUNCATE)" not in statements
+
+
+async def test_a_database_that_is_none_is_told_to_the_operator(tmp_path: Path) -> None:
+    (tmp_path / "spool.db").write_bytes(b"this is no database" * 1000)
+    with pytest.raises(SpoolUnavailable, match="not a database"):
+        async with opened(tmp_path):
+            pass
+
+
+async def test_another_ones_lock_is_waited_for_and_then_told(tmp_path: Path) -> None:
+    async with opened(tmp_path, busy_timeout=0.01) as spool:
+        id = await keep(spool)
+        other = sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        assert await commit_together(spool, 3) == [None] * 3
+        assert [entry.id for entry in await all_of(spool)] == [id]  # reading goes on
+        other.execute("ROLLBACK")
+        other.close()
+        await keep(spool)
+
+
+# Cancellation
+
+
+class Gated(Disk):
+    """Waits in `sync` for the gate, once it is shut."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.waiting = threading.Event()
+
+    def sync(self, file: int) -> None:
+        self.waiting.set()
+        self.gate.wait()
+        super().sync(file)
+
+
+@asynccontextmanager
+async def writer_busy(spool: SQLiteSpool) -> AsyncGenerator[threading.Event, None]:
+    """Keep the writer in a transaction until the event is set."""
+    gate, began = threading.Event(), threading.Event()
+
+    def run(_: sqlite3.Connection) -> None:
+        began.set()
+        gate.wait()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(spool.database.perform, database.Work(run))
+        await anyio.to_thread.run_sync(began.wait)
+        try:
+            yield gate
+        finally:
+            gate.set()
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+async def test_a_commit_that_is_cancelled_before_it_begins_keeps_nothing(
+    tmp_path: Path, content: bytes
+) -> None:
+    async with opened(tmp_path) as spool:
+        with anyio.CancelScope() as scope:
+            async with spool.receive() as incoming:
+                await incoming.write(content)
+                scope.cancel()
+                await incoming.commit(MAIL, [ANN], now=0)
+        assert scope.cancelled_caught
+        assert await all_of(spool) == []
+        assert files(tmp_path) == set()
+
+
+async def test_a_commit_that_is_cancelled_while_it_waits_is_kept_whole(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        returned = False
+
+        async def session(scope: anyio.CancelScope) -> None:
+            nonlocal returned
+            with scope:
+                async with spool.receive() as incoming:
+                    await incoming.write(SMALL)
+                    await incoming.commit(MAIL, [ANN], now=0)
+                    returned = True
+
+        scope = anyio.CancelScope()
+        async with writer_busy(spool) as gate, anyio.create_task_group() as tasks:
+            tasks.start_soon(session, scope)
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+            assert not returned
+            gate.set()
+        assert returned  # so whoever asked knows that it is kept
+        (entry,) = await all_of(spool)
+        assert await content_of(spool, entry.id) == SMALL
+
+
+async def test_a_commit_that_is_cancelled_while_its_file_is_synced_is_kept_whole(
+    tmp_path: Path,
+) -> None:
+    disk = Gated()
+    async with opened(tmp_path, disk=disk) as spool:
+        disk.waiting.clear()
+        disk.gate.clear()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(keep, spool, LARGE))
+                await anyio.to_thread.run_sync(disk.waiting.wait)
+                tasks.cancel_scope.cancel()
+                disk.gate.set()
+        finally:
+            disk.gate.set()
+        (entry,) = await all_of(spool)
+        assert await content_of(spool, entry.id) == LARGE
+        assert files(tmp_path) == {entry.id}
+
+
+async def test_a_claim_that_is_cancelled_says_what_it_has_lent(tmp_path: Path) -> None:
+    """Else nobody would know, and the message would wait for its lease to end."""
+    async with opened(tmp_path) as spool:
+        id = await keep(spool)
+        lent: list[Entry] = []
+
+        async def worker() -> None:
+            lent.extend(await spool.claim(1, 1, 60))
+
+        async with writer_busy(spool) as gate, anyio.create_task_group() as tasks:
+            tasks.start_soon(worker)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+            gate.set()
+        assert [entry.id for entry in lent] == [id]
+        await spool.release(lent)
+        assert await spool.claim(1, 1, 60) == lent
+
+
+@pytest.mark.rfc("1047")
+async def test_what_was_delivered_is_written_down_though_we_are_cancelled(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await spool.settle(id, [Settlement(0, None)], [REPORT], now=1)
+        assert [entry.origin for entry in await all_of(spool)] == ["a report"]
+
+
+async def test_work_under_way_is_finished_when_all_around_is_cancelled(tmp_path: Path) -> None:
+    with anyio.CancelScope() as scope:
+        async with (
+            opened(tmp_path) as spool,
+            writer_busy(spool) as gate,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(keep, spool)
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+            gate.set()
+    async with opened(tmp_path) as spool:
+        assert len(await all_of(spool)) == 1
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("begun", [False, True], ids=["queued", "begun"])
+def test_a_commit_torn_off_by_asyncio_is_kept_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, begun: bool
+) -> None:
+    """`Task.cancel()` knows no shields: then a message may be kept without a 250."""
+    gate, inserting = threading.Event(), threading.Event()
+    real = SQLiteIncoming.insert
+
+    def insert(*arguments: Any) -> None:
+        inserting.set()
+        gate.wait()
+        real(*arguments)
+
+    monkeypatch.setattr(SQLiteIncoming, "insert", insert)
+
+    async def tear(spool: SQLiteSpool) -> None:
+        torn = asyncio.create_task(keep(spool, content))
+        if begun:
+            await anyio.to_thread.run_sync(inserting.wait)
+        else:
+            await anyio.wait_all_tasks_blocked()
+        torn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await torn
+        gate.set()
+
+    async def main() -> list[Entry]:
+        async with opened(tmp_path) as spool:
+            try:
+                if begun:
+                    await tear(spool)
+                else:
+                    async with writer_busy(spool):
+                        await tear(spool)
+            finally:
+                gate.set()
+        async with opened(tmp_path) as spool:
+            for entry in await all_of(spool):
+                assert await content_of(spool, entry.id) == content
+            return await all_of(spool)
+
+    entries = asyncio.run(main())
+    assert len(entries) == begun
+    assert len(files(tmp_path)) == (begun and content == LARGE)
+
+
+# For the operator
+
+
+async def test_the_queue_can_be_read_retried_and_deleted(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        ids = [await keep(spool, LARGE, (ANN, BOB)) for _ in range(3)]
+        for id in ids:
+            await spool.settle(id, [Settlement(0, 100.0, "451 no"), Settlement(1, 200.0)], now=0)
+        assert await spool.retry("nobody", 5) == 0
+        assert await spool.retry(ids[0], 5) == 2
+        assert await spool.retry(ids[0], 5) == 0
+        assert [entry.id for entry in await spool.claim(5, 9, 60)] == [ids[0]]
+        assert await spool.retry(None, 6) == 4  # not those being tried
+        assert [entry.id for entry in await spool.claim(6, 9, 60)] == sorted(ids[1:])
+        assert await spool.delete(ids[1])
+        assert not await spool.delete(ids[1])
+        assert await spool.get(ids[1]) is None
+        assert files(tmp_path) == {ids[0], ids[2]}
+
+
+async def test_entries_come_page_by_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: Sql
+) -> None:
+    monkeypatch.setattr("smtpproto.relay.sqlite_spool.PAGE_ENTRIES", 3)
+    async with opened(tmp_path) as spool:
+        ids = [await keep(spool, rcpts=(ANN, BOB)) for _ in range(7)]
+        statements.clear()
+        found = await all_of(spool)
+        assert [entry.id for entry in found] == sorted(ids)
+        assert all(len(entry.recipients) == 2 for entry in found)
+        assert sum("FROM message" in sql for sql in statements) == 4
+
+
+VISITOR = """
+import sys, anyio
+from pathlib import Path
+from smtpproto.relay.sqlite_spool import SQLiteSpool
+
+async def main():
+    async with SQLiteSpool.open(Path(sys.argv[1]), serving=False) as spool:
+        async for entry in spool.entries():
+            print(entry.id, entry.recipients[0].attempts)
+        print(await spool.delete(sys.argv[3]), await spool.retry(None, 50))
+
+anyio.run(main, backend=sys.argv[2])
+"""
+
+
+async def test_another_process_may_visit_while_this_one_serves(
+    tmp_path: Path, anyio_backend_name: str
+) -> None:
+    async with opened(tmp_path) as spool:
+        lent, deferred, gone = [await keep(spool, now=n) for n in range(3)]
+        await spool.settle(deferred, [Settlement(0, 1000.0)], now=1)
+        await spool.claim(0, 1, 60)
+        done = await anyio.run_process(
+            [sys.executable, "-c", VISITOR, str(tmp_path), anyio_backend_name, gone], stderr=None
+        )
+        lines = done.stdout.decode().splitlines()
+        assert lines[:-1] == sorted([f"{lent} 0", f"{deferred} 1", f"{gone} 0"])
+        assert lines[-1] == "True 1"
+        # What is lent stays lent, what was put forward is due, what was deleted is gone.
+        assert [entry.id for entry in await spool.claim(50, 9, 60)] == [deferred]
+        assert await spool.settle(gone, [Settlement(0, None)], [REPORT], now=51) == []
+
+
+async def test_visitors_and_server_change_the_spool_at_the_same_time(
+    tmp_path: Path, anyio_backend_name: str
+) -> None:
+    async with opened(tmp_path) as spool:
+        doomed = [await keep(spool) for _ in range(4)]
+        kept: list[str | None] = []
+
+        async def visit(id: str) -> None:
+            await anyio.run_process(
+                [sys.executable, "-c", VISITOR, str(tmp_path), anyio_backend_name, id],
+                stderr=None,
+                stdout=subprocess.DEVNULL,
+            )
+
+        async with anyio.create_task_group() as tasks:
+            for id in doomed:
+                tasks.start_soon(visit, id)
+            for _ in range(20):
+                kept += await commit_together(spool, 5)
+        assert [entry.id for entry in await all_of(spool)] == sorted(kept, key=str)
+
+
+async def test_one_process_serves(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await keep(spool)
+        await spool.claim(0, 1, 60)
+        with pytest.raises(SpoolUnavailable, match="another process serves"):
+            async with opened(tmp_path):
+                pass
+        assert await spool.claim(0, 1, 60) == []  # and its leases are its own
+
+
+async def test_a_visitor_takes_no_mail_in_and_makes_no_spool(tmp_path: Path) -> None:
+    with pytest.raises(SpoolUnavailable, match="no spool"):
+        async with opened(tmp_path / "nowhere", serving=False):
+            pass
+    assert not (tmp_path / "nowhere").exists()
+    async with opened(tmp_path):
+        pass
+    async with opened(tmp_path, serving=False) as visitor:
+        with pytest.raises(RuntimeError):
+            await keep(visitor)
+        with pytest.raises(RuntimeError):
+            await visitor.claim(0, 1, 60)
+
+
+async def test_what_callers_may_not_ask(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        with pytest.raises(ValueError, match="recipient"):
+            await keep(spool, rcpts=())
+        with pytest.raises(ValueError, match="recipient"):
+            await spool.settle("x", [], [Fresh(MAIL, (), b"", "")], now=0)
+        with pytest.raises(ValueError, match="last"):
+            await spool.claim(0, 1, 0)
+        async with spool.receive() as incoming:
+            await incoming.commit(MAIL, [ANN], now=0)
+            with pytest.raises(RuntimeError):
+                await incoming.write(b"more")
+            with pytest.raises(RuntimeError):
+                await incoming.commit(MAIL, [ANN], now=0)
+    with pytest.raises(SpoolUnavailable, match="closed"):
+        await spool.next_due()
+    with pytest.raises(SpoolUnavailable, match="closed"):
+        await spool.claim(0, 1, 60)
+
+
+# Schema versions
+
+
+async def test_an_older_schema_is_brought_up_to_date_with_all_its_mail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, LARGE)
+    step = ("ALTER TABLE recipient ADD COLUMN hold INTEGER NOT NULL DEFAULT 0",)
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
+    with pytest.raises(SpoolUnavailable, match="old"):
+        async with opened(tmp_path, serving=False):
+            pass
+    for _ in range(2):  # once, and not again
+        async with opened(tmp_path) as spool:
+            assert [entry.id for entry in await all_of(spool)] == [id]
+            assert await content_of(spool, id) == LARGE
+    monkeypatch.undo()
+    with pytest.raises(SpoolUnavailable, match="newer"):
+        async with opened(tmp_path):
+            pass
+
+
+async def test_a_migration_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as spool:
+        id = await keep(spool)
+    steps = ("ALTER TABLE recipient ADD COLUMN hold INTEGER", "NONSENSE")
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, steps))
+    with pytest.raises(SpoolUnavailable, match="NONSENSE"):
+        async with opened(tmp_path):
+            pass
+    monkeypatch.undo()
+    async with opened(tmp_path) as spool:
+        assert [entry.id for entry in await all_of(spool)] == [id]
+
+
+# Against a model
+
+
+class Model:
+    """What a spool is, without a disk."""
+
+    def __init__(self) -> None:
+        # id -> content, and number -> [attempts, next attempt, due, reply]
+        self.content: dict[str, bytes] = {}
+        self.rcpts: dict[str, dict[int, list[Any]]] = {}
+
+    def keep(self, id: str, content: bytes, rcpts: int, now: float) -> None:
+        self.content[id] = content
+        self.rcpts[id] = {n: [0, now, now, None] for n in range(rcpts)}
+
+    def claim(self, now: float, limit: int, lease: float) -> list[tuple[str, list[int]]]:
+        due = {
+            id: min(row[2] for row in rows.values())
+            for id, rows in self.rcpts.items()
+            if any(row[2] <= now for row in rows.values())
+        }
+        claimed: list[tuple[str, list[int]]] = []
+        for id in sorted(due, key=lambda id: (due[id], id))[:limit]:
+            numbers = [n for n, row in sorted(self.rcpts[id].items()) if row[2] <= now]
+            for n in numbers:
+                self.rcpts[id][n][2] = now + lease
+            claimed.append((id, numbers))
+        return claimed
+
+    def settle(self, id: str, settlements: Sequence[Settlement]) -> bool:
+        rows = self.rcpts.get(id, {})
+        if not any(s.recipient in rows for s in settlements):
+            return False
+        for s in settlements:
+            if s.recipient not in rows:
+                continue
+            if s.next_attempt is None:
+                del rows[s.recipient]
+            else:
+                attempts = rows[s.recipient][0] + 1
+                rows[s.recipient] = [attempts, s.next_attempt, s.next_attempt, s.reply]
+        if not rows:
+            self.delete(id)
+        return True
+
+    def release(self, lent: Sequence[tuple[str, list[int]]]) -> None:
+        for id, numbers in lent:
+            for n in numbers:
+                if n in self.rcpts.get(id, {}):
+                    row = self.rcpts[id][n]
+                    row[2] = row[1]
+
+    def retry(self, id: str | None, now: float) -> int:
+        count = 0
+        for each, rows in self.rcpts.items():
+            for row in rows.values():
+                if id in (None, each) and row[1] == row[2] > now:
+                    row[1] = row[2] = now
+                    count += 1
+        return count
+
+    def delete(self, id: str) -> bool:
+        self.rcpts.pop(id, None)
+        return self.content.pop(id, None) is not None
+
+    def restart(self) -> None:
+        self.release([(id, list(rows)) for id, rows in self.rcpts.items()])
+
+
+Step = tuple[str, int, int]
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "keep",
+                "keep",
+                "claim",
+                "claim",
+                "settle",
+                "settle",
+                "release",
+                "retry",
+                "delete",
+                "restart",
+                "wait",
+            ]
+        ),
+        st.integers(0, 11),
+        st.integers(1, 3),
+    ),
+    max_size=30,
+)
+
+
+async def run_steps(path: Path, steps: Iterator[Step]) -> None:
+    model = Model()
+    now = 0.0
+    ids: list[str] = ["nobody"]
+    dice = random.Random(2)
+    going_on = True
+    while going_on:
+        lent: list[Entry] = []
+        async with opened(path, random=dice.randrange) as spool:
+            for word, choice, number in steps:
+                id = ids[choice % len(ids)]
+                if word == "keep":
+                    content = LARGE if choice == 0 else SMALL * choice
+                    new = await keep(spool, content, [ANN, BOB, ANN][:number], now=now)
+                    model.keep(new, content, number, now)
+                    ids.append(new)
+                elif word == "claim":
+                    entries = await spool.claim(now, number, 10 * choice + 1)
+                    lent += entries
+                    assert _numbers(entries) == model.claim(now, number, 10 * choice + 1)
+                elif word == "settle":
+                    some = [
+                        Settlement(n, None if choice % 3 else now + choice, f"{choice}")
+                        for n in range(choice % 2, number)
+                    ]
+                    if some:
+                        fresh = await spool.settle(id, some, [REPORT] * (number - 1), now=now)
+                        settled = model.settle(id, some)
+                        assert len(fresh) == (number - 1 if settled else 0)
+                        for new in fresh:
+                            model.keep(new, REPORT.content, 1, now)
+                        ids += fresh
+                elif word == "release":
+                    await spool.release(lent)
+                    model.release(_numbers(lent))
+                elif word == "retry":
+                    which = None if number == 1 else id
+                    assert await spool.retry(which, now) == model.retry(which, now)
+                elif word == "delete":
+                    assert await spool.delete(id) == model.delete(id)
+                elif word == "wait":
+                    now += 5 * choice
+                else:
+                    model.restart()
+                    break
+                due = [row[2] for rows in model.rcpts.values() for row in rows.values()]
+                assert await spool.next_due() == min(due, default=None)
+            else:
+                going_on = False
+            found = {
+                entry.id: {
+                    r.number: [r.attempts, r.next_attempt, r.last_reply] for r in entry.recipients
+                }
+                for entry in await all_of(spool)
+            }
+            assert found == {
+                id: {n: [row[0], row[1], row[3]] for n, row in rows.items()}
+                for id, rows in model.rcpts.items()
+            }
+            for id, content in model.content.items():
+                assert await content_of(spool, id) == content
+            assert files(path) == {
+                id for id, content in model.content.items() if len(content) > INLINE_OCTETS
+            }
+
+
+def _numbers(entries: Sequence[Entry]) -> list[tuple[str, list[int]]]:
+    return [(entry.id, [r.number for r in entry.recipients]) for entry in entries]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@given(steps=STEPS)
+def test_it_does_what_the_model_does(
+    tmp_path_factory: pytest.TempPathFactory, backend: str, steps: list[Step]
+) -> None:
+    path = tmp_path_factory.mktemp("spool")
+    anyio.run(run_steps, path, iter(steps), backend=backend)
+
+
+# Ids
+
+
+@given(st.integers(0, 10**16), st.integers(0, 10**16), st.data())
+def test_ids_sort_by_time_and_are_atoms(one: int, other: int, data: st.DataObject) -> None:
+    numbers = st.integers(0, ID_RANDOM - 1)
+    first, second = (new_id(t / 1e6, data.draw(numbers)) for t in (one, other))
+    assert first.isalnum()
+    assert first.isascii()
+    assert len(first) == 15
+    if int(one / 1e6 * 1e6) < int(other / 1e6 * 1e6):
+        assert first < second
+
+
+@given(st.integers(0, ID_RANDOM - 1), st.integers(0, ID_RANDOM - 1))
+def test_ids_of_one_moment_differ_by_their_random_number(one: int, other: int) -> None:
+    assert (new_id(1.5, one) == new_id(1.5, other)) == (one == other)
