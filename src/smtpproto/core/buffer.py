@@ -28,13 +28,13 @@ class ReceiveBuffer:
 
     def first_octet(self) -> int | None:
         """Return the octet that the current line begins with, or None while there is none."""
-        return self._data[0] if self._data and not self._dropped else None
+        return self._data[0] if self._data else None
 
     def take_line(self, keep: int) -> tuple[bytes, int] | None:
         """Take one line off, up to its CRLF; None if it has not ended yet.
 
-        Only CRLF ends a line (RFC 5321 §2.3.8). Of a line longer than `keep` octets (CRLF
-        included) nothing is kept: the line comes back empty, with its true length beside it.
+        Only CRLF ends a line (RFC 5321 §2.3.8). Of a longer line the first `keep` octets are
+        kept, and its true length stands beside it.
         Returns the line without CRLF and the number of octets it took, CRLF included.
         """
         data = self._data
@@ -42,13 +42,14 @@ class ReceiveBuffer:
         if at < 0:
             # A CR at the very end may be the first half of the CRLF.
             tail = 1 if data.endswith(b"\r") else 0
-            if len(data) > keep:
-                self._dropped += len(data) - tail
-                del data[: len(data) - tail]
+            surplus = len(data) - tail - keep
+            if surplus > 0:
+                self._dropped += surplus
+                del data[keep : keep + surplus]
             self._searched = len(data) - tail
             return None
         length = self._dropped + at + 2
-        line = bytes(data[:at]) if length <= keep else b""
+        line = bytes(data[: min(at, keep)])
         del data[: at + 2]
         self._searched = self._dropped = 0
         return line, length

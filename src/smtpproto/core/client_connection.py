@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from .command import Auth, AuthResponse, Command, Ehlo, Helo, Mail, Rcpt
+from .command import BASE_VERBS, Auth, AuthResponse, Command, Ehlo, Helo, Mail, Rcpt
 from .connection import DEFAULT_LIMITS, Connection, Limits
 from .content import DotWriter
 from .errors import GrammarError, LocalProtocolError, RemoteProtocolError
@@ -19,6 +19,8 @@ from .state import Asked, Greeting, State, moves, next_state
 __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
+
+_BASE = frozenset((*BASE_VERBS.values(), AuthResponse))
 
 
 class ClientConnection(Connection):
@@ -104,9 +106,10 @@ class ClientConnection(Connection):
             raise LocalProtocolError("unread input: call next_event() first")
 
     def _check_offered(self, command: Command, length: int) -> None:
-        needs = self._verbs.get(type(command))
-        if needs is not None and needs not in self.offered:
-            raise LocalProtocolError(f"the server does not offer {needs}")
+        if type(command) not in _BASE:
+            keyword = self._verbs.get(type(command), command.verb.decode())
+            if keyword not in self.offered:
+                raise LocalProtocolError(f"the server does not offer {keyword}")
         if isinstance(command, Auth) and self.authenticated:
             raise LocalProtocolError("already authenticated (RFC 4954 §4)")
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.
@@ -205,6 +208,10 @@ class ClientConnection(Connection):
             elif isinstance(thing, (Ehlo, Helo)):
                 self.offered = _offered(reply) if isinstance(thing, Ehlo) else {}
         return reply
+
+    def _close(self) -> ConnectionClosed:
+        self._asked_is_stale = True  # what is still owed will not come
+        return super()._close()
 
     def _lost(self, message: str) -> RemoteProtocolError:
         self._close()

@@ -242,14 +242,27 @@ class Quit(_Bare):
 
 
 @frozen
-class Vrfy(_Text):
+class _Query(_Text):
+    def __attrs_post_init__(self) -> None:
+        if not self.text:
+            raise LocalProtocolError(f"{self.verb.decode()} needs an argument")
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        if not argument.strip(b" "):
+            raise GrammarError(f"Syntax: {cls.verb.decode()} text")
+        return super().parse(argument)
+
+
+@frozen
+class Vrfy(_Query):
     """VRFY: does this mailbox exist? (§4.1.1.6)"""
 
     verb = b"VRFY"
 
 
 @frozen
-class Expn(_Text):
+class Expn(_Query):
     """EXPN: who is on this list? (§4.1.1.7)"""
 
     verb = b"EXPN"

@@ -27,7 +27,7 @@ class DotReader:
 
     def __init__(self, *, repair: bool = False) -> None:
         # The CRLF that ended the DATA command is the first half of the end mark (§4.1.1.4).
-        self._held = b"\r\n"
+        self._held: bytes = b"\r\n"
         self._virtual = True
         self._repair = repair
         #: A CR or LF stood alone.

@@ -38,7 +38,7 @@ PAUSED = Signal.PAUSED
 class BadCommand:
     """A line that is no command, or one that is not possible here. Answer it like any command.
 
-    `line` is what came, without CRLF (empty where it was too long to keep); `reply` is what it
+    `line` is what came, without CRLF (cut where it was too long to keep); `reply` is what it
     has earned; `command` is what was understood of it, if anything was, for policy to look at:
     a MAIL or RCPT with parameters that nobody offered may even be accepted.
     """

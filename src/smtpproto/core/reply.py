@@ -32,6 +32,9 @@ class Severity(enum.IntEnum):
     PERMANENT = 5
 
 
+_SEVERITIES = {int(severity): severity for severity in Severity}
+
+
 def _code(value: int) -> int:
     if not (200 <= value <= 559 and value // 10 % 10 <= 5):
         raise LocalProtocolError(f"not a reply code (RFC 5321 §4.2): {value}")
@@ -61,6 +64,8 @@ class Reply:
     code: int = field(converter=_code)
     status: EnhancedStatus | None = field(converter=_status, default=None)
     lines: tuple[bytes, ...] = field(converter=_lines, default=())
+    # Written once: a server says the same few replies over and over.
+    _wire: bytes = field(default=b"", init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         status, lines = _lift(self.code, self.status, self.lines)
@@ -71,8 +76,10 @@ class Reply:
         for line in lines:
             if PRINTABLE.fullmatch(line) is None:
                 raise LocalProtocolError(f"octets no reply can hold: {line!r}")
-        if max(map(len, self._wire_lines(with_status=True))) > MAX_REPLY_LINE:
+        wire = self._wire_lines(with_status=True)
+        if max(map(len, wire)) > MAX_REPLY_LINE:
             raise LocalProtocolError("a reply line has at most 512 octets (RFC 5321 §4.5.3.1.5)")
+        object.__setattr__(self, "_wire", b"".join(wire))
 
     @classmethod
     def parse(cls, octets: bytes) -> Reply:
@@ -90,7 +97,7 @@ class Reply:
     @property
     def severity(self) -> Severity:
         """The first digit of the code."""
-        return Severity(self.code // 100)
+        return _SEVERITIES[self.code // 100]
 
     @property
     def text(self) -> str:
@@ -100,6 +107,8 @@ class Reply:
 
     def serialize(self, *, with_status: bool = True) -> bytes:
         """Write it, the status in every line (RFC 2034 §4), with CRLF after each."""
+        if self._wire and (with_status or self.status is None):
+            return self._wire
         return b"".join(self._wire_lines(with_status=with_status))
 
     def _wire_lines(self, *, with_status: bool) -> list[bytes]:
@@ -175,4 +184,4 @@ class ReplyReader:
         status, lines = _lift(number, None, tuple(self._lines))
         self._lines.clear()
         self._octets = 0
-        return taken(Reply, code=number, status=status, lines=lines)
+        return taken(Reply, code=number, status=status, lines=lines, _wire=b"")

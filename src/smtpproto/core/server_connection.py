@@ -168,8 +168,7 @@ class ServerConnection(Connection):
             verb: verb.max_line + sum(p.octets for p in self._permitted.get(verb, {}).values())
             for verb in self._verbs.values()
         }
-        # A response has its octets without CRLF; longer lines are kept far enough to be told by.
-        self._keep = max(*self._max_line.values(), AuthResponse.max_line + 2)
+        self._keep = max(*self._max_line.values(), AuthResponse.max_line)
 
     # What the transaction holds
 
@@ -193,15 +192,15 @@ class ServerConnection(Connection):
         if isinstance(self._asked, Ehlo):
             # Cut, for two longest names are more than a reply line may hold.
             greeting = f"{self.hostname} greets {self._asked.name[:200].decode()}"
-            return Reply(250, None, [greeting, *self._ehlo_lines()])
+            return Reply(250, None, [greeting, *self._ehlo_octets()])
         if isinstance(self._asked, Helo):
             return Reply(250, None, self.hostname)
         return _SUGGESTED.get(self._owed, NOT_IMPLEMENTED)
 
     _suggestion: Reply | None = None
 
-    def _ehlo_lines(self) -> list[str]:
-        return [f"{keyword} {arg}".rstrip() for keyword, arg in self.offered.items()]
+    def _ehlo_octets(self) -> tuple[bytes, ...]:
+        return tuple(f"{word} {arg}".rstrip().encode() for word, arg in self.offered.items())
 
     # Octets in, events out
 
@@ -373,9 +372,8 @@ class ServerConnection(Connection):
         if state is None or (accepts and self._only_refuse):
             what = getattr(self._owed, "verb", b"").decode() or self._owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
-        if accepts and isinstance(self._asked, Ehlo):
-            if list(reply.lines[1:]) != [line.encode() for line in self._ehlo_lines()]:
-                raise LocalProtocolError("the reply to EHLO does not announce what is offered")
+        if accepts and isinstance(self._asked, Ehlo) and reply.lines[1:] != self._ehlo_octets():
+            raise LocalProtocolError("the reply to EHLO does not announce what is offered")
         # RFC 2034 §4: no status in the greeting or in a reply to EHLO and HELO.
         with_status = self._with_status and self._owed not in (Greeting, Ehlo, Helo)
         self._move(state, reply, accepts)

@@ -1,0 +1,29 @@
+"""For your own tests: two ends joined in memory, readable dialogues, hypothesis strategies.
+
+::
+
+    smtpproto.testing.pair         a client and a server joined without a socket
+    smtpproto.testing.dialogue     plays a text of `C:` and `S:` lines against either end
+    smtpproto.testing.strategies   values and octets of SMTP, for hypothesis (to be installed)
+
+All of it is pure: no clock, no socket, no randomness but hypothesis' own.
+"""
+
+from __future__ import annotations
+
+from .dialogue import Dialogue, DialogueError, play_client, play_server
+from .pair import Cut, Pair, Policy, at_points, octet_by_octet, suggested, whole
+
+__all__ = [
+    "Cut",
+    "Dialogue",
+    "DialogueError",
+    "Pair",
+    "Policy",
+    "at_points",
+    "octet_by_octet",
+    "play_client",
+    "play_server",
+    "suggested",
+    "whole",
+]

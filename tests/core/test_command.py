@@ -1,0 +1,131 @@
+"""What a caller may put into a command."""
+
+from collections.abc import Callable
+
+import pytest
+
+from smtpproto import (
+    Auth,
+    Command,
+    Data,
+    Ehlo,
+    Expn,
+    Helo,
+    Help,
+    LocalProtocolError,
+    Mail,
+    Mailbox,
+    Noop,
+    Quit,
+    Rcpt,
+    ReversePath,
+    Vrfy,
+)
+from smtpproto.core.parameter import Parameters
+from smtpproto.extensions.eightbitmime import BODY
+from smtpproto.extensions.size import SIZE_OCTETS
+
+BAD_OCTETS = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\0",
+    "\t",
+    "\x01",
+    "\x1b",
+    "\x1f",
+    "\x7f",
+    "\x80",
+    "é",
+    "\u2028",
+    "\ud800",
+]
+
+
+@pytest.mark.parametrize("bad", BAD_OCTETS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        Ehlo,
+        Helo,
+        Noop,
+        Help,
+        Vrfy,
+        Expn,
+        Mail,
+        Rcpt,
+        Auth,
+        lambda text: Mail("a@b", {"KEY": text}),
+        lambda text: Mail("a@b", {text: None}),
+        lambda text: Rcpt(Mailbox(text, "b.example")),
+        lambda text: Rcpt(Mailbox("b", text)),
+    ],
+)
+def test_no_argument_breaks_out(make: Callable[[str], object], bad: str) -> None:
+    for text in (f"a@b{bad}", f"a{bad}b@c", f"a{bad}QUIT"):
+        with pytest.raises(LocalProtocolError):
+            make(text)
+
+
+@pytest.mark.rfc("5321 §4.1.2")
+@pytest.mark.parametrize(
+    "items",
+    [
+        {"": None},
+        {"-A": None},
+        {"A=B": None},
+        {"A=B": "C"},
+        {"A B": None},
+        {"A": ""},
+        {"A": "b=c"},
+        {"A": "b c"},
+        {"A": 1, "a": 2},
+    ],
+)
+def test_no_parameters(items: dict[str, str | int | None]) -> None:
+    with pytest.raises(LocalProtocolError):
+        Parameters(items)
+
+
+def test_parameters_are_a_mapping() -> None:
+    one, other = Parameters({"size": 1, "X": None}), Parameters({"X": None, "SIZE": b"1"})
+    assert one == other
+    assert hash(one) == hash(other)
+    assert one != {"SIZE": b"1", "X": None}
+    assert (len(one), list(one), one["X"]) == (2, ["SIZE", "X"], None)
+    assert repr(one) == "Parameters({'SIZE': b'1', 'X': None})"
+    assert one.serialize() == b" SIZE=1 X"
+    assert Mail(None, {"AUTH": "<>"}).serialize() == b"MAIL FROM:<> AUTH=<>\r\n"
+
+
+def test_typed_parameters() -> None:
+    assert SIZE_OCTETS(10) | BODY("8BITMIME") == {"SIZE": b"10", "BODY": b"8BITMIME"}
+    assert SIZE_OCTETS.of(Parameters({"SIZE": 7})) == 7
+    assert SIZE_OCTETS.of(Parameters()) is None
+    for value in (-1, 10**20):
+        with pytest.raises(LocalProtocolError):
+            SIZE_OCTETS(value)
+    with pytest.raises(LocalProtocolError):
+        BODY("9BIT")
+
+
+@pytest.mark.rfc("5321 §4.1.1.6")
+def test_a_query_asks_for_something() -> None:
+    for make in (Vrfy, Expn):
+        with pytest.raises(LocalProtocolError):
+            make("")
+    assert Noop().serialize() == b"NOOP\r\n"
+    assert Help("me").serialize() == b"HELP me\r\n"
+
+
+def test_values_are_values() -> None:
+    assert Data() == Data()
+    assert len({Quit(), Data(), Quit()}) == 2
+    assert len({Mail("a@b"), Mail("a@B"), Mail(ReversePath.of("a@b"))}) == 1
+    for name in ("", "x y", "x_y", "x."):
+        with pytest.raises(LocalProtocolError):
+            Ehlo(name)
+    with pytest.raises(NotImplementedError):
+        Command.parse(b"")
+    with pytest.raises(LocalProtocolError):
+        Noop(" x")

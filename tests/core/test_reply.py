@@ -1,0 +1,149 @@
+"""Replies (RFC 5321 §4.2) and enhanced statuses (RFC 3463, RFC 2034)."""
+
+import pytest
+
+from smtpproto import EnhancedStatus, GrammarError, LocalProtocolError, Reply, Severity
+from smtpproto.core.reply import ReplyReader
+
+
+def test_what_it_is_made_of() -> None:
+    reply = Reply(250, "2.1.0", ["one", "two"])
+    assert reply.serialize() == b"250-2.1.0 one\r\n250 2.1.0 two\r\n"
+    assert reply.serialize(with_status=False) == b"250-one\r\n250 two\r\n"
+    assert reply.severity is Severity.COMPLETION
+    assert reply.status == EnhancedStatus(2, 1, 0)
+    assert str(reply) == "250 2.1.0 one\ntwo"
+    assert Reply(354).serialize() == b"354 \r\n"
+
+
+@pytest.mark.rfc("2034 §4")
+def test_a_status_that_all_lines_spell_out_is_lifted() -> None:
+    assert Reply(250, None, "2.0.0 ok") == Reply(250, "2.0.0", "ok")
+    assert Reply(250, None, ["2.0.0 a", "2.0.0"]) == Reply(250, "2.0.0", ["a", ""])
+    for lines in (["2.0.0 a", "b"], ["2.0.0 a", "2.0.1 b"], ["5.0.0 a"], ["2.0.00 a"], ["2.0.0a"]):
+        assert Reply(250, None, lines).status is None
+        assert Reply(250, None, lines).lines == tuple(map(str.encode, lines))
+
+
+@pytest.mark.rfc("5321 §4.2.1")
+@pytest.mark.parametrize("code", [0, 25, 199, 260, 299, 560, 600, 1000, -250])
+def test_no_reply_codes(code: int) -> None:
+    with pytest.raises(LocalProtocolError):
+        Reply(code)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\rb", "a\nb", "a\r\n250 b", "a\0b", "\x1b[31m", "\x7f", "é", "\ud800"]
+)
+def test_injection(text: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        Reply(250, None, text)
+
+
+@pytest.mark.rfc("5321 §4.5.3.1.5")
+def test_a_reply_line_has_512_octets_at_most() -> None:
+    assert len(Reply(250, None, "x" * 506).serialize()) == 512
+    with pytest.raises(LocalProtocolError):
+        Reply(250, None, "x" * 507)
+    assert len(Reply(250, "2.0.0", "x" * 500).serialize()) == 512
+    with pytest.raises(LocalProtocolError):
+        Reply(250, "2.0.0", "x" * 501)
+
+
+@pytest.mark.rfc("2034 §4")
+@pytest.mark.parametrize(
+    ("code", "status"), [(250, "5.0.0"), (550, "2.0.0"), (450, "5.0.0"), (354, "2.0.0")]
+)
+def test_a_status_that_contradicts_the_code(code: int, status: str) -> None:
+    with pytest.raises(LocalProtocolError):
+        Reply(code, status)
+
+
+@pytest.mark.rfc("3463 §2")
+@pytest.mark.parametrize(
+    "text",
+    ["", "2", "2.1", "2.1.", "3.0.0", "1.0.0", "2.01.0", "2.1000.0", "2.0.0 ", "2.٣.0", "2.-1.0"],
+)
+def test_no_statuses(text: str) -> None:
+    with pytest.raises(GrammarError):
+        EnhancedStatus.parse(text)
+    with pytest.raises(LocalProtocolError):
+        Reply(250, text, "x")
+
+
+def test_a_status_is_checked_and_ordered() -> None:
+    with pytest.raises(LocalProtocolError):
+        EnhancedStatus(2, 1000, 0)
+    assert EnhancedStatus(2, 1, 9) < EnhancedStatus(2, 1, 10)
+    assert EnhancedStatus.of(EnhancedStatus(4, 2, 1)) == EnhancedStatus.of("4.2.1")
+
+
+GOOD = {
+    b"250 ok\r\n": Reply(250, None, "ok"),
+    b"250\r\n": Reply(250),  # §4.2: a bare code is a reply
+    b"250 \r\n": Reply(250),
+    b"250-a\r\n250\r\n": Reply(250, None, ["a", ""]),
+    b"250-\r\n250-\r\n250 \r\n": Reply(250, None, ["", "", ""]),
+    b"550 5.1.1 no\r\n": Reply(550, "5.1.1", "no"),
+    b"250-2.1.0 a\r\n250 2.1.0 b\r\n": Reply(250, "2.1.0", ["a", "b"]),
+}
+
+
+@pytest.mark.rfc("5321 §4.2")
+@pytest.mark.parametrize("octets", GOOD)
+def test_parse(octets: bytes) -> None:
+    assert Reply.parse(octets) == GOOD[octets]
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"",
+        b"\r\n",
+        b"250 ok",
+        b"250 ok\n",
+        b"250 ok\r",
+        b"25\r\n",
+        b"2500 x\r\n",
+        b"150 x\r\n",
+        b"650 x\r\n",
+        b"250_x\r\n",
+        b"x\r\n",
+        b" 250 x\r\n",
+        b"250 a\rb\r\n",
+        b"250 a\nb\r\n",
+        b"250-a\r\n",
+        b"250-a\r\n251 b\r\n",
+        b"250 a\r\n250 b\r\n",
+        b"250 a\r\n250-b\r\n",
+        b"250-a\r\n\r\n250 b\r\n",
+        "٢٥٠ x\r\n".encode(),
+    ],
+)
+def test_no_replies(octets: bytes) -> None:
+    with pytest.raises(GrammarError):
+        Reply.parse(octets)
+
+
+def test_text_of_any_octets_is_kept_and_shown_escaped() -> None:
+    reply = Reply.parse(b"250-\x1b[31m\xff\r\n250 caf\xc3\xa9\0\r\n")
+    assert reply.lines == (b"\x1b[31m\xff", b"caf\xc3\xa9\0")
+    assert reply.text == "\\x1b[31m\\xff\ncafé\\x00"
+
+
+@pytest.mark.rfc("5321 §4.3.2")
+def test_an_unlisted_code_goes_by_its_first_digit() -> None:
+    assert Reply.parse(b"299 x\r\n").severity is Severity.COMPLETION
+    assert Reply.parse(b"599 x\r\n").severity is Severity.PERMANENT
+
+
+def test_a_reader_counts_each_reply_for_itself() -> None:
+    reader = ReplyReader(max_octets=20)
+    for _ in range(5):
+        assert reader.feed(b"250-12345") is None
+        assert reader.inside
+        assert reader.feed(b"250 123") == Reply(250, None, ["12345", "123"])
+        assert not reader.inside
+    reader.feed(b"250-12345")
+    with pytest.raises(GrammarError):
+        reader.feed(b"250 1234")

@@ -1,0 +1,116 @@
+"""SASL (RFC 4422): PLAIN (RFC 4616) and LOGIN, both sides."""
+
+import pytest
+
+from smtpproto import LocalProtocolError
+from smtpproto.core.sasl import (
+    LOGIN,
+    PLAIN,
+    AuthenticationError,
+    Challenge,
+    ClientExchange,
+    Mechanism,
+    ServerExchange,
+    Verify,
+)
+
+
+@pytest.mark.parametrize("mechanism", [PLAIN, LOGIN])
+@pytest.mark.parametrize("answer", [True, False])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_two_sides_understand_each_other(
+    mechanism: Mechanism, answer: bool, at_once: bool
+) -> None:
+    client = ClientExchange(mechanism, "üser", "pass wörd")
+    initial = client.initial_response()
+    server = ServerExchange(mechanism, initial if at_once else None)
+    question = server.step()
+    if not at_once and initial is not None:
+        assert question == Challenge(b"")
+        question = server.step(initial)
+    while isinstance(question, Challenge):
+        response = client.respond(question.data)
+        assert response is not None
+        question = server.step(response)
+    assert question == Verify("üser", "pass wörd")
+    assert "pass" not in repr(question)
+    if answer:
+        assert server.step(True) == "üser"
+    else:
+        with pytest.raises(AuthenticationError) as caught:
+            server.step(False)
+        assert caught.value.reply.code == 535
+    assert client.respond(b"more?") is None
+
+
+@pytest.mark.rfc("4616 §2")
+def test_plain_acts_for_another() -> None:
+    client = ClientExchange(PLAIN, "me", "pw", "you")
+    server = ServerExchange(PLAIN, client.initial_response())
+    assert server.step() == Verify("me", "pw", "you")
+    assert server.step(True) == "you"
+
+
+@pytest.mark.rfc("4616 §2")
+@pytest.mark.parametrize(
+    "message",
+    [b"", b"a", b"\0a", b"\0\0b", b"\0a\0", b"\0a\0b\0", b"\0a\0b\0c", b"\0\xff\0b", b"\xff\0a\0b"],
+)
+def test_malformed_plain(message: bytes) -> None:
+    with pytest.raises(AuthenticationError) as caught:
+        ServerExchange(PLAIN, message).step()
+    assert str(caught.value.reply).startswith("501 5.5.2")
+
+
+@pytest.mark.parametrize("parts", [("a\0b", "c", ""), ("a", "b\0c", ""), ("a", "b", "c\0d")])
+def test_a_client_writes_no_nul_into_plain(parts: tuple[str, str, str]) -> None:
+    with pytest.raises(LocalProtocolError):
+        ClientExchange(PLAIN, *parts).initial_response()
+
+
+def test_login_takes_the_name_at_once_or_asks() -> None:
+    server = ServerExchange(LOGIN, None)
+    assert server.step() == Challenge(b"Username:")
+    assert server.step(b"u") == Challenge(b"Password:")
+    assert server.step(b"p") == Verify("u", "p")
+    server = ServerExchange(LOGIN, b"u")
+    assert server.step() == Challenge(b"Password:")
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "code"), [(b"", b"p", 535), (b"\xff", b"p", 501), (b"u", b"\xff", 501)]
+)
+def test_malformed_login(name: bytes, password: bytes, code: int) -> None:
+    server = ServerExchange(LOGIN, name)
+    server.step()
+    with pytest.raises(AuthenticationError) as caught:
+        server.step(password)
+    assert caught.value.reply.code == code
+
+
+@pytest.mark.rfc("4954 §4")
+def test_cancelling() -> None:
+    server = ServerExchange(PLAIN, None)
+    server.step()
+    with pytest.raises(AuthenticationError) as caught:
+        server.step(None)
+    assert str(caught.value.reply).startswith("501 5.7.0")
+
+
+def test_only_true_is_true() -> None:
+    for answer in (b"yes", b"", False):
+        server = ServerExchange(PLAIN, b"\0a\0b")
+        server.step()
+        with pytest.raises(AuthenticationError):
+            server.step(answer)
+
+
+def test_a_challenge_is_as_long_as_it_has_to_be() -> None:
+    assert Challenge(b"").reply().serialize() == b"334 \r\n"
+    assert Challenge(b"Username:").reply().serialize() == b"334 VXNlcm5hbWU6\r\n"
+    assert len(Challenge(b"x" * 3000).reply().serialize()) == 4006
+
+
+@pytest.mark.parametrize("mechanism", [PLAIN, LOGIN])
+def test_both_show_the_password(mechanism: Mechanism) -> None:
+    assert mechanism.plaintext

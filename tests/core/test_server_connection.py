@@ -1,0 +1,541 @@
+"""The server's end: what it pulls, what it may say, and what it never lets pass."""
+
+import re
+
+import pytest
+
+from smtpproto import (
+    NEED_DATA,
+    PAUSED,
+    Auth,
+    AuthResponse,
+    BadCommand,
+    Command,
+    ConnectionClosed,
+    Data,
+    Ehlo,
+    EndOfContent,
+    Envelope,
+    Extension,
+    Limits,
+    LocalProtocolError,
+    Mail,
+    Mailbox,
+    Noop,
+    Parameter,
+    Rcpt,
+    RemoteProtocolError,
+    Reply,
+    ServerConnection,
+    StartTls,
+    State,
+    TlsInfo,
+)
+from smtpproto.core.errors import GrammarError
+from smtpproto.core.sasl import LOGIN, PLAIN, Challenge
+from smtpproto.extensions import AUTH, EIGHTBITMIME, ENHANCEDSTATUSCODES, PIPELINING, SIZE
+from smtpproto.testing.pair import answer, octet_by_octet
+
+from .decisions import BASIC
+
+HELLO = b"EHLO c.example\r\n"
+
+
+def make(
+    *octets: bytes,
+    limits: Limits | None = None,
+    extensions: tuple[Extension, ...] = BASIC,
+) -> ServerConnection:
+    server = ServerConnection(
+        "mx.example",
+        extensions,
+        limits=limits or Limits(),
+        mechanisms=(PLAIN, LOGIN),
+        plaintext_auth=True,
+        tls_available=True,
+    )
+    answer(server)
+    for some in octets:
+        server.receive_data(some)
+        answer(server)
+    return server
+
+
+def in_state(server: ServerConnection, state: State) -> bool:
+    return server.state is state  # a call, for a type checker believes that states stay
+
+
+def say(server: ServerConnection, octets: bytes) -> bytes:
+    server.receive_data(octets)
+    return answer(server)[1]
+
+
+def test_it_greets_first_and_pulls_nothing_before() -> None:
+    server = ServerConnection("mx.example")
+    server.receive_data(b"EHLO c.example\r\n")
+    assert server.next_event() is PAUSED
+    assert server.state is State.CONNECTED
+    assert server.send(server.suggested_reply()) == b"220 mx.example ESMTP\r\n"
+    assert server.early_talker
+    assert server.next_event() == Ehlo("c.example")
+    assert server.next_event() is PAUSED
+    assert not make().early_talker
+
+
+@pytest.mark.rfc("5321 §3.1")
+def test_after_554_nothing_is_of_use_but_quit() -> None:
+    server = ServerConnection("mx.example", BASIC)
+    assert server.send(Reply(554, None, "No service")) == b"554 No service\r\n"
+    assert server.state is State.REFUSED
+    for line in (b"EHLO c", b"MAIL FROM:<>", b"NOOP", b"RSET"):
+        assert say(server, line + b"\r\n").startswith(b"503 5.5.1")
+    assert say(server, b"QUIT\r\n").startswith(b"221")
+    assert server.next_event() == ConnectionClosed()
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(354), Reply(250, None, "lies"), Reply(235, None, ["a", "SIZE 1"])]
+)
+def test_the_reply_to_ehlo_announces_what_is_offered_or_is_not_sent(reply: Reply) -> None:
+    server = make()
+    server.receive_data(HELLO)
+    server.next_event()
+    before = server.state
+    with pytest.raises(LocalProtocolError):
+        server.send(reply)
+    assert server.state is before
+    assert server.send(server.suggested_reply()).startswith(b"250-mx.example greets c.example\r\n")
+
+
+def test_the_reply_to_ehlo_may_greet_as_it_likes_and_may_refuse() -> None:
+    server = make()
+    server.receive_data(HELLO * 2)
+    server.next_event()
+    lines = server.suggested_reply().lines[1:]
+    own = Reply(250, None, [b"mx.example at your service", *lines])
+    assert server.send(own) == own.serialize()
+    server.next_event()
+    assert server.send(Reply(550, "5.7.1", "go away")) == b"550 go away\r\n"
+    assert server.extended
+
+
+def test_octets_of_a_relayed_reply_do_not_break_the_check() -> None:
+    server = make()
+    server.receive_data(HELLO)
+    server.next_event()
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply.parse(b"250-x\r\n250 \xff\r\n"))
+
+
+def test_the_longest_names_still_make_a_reply() -> None:
+    server = ServerConnection(".".join(["h" * 63] * 4)[:255], BASIC)
+    answer(server)
+    assert say(server, b"EHLO " + b"n" * 255 + b"\r\n").startswith(b"250-hhh")
+
+
+def test_what_is_offered_and_when() -> None:
+    def lines(server: ServerConnection) -> set[str]:
+        return set(say(server, HELLO).decode().replace("250-", "250 ").split("\r\n250 ")[1:])
+
+    plain = ServerConnection("mx.example", BASIC, mechanisms=(PLAIN,), tls_available=True)
+    answer(plain)
+    announced = {line.strip() for line in lines(plain)}
+    assert announced == {
+        "PIPELINING",
+        "SIZE 26214400",
+        "8BITMIME",
+        "ENHANCEDSTATUSCODES",
+        "STARTTLS",
+    }
+    say(plain, b"STARTTLS\r\n")
+    plain.tls_started(TlsInfo("TLSv1.3", "x"))
+    announced = {line.strip() for line in lines(plain)}
+    assert "AUTH PLAIN" in announced
+    assert "STARTTLS" not in announced
+    assert plain.tls == TlsInfo("TLSv1.3", "x")
+    unlimited = ServerConnection("mx.example", BASIC, limits=Limits(message=None))
+    assert unlimited.offered["SIZE"] == "0"
+    assert unlimited.offered.keys() == {"PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"}
+
+
+def test_needs_of_needs() -> None:
+    a = Extension("XA", rfc=0, needs=("XB",))
+    b = Extension("XB", rfc=0, needs=("XC",))
+    c = Extension("XC", rfc=0, announce=lambda standing: "" if standing.tls else None)
+    server = ServerConnection("mx.example", (a, b, c, PIPELINING))
+    assert set(server.offered) == {"PIPELINING"}
+    server.tls_started()
+    assert set(server.offered) == {"XA", "XB", "XC", "PIPELINING"}
+
+
+def test_known_is_not_offered() -> None:
+    obliging = Extension("XDUTY", rfc=0, obliges="work", rcpt=(Parameter("XDUTY", bytes_, bytes_),))
+    server = ServerConnection("mx.example", (obliging,))
+    assert server.offered == {}
+    server = ServerConnection("mx.example", (obliging, SIZE), offer=(obliging,))
+    assert set(server.offered) == {"XDUTY"}
+    answer(server)
+    said = say(server, HELLO + b"MAIL FROM:<> SIZE=1\r\nMAIL FROM:<>\r\nRCPT TO:<a@b> XDUTY=x\r\n")
+    assert re.findall(rb"(?m)^\d{3}(?= )", said) == [b"250", b"555", b"250", b"250"]
+
+
+def bytes_(value: bytes | None) -> bytes:
+    if not value:
+        raise GrammarError("a value")
+    return value
+
+
+def test_a_verb_of_an_extension() -> None:
+    class Turn(Command):
+        verb = b"XTURN"
+        __slots__ = ()
+
+        @classmethod
+        def parse(cls, argument: bytes) -> "Turn":
+            return cls()
+
+    server = ServerConnection("mx.example", (Extension("XTURN", rfc=0, verbs=(Turn,)),))
+    answer(server)
+    server.receive_data(b"xturn\r\n")
+    assert isinstance(server.next_event(), Turn)
+    assert server.suggested_reply().code == 502
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(354))
+    server.send(Reply(250))
+    assert server.state is State.GREETED
+
+
+def test_policy_may_accept_parameters_that_nobody_offered() -> None:
+    server = make(HELLO)
+    server.receive_data(b"MAIL FROM:<a@b> XYZ=1\r\n")
+    bad = server.next_event()
+    assert isinstance(bad, BadCommand)
+    assert bad.command == Mail("a@b", {"XYZ": 1})
+    assert bad.reply.code == 555
+    server.send(Reply(250, "2.1.0", "as you like"))
+    assert server.state is State.MAIL
+
+
+@pytest.mark.parametrize(
+    "line", [b"MAIL FROM:<a@b> SIZE=x", b"RCPT TO:<a@b>", b"XYZ", b"DATA", b"VRFY", b"x" * 600]
+)
+def test_policy_may_not_accept_what_is_wrong(line: bytes) -> None:
+    server = make(HELLO)
+    server.receive_data(line + b"\r\n")
+    assert isinstance(server.next_event(), BadCommand)
+    for code in (220, 250, 354):
+        with pytest.raises(LocalProtocolError):
+            server.send(Reply(code))
+    server.send(Reply(450, None, "another refusal"))
+    assert server.state is State.READY
+    assert say(server, b"NOOP\r\n").startswith(b"250")
+
+
+def test_replies_that_are_not_owed_or_not_possible() -> None:
+    server = make(HELLO)
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(250))
+    with pytest.raises(LocalProtocolError):
+        server.suggested_reply()
+    server.receive_data(b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n")
+    server.next_event()
+    server.send(server.suggested_reply())
+    assert isinstance(server.next_event(), Rcpt)
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(354))
+    server.send(server.suggested_reply())
+    assert server.next_event() == Data()
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(250))
+    server.send(Reply(354))
+    assert server.next_event() is NEED_DATA
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(250))
+
+
+@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.parametrize(
+    "octets", [b"", HELLO, HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nhalf a"]
+)
+def test_421_may_be_said_at_any_moment_and_closes(octets: bytes) -> None:
+    server = make(*([octets] if octets else []))
+    assert server.send(Reply(421, "4.3.2", "going down")) == b"421 4.3.2 going down\r\n"
+    assert server.state is State.CLOSED
+    assert server.next_event() == ConnectionClosed()
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(421))
+
+
+def test_the_envelope() -> None:
+    server = make(HELLO, b"MAIL FROM:<a@b>\r\n")
+    assert server.envelope is None
+    say(server, b"RCPT TO:<c@d>\r\nRCPT TO:<Postmaster>\r\n")
+    envelope = Envelope("a@b", ["c@d", "Postmaster"])
+    assert server.envelope == envelope
+    assert str(envelope.reverse_path) == "<a@b>"
+    assert list(map(str, envelope.forward_paths)) == ["<c@d>", "<Postmaster>"]
+    with pytest.raises(LocalProtocolError):
+        Envelope("a@b", [])
+    assert Envelope(Mail("a@b"), Mailbox("c", "d")) == Envelope("a@b", (Rcpt("c@d"),))
+
+
+@pytest.mark.parametrize("line", [b"EHLO x", b"HELO x", b"RSET"])
+def test_ehlo_and_rset_drop_the_transaction(line: bytes) -> None:
+    server = make(HELLO, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n" + line + b"\r\n")
+    assert server.envelope is None
+    assert server.state is State.READY
+    assert server.extended is (line[:4] != b"HELO")
+
+
+def test_a_refused_ehlo_changes_nothing() -> None:
+    server = make(HELLO, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+    server.receive_data(b"EHLO other\r\n")
+    server.next_event()
+    server.send(Reply(550))
+    assert server.helo_name == b"c.example"
+    assert server.envelope is not None
+
+
+@pytest.mark.rfc("5321 §4.5.3.1.4")
+@pytest.mark.parametrize(
+    ("head", "longest"),
+    [
+        (b"NOOP ", 512),
+        (b"VRFY ", 512),
+        # SIZE adds 26 (RFC 1870 §3), BODY 17 (RFC 6152 §2)
+        (b"MAIL FROM:<> ", 512 + 26 + 17),
+        (b"RCPT TO:<a@b> ", 512),
+        (b"XUNKNOWN ", 512),
+        (b"EHLO ", 512),
+    ],
+)
+def test_line_limits(head: bytes, longest: int) -> None:
+    for surplus in (-1, 0, 1, 2):
+        line = head + b"x" * (longest + surplus - len(head) - 2) + b"\r\n"
+        assert len(line) == longest + surplus
+        for pieces in ([line], octet_by_octet(line), [line[:-1], line[-1:]]):
+            before = b"MAIL FROM:<a@b>\r\n" if head[:4] == b"RCPT" else b"NOOP\r\n"
+            server = make(HELLO, before, extensions=(SIZE, EIGHTBITMIME, ENHANCEDSTATUSCODES))
+            said = b"".join(say(server, piece) for piece in pieces)
+            assert said.startswith(b"500 5.5.2 Line too long") is (surplus > 0)
+            assert say(server, b"NOOP\r\n") == b"250 2.0.0 Ok\r\n"
+
+
+@pytest.mark.rfc("4954 §4")
+@pytest.mark.parametrize("octets", [12_284, 12_288, 12_289, 12_290, 12_292])
+def test_a_response_of_12288_octets_is_read_and_no_longer_one(octets: int) -> None:
+    line = b"A" * octets + b"\r\n"
+    for pieces in ([line], octet_by_octet(line), [line[:-1], line[-1:]]):
+        server = make(HELLO)
+        server.receive_data(b"AUTH PLAIN\r\n")
+        server.next_event()
+        server.send(Challenge(b"").reply())
+        for piece in pieces:
+            assert server.next_event() is NEED_DATA
+            server.receive_data(piece)
+        event = server.next_event()
+        if octets > 12_288:
+            assert isinstance(event, BadCommand)
+            assert str(event.reply).startswith("500 5.5.6")
+            server.send(event.reply)
+            assert server.state is State.READY
+        else:
+            assert isinstance(event, AuthResponse)
+            assert len(event.data or b"") == octets // 4 * 3
+
+
+def test_a_line_without_end() -> None:
+    server = make(HELLO)
+    said, fed = b"", 0
+    while not said:
+        said = say(server, b"x" * 1000)
+        fed += 1000
+        assert server.buffered <= 12_291
+        assert fed < 70_000
+    assert said == b"500 5.5.2 Line too long\r\n"
+    assert server.state is State.CLOSED
+
+
+def test_the_error_budget() -> None:
+    server = make(HELLO, limits=Limits(bad_commands=3))
+    for _ in range(3):
+        assert say(server, b"XYZZY\r\n").startswith(b"500")
+    assert say(server, b"NOOP\r\n").startswith(b"250")
+    assert say(server, b"XYZZY\r\n") == b"421 4.7.0 Too many errors\r\n"
+    assert server.next_event() == ConnectionClosed()
+
+
+def test_thousands_of_unknown_commands_in_one_segment() -> None:
+    server = make(HELLO)
+    said = say(server, b"XYZZY\r\n" * 5000)
+    assert said.count(b"\r\n") == 21
+    assert server.state is State.CLOSED
+    assert server.buffered == 0
+
+
+@pytest.mark.rfc("5321 §4.5.3.1.10")
+def test_the_limit_of_recipients_costs_no_errors() -> None:
+    server = make(HELLO + b"MAIL FROM:<>\r\n", limits=Limits(recipients=2, bad_commands=1))
+    said = say(server, b"RCPT TO:<a@b>\r\n" * 50)
+    assert said.count(b"250 2.1.5") == 2
+    assert said.count(b"452 4.5.3") == 48
+    assert server.envelope is not None
+    assert len(server.envelope.rcpts) == 2
+    assert say(server, b"DATA\r\n").startswith(b"354")
+
+
+@pytest.mark.rfc("3207 §4.2")
+def test_what_is_pipelined_behind_starttls_is_never_executed() -> None:
+    octets = b"STARTTLS\r\nMAIL FROM:<evil@b>\r\nRCPT TO:<evil@d>\r\n"
+    for at in range(1, len(octets)):
+        server = make(HELLO)
+        events = []
+        for piece in (octets[:at], octets[at:]):
+            server.receive_data(piece)
+            more, _ = answer(server)
+            events += more
+        assert events == [StartTls()]
+        assert in_state(server, State.TLS)
+        assert server.buffered == 0
+        with pytest.raises(LocalProtocolError):
+            server.send(Reply(220))
+        server.receive_data(b"RSET\r\n")
+        server.tls_started()
+        assert server.next_event() is NEED_DATA
+        assert in_state(server, State.GREETED)
+
+
+@pytest.mark.rfc("3207 §4.2")
+def test_the_220_to_starttls_discards_at_once() -> None:
+    server = make(HELLO)
+    server.receive_data(b"STARTTLS\r\nRSET\r\n")
+    assert server.next_event() == StartTls()
+    assert server.buffered == 6
+    server.send(server.suggested_reply())
+    assert server.buffered == 0
+
+
+@pytest.mark.rfc("3207 §4.2")
+def test_nothing_survives_starttls() -> None:
+    server = make(HELLO)
+    server.receive_data(b"AUTH PLAIN AGEAYg==\r\n")
+    server.next_event()
+    server.send(Reply(235, "2.7.0", "in"))
+    assert server.authenticated
+    say(server, b"STARTTLS\r\n")
+    server.tls_started()
+    assert not server.authenticated
+    assert server.helo_name is None
+    assert not server.extended
+    assert server.envelope is None
+    assert say(server, b"MAIL FROM:<>\r\n").startswith(b"503")
+    assert say(server, HELLO + b"STARTTLS\r\n").endswith(b"503 5.5.1 TLS is already on\r\n")
+    with pytest.raises(LocalProtocolError):
+        server.tls_started()
+
+
+def test_implicit_tls() -> None:
+    server = ServerConnection("mx.example", BASIC, tls_available=True)
+    server.tls_started()
+    assert server.state is State.CONNECTED
+    with pytest.raises(LocalProtocolError):
+        server.tls_started()
+    assert server.send(server.suggested_reply()).startswith(b"220")
+    assert b"STARTTLS" not in say(server, HELLO)
+
+
+def test_end_of_file_while_the_handshake_is_owed() -> None:
+    server = make(HELLO, b"STARTTLS\r\n")
+    assert server.next_event() is PAUSED
+    server.receive_data(b"")
+    assert server.next_event() == ConnectionClosed()
+
+
+def test_end_of_file_at_every_octet() -> None:
+    octets = HELLO + b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.a\r\n.\r\nQUIT\r\n"
+    for at in range(len(octets) + 1):
+        server = make(*([octets[:at]] if at else []))
+        server.receive_data(b"")
+        events, _ = answer(server)
+        assert isinstance(events[-1], ConnectionClosed)
+        assert server.state is State.CLOSED
+        assert not any(isinstance(e, EndOfContent) for e in events)
+
+
+@pytest.mark.parametrize(
+    "octets", [b"GET / HTTP/1.1\r\n", b"post /\r\n", b"CONNECT x\r\n", b"\x16\x03\x01\x02"]
+)
+def test_other_protocols(octets: bytes) -> None:
+    server = make()
+    server.receive_data(octets + b"MAIL FROM:<>\r\n")
+    with pytest.raises(RemoteProtocolError) as caught:
+        server.next_event()
+    assert caught.value.reply is not None
+    assert caught.value.reply.code == 500
+    assert server.next_event() == ConnectionClosed()
+
+
+def test_auth_in_the_connection() -> None:
+    server = make(HELLO)
+    server.receive_data(b"AUTH PLAIN AGEAYg==\r\n")
+    assert server.next_event() == Auth("PLAIN", b"\0a\0b")
+    assert server.suggested_reply().code == 504
+    server.send(Challenge(b"x" * 600).reply())
+    assert in_state(server, State.AUTH)
+    server.receive_data(b"MAIL FROM:<>\r\n")  # is no command now
+    bad = server.next_event()
+    assert isinstance(bad, BadCommand)
+    server.send(bad.reply)
+    assert server.state is State.READY
+    assert "AGEA" not in repr(Auth("PLAIN", b"\0a\0b"))
+
+
+def test_auth_is_asked_for_by_those_who_offer_it() -> None:
+    server = ServerConnection("mx.example", (AUTH,), mechanisms=())
+    answer(server)
+    assert say(server, HELLO + b"AUTH PLAIN\r\n").endswith(b"502 Command not implemented\r\n")
+
+
+def test_a_server_without_extensions() -> None:
+    server = ServerConnection("[192.0.2.1]")
+    answer(server)
+    assert say(server, b"EHLO x\r\n") == b"250 [192.0.2.1] greets x\r\n"
+    assert say(server, b"STARTTLS\r\n") == b"500 command not recognized\r\n"
+    assert say(server, b"MAIL FROM:<a@b> SIZE=1\r\n").startswith(b"555 ")
+    with pytest.raises(LocalProtocolError):
+        ServerConnection("no host")
+
+
+@pytest.mark.rfc("2034 §4")
+def test_statuses_stand_where_they_are_offered_and_not_in_greetings() -> None:
+    server = make()
+    assert say(server, b"HELO x\r\n") == b"250 mx.example\r\n"
+    assert say(server, b"NOOP\r\n") == b"250 2.0.0 Ok\r\n"
+
+
+def test_a_parameter_said_twice_however_long_makes_a_reply() -> None:
+    wide = Extension("XWIDE", rfc=0, rcpt=(Parameter("XWIDE", bytes_, bytes_, octets=1000),))
+    server = ServerConnection("mx.example", (wide,))
+    answer(server)
+    keyword = b"K" * 700
+    said = say(
+        server, HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b> " + keyword + b" " + keyword + b"\r\n"
+    )
+    assert said.endswith(b"501 duplicate parameter\r\n")
+
+
+def test_size_judges_mail_alone() -> None:
+    rcpt = Extension("XR", rfc=0, rcpt=(Parameter("XR", bytes_, bytes_),))
+    server = ServerConnection("mx.example", (SIZE, rcpt))
+    answer(server)
+    said = say(server, HELLO + b"MAIL FROM:<> SIZE=9\r\nRCPT TO:<a@b> XR=1\r\n")
+    assert said.endswith(b"250 Sender ok\r\n250 Recipient ok\r\n")
+
+
+def test_quit_with_more_behind_it() -> None:
+    server = make()
+    server.receive_data(b"QUIT\r\nNOOP\r\n")
+    events, said = answer(server)
+    assert [type(e).__name__ for e in events] == ["Quit", "ConnectionClosed"]
+    assert said.startswith(b"221")
+    assert Noop() not in events

@@ -1,0 +1,96 @@
+"""Totality: arbitrary octets give events or RemoteProtocolError, and never anything else."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtpproto import ConnectionClosed, Ehlo, LocalProtocolError, Mailbox, Noop, Reply, Vrfy
+from smtpproto.core.command import BASE_VERBS, AuthResponse, parse_command
+from smtpproto.core.errors import GrammarError
+from smtpproto.core.path import ForwardPath, ReversePath
+from smtpproto.core.status import EnhancedStatus
+from smtpproto.extensions import STANDARD
+from smtpproto.testing import strategies as smtp
+
+from .ends import CLIENT_STATES, run_client, run_server
+
+HEADS = st.sampled_from(
+    [
+        b"",
+        b"EHLO c\r\n",
+        b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n",
+        b"EHLO c\r\nAUTH LOGIN\r\n",
+    ]
+)
+LINES = st.lists(
+    st.one_of(
+        st.binary(max_size=40),
+        st.sampled_from([b"EHLO ", b"MAIL FROM:<", b"RCPT TO:<@", b"AUTH ", b"\r\n", b"\r\n.\r\n"]),
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@given(HEADS, LINES)
+def test_server(head: bytes, octets: bytes) -> None:
+    # run_server lets nothing but RemoteProtocolError pass, and every session comes to its end
+    events, said = run_server([head + octets] if head + octets else [])
+    assert isinstance(events[-1], ConnectionClosed)
+    assert said.endswith(b"\r\n")
+
+
+@given(HEADS, LINES)
+def test_every_reply_of_a_server_is_a_reply(head: bytes, octets: bytes) -> None:
+    _, said = run_server([head + octets] if head + octets else [])
+    whole: list[bytes] = []
+    for line in said.removesuffix(b"\r\n").split(b"\r\n"):
+        whole.append(line + b"\r\n")
+        if line[3:4] == b" ":
+            Reply.parse(b"".join(whole))
+            whole.clear()
+    assert not whole
+
+
+@pytest.mark.parametrize("where", CLIENT_STATES)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=30), st.sampled_from([b"250 ", b"250-", b"421 ", b"\r\n"])),
+        max_size=10,
+    ).map(b"".join)
+)
+def test_client(where: str, octets: bytes) -> None:
+    events, lost, _ = run_client(where, [octets] if octets else [])
+    assert lost or isinstance(events[-1], ConnectionClosed)
+
+
+@given(st.one_of(st.binary(max_size=60), smtp.hostile_content()))
+def test_parsers_raise_grammar_error_alone(octets: bytes) -> None:
+    verbs = dict(BASE_VERBS) | {verb.verb: verb for e in STANDARD for verb in e.verbs}
+    arguments = [b"MAIL FROM:", b"RCPT TO:<", b"EHLO ", b"AUTH ", b"AUTH PLAIN ", b"MAIL FROM:<> "]
+    readers: list[Callable[[bytes], object]] = [
+        Mailbox.parse,
+        ReversePath.read,
+        ForwardPath.read,
+        Reply.parse,
+        AuthResponse.parse,
+        lambda o: EnhancedStatus.parse(o.decode("latin-1")),
+        *(lambda o, head=head: parse_command(head + o, verbs) for head in [b"", *arguments]),
+    ]
+    for read in readers:
+        try:
+            read(octets)
+        except GrammarError as error:
+            Reply(error.code, error.status, str(error)[:400].encode("ascii", "replace"))
+
+
+@given(st.one_of(st.text(max_size=20), st.text(alphabet="a@\ud800\udc80\r\n\0 <>", max_size=8)))
+def test_a_callers_text_makes_local_protocol_error_alone(text: str) -> None:
+    for make in (Mailbox.of, ReversePath.of, ForwardPath.of, Noop, Vrfy, Ehlo):
+        try:
+            value = make(text)
+        except LocalProtocolError:
+            continue
+        assert not re.search(rb"[\x00-\x1f\x7f-\xff]", value.serialize().removesuffix(b"\r\n"))
