@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from .command import BASE_VERBS, Auth, AuthResponse, Command, Ehlo, Helo, Mail, Rcpt
+from .command import (
+    BASE_VERBS,
+    LMTP_VERBS,
+    Auth,
+    AuthResponse,
+    Bdat,
+    Command,
+    Data,
+    Ehlo,
+    Helo,
+    Lhlo,
+    Mail,
+    Rcpt,
+)
 from .connection import DEFAULT_LIMITS, Connection, Limits
-from .content import DotWriter
+from .content import DotWriter, LineEnds
 from .errors import GrammarError, LocalProtocolError, RemoteProtocolError
-from .event import NEED_DATA, PAUSED, ConnectionClosed, Content, EndOfContent, Signal
+from .event import (
+    NEED_DATA,
+    PAUSED,
+    Chunk,
+    ConnectionClosed,
+    Content,
+    EndOfContent,
+    Signal,
+)
 from .extension import Extension
 from .grammar import EHLO_LINE
 from .reply import Reply, ReplyReader, Severity
-from .state import Asked, Greeting, State, moves, next_state
+from .state import Asked, Greeting, State, expected, next_state
 
 __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
 
-_BASE = frozenset((*BASE_VERBS.values(), AuthResponse))
+_BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values(), AuthResponse))
 
 
 class ClientConnection(Connection):
@@ -29,14 +51,21 @@ class ClientConnection(Connection):
     `extensions` is what it knows; what the server offers is learned from its reply to EHLO, and
     nothing is sent that was not offered. Replies come in the order of what was sent.
 
+    `lmtp` speaks LMTP (RFC 2033): Lhlo, and a reply to the content for each accepted recipient.
+
     It keeps two cursors: `state`, by what was answered, and `asked`, by what was sent if all of
     it succeeds. Pipelining (RFC 2920) is their distance, `owed`.
     """
 
     def __init__(
-        self, extensions: Sequence[Extension] = (), *, limits: Limits = DEFAULT_LIMITS
+        self,
+        extensions: Sequence[Extension] = (),
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        lmtp: bool = False,
     ) -> None:
         super().__init__(extensions, limits)
+        self.lmtp = lmtp
         #: Keyword -> argument, as the server's last reply to EHLO had them.
         self.offered: dict[str, str] = {}
         self._owed: deque[Command | EndOfContent | Greeting] = deque([Greeting()])
@@ -48,6 +77,10 @@ class ClientConnection(Connection):
         self._asked_is_stale = False
         self._reader = ReplyReader(limits.reply)
         self._writer: DotWriter | None = None
+        self._line_ends: LineEnds | None = None  # of the chunks so far
+        self._mail: Mail | None = None
+        self._accepted = 0  # recipients of this transaction
+        self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._parameters = {
@@ -66,15 +99,17 @@ class ClientConnection(Connection):
         if self._asked_is_stale:
             state = self._state
             for thing in self._owed:
-                state = _expected(state, type(thing)) or state
+                state = expected(state, _asked_by(thing)) or state
             self._asked = state
             self._asked_is_stale = False
         return self._asked
 
     # Values in, octets out
 
-    def send(self, thing: Command | Content | EndOfContent) -> bytes:
+    def send(self, thing: Command | Content | EndOfContent | Chunk) -> bytes:
         """Return what to write for a command, a piece of content, or its end.
+
+        After 354, Content and EndOfContent; where CHUNKING is offered, Chunks instead of DATA.
 
         LocalProtocolError, and nothing is to be written, when it is out of sequence, may not be
         pipelined here, was not offered, or is too long; or when unread input waits: a reply
@@ -83,22 +118,42 @@ class ClientConnection(Connection):
         """
         if self._broken or self._state in (State.CLOSED, State.TLS):
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
+        if isinstance(thing, Chunk):
+            return self._send_chunk(thing)
         if not isinstance(thing, Command):
             return self._send_content(thing)
+        if isinstance(thing, Bdat):
+            raise LocalProtocolError("send a Chunk, which has its BDAT line with it")
+        if isinstance(thing, (Ehlo, Helo)) and isinstance(thing, Lhlo) is not self.lmtp:
+            raise LocalProtocolError(f"no {thing.verb.decode()} here (RFC 2033 §4.1)")
+        wire = self._checked(thing)
+        self._ask(thing)
+        return wire
+
+    def _checked(self, command: Command) -> bytes:
+        """Return the wire form of a command that may be sent now."""
         if self._owed:
             last = self._owed[-1]
             if not (isinstance(last, Command) and last.pipelined and "PIPELINING" in self.offered):
                 raise LocalProtocolError("the reply to what was sent last has to come first")
         else:
             self._check_nothing_waits()
-        expected = _expected(self.asked, type(thing))
-        if expected is None:
-            raise LocalProtocolError(f"{type(thing).__name__} is out of sequence in {self.asked}")
-        wire = thing.serialize()
-        self._check_offered(thing, len(wire))
-        self._ask(thing)
-        self._asked = expected
+        if expected(self.asked, _asked_by(command)) is None:
+            name = type(command).__name__
+            raise LocalProtocolError(f"{name} is out of sequence in {self.asked.name}")
+        wire = command.serialize()
+        self._check_offered(command, len(wire))
+        self._check_transaction(command)
         return wire
+
+    def _check_transaction(self, command: Command) -> None:
+        """Check what hangs on the MAIL of this transaction."""
+        mail = command if isinstance(command, Mail) else self._mail
+        asks = mail is not None and "SMTPUTF8" in mail.parameters
+        if isinstance(command, (Mail, Rcpt)) and not (command.is_ascii or asks):
+            raise LocalProtocolError("this address needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
+        if isinstance(command, Data) and self._is_binary():
+            raise LocalProtocolError("BODY=BINARYMIME goes by BDAT (RFC 3030 §3)")
 
     def _check_nothing_waits(self) -> None:
         # Nothing is owed, so whatever is there already can be no answer to what comes next.
@@ -141,10 +196,35 @@ class ClientConnection(Connection):
             raise
         self._writer = None
         self._ask(thing)
-        self._asked = State.READY
         return wire
 
+    def _send_chunk(self, chunk: Chunk) -> bytes:
+        # RFC 3030 §2: the replies to MAIL and RCPT come first.
+        if any(not isinstance(thing, Bdat) for thing in self._owed):
+            raise LocalProtocolError("the replies to MAIL and RCPT have to come first")
+        command = Bdat(len(chunk.data), chunk.last)
+        wire = self._checked(command) + chunk.data
+        ends = copy.copy(self._line_ends) or LineEnds()
+        ends.feed(chunk.data)
+        if chunk.last:
+            ends.finish()
+        if ends.bare and not self._is_binary():
+            # Nothing has been promised for this one: RSET is possible.
+            raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
+        self._line_ends = ends
+        self._ask(command)
+        return wire
+
+    def _is_binary(self) -> bool:
+        body = self._mail.parameters.get("BODY") if self._mail is not None else None
+        return body is not None and body.upper() == b"BINARYMIME"
+
     def _ask(self, thing: Command | EndOfContent) -> None:
+        state = expected(self.asked, _asked_by(thing))
+        assert state is not None, "checked before"
+        self._asked = state
+        if isinstance(thing, Mail):
+            self._mail = thing
         self._owed.append(thing)
         self._marks.append(self._pulled + self.buffered)
 
@@ -188,12 +268,16 @@ class ClientConnection(Connection):
         if not self._owed:
             raise self._lost(f"a reply that nobody asked for: {reply.code}")
         thing = self._owed[0]
-        state = next_state(self._state, type(thing), reply)
+        asked = _asked_by(thing)
+        state = next_state(self._state, asked, reply)
         if state is None:
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
-        if self._begun < self._marks.popleft():
+        if self._begun < self._marks[0]:
             raise self._lost(f"a reply from before its command: {reply.code}")
+        if asked is EndOfContent and self._more_to_come():
+            return reply
         self._owed.popleft()
+        self._marks.popleft()
         self._asked_is_stale = True
         self._state = state
         if state is State.TLS:
@@ -202,12 +286,26 @@ class ClientConnection(Connection):
             self._writer = DotWriter()
         elif state is State.CLOSED:
             self._close()
+        elif isinstance(thing, Mail):
+            self._accepted = 0
+            self._line_ends = None
         elif reply.severity is Severity.COMPLETION:
-            if isinstance(thing, (Auth, AuthResponse)):
+            if isinstance(thing, Rcpt):
+                self._accepted += 1
+            elif isinstance(thing, Command) and thing.starts_over:
+                self._forget()
+            elif isinstance(thing, (Auth, AuthResponse)):
                 self.authenticated = True
             elif isinstance(thing, (Ehlo, Helo)):
                 self.offered = _offered(reply) if isinstance(thing, Ehlo) else {}
         return reply
+
+    def _more_to_come(self) -> bool:
+        """Count a reply to the content; tell whether LMTP has another one (RFC 2033 §4.2)."""
+        if not self._replies_left:
+            self._replies_left = self._accepted if self.lmtp else 1
+        self._replies_left -= 1
+        return self._replies_left > 0
 
     def _close(self) -> ConnectionClosed:
         self._asked_is_stale = True  # what is still owed will not come
@@ -231,12 +329,11 @@ class ClientConnection(Connection):
         self._asked_is_stale = True
 
 
-def _expected(state: State, asked: Asked | type[Greeting]) -> State | None:
-    """Return where a good answer leads; None where `asked` is out of sequence."""
-    row = moves(state, asked)
-    if row is None:
-        return None
-    return row.get(Severity.COMPLETION) or row.get(Severity.INTERMEDIATE)
+def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:
+    """Return the row of the table: the last chunk asks for the verdict on the content."""
+    if isinstance(thing, Bdat) and thing.last:
+        return EndOfContent
+    return type(thing)
 
 
 def _offered(reply: Reply) -> dict[str, str]:

@@ -7,6 +7,7 @@ its traits; what a command *does* to the session stands in `state.py`.
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
@@ -27,14 +28,17 @@ from .value import taken
 
 __all__ = [
     "BASE_VERBS",
+    "LMTP_VERBS",
     "Auth",
     "AuthResponse",
+    "Bdat",
     "Command",
     "Data",
     "Ehlo",
     "Expn",
     "Helo",
     "Help",
+    "Lhlo",
     "Mail",
     "Noop",
     "Quit",
@@ -59,6 +63,8 @@ class Command:
     #: Another command may follow before the reply is there (RFC 2920 §3.1); the reply of such a
     #: command may wait for others to share a write (§3.2).
     pipelined: ClassVar[bool] = False
+    #: The session begins anew behind a positive answer, as after the greeting.
+    starts_over: ClassVar[bool] = False
     #: Octets that the line may have, CRLF included (RFC 5321 §4.5.3.1.4).
     max_line: ClassVar[int] = 512
 
@@ -133,6 +139,13 @@ class Ehlo(_Hello):
 
 
 @frozen
+class Lhlo(Ehlo):
+    """LHLO: the EHLO of LMTP (RFC 2033 §4.1)."""
+
+    verb = b"LHLO"
+
+
+@frozen
 class Helo(_Hello):
     """HELO: greet an old server, or as an old client (RFC 5321 §3.2)."""
 
@@ -189,6 +202,11 @@ class Mail(Command):
         path, end = ReversePath.read(argument, _path_offset(argument, b"FROM:"))
         return taken(cls, reverse_path=path, parameters=_parameters(argument, end))
 
+    @property
+    def is_ascii(self) -> bool:
+        """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3)."""
+        return self.reverse_path.mailbox is None or self.reverse_path.mailbox.is_ascii
+
     def argument(self) -> bytes:
         return b"FROM:%b%b" % (self.reverse_path.serialize(), self.parameters.serialize())
 
@@ -208,6 +226,11 @@ class Rcpt(Command):
         path, end = ForwardPath.read(argument, _path_offset(argument, b"TO:"))
         return taken(cls, forward_path=path, parameters=_parameters(argument, end))
 
+    @property
+    def is_ascii(self) -> bool:
+        """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3)."""
+        return self.forward_path.mailbox.is_ascii
+
     def argument(self) -> bytes:
         return b"TO:%b%b" % (self.forward_path.serialize(), self.parameters.serialize())
 
@@ -217,6 +240,34 @@ class Data(_Bare):
     """DATA: the content follows (§4.1.1.4)."""
 
     verb = b"DATA"
+
+
+# chunk-size ::= 1*DIGIT (RFC 3030 §2); more than 20 digits is a size that nothing has.
+_CHUNK = re.compile(rb"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
+
+
+@frozen
+class Bdat(Command):
+    """BDAT: `size` octets of content follow this line; with `last`, the final ones (RFC 3030 §2).
+
+    A server pulls it; a client sends a Chunk, which is this line and its octets in one.
+    """
+
+    verb = b"BDAT"
+    pipelined = True
+
+    size: int
+    last: bool = False
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        match = _CHUNK.fullmatch(argument)
+        if match is None:
+            raise GrammarError("Syntax: BDAT size [LAST]")
+        return taken(cls, size=int(match[1]), last=match[2] is not None)
+
+    def argument(self) -> bytes:
+        return b"%d LAST" % self.size if self.last else b"%d" % self.size
 
 
 @frozen
@@ -341,6 +392,13 @@ class AuthResponse(Command):
 
 BASE_VERBS: Mapping[bytes, type[Command]] = {
     cls.verb: cls for cls in (Ehlo, Helo, Mail, Rcpt, Data, Rset, Noop, Quit, Vrfy, Expn, Help)
+}
+
+
+#: LMTP has one greeting, and neither of SMTP's (RFC 2033 §4.1).
+LMTP_VERBS: Mapping[bytes, type[Command]] = {
+    Lhlo.verb: Lhlo,
+    **{verb: cls for verb, cls in BASE_VERBS.items() if cls not in (Ehlo, Helo)},
 }
 
 

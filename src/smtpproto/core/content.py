@@ -1,4 +1,4 @@
-"""Message content on the wire: dot transparency (RFC 5321 §4.5.2), a chunk at a time.
+"""Message content on the wire: dot transparency (RFC 5321 §4.5.2) and counted chunks (RFC 3030).
 
 Only CRLF "." CRLF ends it. A bare CR or LF (§2.3.8) is counted as a fault and changes nothing
 else, so both sides stay in step whatever the content holds. All work is done by `find`, `count`
@@ -11,7 +11,7 @@ import re
 
 from .errors import LocalProtocolError
 
-__all__ = ["DotReader", "DotWriter"]
+__all__ = ["DotReader", "DotWriter", "LineEnds"]
 
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 
@@ -106,3 +106,38 @@ class DotWriter:
         if self._held:
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
         return b".\r\n" if self._line_start else b"\r\n.\r\n"
+
+
+class LineEnds:
+    """Looks for a CR or LF that stands alone, in content that needs no transparency (BDAT).
+
+    It changes nothing. A CR at the end of one piece may find its LF at the beginning of the
+    next; at the end of the content, `finish` says whether it did.
+    """
+
+    __slots__ = ("_cr", "bare")
+
+    def __init__(self) -> None:
+        self._cr = False
+        #: A CR or LF stood alone.
+        self.bare = False
+
+    def feed(self, data: bytes) -> None:
+        """Look at the next octets."""
+        if not data:
+            return
+        pairs = data.count(b"\r\n")
+        lone_lf = data.count(b"\n") - pairs
+        lone_cr = data.count(b"\r") - pairs
+        if self._cr:
+            if data.startswith(b"\n"):
+                lone_lf -= 1
+            else:
+                lone_cr += 1
+        self._cr = data.endswith(b"\r")
+        if lone_lf or lone_cr - self._cr:
+            self.bare = True
+
+    def finish(self) -> None:
+        """Look at what is left when the content has ended."""
+        self.bare |= self._cr

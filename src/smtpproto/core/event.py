@@ -13,8 +13,10 @@ __all__ = [
     "NEED_DATA",
     "PAUSED",
     "BadCommand",
+    "Chunk",
     "ConnectionClosed",
     "Content",
+    "EndOfChunk",
     "EndOfContent",
     "Signal",
     "TlsInfo",
@@ -65,6 +67,28 @@ class EndOfContent:
     """
 
     octets: int = 0
+    fault: Reply | None = None
+
+
+@frozen
+class Chunk:
+    """For a client to send: a BDAT line and the octets it announces, in one (RFC 3030 §2).
+
+    So there is never a chunk that was promised and not sent.
+    """
+
+    data: bytes
+    last: bool = False
+
+
+@frozen
+class EndOfChunk:
+    """A BDAT chunk that is not the last one is whole; the reply to it is owed.
+
+    `octets` counts this chunk, `fault` as in EndOfContent.
+    """
+
+    octets: int
     fault: Reply | None = None
 
 

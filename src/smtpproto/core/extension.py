@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from .command import Command, Mail, Rcpt
 from .parameter import Parameter
@@ -46,19 +46,5 @@ class Extension:
     verbs: tuple[type[Command], ...] = ()
     needs: tuple[str, ...] = ()
     obliges: str = ""
-    announce: Callable[[Standing], str | None] = field(default=_always, eq=False)
-    judge: Callable[[Mail | Rcpt, Standing], Reply | None] | None = field(default=None, eq=False)
-
-
-def announced(offer: Sequence[Extension], standing: Standing) -> dict[str, str]:
-    """Return keyword -> argument of what is offered now, in the order of `offer`."""
-    lines: dict[str, str] = {}
-    needs = {e.keyword: e.needs for e in offer}
-    for extension in offer:
-        if (argument := extension.announce(standing)) is not None:
-            lines[extension.keyword] = argument
-    # What needs something absent goes, and then perhaps what needed that.
-    while lacking := [k for k in lines if any(n not in lines for n in needs[k])]:
-        for keyword in lacking:
-            del lines[keyword]
-    return lines
+    announce: Callable[[Standing], str | None] = _always
+    judge: Callable[[Mail | Rcpt, Standing], Reply | None] | None = None

@@ -12,12 +12,15 @@ __all__ = [
     "ADDRESS_LITERAL",
     "CONTROL",
     "DOMAIN",
+    "DOMAIN_UTF8",
     "DOT_STRING",
+    "DOT_STRING_UTF8",
     "EHLO_LINE",
     "HELO_NAME",
     "LOCAL_PART",
     "PARAMETER",
     "PATH",
+    "PATH_UTF8",
     "PRINTABLE",
     "QUOTED_PAIR",
     "REPLY_LINE",
@@ -67,6 +70,28 @@ _GENERAL = re.compile(rb"[A-Za-z0-9-]*[A-Za-z0-9]:[\x21-\x5a\x5e-\x7e]+")
 # The source route is matched and thrown away (§4.1.1.3, appendix C). Groups: local part, domain.
 PATH = re.compile(
     rb"<(?:@%b(?:,@%b)*:)?(%b)@(%b|%b)>" % (_DOMAIN, _DOMAIN, _LOCAL_PART, _DOMAIN, _LITERAL)
+)
+
+# The same with UTF-8 (RFC 6531 §3.3): what a transaction that asked for SMTPUTF8 may hold.
+# UTF8-non-ascii = UTF8-2 / UTF8-3 / UTF8-4 (RFC 3629 §4)
+_UTF8 = (
+    rb"(?:[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|\xed[\x80-\x9f][\x80-\xbf]"
+    rb"|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xf0[\x90-\xbf][\x80-\xbf]{2}"
+    rb"|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})"
+)
+# atext =/ UTF8-non-ascii ; qtextSMTP =/ UTF8-non-ascii
+_ATOM_UTF8 = rb"(?:[A-Za-z0-9!#$%%&'*+\-/=?^_`{|}~]|%b)+" % _UTF8
+_DOT_STRING_UTF8 = rb"%b(?:\.%b)*" % (_ATOM_UTF8, _ATOM_UTF8)
+DOT_STRING_UTF8 = re.compile(_DOT_STRING_UTF8)
+_QUOTED_STRING_UTF8 = rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e]|%b)*"' % _UTF8
+_LOCAL_PART_UTF8 = rb"(?:%b|%b)" % (_DOT_STRING_UTF8, _QUOTED_STRING_UTF8)
+# sub-domain =/ U-label ; whether it is one by IDNA is for those who look it up.
+_U_LABEL = rb"(?:[A-Za-z0-9]|%b)(?:-*(?:[A-Za-z0-9]|%b))*" % (_UTF8, _UTF8)
+_DOMAIN_UTF8 = rb"%b(?:\.%b)*" % (_U_LABEL, _U_LABEL)
+DOMAIN_UTF8 = re.compile(_DOMAIN_UTF8)
+PATH_UTF8 = re.compile(
+    rb"<(?:@%b(?:,@%b)*:)?(%b)@(%b|%b)>"
+    % (_DOMAIN_UTF8, _DOMAIN_UTF8, _LOCAL_PART_UTF8, _DOMAIN_UTF8, _LITERAL)
 )
 
 # esmtp-param = esmtp-keyword ["=" esmtp-value] ; esmtp-value = 1*(%d33-60 / %d62-126)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from .errors import GrammarError, LocalProtocolError
 from .grammar import PARAMETER
@@ -95,8 +95,8 @@ class Parameter(Generic[T]):
     """
 
     keyword: str
-    read: Callable[[bytes | None], T] = field(eq=False)
-    write: Callable[[T], bytes | None] = field(eq=False)
+    read: Callable[[bytes | None], T]
+    write: Callable[[T], bytes | None]
     octets: int = 0
 
     def __call__(self, value: T) -> dict[str, bytes | None]:

@@ -12,8 +12,11 @@ from .grammar import (
     ADDRESS_LITERAL,
     CONTROL,
     DOMAIN,
+    DOMAIN_UTF8,
     DOT_STRING,
+    DOT_STRING_UTF8,
     PATH,
+    PATH_UTF8,
     QUOTED_PAIR,
     is_address_literal,
 )
@@ -48,20 +51,28 @@ def as_octets(value: str | bytes) -> bytes:
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
-def as_domain(value: str | bytes) -> bytes:
-    """Check a Domain or address-literal (§4.1.2) that a caller gives; LocalProtocolError else."""
+def as_domain(value: str | bytes, *, utf8: bool = False) -> bytes:
+    """Check a Domain or address-literal (§4.1.2) that a caller gives; LocalProtocolError else.
+
+    With `utf8`, labels may be U-labels in UTF-8 (RFC 6531 §3.3).
+    """
     domain = as_octets(value)
-    if not _is_domain(domain):
+    if not _is_domain(domain, DOMAIN_UTF8 if utf8 and not domain.isascii() else DOMAIN):
         raise LocalProtocolError(f"not a domain or address literal: {domain!r}")
     return domain
 
 
-def _is_domain(domain: bytes) -> bool:
+def _is_domain(domain: bytes, grammar: re.Pattern[bytes]) -> bool:
     if len(domain) > MAX_DOMAIN:
         return False
     if domain[:1] == b"[":
         return bool(ADDRESS_LITERAL.fullmatch(domain)) and is_address_literal(domain[1:-1])
-    return DOMAIN.fullmatch(domain) is not None
+    return grammar.fullmatch(domain) is not None
+
+
+def _match_path(octets: bytes, at: int = 0) -> re.Match[bytes] | None:
+    match = PATH.match(octets, at)
+    return match or (None if octets.isascii() else PATH_UTF8.match(octets, at))
 
 
 @frozen
@@ -71,17 +82,19 @@ class Mailbox:
     `local_part` holds the octets that are meant, without quotes or backslashes, so that quoted
     and unquoted forms are equal (§4.1.2). `domain` is a Domain or an address literal with its
     brackets, compared without regard to case; it is empty for the bare `Postmaster` alone.
-    Making one raises LocalProtocolError where the grammar has no way to write it.
+    Both may hold UTF-8 (RFC 6531 §3.3), which only passes in a transaction that asked for
+    SMTPUTF8; it is never normalised. Making one raises LocalProtocolError where the grammar has
+    no way to write it.
     """
 
     local_part: bytes = field(converter=as_octets)
     domain: bytes = field(converter=as_octets, eq=bytes.lower)
 
     def __attrs_post_init__(self) -> None:
-        if CONTROL.search(self.local_part) or not self.local_part.isascii():
+        if CONTROL.search(self.local_part) or not _is_utf8(self.local_part):
             raise LocalProtocolError(f"octets no local part can hold: {self.local_part!r}")
         if self.domain or self.local_part.lower() != b"postmaster":
-            as_domain(self.domain)
+            as_domain(self.domain, utf8=True)
         if len(self.serialize()) + 2 > MAX_PATH:
             raise LocalProtocolError(f"a path has at most {MAX_PATH} octets (RFC 5321 §4.5.3.1.3)")
 
@@ -89,8 +102,9 @@ class Mailbox:
     def parse(cls, text: str | bytes) -> Mailbox:
         """Read `local@domain` as SMTP writes it, quotes included; GrammarError if it is not one."""
         octets = as_octets(text)
-        match = PATH.fullmatch(b"<%b>" % octets)
-        if match is None or octets.startswith(b"@"):
+        path = b"<%b>" % octets
+        match = _match_path(path)
+        if match is None or match.end() != len(path) or octets.startswith(b"@"):
             raise GrammarError(f"not a mailbox: {octets!r}", 501, "5.1.3")
         return _from_match(match, "5.1.3")
 
@@ -107,12 +121,25 @@ class Mailbox:
     def serialize(self) -> bytes:
         """Write it with the least quoting that will do (§4.1.2)."""
         local = self.local_part
-        if DOT_STRING.fullmatch(local) is None:
+        if (DOT_STRING if local.isascii() else DOT_STRING_UTF8).fullmatch(local) is None:
             local = b'"%b"' % local.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
         return b"%b@%b" % (local, self.domain) if self.domain else local
 
+    @property
+    def is_ascii(self) -> bool:
+        """Whether it needs no SMTPUTF8."""
+        return self.local_part.isascii() and self.domain.isascii()
+
     def __str__(self) -> str:
         return self.serialize().decode("utf-8", "backslashreplace")
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _from_match(match: re.Match[bytes], status: str) -> Mailbox:
@@ -146,7 +173,7 @@ class ReversePath:
 
         GrammarError 501 5.1.7 if neither stands there.
         """
-        match = PATH.match(octets, at)
+        match = _match_path(octets, at)
         if match is not None:
             return taken(cls, mailbox=_from_match(match, "5.1.7")), match.end()
         if octets.startswith(b"<>", at):
@@ -184,7 +211,7 @@ class ForwardPath:
 
         GrammarError 501 5.1.3 if neither stands there.
         """
-        match = PATH.match(octets, at)
+        match = _match_path(octets, at)
         if match is not None:
             return taken(cls, mailbox=_from_match(match, "5.1.3")), match.end()
         end = at + len(b"<postmaster>")

@@ -56,7 +56,7 @@ class Challenge:
     def reply(self) -> Reply:
         """Return the 334 that carries it (RFC 4954 §4), as long as it has to be."""
         base64 = binascii.b2a_base64(self.data, newline=False)
-        return taken(Reply, code=334, status=None, lines=(base64,))
+        return taken(Reply, code=334, status=None, lines=(base64,), _wire=b"")
 
 
 @frozen

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from .command import (
     BASE_VERBS,
+    LMTP_VERBS,
     Auth,
     AuthResponse,
+    Bdat,
     Command,
     Data,
     Ehlo,
     Expn,
     Helo,
     Help,
+    Lhlo,
     Mail,
     Noop,
     Quit,
@@ -25,7 +28,6 @@ from .command import (
     parse_command,
 )
 from .connection import DEFAULT_LIMITS, Connection, Limits
-from .content import DotReader
 from .envelope import Envelope
 from .errors import GrammarError, LocalProtocolError, RemoteProtocolError
 from .event import (
@@ -34,19 +36,23 @@ from .event import (
     BadCommand,
     ConnectionClosed,
     Content,
+    EndOfChunk,
     EndOfContent,
     Signal,
 )
-from .extension import Extension, Standing, announced
-from .parameter import Parameter
+from .extension import Extension, Standing
+from .offer import UNKNOWN_PARAMETER, Offer, offer_for
 from .path import as_domain
+from .reception import Reception
 from .reply import Reply, Severity
 from .sasl import Mechanism
-from .state import Asked, Greeting, State, moves, next_state
+from .state import Asked, Greeting, State, expected, next_state
 
 __all__ = ["ServerConnection", "ServerEvent"]
 
-ServerEvent: TypeAlias = Command | BadCommand | Content | EndOfContent | ConnectionClosed
+ServerEvent: TypeAlias = (
+    Command | BadCommand | Content | EndOfChunk | EndOfContent | ConnectionClosed
+)
 
 TOO_LONG = Reply(500, "5.5.2", "Line too long")
 AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
@@ -54,14 +60,11 @@ TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 NOT_SMTP = Reply(500, "5.5.2", "This is an SMTP port")
 NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
 BAD_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not available")
-UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameters not recognized or not implemented")
 TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
-TOO_BIG = Reply(552, "5.3.4", "Message too big")
-BARE_LINE_END = Reply(554, "5.6.0", "Message has a bare CR or LF")
 
 # Verbs of HTTP: a browser or proxy has been lured here, and its next lines may be SMTP.
 _HTTP = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
-_BASE = frozenset(BASE_VERBS.values())
+_BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values()))
 _TLS_RECORD = 0x16  # first octet of a ClientHello
 
 _SUGGESTED: dict[Asked, Reply] = {
@@ -69,6 +72,7 @@ _SUGGESTED: dict[Asked, Reply] = {
     Rcpt: Reply(250, "2.1.5", "Recipient ok"),
     Data: Reply(354, None, "End data with <CR><LF>.<CR><LF>"),
     EndOfContent: Reply(250, "2.0.0", "Message accepted"),
+    Bdat: Reply(250, "2.0.0", "Chunk received"),
     Rset: Reply(250, "2.0.0", "Reset"),
     Noop: Reply(250, "2.0.0", "Ok"),
     Quit: Reply(221, "2.0.0", "Closing connection"),
@@ -85,7 +89,11 @@ _OUT_OF_SEQUENCE = {
     State.READY: Reply(503, "5.5.1", "Send MAIL first"),
     State.MAIL: Reply(503, "5.5.1", "A transaction is under way"),
     State.RCPT: Reply(503, "5.5.1", "A transaction is under way"),
+    State.CHUNKS: Reply(503, "5.5.1", "Only more chunks may follow, or RSET"),
+    State.SPOILED: Reply(503, "5.5.1", "The transaction has failed; send RSET"),
 }
+NON_ASCII = Reply(553, "5.6.7", "Address needs SMTPUTF8")
+NO_BINARY = Reply(503, "5.5.1", "BODY=BINARYMIME goes by BDAT")
 NO_RECIPIENT = Reply(503, "5.5.1", "No valid recipient")
 ALREADY_TLS = Reply(503, "5.5.1", "TLS is already on")
 ALREADY_IN = Reply(503, "5.5.1", "Already authenticated")
@@ -98,7 +106,8 @@ class ServerConnection(Connection):
     parsed, and shown to policy. `offer` is what it announces and permits; by default those that
     oblige the caller to nothing. `mechanisms` are those for AUTH; plaintext ones are announced
     under TLS only, unless `plaintext_auth`. `tls_available` says that STARTTLS can be honoured.
-    `repair` makes CRLF of bare CR or LF in content, instead of refusing it.
+    `repair` makes CRLF of bare CR or LF after DATA, instead of refusing it. `lmtp` speaks LMTP
+    (RFC 2033): LHLO, and a reply to the content for each accepted recipient.
     """
 
     def __init__(
@@ -112,8 +121,10 @@ class ServerConnection(Connection):
         plaintext_auth: bool = False,
         tls_available: bool = False,
         repair: bool = False,
+        lmtp: bool = False,
     ) -> None:
         super().__init__(extensions, limits)
+        self.lmtp = lmtp
         self.hostname = as_domain(hostname).decode()
         self.mechanisms = tuple(mechanisms)
         #: The name the client gave in EHLO or HELO; None before.
@@ -122,7 +133,8 @@ class ServerConnection(Connection):
         self.extended = False
         #: The client talked before the greeting, which RFC 5321 §4.3.1 forbids.
         self.early_talker = False
-        self._offer = tuple(e for e in extensions if not e.obliges) if offer is None else offer
+        chosen = [e for e in extensions if not e.obliges] if offer is None else offer
+        self._extensions = tuple(chosen)
         self._plaintext_auth = plaintext_auth
         self._tls_available = tls_available
         self._repair = repair
@@ -131,44 +143,36 @@ class ServerConnection(Connection):
         self._only_refuse = False
         self._mail: Mail | None = None
         self._rcpts: list[Rcpt] = []
-        self._content: DotReader | None = None
-        self._octets = 0
-        self._window = 0
+        self._reception: Reception | None = None  # of this transaction's content
+        self._receiving: Data | Bdat | None = None  # what asked for the octets that come now
+        self._refused: tuple[BadCommand, Bdat] | None = None
+        self._to_swallow = 0
+        self._replies_left = 0  # to the end of the content
         self._bad_commands = 0
-        self._verbs = dict(BASE_VERBS)
+        self._verbs = dict(LMTP_VERBS if lmtp else BASE_VERBS)
         self._verbs.update((verb.verb, verb) for e in extensions for verb in e.verbs)
-        self._announce()
+        self._offer = self._offer_now()
 
     # What is offered
 
-    def _announce(self) -> None:
-        """Work out what is offered now, and what it permits."""
+    def _offer_now(self) -> Offer:
         usable = tuple(
             m.name
             for m in self.mechanisms
             if self.tls is not None or self._plaintext_auth or not m.plaintext
         )
-        self._standing = Standing(
+        standing = Standing(
             tls=self.tls is not None,
             tls_available=self._tls_available,
             mechanisms=usable,
             max_octets=self.limits.message,
         )
-        #: Keyword -> argument of the extensions offered now.
-        self.offered = announced(self._offer, self._standing)
-        offered = [e for e in self._offer if e.keyword in self.offered]
-        self._permitted: dict[type[Command], dict[str, Parameter[object]]] = {
-            Mail: {p.keyword: p for e in offered for p in e.mail},
-            Rcpt: {p.keyword: p for e in offered for p in e.rcpt},
-        }
-        self._offered_verbs = {verb for e in offered for verb in e.verbs}
-        self._judges = [e.judge for e in offered if e.judge is not None]
-        self._with_status = "ENHANCEDSTATUSCODES" in self.offered
-        self._max_line = {
-            verb: verb.max_line + sum(p.octets for p in self._permitted.get(verb, {}).values())
-            for verb in self._verbs.values()
-        }
-        self._keep = max(*self._max_line.values(), AuthResponse.max_line)
+        return offer_for(self._extensions, standing)
+
+    @property
+    def offered(self) -> Mapping[str, str]:
+        """Keyword -> argument of the extensions offered now."""
+        return self._offer.lines
 
     # What the transaction holds
 
@@ -192,15 +196,12 @@ class ServerConnection(Connection):
         if isinstance(self._asked, Ehlo):
             # Cut, for two longest names are more than a reply line may hold.
             greeting = f"{self.hostname} greets {self._asked.name[:200].decode()}"
-            return Reply(250, None, [greeting, *self._ehlo_octets()])
+            return Reply(250, None, [greeting, *self._offer.ehlo_lines()])
         if isinstance(self._asked, Helo):
             return Reply(250, None, self.hostname)
         return _SUGGESTED.get(self._owed, NOT_IMPLEMENTED)
 
     _suggestion: Reply | None = None
-
-    def _ehlo_octets(self) -> tuple[bytes, ...]:
-        return tuple(f"{word} {arg}".rstrip().encode() for word, arg in self.offered.items())
 
     # Octets in, events out
 
@@ -218,18 +219,28 @@ class ServerConnection(Connection):
             # What was pipelined behind STARTTLS came in clear, and is never executed.
             self._buffer.clear()
             return self._close() if self._eof else PAUSED
-        if self._content is not None:
-            return self._next_content(self._content)
+        if self._receiving is not None and self._reception is not None:
+            return self._next_content(self._reception)
+        if self._refused is not None:
+            return self._swallow(*self._refused)
         if self._buffer.first_octet() == _TLS_RECORD:
             raise self._lost("TLS where SMTP in clear was expected", NOT_SMTP)
-        found = self._buffer.take_line(self._keep)
+        found = self._buffer.take_line(self._offer.keep)
         length = found[1] if found else self._buffer.line_length
         if length > self.limits.endless_line:
             raise self._lost("a line without end", TOO_LONG)
         if found is None:
             return self._close() if self._eof else NEED_DATA
         event = self._judge(found[0], length)
-        self._asked = event if not isinstance(event, BadCommand) else event.command
+        command = event.command if isinstance(event, BadCommand) else event
+        if isinstance(command, Bdat):
+            self._owed = None  # not before its octets are here
+            if isinstance(event, BadCommand):
+                self._refused, self._to_swallow = (event, command), command.size
+                return self._swallow(event, command)
+            self._begin(command)
+        else:
+            self._asked = command
         return event
 
     def _lost(self, message: str, reply: Reply) -> RemoteProtocolError:
@@ -253,33 +264,42 @@ class ServerConnection(Connection):
         if verb in _HTTP:
             raise self._lost("HTTP on an SMTP port", NOT_SMTP)
         known = self._verbs.get(verb)
-        if length > (self._max_line[known] if known else Command.max_line):
+        if length > (
+            self._offer.max_line.get(known, known.max_line) if known else Command.max_line
+        ):
             return self._bad(line, AUTH_TOO_LONG if known is Auth else TOO_LONG)
         try:
             command = parse_command(line, self._verbs)
         except GrammarError as error:
+            if known is Bdat:  # how many octets are content, nobody knows now
+                raise self._lost("a chunk of no size", _refusal(error)) from None
             return self._bad(line, _refusal(error))
         return self._place(line, command)
 
     def _place(self, line: bytes, command: Command) -> Command | BadCommand:
         """Let a well-formed command pass if it is possible here and offered."""
         asked = type(command)
-        if asked not in _BASE and asked not in self._offered_verbs:
+        if asked not in _BASE and asked not in self._offer.verbs:
             if isinstance(command, StartTls) and self.tls is not None:
                 return self._bad(line, ALREADY_TLS, command)
             if isinstance(command, Auth) and self.mechanisms:
                 return self._bad(line, BAD_MECHANISM, command)
             return self._bad(line, NOT_IMPLEMENTED, command)
-        if moves(self._state, asked) is None:
-            return self._bad(line, _OUT_OF_SEQUENCE[self._state], command)
+        if expected(self._state, asked) is None:
+            no_recipient = self._state is State.MAIL and isinstance(command, Bdat)
+            reply = NO_RECIPIENT if no_recipient else _OUT_OF_SEQUENCE[self._state]
+            return self._bad(line, reply, command)
         if isinstance(command, (Mail, Rcpt)):
             return self._place_path(line, command)
-        if isinstance(command, Data) and not self._rcpts:
-            return self._bad(line, NO_RECIPIENT, command)
+        if isinstance(command, Data):
+            if not self._rcpts:
+                return self._bad(line, NO_RECIPIENT, command)
+            if self._is_binary():
+                return self._bad(line, NO_BINARY, command)
         if isinstance(command, Auth):
             if self.authenticated:
                 return self._bad(line, ALREADY_IN, command)
-            if command.mechanism not in self._standing.mechanisms:
+            if command.mechanism not in self._offer.standing.mechanisms:
                 return self._bad(line, BAD_MECHANISM, command)
         self._owed = asked
         return command
@@ -287,22 +307,17 @@ class ServerConnection(Connection):
     def _place_path(self, line: bytes, command: Mail | Rcpt) -> Command | BadCommand:
         asked = type(command)
         if command.parameters:
-            permitted = self._permitted[asked] if self.extended else {}
-            unknown = False
-            for keyword, value in command.parameters.items():
-                if keyword not in permitted:
-                    unknown = True
-                    continue
-                try:
-                    permitted[keyword].read(value)
-                except GrammarError as error:
-                    return self._bad(line, _refusal(error), command)
-            if unknown:
+            objection = self._offer.objection(command, extended=self.extended)
+            if objection is UNKNOWN_PARAMETER:
                 self._owed = asked  # policy may know better
-                return self._bad(line, UNKNOWN_PARAMETER, command, only_refuse=False)
-            for judge in self._judges:
-                if (refusal := judge(command, self._standing)) is not None:
-                    return self._bad(line, refusal, command)
+                return self._bad(line, objection, command, only_refuse=False)
+            if objection is not None:
+                return self._bad(line, objection, command)
+        if not command.is_ascii:
+            # RFC 6531 §3.3, §3.5: the sender's command asks for the whole transaction.
+            asking = command if isinstance(command, Mail) else self._mail
+            if asking is None or "SMTPUTF8" not in asking.parameters:
+                return self._bad(line, NON_ASCII, command)
         if asked is Rcpt and len(self._rcpts) >= self.limits.recipients:
             return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
         self._owed = asked
@@ -324,32 +339,62 @@ class ServerConnection(Connection):
         self._suggestion = reply
         return BadCommand(line, reply, command)
 
-    def _next_content(self, reader: DotReader) -> ServerEvent | Signal:
-        limit = self.limits.message
-        while not reader.ended:
-            data = self._buffer.peek(self._window)
-            if not data:
-                return self._close() if self._eof else NEED_DATA
-            self._window *= 2
-            body, behind = reader.feed(data)
-            self._buffer.skip(len(data) - behind)
-            before = self._octets
-            self._octets += len(body)
-            if limit is not None and self._octets > limit:
-                body = body[: max(limit - before, 0)]  # the rest is swallowed
-            if body:
-                return Content(body)
-        fault = None
-        if limit is not None and self._octets > limit:
-            fault = TOO_BIG
-        elif reader.bare and not self._repair:
-            fault = BARE_LINE_END
-        self._content = None
-        self._owed = EndOfContent
+    def _next_content(self, reception: Reception) -> ServerEvent | Signal:
+        if (data := reception.take(self._buffer)) is not None:
+            return Content(data)
+        if not reception.ended:
+            return self._close() if self._eof else NEED_DATA
+        command, self._receiving = self._receiving, None
+        fault = reception.fault(final=not (isinstance(command, Bdat) and not command.last))
         self._suggestion = fault
         self._only_refuse = fault is not None
-        self._asked = EndOfContent(self._octets, fault)
+        if isinstance(command, Bdat) and not command.last:
+            self._owed, self._asked = Bdat, command
+            return EndOfChunk(command.size, fault)
+        self._owed, self._asked = EndOfContent, EndOfContent(reception.octets, fault)
+        self._replies_left = len(self._rcpts) if self.lmtp else 1
         return self._asked
+
+    def _begin(self, command: Data | Bdat) -> None:
+        if self._reception is None:
+            limit, binary = self.limits.message, self._is_binary()
+            self._reception = Reception(limit, repair=self._repair, binary=binary)
+        if isinstance(command, Bdat):
+            self._reception.begin_chunk(command.size)
+        else:
+            self._reception.begin_data()
+        self._receiving = command
+
+    def _swallow(self, refused: BadCommand, chunk: Bdat) -> ServerEvent | Signal:
+        """Throw away the octets of a refused chunk, and only then refuse it (RFC 3030 §2)."""
+        while self._to_swallow:
+            if not len(self._buffer):
+                return self._close() if self._eof else NEED_DATA
+            octets = min(self._to_swallow, len(self._buffer))
+            self._buffer.skip(octets)
+            self._to_swallow -= octets
+        self._refused = None
+        if self.lmtp and chunk.last and self._state is State.MAIL:
+            # As many replies as accepted recipients: none at all (RFC 2033 §4.3).
+            self._state = State.READY
+            self._drop_transaction()
+            return self.next_event()
+        self._owed, self._asked = Command, chunk
+        if self._state is State.SPOILED and chunk.last:
+            self._owed = EndOfContent  # the last of those that were on their way
+            self._replies_left = len(self._rcpts) if self.lmtp else 1
+        return refused
+
+    def _is_binary(self) -> bool:
+        body = self._mail.parameters.get("BODY") if self._mail is not None else None
+        return body is not None and body.upper() == b"BINARYMIME"
+
+    @property
+    def replies_owed(self) -> int:
+        """How many replies are owed now: LMTP wants one for each recipient after the content."""
+        if self._owed is None:
+            return 0
+        return self._replies_left if self._owed is EndOfContent else 1
 
     # Replies in, octets out
 
@@ -372,15 +417,24 @@ class ServerConnection(Connection):
         if state is None or (accepts and self._only_refuse):
             what = getattr(self._owed, "verb", b"").decode() or self._owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
-        if accepts and isinstance(self._asked, Ehlo) and reply.lines[1:] != self._ehlo_octets():
+        if (
+            accepts
+            and isinstance(self._asked, Ehlo)
+            and reply.lines[1:] != self._offer.ehlo_lines()
+        ):
             raise LocalProtocolError("the reply to EHLO does not announce what is offered")
         # RFC 2034 §4: no status in the greeting or in a reply to EHLO and HELO.
-        with_status = self._with_status and self._owed not in (Greeting, Ehlo, Helo)
+        greets = self._owed in (Greeting, Ehlo, Helo, Lhlo)
+        with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
         self._move(state, reply, accepts)
         return reply.serialize(with_status=with_status)
 
     def _move(self, state: State, reply: Reply, accepts: bool) -> None:
         asked, command = self._owed, self._asked
+        if asked is EndOfContent and state is not State.CLOSED:
+            self._replies_left -= 1
+            if self._replies_left:
+                return
         self._owed = self._asked = self._suggestion = None
         self._state = state
         if state is State.CLOSED:
@@ -399,26 +453,25 @@ class ServerConnection(Connection):
         elif isinstance(command, Rcpt):
             self._rcpts.append(command)
         elif isinstance(command, Data):
-            self._content = DotReader(repair=self._repair)
-            self._octets = 0
-            # Looked at a little first: behind a small message a long backlog may stand.
-            self._window = 4096
+            self._begin(command)
         elif isinstance(command, (Auth, AuthResponse)) and reply.severity is Severity.COMPLETION:
             self.authenticated = True
         elif state is State.TLS:
             self._buffer.clear()
+        elif isinstance(command, Command) and command.starts_over:
+            self._forget()
 
     def _drop_transaction(self) -> None:
         self._mail = None
         self._rcpts = []
-        self._content = None
+        self._reception = None
 
     def _forget(self) -> None:
         self.helo_name = None
         self.extended = False
         self.authenticated = False
         self._drop_transaction()
-        self._announce()
+        self._offer = self._offer_now()
 
 
 def _refusal(error: GrammarError) -> Reply:

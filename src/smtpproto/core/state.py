@@ -19,6 +19,7 @@ the content (asked for by its end). They have rows of their own, under `Greeting
         +--greeting 5--> REFUSED                   | +--STARTTLS 2--> TLS              DATA 3
                                                    | +--AUTH 3--> AUTH                 |
                                                    +------ end of content -------- CONTENT
+                                                   +-- last chunk -- CHUNKS <--BDAT 2-- RCPT
 
 - 421 closes from any state (RFC 5321 §3.8); so does the answer to QUIT.
 - 3yz is legal only for DATA and AUTH, 2yz never for DATA (§4.3.2): what a row does not list is
@@ -28,6 +29,11 @@ the content (asked for by its end). They have rows of their own, under `Greeting
 - STARTTLS ends in TLS, where no octet of SMTP may pass until the handshake is done; the session
   then begins anew without a greeting (RFC 3207 §4.2).
 - A command refused in AUTH ends the exchange: there is no other way out of it (RFC 4954 §4).
+- BDAT moves when its octets have been counted. The verdict on the last chunk is that on the content
+  (`EndOfContent`). A chunk that is refused spoils the transaction: what is pipelined behind it is
+  refused until the last chunk or RSET (RFC 3030 §2).
+- LMTP answers the end of the content once for each accepted recipient; the move is made by the last
+  of these replies, whatever they say (RFC 2033 §4.2).
 - DATA without an accepted recipient is in the table, for a server may say 354 to a pipelining
   client that could not yet know (RFC 2920 §3.1). Ours never does: ServerConnection refuses it.
 """
@@ -42,12 +48,14 @@ from typing import TypeAlias
 from .command import (
     Auth,
     AuthResponse,
+    Bdat,
     Command,
     Data,
     Ehlo,
     Expn,
     Helo,
     Help,
+    Lhlo,
     Mail,
     Noop,
     Quit,
@@ -59,7 +67,7 @@ from .command import (
 from .event import EndOfContent
 from .reply import Reply, Severity
 
-__all__ = ["MOVES", "Asked", "Greeting", "State", "moves", "next_state"]
+__all__ = ["MOVES", "Asked", "Greeting", "State", "expected", "moves", "next_state"]
 
 
 class State(enum.Enum):
@@ -71,7 +79,9 @@ class State(enum.Enum):
     READY = enum.auto()  #: no transaction
     MAIL = enum.auto()  #: a sender was accepted, no recipient
     RCPT = enum.auto()  #: at least one recipient was accepted
-    CONTENT = enum.auto()  #: content is on its way
+    CONTENT = enum.auto()  #: content is on its way, up to the final dot
+    CHUNKS = enum.auto()  #: some chunks of content were accepted, and not the last
+    SPOILED = enum.auto()  #: a chunk was refused; so are the others, until the last or RSET
     AUTH = enum.auto()  #: within a SASL exchange
     TLS = enum.auto()  #: the handshake is owed
     CLOSED = enum.auto()  #: over
@@ -98,7 +108,7 @@ def _row(bad: State, *, ok: State | None = None, go_on: State | None = None) -> 
 
 
 _S = State
-_TRANSACTION = (_S.MAIL, _S.RCPT)
+_TRANSACTION = (_S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
 
 
 def _table() -> Mapping[tuple[State, Asked], Row]:
@@ -110,6 +120,12 @@ def _table() -> Mapping[tuple[State, Asked], Row]:
         (_S.MAIL, Data): _row(_S.MAIL, go_on=_S.CONTENT),
         (_S.RCPT, Data): _row(_S.RCPT, go_on=_S.CONTENT),
         (_S.CONTENT, EndOfContent): _row(_S.READY, ok=_S.READY),
+        (_S.RCPT, Bdat): _row(_S.SPOILED, ok=_S.CHUNKS),
+        (_S.CHUNKS, Bdat): _row(_S.SPOILED, ok=_S.CHUNKS),
+        (_S.SPOILED, Bdat): _row(_S.SPOILED),
+        (_S.RCPT, EndOfContent): _row(_S.READY, ok=_S.READY),
+        (_S.CHUNKS, EndOfContent): _row(_S.READY, ok=_S.READY),
+        (_S.SPOILED, EndOfContent): _row(_S.READY),
         (_S.READY, StartTls): _row(_S.READY, ok=_S.TLS),
         (_S.READY, Auth): _row(_S.READY, ok=_S.READY, go_on=_S.AUTH),
         (_S.AUTH, AuthResponse): _row(_S.READY, ok=_S.READY, go_on=_S.AUTH),
@@ -117,7 +133,7 @@ def _table() -> Mapping[tuple[State, Asked], Row]:
     for state in (_S.REFUSED, _S.GREETED, _S.READY, *_TRANSACTION):
         table[state, Quit] = _row(_S.CLOSED, ok=_S.CLOSED)
     for state in (_S.GREETED, _S.READY, *_TRANSACTION):
-        for hello in (Ehlo, Helo):
+        for hello in (Ehlo, Helo, Lhlo):
             table[state, hello] = _row(state, ok=_S.READY)
         for idle in (Noop, Help, Vrfy, Expn):
             table[state, idle] = _row(state, ok=state)
@@ -127,8 +143,10 @@ def _table() -> Mapping[tuple[State, Asked], Row]:
 
 MOVES = _table()
 
-#: A verb that an extension brought: wherever commands are heard, and it moves nothing.
-_FOREIGN = {state: _row(state, ok=state) for state in (_S.GREETED, _S.READY, _S.MAIL, _S.RCPT)}
+#: A verb that an extension brought: wherever commands are heard, and it moves nothing,
+_FOREIGN = {state: _row(state, ok=state) for state in (_S.GREETED, _S.READY, *_TRANSACTION)}
+#: unless the session starts over, which no transaction survives.
+_STARTS_OVER = {state: _row(state, ok=_S.GREETED) for state in (_S.GREETED, _S.READY)}
 _KNOWN = frozenset(asked for _, asked in MOVES)
 
 
@@ -136,7 +154,15 @@ def moves(state: State, asked: Asked) -> Row | None:
     """Return severity -> next state for what is asked here; None where it is out of sequence."""
     if asked in _KNOWN:
         return MOVES.get((state, asked))
+    if issubclass(asked, Command) and asked.starts_over:
+        return _STARTS_OVER.get(state)
     return _FOREIGN.get(state)
+
+
+def expected(state: State, asked: Asked) -> State | None:
+    """Return where a good answer leads; None where there is none, so nothing to ask for."""
+    row = moves(state, asked) or {}
+    return row.get(Severity.COMPLETION) or row.get(Severity.INTERMEDIATE)
 
 
 def next_state(state: State, asked: Asked, reply: Reply) -> State | None:
