@@ -445,15 +445,15 @@ class ServerConnection(Connection):
             self._drop_transaction()
         if not accepts:
             return
-        if isinstance(command, (Ehlo, Helo)):
-            self.helo_name = command.name
-            self.extended = isinstance(command, Ehlo)
-        elif isinstance(command, Mail):
+        if isinstance(command, Mail):
             self._mail = command
         elif isinstance(command, Rcpt):
             self._rcpts.append(command)
         elif isinstance(command, Data):
             self._begin(command)
+        elif isinstance(command, (Ehlo, Helo)):
+            self.helo_name = command.name
+            self.extended = isinstance(command, Ehlo)
         elif isinstance(command, (Auth, AuthResponse)) and reply.severity is Severity.COMPLETION:
             self.authenticated = True
         elif state is State.TLS:

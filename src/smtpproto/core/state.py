@@ -104,14 +104,14 @@ def _row(bad: State, *, ok: State | None = None, go_on: State | None = None) -> 
         row[_OK] = ok
     if go_on is not None:
         row[_GO_ON] = go_on
-    return MappingProxyType(row)
+    return row
 
 
 _S = State
 _TRANSACTION = (_S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
 
 
-def _table() -> Mapping[tuple[State, Asked], Row]:
+def _table() -> dict[tuple[State, Asked], Row]:
     table: dict[tuple[State, Asked], Row] = {
         (_S.CONNECTED, Greeting): _row(_S.REFUSED, ok=_S.GREETED),
         (_S.READY, Mail): _row(_S.READY, ok=_S.MAIL),
@@ -138,10 +138,12 @@ def _table() -> Mapping[tuple[State, Asked], Row]:
         for idle in (Noop, Help, Vrfy, Expn):
             table[state, idle] = _row(state, ok=state)
         table[state, Rset] = _row(state, ok=_S.GREETED if state is _S.GREETED else _S.READY)
-    return MappingProxyType(table)
+    return table
 
 
-MOVES = _table()
+_TABLE = _table()
+#: (state, asked) -> severity of the reply -> next state.
+MOVES: Mapping[tuple[State, Asked], Row] = MappingProxyType(_TABLE)
 
 #: A verb that an extension brought: wherever commands are heard, and it moves nothing,
 _FOREIGN = {state: _row(state, ok=state) for state in (_S.GREETED, _S.READY, *_TRANSACTION)}
@@ -152,8 +154,9 @@ _KNOWN = frozenset(asked for _, asked in MOVES)
 
 def moves(state: State, asked: Asked) -> Row | None:
     """Return severity -> next state for what is asked here; None where it is out of sequence."""
-    if asked in _KNOWN:
-        return MOVES.get((state, asked))
+    row = _TABLE.get((state, asked))
+    if row is not None or asked in _KNOWN:
+        return row
     if issubclass(asked, Command) and asked.starts_over:
         return _STARTS_OVER.get(state)
     return _FOREIGN.get(state)
