@@ -59,6 +59,8 @@ class Command:
     #: Another command may follow before the reply is there (RFC 2920 §3.1); the reply of such a
     #: command may wait for others to share a write (§3.2).
     pipelined: ClassVar[bool] = False
+    #: An extension's verb may stand between MAIL and the end of the content.
+    in_transaction: ClassVar[bool] = True
     #: Octets that the line may have, CRLF included (RFC 5321 §4.5.3.1.4).
     max_line: ClassVar[int] = 512
 

@@ -146,7 +146,7 @@ class ServerConnection(Connection):
         usable = tuple(
             m.name
             for m in self.mechanisms
-            if self.tls is not None or self._plaintext_auth or not m.plaintext
+            if self.tls is not None or not (m.binds or (m.plaintext and not self._plaintext_auth))
         )
         self._standing = Standing(
             tls=self.tls is not None,
@@ -281,8 +281,14 @@ class ServerConnection(Connection):
                 return self._bad(line, ALREADY_IN, command)
             if command.mechanism not in self._standing.mechanisms:
                 return self._bad(line, BAD_MECHANISM, command)
+        if asked not in _BASE and (refusal := self._refused(command)) is not None:
+            return self._bad(line, refusal, command)
         self._owed = asked
         return command
+
+    def _refused(self, command: Command) -> Reply | None:
+        refusals = (judge(command, self.offered) for judge in self._judges)
+        return next((refusal for refusal in refusals if refusal is not None), None)
 
     def _place_path(self, line: bytes, command: Mail | Rcpt) -> Command | BadCommand:
         asked = type(command)
@@ -300,9 +306,8 @@ class ServerConnection(Connection):
             if unknown:
                 self._owed = asked  # policy may know better
                 return self._bad(line, UNKNOWN_PARAMETER, command, only_refuse=False)
-            for judge in self._judges:
-                if (refusal := judge(command, self._standing)) is not None:
-                    return self._bad(line, refusal, command)
+            if (refusal := self._refused(command)) is not None:
+                return self._bad(line, refusal, command)
         if asked is Rcpt and len(self._rcpts) >= self.limits.recipients:
             return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
         self._owed = asked

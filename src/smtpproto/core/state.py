@@ -136,6 +136,8 @@ def moves(state: State, asked: Asked) -> Row | None:
     """Return severity -> next state for what is asked here; None where it is out of sequence."""
     if asked in _KNOWN:
         return MOVES.get((state, asked))
+    if issubclass(asked, Command) and not asked.in_transaction and state in _TRANSACTION:
+        return None
     return _FOREIGN.get(state)
 
 
