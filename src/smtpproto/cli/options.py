@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import os
+import signal
 import ssl
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -208,7 +210,7 @@ def run(backend: str, main: Callable[[], Awaitable[T]]) -> T:
     LocalProtocolError (the user asked for what SMTP forbids) as BadInput.
     """
     try:
-        return anyio.run(main, backend=backend)
+        return anyio.run(_unless_interrupted, main, backend=backend)
     except BaseException as group:
         for error in _leaves(group):
             if isinstance(error, (click.ClickException, KeyboardInterrupt, SystemExit)):
@@ -216,6 +218,34 @@ def run(backend: str, main: Callable[[], Awaitable[T]]) -> T:
             if isinstance(error, LocalProtocolError):
                 raise BadInput(f"this cannot be sent: {error}") from None
         raise
+
+
+async def _unless_interrupted(main: Callable[[], Awaitable[T]]) -> T:
+    """Await `main`; Ctrl-C cancels it. KeyboardInterrupt then, and only then.
+
+    Raised wherever it strikes, as Python does it, it can tear a scope that is just being entered,
+    and then nothing ends at all.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return await main()
+    interrupted = False
+    results: list[T] = []
+    with anyio.open_signal_receiver(signal.SIGINT) as signals:
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                nonlocal interrupted
+                async for _ in signals:
+                    interrupted = True
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            results.append(await main())
+            tasks.cancel_scope.cancel()
+    if not results:
+        assert interrupted
+        raise KeyboardInterrupt
+    return results[0]
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
