@@ -4,6 +4,7 @@ This front door loads the core and nothing else. The rooms behind it::
 
     smtpproto             the protocol without I/O (this module; also smtpproto.core)
     smtpproto.extensions  one file for each ESMTP extension
+    smtpproto.mechanisms  one file for each SASL mechanism
     smtpproto.client      send mail over anyio, on asyncio or trio
     smtpproto.server      receive mail over anyio
     smtpproto.relay       a queueing mail server to embed   (extra: relay)

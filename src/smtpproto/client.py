@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import anyio
+from anyio import to_thread
 from anyio.abc import ByteStream
 from attrs import define, evolve, field, frozen
 
@@ -31,11 +32,14 @@ from .core.errors import RemoteProtocolError
 from .core.event import Content, EndOfContent, TlsInfo
 from .core.extension import Extension
 from .core.reply import Reply, Severity
-from .core.sasl import LOGIN, PLAIN, ClientExchange, Mechanism
-from .core.state import State
+from .core.sasl import ClientExchange, Credentials, ExchangeError, Mechanism
+from .core.state import State, moves
 from .extensions import STANDARD
 from .extensions.eightbitmime import BODY
 from .extensions.size import SIZE_OCTETS
+from .mechanisms import STANDARD as MECHANISMS
+from .mechanisms import strongest
+from .mechanisms.binding import binding_of
 from .result import (
     ClientError,
     ConnectError,
@@ -112,8 +116,10 @@ class Client:
     """One session with one server, as an async context manager.
 
     `tls` is one of Tls or its name; `ssl_context` replaces the default one, which verifies
-    (Tls.OPPORTUNISTIC: does not). `login` is username and password, sent in clear only with
-    `login_in_clear`. `helo_name` is our own domain; by default the address literal of our end
+    (Tls.OPPORTUNISTIC: does not). `login` is username and password, or Credentials; the first of
+    `mechanisms` that is offered and that they serve is used, those that show a secret in clear
+    only with `login_in_clear`. `bind_login` binds SCRAM to the TLS channel where that is offered.
+    `helo_name` is our own domain; by default the address literal of our end
     (RFC 5321 §4.1.4). `trace` is shown the dialogue line by line, redacted.
 
     Entering raises ConnectError, TlsError, RefusedError or LoginError. A session is for one task
@@ -124,9 +130,10 @@ class Client:
     port: int = 587
     tls: Tls = field(default=Tls.REQUIRED, converter=Tls, kw_only=True)
     ssl_context: ssl.SSLContext | None = field(default=None, kw_only=True)
-    login: tuple[str, str] | None = field(default=None, kw_only=True, repr=False)
+    login: Credentials | tuple[str, str] | None = field(default=None, kw_only=True, repr=False)
     login_in_clear: bool = field(default=False, kw_only=True)
-    mechanisms: Sequence[Mechanism] = field(default=(PLAIN, LOGIN), kw_only=True)
+    mechanisms: Sequence[Mechanism] = field(default=MECHANISMS, kw_only=True)
+    bind_login: bool = field(default=False, kw_only=True)
     helo_name: str | None = field(default=None, kw_only=True)
     server_name: str | None = field(default=None, kw_only=True)
     extensions: Sequence[Extension] = field(default=STANDARD, kw_only=True)
@@ -159,20 +166,22 @@ class Client:
     @property
     def usable(self) -> bool:
         """Whether another transaction may be tried on this session."""
-        return not self._connection.owed and self._connection.state in (
-            State.READY,
-            State.MAIL,
-            State.RCPT,
+        return (
+            not self._pump.closed
+            and not self._connection.owed
+            and self._connection.state in (State.READY, State.MAIL, State.RCPT)
         )
 
     # Opening and closing
 
     async def __aenter__(self) -> Self:
-        self._end = anyio.current_time() + (self.deadlines.session or float("inf"))
+        seconds = self.deadlines.session
+        self._end = float("inf") if seconds is None else anyio.current_time() + seconds
         try:
             await self._open(self.tls)
         except TlsError:
-            if self.tls is not Tls.OPPORTUNISTIC:
+            # Only where the handshake failed: the session was left waiting for it.
+            if self.tls is not Tls.OPPORTUNISTIC or self._connection.state is not State.TLS:
                 raise
             await self._open(Tls.NONE)  # what was offered does not work; clear is still allowed
         return self
@@ -188,9 +197,8 @@ class Client:
     async def aclose(self) -> None:
         """Say QUIT where that is possible, wait for its answer within the deadline, and close."""
         try:
-            if self._connection.state not in (State.CLOSED, State.TLS) and not (
-                self._connection.owed or self._connection.state is State.CONTENT
-            ):
+            heard = moves(self._connection.state, Quit) is not None and not self._connection.owed
+            if heard and not self._pump.closed:
                 with suppress(ClientError, StreamLostError, DeadlineError, RemoteProtocolError):
                     await self._ask(Quit(), "quit")
         finally:
@@ -200,7 +208,7 @@ class Client:
         try:
             with self._within("connect"):
                 stream = await self.connector(self.host, self.port)
-        except (OSError, DeadlineError) as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be looked up
             raise ConnectError(f"cannot connect to {self.host}:{self.port}: {error}") from error
         self._connection = ClientConnection(self.extensions, limits=self.limits)
         self._pump = Pump(stream, self._connection)
@@ -230,16 +238,19 @@ class Client:
                     await self._hello()
                 elif tls is Tls.REQUIRED:
                     raise TlsError(f"TLS is required and the server refused it: {reply}")
+                elif self._connection.state is State.CLOSED:
+                    raise RefusedError("STARTTLS", reply)
             elif tls is Tls.REQUIRED:
                 raise TlsError("TLS is required and the server does not offer STARTTLS")
         if self.login is not None:
             with self._within("auth"):
-                await self._log_in(*self.login)
+                await self._log_in(self.login)
 
     async def _start_tls(self, tls: Tls) -> None:
         context = self.ssl_context
         if context is None:
-            context = ssl.create_default_context()
+            # In a thread: it reads the certificates that the system trusts.
+            context = await to_thread.run_sync(ssl.create_default_context)
             if tls is Tls.OPPORTUNISTIC:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
@@ -248,7 +259,7 @@ class Client:
                 await self._pump.start_tls(
                     context, server_side=False, hostname=self.server_name or self.host
                 )
-        except StreamLostError as error:
+        except (StreamLostError, ValueError) as error:  # ValueError: no name for a certificate
             raise TlsError(f"TLS with {self.host}:{self.port} failed: {error}") from error
 
     async def _hello(self) -> None:
@@ -258,31 +269,45 @@ class Client:
             reply = await self._ask(Helo(name), "ehlo")  # RFC 5321 §3.2
         self._require("EHLO", reply)
 
-    async def _log_in(self, username: str, password: str) -> None:
+    async def _log_in(self, login: Credentials | tuple[str, str]) -> None:
+        credentials = login if isinstance(login, Credentials) else Credentials(*login)
+        if self.bind_login and self._connection.tls is not None:
+            credentials = evolve(credentials, binding=binding_of(self._connection.tls))
         offered = self.offered.get("AUTH", "").upper().split()
-        mechanism = next((m for m in self.mechanisms if m.name in offered), None)
+        mechanism = strongest(offered, credentials, self.mechanisms)
         if mechanism is None:
             raise TlsError(
                 f"the server offers no login that we know (AUTH {' '.join(offered) or 'missing'})"
             )
         if mechanism.plaintext and self._connection.tls is None and not self.login_in_clear:
             raise TlsError("refusing to send a password in clear")
-        exchange = ClientExchange(mechanism, username, password)
+        exchange = ClientExchange(mechanism, credentials)
         initial = exchange.initial_response()
         command = Auth(mechanism.name, initial)
         held_back = len(command.serialize()) > Command.max_line  # RFC 4954 §4
         reply = await self._ask(Auth(mechanism.name) if held_back else command, "auth")
+        doubt: ExchangeError | None = None
         while reply.severity is Severity.INTERMEDIATE:
-            answer: bytes | None
+            answer: bytes | None = None
             if held_back:
                 answer, held_back = initial, False
             else:
                 try:
                     challenge = binascii.a2b_base64(reply.lines[0], strict_mode=True)
-                    answer = exchange.respond(challenge)
+                    # In a thread: SCRAM computes as long as the server likes, within limits.
+                    answer = await to_thread.run_sync(exchange.respond, challenge)
+                except ExchangeError as error:
+                    doubt = error
                 except ValueError:
-                    answer = None
+                    pass  # no base64: cancelled
             reply = await self._ask(AuthResponse(answer), "auth")
+        if reply.severity is Severity.COMPLETION and doubt is None:
+            try:
+                exchange.succeed()
+            except ExchangeError as error:
+                doubt = error
+        if doubt is not None:
+            raise LoginError(f"the login, given up because {doubt},", reply) from doubt
         if reply.severity is not Severity.COMPLETION:
             raise LoginError("the login", reply)
 
@@ -323,26 +348,35 @@ class Client:
             await self._transact(transaction, self._dress(envelope.mail, taken), taken)
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
             await self._pump.aclose()
-            self._connection.receive_data(b"")
             transaction.lose(str(error))
         except RefusedError as closing:
             transaction.settle(closing.reply)
         except BaseException:
             # Not ours: cancelled, or the content is at fault. Without the final dot nothing is
             # delivered, so there is nothing to do but leave.
-            if self._connection.state is not State.READY or self._connection.owed:
+            if self._pump.unsent or not self.usable:
                 await self._pump.aclose()
-                self._connection.receive_data(b"")
             raise
         return transaction.result()
 
     async def command(self, command: Command) -> Reply:
-        """Send a command that is no part of a transaction (NOOP, VRFY, HELP); return the reply."""
-        return await self._ask(command, "ehlo")
+        """Send a command that is no part of a transaction (NOOP, VRFY, HELP); return the reply.
+
+        Raises ConnectError when the session is lost on the way, ClientError when it is over, and
+        LocalProtocolError for a command that may not be sent.
+        """
+        if not self.usable:
+            raise ClientError("this session is over")
+        try:
+            return await self._ask(command, "ehlo")
+        except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
+            await self._pump.aclose()
+            raise ConnectError(f"{self.host}:{self.port}: {error}") from error
 
     def _unfit(self, taken: Source) -> Reply | None:
         limit = self.offered.get("SIZE", "")
-        if taken.octets and limit.isdecimal() and 0 < int(limit) < taken.octets:
+        known = limit.isdecimal() and len(limit) <= 20  # RFC 1870 §5
+        if taken.octets and known and 0 < int(limit) < taken.octets:
             return NO_ROOM
         if taken.eight_bit and "8BITMIME" not in self.offered:
             return NOT_EIGHT_BIT
@@ -351,18 +385,26 @@ class Client:
     def _dress(self, mail: Mail, taken: Source) -> Mail:
         """Add what the server wants to know of this message."""
         extra: dict[str, bytes | None] = {}
-        if taken.octets is not None and "SIZE" in self.offered:
+        known = {extension.keyword for extension in self.extensions}
+        usable = known & self.offered.keys()
+        if taken.octets is not None and "SIZE" in usable:
             extra |= SIZE_OCTETS(taken.octets)
-        if taken.eight_bit is not False and "8BITMIME" in self.offered:
+        if taken.eight_bit is not False and "8BITMIME" in usable:
             extra |= BODY("8BITMIME")
         missing = {key: value for key, value in extra.items() if key not in mail.parameters}
         return evolve(mail, parameters={**mail.parameters, **missing}) if missing else mail
 
     async def _transact(self, transaction: Transaction, mail: Mail, taken: Source) -> None:
         if self._connection.state is not State.READY:
-            self._require("RSET", await self._ask(Rset(), "ehlo"))
-        replies = await self._open_transaction([mail, *transaction.envelope.rcpts, Data()])
-        transaction.judge(replies)
+            reset = await self._ask(Rset(), "ehlo")
+            if reset.severity is not Severity.COMPLETION and reset.code != 421:
+                raise RemoteProtocolError(f"RSET was refused: {reset}")
+            self._require("RSET", reset)
+        replies: list[Reply] = []
+        try:
+            await self._ask_all([mail, *transaction.envelope.rcpts, Data()], replies)
+        finally:
+            transaction.judge(replies)  # what was refused already stays so, whatever came then
         if self._connection.state is not State.CONTENT:
             return
         if transaction.open:
@@ -373,9 +415,8 @@ class Client:
         transaction.dot_sent = True
         transaction.settle(await self._reply("final_dot"))
 
-    async def _open_transaction(self, commands: Sequence[Command]) -> list[Reply]:
-        """Ask MAIL, RCPTs and DATA as far as it makes sense; return the replies there are."""
-        replies: list[Reply] = []
+    async def _ask_all(self, commands: Sequence[Command], replies: list[Reply]) -> None:
+        """Ask MAIL, RCPTs and DATA as far as it makes sense; add the replies as they come."""
         pipelining = "PIPELINING" in self.offered
 
         async def catch_up() -> None:
@@ -391,21 +432,21 @@ class Client:
             if not self._connection.owed and replies:
                 accepted = [reply.severity is Severity.COMPLETION for reply in replies]
                 if not accepted[0] or (isinstance(command, Data) and not any(accepted[1:])):
-                    return replies
+                    return
             self._put(command)
         await catch_up()
-        return replies
 
     async def _send_content(self, transaction: Transaction, taken: Source) -> None:
         seven_bit = taken.eight_bit is None and "8BITMIME" not in self.offered
         with self._within("session"):
-            async for chunk in taken.chunks:
-                if seven_bit and not chunk.isascii():
-                    transaction.settle(NOT_EIGHT_BIT)
-                    raise StreamLostError("8-bit content for a server that takes none")
-                self._put(Content(chunk))
-                with self._within("block"):
-                    await self._pump.flush()
+            async with taken.reading() as chunks:
+                async for chunk in chunks:
+                    if seven_bit and not chunk.isascii():
+                        transaction.settle(NOT_EIGHT_BIT)
+                        raise StreamLostError("8-bit content for a server that takes none")
+                    self._put(Content(chunk))
+                    with self._within("block"):
+                        await self._pump.flush()
 
     # The small verbs
 
@@ -442,9 +483,11 @@ class Client:
         seconds: float | None = getattr(self.deadlines, name)
         left = max(self._end - anyio.current_time(), 0)
         if name == "session" or seconds is None or left < seconds:
-            name, seconds = "session", None if left == float("inf") else left
-        with deadline(name, seconds):
-            yield
+            with deadline("session", self.deadlines.session, left):
+                yield
+        else:
+            with deadline(name, seconds):
+                yield
 
 
 def _literal(address: str) -> str:

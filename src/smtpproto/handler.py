@@ -6,8 +6,8 @@ own, so that a misspelt method is a type error and not silence.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from attrs import define
 
@@ -15,16 +15,37 @@ from .core.command import Mail, Rcpt
 from .core.envelope import Envelope
 from .core.event import Content, EndOfContent, TlsInfo
 from .core.reply import Reply
-from .core.sasl import Verify
+from .core.sasl import (
+    Answer,
+    Authorize,
+    Lookup,
+    Mechanism,
+    Question,
+    ScramKeys,
+    TokenRefusal,
+    Verify,
+    VerifyAnonymous,
+    VerifyExternal,
+    VerifyToken,
+)
 from .core.server_connection import ServerEvent
+from .stream import DeadlineError, StreamLostError
 
 __all__ = [
+    "AnonymousVerifier",
+    "AnyAuthenticator",
     "Authenticator",
+    "Authorizer",
     "ContentError",
     "ContentStream",
+    "ExternalVerifier",
     "Handler",
+    "KeyLookup",
     "Session",
+    "TokenVerifier",
     "Welcomer",
+    "can_answer",
+    "put_question",
 ]
 
 
@@ -51,17 +72,25 @@ class ContentStream:
         self._pull = pull
         #: The end, once it has been read.
         self.end: EndOfContent | None = None
+        #: Why there will be no end; None as long as there may be one.
+        self.lost: StreamLostError | DeadlineError | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self.lost is not None:
+            raise ContentError(None) from self.lost
         if self.end is None:
-            event = await self._pull()
-            if isinstance(event, Content):
-                return event.data
-            if not isinstance(event, EndOfContent):
-                raise ContentError(None)
+            try:
+                event = await self._pull()
+                if isinstance(event, Content):
+                    return event.data
+                if not isinstance(event, EndOfContent):
+                    raise StreamLostError("closed within the content")
+            except (StreamLostError, DeadlineError) as error:
+                self.lost = error
+                raise ContentError(None) from error
             self.end = event
         if self.end.fault is not None:
             raise ContentError(self.end.fault)
@@ -85,7 +114,7 @@ class Session:
     extended: bool = False
     #: Who has logged in; None if nobody has.
     identity: str | None = None
-    #: It talked before the greeting (RFC 5321 §4.3.1).
+    #: It talked before the greeting (RFC 5321 §4.3.1), seen where `greeting_delay` is not 0.
     early_talker: bool = False
 
 
@@ -115,13 +144,106 @@ class Welcomer(Protocol):
     """A handler that judges a connection before the greeting, too."""
 
     async def connect(self, session: Session) -> Reply | None:
-        """Return None to greet, or 554 or 421 to refuse."""
+        """Return None to greet, or 554 or 421 to refuse. What raises is answered with 421."""
         ...
 
 
+@runtime_checkable
 class Authenticator(Protocol):
-    """Who may log in."""
+    """Who may log in with a password: PLAIN and LOGIN are offered."""
 
     async def verify(self, session: Session, question: Verify) -> bool:
         """Tell whether the password is right and the user may act as the identity asked for."""
         ...
+
+
+@runtime_checkable
+class KeyLookup(Protocol):
+    """An authenticator that has what SCRAM or CRAM-MD5 need."""
+
+    @property
+    def stored(self) -> Collection[str]:
+        """The mechanisms there are secrets for, such as "SCRAM-SHA-256"; they are offered."""
+        ...
+
+    async def lookup(self, session: Session, question: Lookup) -> ScramKeys | bytes | None:
+        """Return what is stored for a user, None if nothing is. Take as long for that."""
+        ...
+
+
+@runtime_checkable
+class Authorizer(Protocol):
+    """An authenticator that lets users of SCRAM act as others; without it they cannot."""
+
+    async def authorize(self, session: Session, question: Authorize) -> bool:
+        """Tell whether the user may act as the identity asked for."""
+        ...
+
+
+@runtime_checkable
+class TokenVerifier(Protocol):
+    """An authenticator that knows bearer tokens: OAUTHBEARER and XOAUTH2 are offered."""
+
+    async def verify_token(
+        self, session: Session, question: VerifyToken
+    ) -> str | TokenRefusal | None:
+        """Return the identity that the token lets in; what would do, or None, to refuse."""
+        ...
+
+
+@runtime_checkable
+class ExternalVerifier(Protocol):
+    """An authenticator that knows clients by `session.tls.certificate`: EXTERNAL is offered."""
+
+    async def verify_external(self, session: Session, question: VerifyExternal) -> str | None:
+        """Return the identity that the client may act as, None to refuse."""
+        ...
+
+
+@runtime_checkable
+class AnonymousVerifier(Protocol):
+    """An authenticator that lets guests in: ANONYMOUS is offered."""
+
+    async def verify_anonymous(self, session: Session, question: VerifyAnonymous) -> str | None:
+        """Return the identity that guests have, None to refuse."""
+        ...
+
+
+#: One power at least; an authenticator may have several.
+AnyAuthenticator: TypeAlias = (
+    Authenticator | KeyLookup | TokenVerifier | ExternalVerifier | AnonymousVerifier
+)
+
+_POWERS: dict[type, type] = {
+    Verify: Authenticator,
+    VerifyToken: TokenVerifier,
+    VerifyExternal: ExternalVerifier,
+    VerifyAnonymous: AnonymousVerifier,
+}
+
+
+def can_answer(authenticator: object, mechanism: Mechanism) -> bool:
+    """Tell whether an authenticator can answer what a mechanism asks."""
+    if mechanism.asks is Lookup:
+        return isinstance(authenticator, KeyLookup) and mechanism.family in authenticator.stored
+    power = _POWERS.get(mechanism.asks)
+    return power is not None and isinstance(authenticator, power)
+
+
+async def put_question(authenticator: object, session: Session, question: Question) -> Answer:
+    """Put a mechanism's question to the authenticator; None, which refuses, if it cannot say."""
+    match question:
+        case Verify() if isinstance(authenticator, Authenticator):
+            return await authenticator.verify(session, question)
+        case Lookup() if isinstance(authenticator, KeyLookup):
+            return await authenticator.lookup(session, question)
+        case Authorize() if isinstance(authenticator, Authorizer):
+            return await authenticator.authorize(session, question)
+        case VerifyToken() if isinstance(authenticator, TokenVerifier):
+            return await authenticator.verify_token(session, question)
+        case VerifyExternal() if isinstance(authenticator, ExternalVerifier):
+            return await authenticator.verify_external(session, question)
+        case VerifyAnonymous() if isinstance(authenticator, AnonymousVerifier):
+            return await authenticator.verify_anonymous(session, question)
+        case _:
+            return None

@@ -101,12 +101,15 @@ class Transaction:
 
     def judge(self, replies: Sequence[Reply]) -> None:
         """Take the replies to MAIL, to each RCPT and to DATA, as many as there are."""
+        if not replies:
+            return
         mail, *others = replies
         if mail.severity is not Severity.COMPLETION:
             self.settle(mail)
         for number, reply in enumerate(others[: len(self._outcomes)]):
             if reply.severity is not Severity.COMPLETION:
-                self._decide(number, reply)
+                # 552 once meant "too many recipients", which passes (RFC 5321 §4.5.3.1.10).
+                self._decide(number, reply, Fate.TRANSIENT if reply.code == 552 else None)
         data = others[len(self._outcomes) :]
         if data and data[0].severity is not Severity.INTERMEDIATE:
             self.settle(data[0])
@@ -124,10 +127,10 @@ class Transaction:
                 path = self.envelope.rcpts[number].forward_path
                 self._outcomes[number] = Outcome(path, fate, reason=reason)
 
-    def _decide(self, number: int, reply: Reply) -> None:
+    def _decide(self, number: int, reply: Reply, fate: Fate | None = None) -> None:
         if self._outcomes[number] is None:
             path = self.envelope.rcpts[number].forward_path
-            self._outcomes[number] = Outcome(path, Fate.of(reply), reply)
+            self._outcomes[number] = Outcome(path, fate or Fate.of(reply), reply)
 
     def result(self) -> Result:
         return Result(tuple(outcome for outcome in self._outcomes if outcome is not None))

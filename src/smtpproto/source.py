@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
 from email.message import EmailMessage, Message
 from email.policy import SMTP
 from pathlib import Path
@@ -44,6 +45,16 @@ class Source:
     octets: int | None
     eight_bit: bool | None
 
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """Iterate over the chunks; a generator is closed at the end, however that comes."""
+        chunks = aiter(self.chunks)
+        try:
+            yield chunks
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+
 
 async def source(content: AnyContent, *, eight_bit_offered: bool) -> Source:
     """Make a Source of what a caller gives.
@@ -51,7 +62,8 @@ async def source(content: AnyContent, *, eight_bit_offered: bool) -> Source:
     Text (`str`, EmailMessage) gets CRLF line ends; an EmailMessage is written without its Bcc,
     and in 7 bits where the server does not take 8. Octets (bytes, a path, a binary file, an async
     iterable) pass as they are: bytes with a bare CR or LF are refused here with
-    LocalProtocolError, the others when the fault is reached. OSError as files raise it.
+    LocalProtocolError, the others when the fault is reached. OSError as files raise it, TypeError
+    for what is none of these.
     """
     if isinstance(content, Source):
         return content
@@ -69,13 +81,16 @@ async def source(content: AnyContent, *, eight_bit_offered: bool) -> Source:
         return Source(_path(content), octets, None)
     if isinstance(content, AsyncIterable):
         return Source(content, None, None)
-    return Source(_file(content), None, None)
+    if hasattr(content, "read"):
+        return Source(_file(content), None, None)
+    raise TypeError(f"no content can be made of {type(content).__name__}")
 
 
 def _flatten(message: Message, cte_type: str) -> bytes:
     policy = SMTP.clone(cte_type=cte_type)
     # Those who are named there are so on condition that nobody sees it (RFC 5322 §3.6.3).
-    message = copy.copy(message)
+    # A deep copy: writing gives parts their boundaries.
+    message = copy.deepcopy(message)
     del message["Bcc"], message["Resent-Bcc"]
     return crlf(message.as_bytes(policy=policy))
 
@@ -86,8 +101,9 @@ async def _slices(content: bytes) -> AsyncIterator[bytes]:
 
 
 async def _path(path: Path) -> AsyncIterator[bytes]:
-    async with await anyio.open_file(path, "rb") as file:
-        while chunk := await file.read(CHUNK):
+    file = await to_thread.run_sync(path.open, "rb")
+    with file:  # closing what was only read does not wait, so no cancellation can leave it open
+        while chunk := await to_thread.run_sync(file.read, CHUNK):
             yield chunk
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from attrs import frozen
 
 from smtpproto import Limits, ServerConnection
-from smtpproto.core.sasl import LOGIN, PLAIN
 from smtpproto.extensions import (
     AUTH,
     EIGHTBITMIME,
@@ -19,6 +18,7 @@ from smtpproto.extensions import (
     SIZE,
     STARTTLS,
 )
+from smtpproto.mechanisms import LOGIN, PLAIN
 
 __all__ = ["BASIC", "DECISIONS", "PAGE", "Decision", "make_server", "render"]
 

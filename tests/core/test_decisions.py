@@ -6,14 +6,13 @@ import pytest
 
 from smtpproto import Auth, AuthResponse, Reply, ServerConnection, State
 from smtpproto.core.sasl import (
-    LOGIN,
-    PLAIN,
     AuthenticationError,
     Challenge,
     ServerExchange,
     Verify,
 )
 from smtpproto.core.server_connection import ServerEvent
+from smtpproto.mechanisms import LOGIN, PLAIN
 from smtpproto.testing.pair import Policy, answer
 
 from .decisions import DECISIONS, PAGE, Decision, make_server, render

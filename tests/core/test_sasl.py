@@ -4,15 +4,15 @@ import pytest
 
 from smtpproto import LocalProtocolError
 from smtpproto.core.sasl import (
-    LOGIN,
-    PLAIN,
     AuthenticationError,
     Challenge,
     ClientExchange,
+    Credentials,
     Mechanism,
     ServerExchange,
     Verify,
 )
+from smtpproto.mechanisms import LOGIN, PLAIN
 
 
 @pytest.mark.parametrize("mechanism", [PLAIN, LOGIN])
@@ -21,7 +21,7 @@ from smtpproto.core.sasl import (
 def test_the_two_sides_understand_each_other(
     mechanism: Mechanism, answer: bool, at_once: bool
 ) -> None:
-    client = ClientExchange(mechanism, "üser", "pass wörd")
+    client = ClientExchange(mechanism, Credentials("üser", "pass wörd"))
     initial = client.initial_response()
     server = ServerExchange(mechanism, initial if at_once else None)
     question = server.step()
@@ -45,7 +45,7 @@ def test_the_two_sides_understand_each_other(
 
 @pytest.mark.rfc("4616 §2")
 def test_plain_acts_for_another() -> None:
-    client = ClientExchange(PLAIN, "me", "pw", "you")
+    client = ClientExchange(PLAIN, Credentials("me", "pw", "you"))
     server = ServerExchange(PLAIN, client.initial_response())
     assert server.step() == Verify("me", "pw", "you")
     assert server.step(True) == "you"
@@ -65,7 +65,7 @@ def test_malformed_plain(message: bytes) -> None:
 @pytest.mark.parametrize("parts", [("a\0b", "c", ""), ("a", "b\0c", ""), ("a", "b", "c\0d")])
 def test_a_client_writes_no_nul_into_plain(parts: tuple[str, str, str]) -> None:
     with pytest.raises(LocalProtocolError):
-        ClientExchange(PLAIN, *parts).initial_response()
+        ClientExchange(PLAIN, Credentials(*parts)).initial_response()
 
 
 def test_login_takes_the_name_at_once_or_asks() -> None:

@@ -32,8 +32,9 @@ from smtpproto import (
     TlsInfo,
 )
 from smtpproto.core.errors import GrammarError
-from smtpproto.core.sasl import LOGIN, PLAIN, Challenge
+from smtpproto.core.sasl import Challenge
 from smtpproto.extensions import AUTH, EIGHTBITMIME, ENHANCEDSTATUSCODES, PIPELINING, SIZE
+from smtpproto.mechanisms import LOGIN, PLAIN
 from smtpproto.testing.pair import answer, octet_by_octet
 
 from .decisions import BASIC

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smtpproto import STANDARD, ClientConnection, LocalProtocolError, ServerConnection
-from smtpproto.core.sasl import LOGIN, PLAIN
+from smtpproto.mechanisms import LOGIN, PLAIN
 from smtpproto.testing import (
     Dialogue,
     DialogueError,

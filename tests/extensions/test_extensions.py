@@ -8,9 +8,9 @@ from smtpproto import STANDARD, Extension, GrammarError, Reply, ServerConnection
 from smtpproto.core.extension import Standing
 from smtpproto.core.grammar import EHLO_LINE
 from smtpproto.core.parameter import Parameters
-from smtpproto.core.sasl import PLAIN
 from smtpproto.extensions.eightbitmime import BODY
 from smtpproto.extensions.size import SIZE_OCTETS
+from smtpproto.mechanisms import PLAIN
 from smtpproto.testing.pair import answer
 from tests.core.decisions import BASIC
 

@@ -17,14 +17,20 @@ FILES = sorted(ROOT.rglob("*.py"))
 #: Imports point down this list: a room sees those in lines above its own, and itself.
 STOREYS = [
     {"core"},
-    {"extensions"},
+    {"extensions", "mechanisms"},
     {"stream"},
     {"client", "server"},
     {"relay"},
     {"cli"},
 ]
 #: Files beside those rooms belong to them; what is not named here needs a place first.
-ANNEXES = {"handler": "server", "result": "client", "source": "client", "pool": "client"}
+ANNEXES = {
+    "handler": "server",
+    "dialogue": "server",
+    "result": "client",
+    "source": "client",
+    "pool": "client",
+}
 
 
 def module_name(file: Path) -> str:

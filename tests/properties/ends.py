@@ -23,8 +23,9 @@ from smtpproto import (
     ServerConnection,
     StartTls,
 )
-from smtpproto.core.sasl import LOGIN, PLAIN, Challenge
+from smtpproto.core.sasl import Challenge
 from smtpproto.core.server_connection import ServerEvent
+from smtpproto.mechanisms import LOGIN, PLAIN
 from smtpproto.testing.pair import answer
 
 LIMITS = Limits(message=300, recipients=3, bad_commands=6, endless_line=20_000, reply=2_000)

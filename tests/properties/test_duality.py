@@ -28,8 +28,9 @@ from smtpproto import (
     StartTls,
     State,
 )
-from smtpproto.core.sasl import LOGIN, PLAIN, Challenge
+from smtpproto.core.sasl import Challenge
 from smtpproto.core.server_connection import ServerEvent
+from smtpproto.mechanisms import LOGIN, PLAIN
 from smtpproto.testing import strategies as smtp
 from smtpproto.testing.pair import Cut, Pair, Policy, octet_by_octet, suggested, whole
 

@@ -12,7 +12,6 @@ import click
 from smtpproto import __version__
 
 from .console import err, say
-from .options import Failure
 
 __all__ = ["COMMANDS", "app"]
 
@@ -61,7 +60,7 @@ class App(click.Group):
             sys.exit(error.exit_code)
         except click.ClickException as error:
             _tell(error, "smtpproto")
-            sys.exit(error.code if isinstance(error, Failure) else error.exit_code)
+            sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             say("interrupted", console=err())
             sys.exit(130)
@@ -75,7 +74,7 @@ def _tell(error: click.ClickException, path: str, advice: str = "") -> None:
         say("  ", line, console=err())
 
 
-@click.command(cls=App, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("smtpproto", cls=App, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="smtpproto", message="%(prog)s %(version)s")
 def app() -> None:
     """SMTP from the command line: run a node, send mail, swallow it, look at a server."""

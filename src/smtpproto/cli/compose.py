@@ -24,7 +24,8 @@ __all__ = ["Correspondent", "Draft", "compose", "finished"]
 # 7 bits, so that it fits every server and is written only once, however often it is sent.
 POLICY = SMTP.clone(cte_type="7bit")
 
-_NAMED = re.compile(r'\s*(?:"(?P<quoted>[^"\\]*)"|(?P<name>[^<>"]*?))\s*<(?P<address>.*)>\s*')
+# name-addr (RFC 5322 §3.4); what is not quoted has none of the specials but the dot.
+_NAMED = re.compile(r'(?:"([^"\\]*)"|([^()<>\[\]:;@\\,"]*?)) *<(.*)>')
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")  # RFC 5322 §2.2, §4.5.3
 
 
@@ -39,9 +40,10 @@ class Correspondent:
     def read(cls, text: str) -> Correspondent:
         """Read it; `<>` is the null reverse-path, and has an empty address."""
         match = _NAMED.fullmatch(text)
-        if match is None:
+        if match is None or not text.isprintable():
             return cls(text)
-        return cls(match["address"], match["quoted"] or match["name"] or "")
+        quoted, name, address = match.groups()
+        return cls(address, quoted or name or "")
 
     @classmethod
     def sender(cls, text: str) -> Correspondent:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -230,16 +230,16 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
             settings = evolve(settings, smart_host_tls=Tls.IMPLICIT)
         elif settings.smart_host_login is not None:
             settings = evolve(settings, smart_host_tls=Tls.REQUIRED)
-    _check(settings)
+    _check(settings, merged)
     return settings
 
 
-def _check(settings: ServeSettings) -> None:
+def _check(settings: ServeSettings, given: Collection[str]) -> None:
     if settings.listen == settings.submission and settings.listen.port:
         raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
     if settings.smart_host is None:
-        for name in ("smart_host_login", "smart_host_password_file"):
-            if getattr(settings, name) is not None:
+        for name in sorted(given):
+            if name.startswith("smart_host_"):
                 raise ConfigError(f"{name.replace('_', '-')} needs a smart-host")
     if settings.smart_host_password_file is not None and settings.smart_host_login is None:
         raise ConfigError("smart-host-password-file needs smart-host-login")

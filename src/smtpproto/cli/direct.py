@@ -85,7 +85,7 @@ async def _try_in_turn(
     content: bytes,
     trace: Callable[[str], None] | None,
 ) -> Result:
-    refusal: Reply | None = None
+    refused_for_good = 0
     reasons: list[str] = []
     for host in hop.hosts:
         if trace is not None:
@@ -94,13 +94,12 @@ async def _try_in_turn(
             async with client(host) as session:
                 return await session.deliver(envelope, content)
         except RefusedError as error:
-            refusal = error.reply
+            refused_for_good += error.reply.severity is Severity.PERMANENT
             reasons.append(f"{host.name}: {error.step} was refused: {error.reply}")
         except ClientError as error:
             reasons.append(f"{host.name}: {explain(error, host.name)}")
-    # Another exchanger may take tomorrow what this one refused to talk about.
-    permanent = refusal is not None and refusal.severity is Severity.PERMANENT and len(reasons) == 1
-    fate = Fate.PERMANENT if permanent else Fate.TRANSIENT
+    # As long as one was only not to be had, trying again is sensible.
+    fate = Fate.PERMANENT if refused_for_good == len(hop.hosts) else Fate.TRANSIENT
     reason = "; ".join(dict.fromkeys(reasons))
     return Result(tuple(Outcome(path, fate, None, reason) for path in envelope.forward_paths))
 

@@ -19,9 +19,10 @@ from smtpproto.core.command import Auth, AuthResponse, Command, Ehlo, Helo, Quit
 from smtpproto.core.errors import RemoteProtocolError
 from smtpproto.core.event import TlsInfo
 from smtpproto.core.reply import Reply, Severity
-from smtpproto.core.sasl import LOGIN, PLAIN, ClientExchange
+from smtpproto.core.sasl import ClientExchange, Credentials, ExchangeError
 from smtpproto.core.state import State
 from smtpproto.extensions import STANDARD
+from smtpproto.mechanisms import strongest
 from smtpproto.relay.route import HostPort
 from smtpproto.stream import (
     DeadlineError,
@@ -122,13 +123,18 @@ class Probe:
         stream = await self._connect()
         session = _Talk(stream, self.seconds, self._say)
         try:
-            await self._converse(session, verify=verify)
-            await session.quit()
-        except OverError:
-            await session.quit()
-            raise
+            try:
+                await self._converse(session, verify=verify)
+            finally:
+                await self._quit(session)
         finally:
             await session.pump.aclose()
+
+    async def _quit(self, session: _Talk) -> None:
+        try:
+            await session.quit()
+        except RemoteProtocolError as error:
+            self._wrong(f"what answers there does not keep to SMTP: {error}")
 
     async def _connect(self) -> ByteStream:
         try:
@@ -238,11 +244,12 @@ class Probe:
             return
         if tls is None and not self._loopback:
             raise self._wrong("the login was not tried: the password would go in clear")
-        mechanism = next((m for m in (PLAIN, LOGIN) if m.name in mechanisms), None)
+        credentials = Credentials(username, password)
+        mechanism = strongest(mechanisms, credentials)
         if mechanism is None:
             names = " ".join(mechanisms) or "none"
-            raise self._wrong(f"no login by PLAIN or LOGIN is offered, only: {names}")
-        exchange = ClientExchange(mechanism, username, password)
+            raise self._wrong(f"no login by a password is offered, only: {names}")
+        exchange = ClientExchange(mechanism, credentials)
         with self._step("the login"):
             initial = exchange.initial_response()
             command = Auth(mechanism.name, initial)
@@ -253,6 +260,10 @@ class Probe:
                 held_back = False
                 reply = await session.ask(AuthResponse(answer))
         if reply.severity is Severity.COMPLETION:
+            try:
+                exchange.succeed()
+            except ExchangeError as error:
+                raise self._wrong(f"the login: {error}") from None
             self.findings.logged_in = True
         elif reply.code == 535:
             raise self._wrong(f"the login is wrong, says the server: {reply_text(reply)}")
@@ -289,7 +300,7 @@ class Probe:
 def _respond(exchange: ClientExchange, reply: Reply) -> bytes | None:
     try:
         return exchange.respond(binascii.a2b_base64(reply.lines[0], strict_mode=True))
-    except ValueError:
+    except (ValueError, ExchangeError):
         return None  # cancels
 
 
@@ -318,6 +329,12 @@ class _Talk:
         return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
     async def ask(self, command: Command) -> Reply:
+        if self.connection.buffered:
+            # Said before we asked: a 421, or nothing that SMTP knows.
+            early = self.connection.next_event()
+            if not isinstance(early, Reply):
+                raise RemoteProtocolError("it talks out of turn")
+            return self._heard(early)
         self.pump.put(self.connection.send(command))
         for line in shown(command):
             self._say(f"C: {line}")
@@ -329,15 +346,18 @@ class _Talk:
         if not isinstance(event, Reply):
             self._say("-- the server closed the connection")
             raise _HungUpError
-        for line in shown(event):
+        return self._heard(event)
+
+    def _heard(self, reply: Reply) -> Reply:
+        for line in shown(reply):
             self._say(f"S: {line}")
-        return event
+        return reply
 
     async def quit(self) -> None:
-        """Say goodbye where that can be said; nothing that goes wrong with it matters."""
+        """Say goodbye where that can be said; it does not matter if nobody listens."""
         if self.open and not self.connection.owed:
             with anyio.move_on_after(min(self._seconds, 5)):
                 try:
                     await self.ask(Quit())
-                except (StreamLostError, DeadlineError, RemoteProtocolError, _HungUpError):
+                except (StreamLostError, DeadlineError, _HungUpError):
                     self._say("-- the server did not answer QUIT")

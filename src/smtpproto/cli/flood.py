@@ -54,11 +54,16 @@ class Tally:
     def done(self) -> int:
         return self.accepted + self.refused + self.failed
 
+    @property
+    def handed_over(self) -> int:
+        """How many the server has judged."""
+        return self.accepted + self.refused
+
     def line(self) -> str:
         """Return the one line that says it all."""
         return (
             f"{self.accepted} accepted, {self.refused} refused, {self.failed} failed "
-            f"in {self.seconds:.2f} s ({per_second(self.accepted, self.seconds)})"
+            f"in {self.seconds:.2f} s ({per_second(self.handed_over, self.seconds)})"
         )
 
     def no_session(self, error: ClientError) -> None:
@@ -114,7 +119,7 @@ async def flood(
             progress.update(
                 bar,
                 completed=tally.done,
-                rate=per_second(tally.accepted, tally.seconds),
+                rate=per_second(tally.handed_over, tally.seconds),
                 refused=tally.refused,
                 failed=tally.failed,
             )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 import os
+import signal
 import ssl
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import click
@@ -20,10 +22,10 @@ from smtpproto.core.path import as_domain
 from smtpproto.relay.route import HostPort
 
 from .values import host_port, listen_address
-from .words import causes
 
 __all__ = [
     "Backend",
+    "BadInput",
     "Failure",
     "Value",
     "backend_option",
@@ -49,14 +51,13 @@ PASSWORD_VARIABLE = "SMTPPROTO_PASSWORD"  # noqa: S105 - a name
 
 
 class Failure(click.ClickException):
-    """What could not be done, for the user in one line; further lines may advise.
+    """What could not be done, for the user in one line; further lines may advise. Exit code 1."""
 
-    `code` is the exit code: 1, or 2 for what the user gave and cannot be used.
-    """
 
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
+class BadInput(Failure):
+    """A file or a setting that cannot be used. Exit code 2, as for wrong usage."""
+
+    exit_code = 2
 
 
 class Value(click.ParamType[Any]):
@@ -137,7 +138,7 @@ def context_for(ca: Path | None) -> ssl.SSLContext | None:
     try:
         return ssl.create_default_context(cafile=ca)
     except (OSError, ssl.SSLError) as error:
-        raise Failure(f"{ca} has no certificates in PEM: {error}", 2) from None
+        raise BadInput(f"{ca} has no certificates in PEM: {error}") from None
 
 
 def _helo_name(text: str) -> str:
@@ -184,12 +185,13 @@ def password_for(username: str, file: Path | None) -> str:
     """Find the password for a login; see --password-file. Blocks."""
     if file is not None:
         try:
-            text = click.open_file(str(file), encoding="utf-8").readline()
+            with click.open_file(str(file), encoding="utf-8") as lines:
+                text: str = lines.readline()
         except (OSError, UnicodeDecodeError) as error:
-            raise Failure(f"cannot read the password from {file}: {error}", 2) from None
+            raise BadInput(f"cannot read the password from {file}: {error}") from None
         password = text.rstrip("\r\n")
         if not password:
-            raise Failure(f"{file}: the first line, which should be the password, is empty", 2)
+            raise BadInput(f"{file}: the first line, which should be the password, is empty")
         return password
     password = os.environ.get(PASSWORD_VARIABLE, "")
     if password:
@@ -204,18 +206,54 @@ def password_for(username: str, file: Path | None) -> str:
 def run(backend: str, main: Callable[[], Awaitable[T]]) -> T:
     """Run `main` in an event loop.
 
-    Out of any group, a ClickException is raised as itself, and LocalProtocolError (the user
-    asked for what SMTP forbids) as a Failure.
+    Out of any group, what ends a command (a ClickException, Ctrl-C) is raised as itself, and
+    LocalProtocolError (the user asked for what SMTP forbids) as BadInput.
     """
     try:
-        return anyio.run(main, backend=backend)
-    except Exception as group:
-        for error in causes(group):
-            if isinstance(error, click.ClickException):
+        return anyio.run(_unless_interrupted, main, backend=backend)
+    except BaseException as group:
+        for error in _leaves(group):
+            if isinstance(error, (click.ClickException, KeyboardInterrupt, SystemExit)):
                 raise error from None
             if isinstance(error, LocalProtocolError):
-                raise Failure(f"this cannot be sent: {error}", 2) from None
+                raise BadInput(f"this cannot be sent: {error}") from None
         raise
+
+
+async def _unless_interrupted(main: Callable[[], Awaitable[T]]) -> T:
+    """Await `main`; Ctrl-C cancels it. KeyboardInterrupt then, and only then.
+
+    Raised wherever it strikes, as Python does it, it can tear a scope that is just being entered,
+    and then nothing ends at all.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return await main()
+    interrupted = False
+    results: list[T] = []
+    with anyio.open_signal_receiver(signal.SIGINT) as signals:
+        async with anyio.create_task_group() as tasks:
+
+            async def watch() -> None:
+                nonlocal interrupted
+                async for _ in signals:
+                    interrupted = True
+                    tasks.cancel_scope.cancel()
+
+            tasks.start_soon(watch)
+            results.append(await main())
+            tasks.cancel_scope.cancel()
+    if not results:
+        assert interrupted
+        raise KeyboardInterrupt
+    return results[0]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+        yield from _leaves(inner)
 
 
 def where(address: HostPort) -> str:

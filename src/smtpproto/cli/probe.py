@@ -58,11 +58,13 @@ def probe(
     timeout: float,
     backend: str,
 ) -> None:
-    """Look at an SMTP server: the dialogue as it happens, what it offers, TLS and certificate.
+    """Look at an SMTP server, and say what is wrong.
+
+    Shows the dialogue as it happens, what the server offers, TLS and certificate. No mail is
+    sent. A password is sent only under TLS with a good certificate, or on loopback.
 
     Without a port it is 465 with --tls implicit, 587 with --login, and else 25, where servers
-    take mail from other servers. No mail is sent. A password is sent only under TLS with a good
-    certificate, or on loopback.
+    take mail from other servers.
     """
     if password_file is not None and login is None:
         raise click.UsageError("--password-file goes with --login")

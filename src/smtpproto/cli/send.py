@@ -25,6 +25,7 @@ from .direct import deliver_direct
 from .flood import Tally, flood
 from .node import NodeError, load_login
 from .options import (
+    BadInput,
     Failure,
     Value,
     backend_option,
@@ -231,14 +232,14 @@ def _draft(
     except ValueError as error:
         raise click.UsageError(f"cannot compose this message: {error}") from None
     except OSError as error:
-        raise Failure(f"cannot read {error.filename}: {error.strerror}", 2) from None
+        raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def _read(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise Failure(f"cannot read {file}: {error.strerror}", 2) from None
+        raise BadInput(f"cannot read {file}: {error.strerror}") from None
 
 
 # Where it is to be sent
@@ -308,7 +309,7 @@ def _local_node(
             "give --server, --direct or --data"
         ) from None
     except (NodeError, OSError) as error:
-        raise Failure(str(error), 2) from None
+        raise BadInput(str(error)) from None
     if context is None:
         context = context_for(data / "tls" / "cert.pem")
     return Destination(

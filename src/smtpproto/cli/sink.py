@@ -135,3 +135,5 @@ async def drain_mail(address: HostPort, drain: Drain) -> None:
                 if server.stopping.is_set():
                     tasks.cancel_scope.cancel()
                 server.stop()
+                if server.peers:
+                    say("stopping; once more does not wait for sessions")

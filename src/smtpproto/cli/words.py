@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from smtpproto.core.errors import RemoteProtocolError
-from smtpproto.stream import DeadlineError
+from smtpproto.stream import DeadlineError, StreamLostError
 
 from .console import amount
 
@@ -89,6 +89,8 @@ def _words(error: BaseException, host: str) -> str:
             return _deadline(error)
         case RemoteProtocolError():
             return f"the other end does not keep to SMTP: {error}"
+        case StreamLostError():
+            return str(error)
         case OSError() if error.errno in _ERRNO:
             return _ERRNO[error.errno]
         case _:

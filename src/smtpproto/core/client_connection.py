@@ -83,6 +83,7 @@ class ClientConnection(Connection):
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
+        self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
             Mail: {p.keyword: (e.keyword, p) for e in extensions for p in e.mail},
             Rcpt: {p.keyword: (e.keyword, p) for e in extensions for p in e.rcpt},
@@ -180,6 +181,9 @@ class ClientConnection(Connection):
                 except GrammarError as error:
                     raise LocalProtocolError(str(error)) from None
                 longest += parameter.octets
+        for keyword, judge in self._judges:
+            if keyword in self.offered and (refusal := judge(command, self.offered)) is not None:
+                raise LocalProtocolError(refusal.text)
         if length - 2 * isinstance(command, AuthResponse) > longest:
             raise LocalProtocolError(f"a line of {length} octets; at most {longest} are allowed")
 

@@ -65,6 +65,8 @@ class Command:
     pipelined: ClassVar[bool] = False
     #: The session begins anew behind a positive answer, as after the greeting.
     starts_over: ClassVar[bool] = False
+    #: An extension's verb may stand between MAIL and the end of the content.
+    in_transaction: ClassVar[bool] = True
     #: Octets that the line may have, CRLF included (RFC 5321 §4.5.3.1.4).
     max_line: ClassVar[int] = 512
 

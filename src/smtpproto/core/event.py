@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .command import Command
 from .reply import Reply
@@ -99,7 +99,13 @@ class ConnectionClosed:
 
 @frozen
 class TlsInfo:
-    """What is known of a TLS layer: protocol version and cipher, as the TLS library names them."""
+    """What is known of a TLS layer: protocol version and cipher, as the TLS library names them.
+
+    `certificate` is the peer's, in DER, and `unique` what tls-unique binds to (RFC 5929 §3); both
+    are empty where there is none, as the latter is from TLS 1.3 on.
+    """
 
     version: str = ""
     cipher: str = ""
+    certificate: bytes = field(default=b"", repr=False)
+    unique: bytes = field(default=b"", repr=False)

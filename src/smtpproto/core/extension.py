@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import frozen
 
-from .command import Command, Mail, Rcpt
+from .command import Command
 from .parameter import Parameter
 from .reply import Reply
 
@@ -36,7 +36,9 @@ class Extension:
     without which it is not offered. `announce` gives what stands behind the keyword in the
     EHLO reply, or None when it cannot be offered now. `obliges` says in a few words what the
     server's caller takes on by offering it; empty where the core alone keeps the promise.
-    `judge` may refuse a MAIL or RCPT with parameters that are well-formed.
+    `judge` may refuse one of its verbs, or a MAIL or RCPT with parameters, that is well-formed.
+    It sees what is offered, keyword -> argument, and so gives the same answer at both ends: the
+    server replies with it, the client sends nothing.
     """
 
     keyword: str
@@ -47,4 +49,4 @@ class Extension:
     needs: tuple[str, ...] = ()
     obliges: str = ""
     announce: Callable[[Standing], str | None] = _always
-    judge: Callable[[Mail | Rcpt, Standing], Reply | None] | None = None
+    judge: Callable[[Command, Mapping[str, str]], Reply | None] | None = None

@@ -64,10 +64,12 @@ class Offer:
                 return Reply(error.code, error.status, str(error))
         if unknown:
             return UNKNOWN_PARAMETER
-        for judge in self._judges:
-            if (refusal := judge(command, self.standing)) is not None:
-                return refusal
-        return None
+        return self.refusal(command)
+
+    def refusal(self, command: Command) -> Reply | None:
+        """Return what the extensions' judges have against a well-formed command, if anything."""
+        refusals = (judge(command, self.lines) for judge in self._judges)
+        return next((refusal for refusal in refusals if refusal is not None), None)
 
 
 @lru_cache(maxsize=256)

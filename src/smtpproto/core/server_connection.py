@@ -159,7 +159,7 @@ class ServerConnection(Connection):
         usable = tuple(
             m.name
             for m in self.mechanisms
-            if self.tls is not None or self._plaintext_auth or not m.plaintext
+            if self.tls is not None or not (m.binds or (m.plaintext and not self._plaintext_auth))
         )
         standing = Standing(
             tls=self.tls is not None,
@@ -301,6 +301,8 @@ class ServerConnection(Connection):
                 return self._bad(line, ALREADY_IN, command)
             if command.mechanism not in self._offer.standing.mechanisms:
                 return self._bad(line, BAD_MECHANISM, command)
+        if asked not in _BASE and (refusal := self._offer.refusal(command)) is not None:
+            return self._bad(line, refusal, command)
         self._owed = asked
         return command
 

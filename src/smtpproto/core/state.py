@@ -157,8 +157,11 @@ def moves(state: State, asked: Asked) -> Row | None:
     row = _TABLE.get((state, asked))
     if row is not None or asked in _KNOWN:
         return row
-    if issubclass(asked, Command) and asked.starts_over:
-        return _STARTS_OVER.get(state)
+    if issubclass(asked, Command):
+        if asked.starts_over:
+            return _STARTS_OVER.get(state)
+        if not asked.in_transaction and state in _TRANSACTION:
+            return None
     return _FOREIGN.get(state)
 
 

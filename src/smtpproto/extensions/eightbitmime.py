@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from smtpproto.core.command import Command, Mail
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.extension import Extension
 from smtpproto.core.parameter import Parameter
+from smtpproto.core.reply import Reply
 
 __all__ = ["BODY", "EIGHTBITMIME"]
 
-# body-value ::= "7BIT" / "8BITMIME" (RFC 6152 §2)
-_VALUES = ("7BIT", "8BITMIME")
+# body-value ::= "7BIT" / "8BITMIME" (RFC 6152 §2) / "BINARYMIME" (RFC 3030 §3)
+_VALUES = ("7BIT", "8BITMIME", "BINARYMIME")
+
+NOT_BINARY = Reply(501, "5.5.4", "BODY takes 7BIT or 8BITMIME")
 
 
 def _read(value: bytes | None) -> str:
@@ -21,4 +27,11 @@ def _read(value: bytes | None) -> str:
 
 BODY: Parameter[str] = Parameter("BODY", _read, str.encode, octets=17)
 
-EIGHTBITMIME = Extension("8BITMIME", rfc=6152, mail=(BODY,))
+
+def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
+    if not isinstance(command, Mail) or "BINARYMIME" in offered:
+        return None
+    return NOT_BINARY if BODY.of(command.parameters) == "BINARYMIME" else None
+
+
+EIGHTBITMIME = Extension("8BITMIME", rfc=6152, mail=(BODY,), judge=_judge)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.command import Command, Mail
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.extension import Extension, Standing
 from smtpproto.core.parameter import Parameter
@@ -32,11 +33,12 @@ def _announce(standing: Standing) -> str | None:
     return str(standing.max_octets or 0)
 
 
-def _judge(command: Mail | Rcpt, standing: Standing) -> Reply | None:
-    if isinstance(command, Rcpt) or standing.max_octets is None:
+def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
+    size = SIZE_OCTETS.of(command.parameters) if isinstance(command, Mail) else None
+    limit = offered["SIZE"].encode()
+    if size is None or _SIZE_VALUE.fullmatch(limit) is None:
         return None
-    size = SIZE_OCTETS.of(command.parameters)
-    return TOO_BIG if size is not None and size > standing.max_octets else None
+    return TOO_BIG if size > int(limit) > 0 else None
 
 
 SIZE = Extension("SIZE", rfc=1870, mail=(SIZE_OCTETS,), announce=_announce, judge=_judge)

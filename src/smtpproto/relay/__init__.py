@@ -2,7 +2,7 @@
 
 In reading order::
 
-    spool, sqlite_spool     where a message is safe      (sqlite_database, disk: below it)
+    spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
     mailbox                 where it ends
     resolve, route          where it goes next
     schedule                when it is tried again

@@ -9,8 +9,13 @@ from attrs import field, frozen
 
 from smtpproto.core.sasl import Verify
 from smtpproto.handler import Session
+from smtpproto.mechanisms.saslprep import saslprep
 
 __all__ = ["Passwords"]
+
+
+def _prepared(passwords: Mapping[str, str]) -> dict[str, str]:
+    return {saslprep(name): saslprep(password) for name, password in passwords.items()}
 
 
 @frozen
@@ -18,9 +23,10 @@ class Passwords:
     """An Authenticator over username -> password, held in memory.
 
     A user acts as themselves and nobody else. An unknown user takes as long as a wrong password.
+    GrammarError for names and passwords that SASLprep refuses, such as those with a tab.
     """
 
-    passwords: Mapping[str, str] = field(repr=False)
+    passwords: Mapping[str, str] = field(repr=False, converter=_prepared)
 
     async def verify(self, session: Session, question: Verify) -> bool:
         """Tell whether the password is right."""

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 EXPIRED = EnhancedStatus(5, 4, 7)  # delivery time expired (RFC 3463 §3.5)
 UNEXPLAINED = EnhancedStatus(5, 0, 0)
+CUT_OFF = "the attempt was not brought to an end"
 
 
 @define(eq=False)
@@ -34,8 +35,9 @@ class Dispatcher:
     """Works the spool until it is stopped.
 
     `clock` gives wall time in seconds since the epoch and `random` numbers in [0, 1). At most
-    `workers` messages are attempted at a time. `lease` in seconds has to outlast an attempt;
-    `poll` is how long another process's `queue retry` may take to be noticed.
+    `workers` messages are attempted at a time, each for `patience` seconds, which the spool's
+    `lease` has to outlast. `poll` is how long another process's `queue retry` may take to be
+    noticed, and `drain` how long attempts may go on after `stop()`.
     """
 
     hostname: str
@@ -45,7 +47,8 @@ class Dispatcher:
     random: Callable[[], float]
     observe: Observer
     schedule: Schedule = DEFAULT
-    workers: int = 50
+    workers: int = 500
+    patience: float = 3600
     lease: float = 2 * 3600
     poll: float = 5.0
     drain: float = 30.0
@@ -69,10 +72,15 @@ class Dispatcher:
             async with anyio.create_task_group() as tasks:
                 while not self._stopping:
                     self._more = anyio.Event()
-                    for entry in await self._claim():
-                        self._busy.append(entry)
-                        tasks.start_soon(self._work, entry)
-                    with anyio.move_on_after(await self._patience()):
+                    try:
+                        for entry in await self._claim():
+                            self._busy.append(entry)
+                            tasks.start_soon(self._work, entry)
+                        wait = await self._nothing_due()
+                    except SpoolUnavailable as error:
+                        log.error("the spool cannot be used: %s", error)
+                        wait = self.poll
+                    with anyio.move_on_after(wait):
                         await self._more.wait()
                 tasks.cancel_scope.deadline = anyio.current_time() + self.drain
         finally:
@@ -82,41 +90,51 @@ class Dispatcher:
 
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
-        if room <= 0:
-            return []
-        try:
-            return await self.spool.claim(self.clock(), room, self.lease)
-        except SpoolUnavailable as error:
-            log.error("the spool cannot be read: %s", error)
-            return []
+        return [] if room <= 0 else await self.spool.claim(self.clock(), room, self.lease)
 
-    async def _patience(self) -> float:
-        """Return how long, in seconds, nothing will be due."""
+    async def _nothing_due(self) -> float:
+        """Return for how many seconds there will be nothing to claim."""
         if len(self._busy) >= self.workers:
             return self.poll  # and no longer than until a worker is free
-        try:
-            due = await self.spool.next_due()
-        except SpoolUnavailable:
-            return self.poll
+        due = await self.spool.next_due()
         return self.poll if due is None else min(max(due - self.clock(), 0.01), self.poll)
 
     async def _work(self, entry: Entry) -> None:
-        given_up: list[Attempt] = []
-
-        async def done(attempts: Sequence[Attempt]) -> None:
-            given_up.extend(await self._record(entry, attempts))
-
         try:
-            await self.deliverer.attempt(entry, done)
-            if given_up:
-                await self._give_up(entry, given_up)
+            await self._attempt(entry)
         except Exception:
-            log.exception("an attempt at message %s broke off", entry.id)
+            log.exception("what became of message %s is not all written down", entry.id)
             await anyio.sleep(self.poll)
             await self._release([entry])
         # A cancelled attempt stays among the busy: `run` gives it back.
         self._busy.remove(entry)
         self.wake()
+
+    async def _attempt(self, entry: Entry) -> None:
+        # What there is to write down of each recipient, until it is.
+        left = {
+            recipient.number: Attempt(recipient, Fate.TRANSIENT, self.hostname, reason=CUT_OFF)
+            for recipient in entry.recipients
+        }
+        given_up: list[Attempt] = []
+
+        async def done(attempts: Sequence[Attempt]) -> None:
+            left.update({attempt.recipient.number: attempt for attempt in attempts})
+            given_up.extend(await self._record(entry, attempts))
+            for attempt in attempts:
+                del left[attempt.recipient.number]
+
+        try:
+            with anyio.move_on_after(self.patience):
+                await self.deliverer.attempt(entry, done)
+        except Exception:
+            log.exception("an attempt at message %s broke off", entry.id)
+        if left:
+            # A fault of ours, or no end in sight. As with any other failure there is a next time,
+            # and a last one.
+            await done(list(left.values()))
+        if given_up:
+            await self._give_up(entry, given_up)
 
     async def _release(self, entries: Sequence[Entry]) -> None:
         try:
@@ -180,10 +198,14 @@ class Dispatcher:
         self, entry: Entry, sender: Mailbox, attempts: Sequence[Attempt], now: float
     ) -> bytes:
         original = bytearray()
-        async for chunk in self.spool.content(entry.id):
-            original += chunk
-            if len(original) > MAX_RETURNED:
-                break
+        try:
+            async for chunk in self.spool.content(entry.id):
+                original += chunk
+                if len(original) > MAX_RETURNED:
+                    break
+        except SpoolUnavailable as error:
+            # Content that is damaged must not keep its sender from being told.
+            log.error("the report on message %s goes without it: %s", entry.id, error)
         unique = f"{int(now * 1_000_000):x}.{int(self.random() * 2**48):012x}"
         when = datetime.fromtimestamp(now, UTC)
         return failure_report(

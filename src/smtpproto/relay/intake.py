@@ -3,7 +3,7 @@
 Two listeners share one handler. SMTP takes mail for local mailboxes from everybody, and for
 others only from those who may relay: who has logged in, or comes from a listed network. No
 network is listed unless an operator does it, not even loopback. Submission (RFC 6409) takes mail
-only from those who may relay.
+only from those who have logged in.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Intake:
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
         """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3)."""
-        if self.submission and not may_relay(session, self.networks):
+        if self.submission and session.identity is None:
             return LOGIN_FIRST
         return None
 

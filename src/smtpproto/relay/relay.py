@@ -34,7 +34,7 @@ from .mailbox import MailboxStore
 from .route import Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
-from .story import Observer, ignore
+from .story import Observer, harmless, ignore
 
 __all__ = ["Kind", "Listener", "Relay"]
 
@@ -85,8 +85,11 @@ class Relay:
 
     dispatcher: Dispatcher = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
+    _stopping: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.observe = harmless(self.observe)
+        self.trace = None if self.trace is None else harmless(self.trace)
         deliverer = Deliverer(
             hostname=self.hostname,
             router=self.router,
@@ -145,9 +148,11 @@ class Relay:
         """
         async with anyio.create_task_group() as tasks:
             bound: list[tuple[str, int]] = []
-            for listener in listeners:
-                server = self.server(listener.kind)
-                self._servers.append(server)
+            # All of them before the first wait, so that stop() reaches all of them.
+            self._servers = [self.server(listener.kind) for listener in listeners]
+            if self._stopping:
+                self.stop()
+            for listener, server in zip(listeners, self._servers, strict=True):
                 try:
                     bound.append(await tasks.start(server.serve, listener.host, listener.port))
                 except OSError as error:
@@ -158,6 +163,7 @@ class Relay:
 
     def stop(self) -> None:
         """End gracefully: 421 to idle clients, transactions and deliveries under way finish."""
+        self._stopping = True
         for server in self._servers:
             server.stop()
         self.dispatcher.stop()

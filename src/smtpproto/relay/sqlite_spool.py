@@ -28,7 +28,6 @@ import logging
 import os
 import secrets
 import sqlite3
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -37,7 +36,6 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from smtpproto.core.command import BASE_VERBS, Mail, Rcpt, parse_command
 from smtpproto.core.errors import GrammarError
@@ -54,6 +52,7 @@ from .spool import (
     new_id,
 )
 from .sqlite_database import Database, Work, as_unavailable
+from .sqlite_incoming import INLINE_OCTETS, SQLiteIncoming
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
@@ -61,119 +60,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: Content up to this many octets stands in the row; it is also the size of a chunk that is read.
-INLINE_OCTETS = 65536
 PAGE_ENTRIES = 100
-
-
-class SQLiteIncoming:
-    """A message on its way in: its first octets in memory, and from INLINE_OCTETS on in a file."""
-
-    def __init__(self, spool: SQLiteSpool, id: str) -> None:
-        self.id = id
-        self.octets = 0
-        #: What keeps it; as soon as there is one, the file is its.
-        self.work: Work[Any] | None = None
-        self._spool = spool
-        self._path = spool.content_path(id)
-        self._buffer = bytearray()
-        self._file: int | None = None
-        self._in_file = False
-        self._sound = True
-        self._discarded = False
-        self._turn = threading.RLock()
-
-    @property
-    def buffered(self) -> int:
-        """Octets held in memory."""
-        return len(self._buffer)
-
-    async def write(self, chunk: bytes) -> None:
-        if self.work is not None:
-            raise RuntimeError("this message is complete")
-        self._buffer += chunk
-        self.octets += len(chunk)
-        if len(self._buffer) > INLINE_OCTETS:
-            await self._to_file(self._append)
-
-    async def commit(
-        self, mail: Mail, rcpts: Sequence[Rcpt], *, now: float, origin: str = ""
-    ) -> None:
-        if not rcpts:
-            raise ValueError("a message needs a recipient")
-        await checkpoint_if_cancelled()
-        with CancelScope(shield=True):
-            await self.finish()
-            self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
-            await self._spool.database.perform(self.work)
-
-    async def finish(self) -> None:
-        """Make the file durable, if there is one, before `insert` may be committed."""
-        if self.work is not None:
-            raise RuntimeError("this message is complete")
-        if self._in_file or not self._sound:
-            await self._to_file(self._seal)
-
-    def insert(
-        self, db: sqlite3.Connection, mail: Mail, rcpts: Sequence[Rcpt], now: float, origin: str
-    ) -> None:
-        content = None if self._in_file else bytes(self._buffer)
-        db.execute(
-            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)",
-            (self.id, now, mail.serialize(), origin, self.octets, content),
-        )
-        db.executemany(
-            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL)",
-            [(self.id, n, rcpt.serialize(), now, now) for n, rcpt in enumerate(rcpts)],
-        )
-
-    async def discard(self) -> None:
-        """Remove the file, unless a row has it, or may have it."""
-        kept = self.work is not None and self.work.kept is not False
-        if not kept and (self._in_file or not self._sound):
-            with CancelScope(shield=True):
-                await self._spool.tidy(self._discard)
-
-    async def _to_file(self, step: Callable[[], None]) -> None:
-        # After a failed write there is a hole, and after a failed fsync the next one succeeds
-        # without the data: either way this content is of no more use.
-        if not self._sound:
-            raise SpoolUnavailable(f"{self._path}: an earlier write failed")
-        self._sound = False
-        await self._spool.in_thread(step)
-        self._sound = True
-
-    # The rest runs in threads. One that its task was torn from runs on, so they take turns.
-
-    def _append(self) -> None:
-        with self._turn:
-            if self._file is None:
-                if self._discarded:
-                    raise SpoolUnavailable(f"{self._path}: discarded")
-                self._file = self._spool.disk.create(self._path)
-                self._in_file = True
-            self._spool.disk.write(self._file, self._buffer)
-            self._buffer.clear()
-
-    def _seal(self) -> None:
-        with self._turn:
-            self._append()
-            assert self._file is not None
-            self._spool.disk.sync(self._file)
-            self._close()
-            self._spool.disk.sync_directory(self._path.parent)
-
-    def _discard(self) -> None:
-        with self._turn:
-            self._discarded = True
-            self._close()
-            if self._in_file:  # made by us, and not by another of the same id
-                self._spool.disk.remove(self._path)
-
-    def _close(self) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
-            self._spool.disk.close(file)
 
 
 class SQLiteSpool:

@@ -6,14 +6,30 @@ message by its spool id.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import TypeAlias
+from functools import wraps
+from typing import ParamSpec, TypeAlias
 
 from attrs import frozen
 
 from smtpproto.core.path import ForwardPath, ReversePath
 
-__all__ = ["Accepted", "Deferred", "Delivered", "Event", "Failed", "Observer", "Reported", "ignore"]
+__all__ = [
+    "Accepted",
+    "Deferred",
+    "Delivered",
+    "Event",
+    "Failed",
+    "Observer",
+    "Reported",
+    "harmless",
+    "ignore",
+]
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
 
 
 @frozen
@@ -76,3 +92,19 @@ Observer: TypeAlias = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The observer that does not care."""
+
+
+def harmless(told: Callable[P, None]) -> Callable[P, None]:
+    """Wrap an observer so that what it raises is logged, and does nothing to the mail.
+
+    Otherwise a full disk under a log would make us refuse what we have, or send it twice.
+    """
+
+    @wraps(told)
+    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            told(*args, **kwargs)
+        except Exception:
+            log.exception("an observer failed")
+
+    return tell

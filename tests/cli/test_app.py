@@ -1,0 +1,131 @@
+"""The command as a whole: help, errors, and what is not installed."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from smtpproto import __version__
+from smtpproto.cli.app import COMMANDS
+from tests.cli.conftest import SOURCE, Run, Spawn
+from tests.cli.servers import scripted
+
+
+def test_version(cli: Run) -> None:
+    assert cli("--version").stdout == f"smtpproto {__version__}\n"
+
+
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
+def test_help_fits_80_columns(cli: Run, command: list[str]) -> None:
+    result = cli(*command, "--help")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert result.stdout.startswith("Usage: smtpproto")
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "queue"])
+def test_every_command_runs_on_both_backends(cli: Run, command: str) -> None:
+    assert "--backend [asyncio|trio]" in cli(command, "--help").stdout
+
+
+def test_without_a_command_it_says_what_there_is(cli: Run) -> None:
+    result = cli()
+    assert result.exit_code == 2
+    assert all(command in result.stderr for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["frobnicate"], "smtpproto: No such command 'frobnicate'."),
+        (["send", "--frobnicate"], "smtpproto send: No such option"),
+        (["sink", "--backend", "curio"], "smtpproto sink: Invalid value for '--backend'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(cli: Run, arguments: list[str], words: str) -> None:
+    result = cli(*arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "--help)" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def without(module: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command where `module` is not installed."""
+    code = f"""
+import sys, importlib.util
+sys.modules[{module!r}] = None
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name: None if name == {module!r} else find_spec(name)
+from smtpproto.cli import main
+main()
+"""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(SOURCE)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("click", "click"), ("rich", "rich"), ("cryptography", "cryptography"), ("dns", "dnspython")],
+)
+def test_a_package_of_the_extra_is_missing(module: str, package: str) -> None:
+    done = without(module, "send", "--help")
+    assert done.returncode == 1
+    assert f"needs {package}, which is not installed" in done.stderr
+    assert "smtpproto[cli]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_trio_is_missing() -> None:
+    done = without("trio", "sink", "--backend", "trio")
+    assert done.returncode == 2
+    assert "trio is not installed: pip install trio" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert without("trio", "sink", "--help").returncode == 0
+
+
+def test_the_library_does_not_need_the_command_line() -> None:
+    code = "import sys, smtpproto.cli; assert not {'click', 'rich', 'anyio'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(SOURCE)})
+
+
+def test_output_in_ascii(spawn: Spawn) -> None:
+    process = spawn("probe", "nosuch.invalid")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "nosuch.invalid" in out
+
+
+FLOOD = ("--from", "a@b.c", "--to", "d@e.f", "--body", "x", "--count", "9", "--sessions", "3")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("command", [["probe"], ["send", *FLOOD, "--verbose", "--server"]])
+def test_ctrl_c_is_no_traceback(spawn: Spawn, backend: str, command: list[str]) -> None:
+    with scripted(b"220 ok\r\n", hang_up=False) as port:
+        process = spawn(*command, f"127.0.0.1:{port}", "--backend", backend)
+        assert process.stdout is not None
+        while "C: EHLO" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == "interrupted"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_whoever_reads_our_output_may_leave(spawn: Spawn, backend: str) -> None:
+    with scripted(b"", b"220 ok\r\n", hang_up=False) as port:
+        process = spawn("probe", f"127.0.0.1:{port}", "--backend", backend, "--timeout", "0.5")
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 1

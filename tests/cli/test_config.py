@@ -1,0 +1,252 @@
+"""The settings of `serve`: what a file may say, and what is said of what it may not."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, load, parse
+from smtpproto.client import Tls
+from smtpproto.relay.route import HostPort
+
+FOLDER = Path("/etc/mail")
+
+EVERYTHING = """
+data = "data"
+listen = ":25"
+submission = "[::1]:587"
+local-domains = ["example.org", "Example.NET"]
+smart-host = "mail.example.com:465"
+smart-host-tls = "implicit"
+smart-host-login = "ann"
+smart-host-password-file = "/run/secret"
+relay-from = ["192.0.2.0/24", "2001:db8::/32"]
+hostname = "mail.example.org"
+max-message = "50M"
+"""
+
+
+def read(text: str) -> dict[str, Any]:
+    return parse(text, "smtp.toml", FOLDER)
+
+
+def wrong(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(read(text))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_setting_can_be_said_in_a_file() -> None:
+    assert build(read(EVERYTHING)) == ServeSettings(
+        data=FOLDER / "data",
+        listen=HostPort("", 25),
+        submission=HostPort("::1", 587),
+        local_domains=("example.org", "example.net"),
+        smart_host=HostPort("mail.example.com", 465),
+        smart_host_tls=Tls.IMPLICIT,
+        smart_host_login="ann",
+        smart_host_password_file=Path("/run/secret"),
+        relay_from=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")),
+        hostname="mail.example.org",
+        max_message=50 << 20,
+    )
+
+
+def test_nothing_said_is_a_node_on_loopback_that_relays_for_nobody() -> None:
+    settings = build(read(""))
+    assert settings == ServeSettings()
+    assert settings.listen == HostPort("127.0.0.1", 2525)
+    assert settings.submission == HostPort("127.0.0.1", 2587)
+    assert settings.local_domains == ("localhost",)
+    assert settings.relay_from == ()
+    assert settings.smart_host is None
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        build({}).hostname = "other"  # type: ignore[misc]  # that is the point
+
+
+def test_flags_override_the_file_and_those_not_given_do_not() -> None:
+    flags = {"listen": HostPort("", 26), "data": None, "local_domains": (), "relay_from": ()}
+    settings = build(read(EVERYTHING), flags)
+    assert settings.listen == HostPort("", 26)
+    assert settings.data == FOLDER / "data"
+    assert settings.local_domains == ("example.org", "example.net")
+    assert len(settings.relay_from) == 2
+
+
+def test_an_empty_list_in_the_file_means_none() -> None:
+    assert build(read("local-domains = []")).local_domains == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("local_domains", "local-domains"),
+        ("local-domain", "local-domains"),
+        ("smarthost", "smart-host"),
+        ("Hostname", "hostname"),
+        ("relay-form", "relay-from"),
+        ("max-size", "max-message"),
+    ],
+)
+def test_a_wrong_key_is_named_with_the_one_that_was_meant(key: str, meant: str) -> None:
+    message = wrong(f'{key} = "x"')
+    assert message.startswith(f"smtp.toml: {key}: no such key")
+    assert meant in message
+
+
+def test_a_key_like_no_other_gets_the_list() -> None:
+    message = wrong("zzz = 1")
+    assert all(key in message for key in SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("data = 1", "data", "a number was given"),
+        ("listen = 25", "listen", "HOST:PORT"),
+        ("listen = [':25']", "listen", "a list was given"),
+        ("submission = true", "submission", "true or false was given"),
+        ("local-domains = 'example.org'", "local-domains", 'a list of domain names, such as ["'),
+        ("local-domains = ['a.example', 1]", "local-domains", "a list with a number in it"),
+        ("relay-from = {a = 1}", "relay-from", "a table was given"),
+        ("max-message = true", "max-message", "true or false was given"),
+        ("max-message = 1.5", "max-message", "a number with a fraction was given"),
+        ("hostname = 1979-05-27", "hostname", "a date or time was given"),
+        ("smart-host-tls = false", "smart-host-tls", '"required", "opportunistic"'),
+        ("[smart-host]\nport = 1", "smart-host", "a table was given"),
+    ],
+)
+def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:
+    message = wrong(text)
+    assert message.startswith(f"smtp.toml: {key}: takes ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("listen = 'localhost'", "listen", '"localhost" is without a port'),
+        ("listen = 'localhost:99999'", "listen", "from 0 to 65535"),
+        ("smart-host = 'mail.example.org'", "smart-host", "without a port"),
+        ("local-domains = ['a.example', 'b c']", "local-domains", '"b c" is no domain name'),
+        ("relay-from = ['192.0.2.1/24']", "relay-from", 'did you mean "192.0.2.0/24"?'),
+        ("relay-from = ['0.0.0.0/0']", "relay-from", "open relay"),
+        ("hostname = 'my host'", "hostname", '"my host" is no domain name'),
+        ("max-message = 0", "max-message", "no size above 0"),
+        ("max-message = -5", "max-message", "no size above 0"),
+        ("max-message = '5X'", "max-message", '"25M"'),
+        ("smart-host-tls = 'require'", "smart-host-tls", 'did you mean "required"?'),
+        ("smart-host-tls = 'x'", "smart-host-tls", "there are required, opportunistic"),
+        ("data = ''", "data", "no path"),
+        ("smart-host-login = ''", "smart-host-login", "no user name"),
+    ],
+)
+def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:
+    message = wrong(text)
+    assert message.startswith(f"smtp.toml: {key}: ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("listen = ':25'\nsubmission = ':25'", "they have to differ"),
+        ("smart-host-login = 'ann'", "smart-host-login needs a smart-host"),
+        ("smart-host-tls = 'none'", "smart-host-tls needs a smart-host"),
+        (
+            "smart-host = 'a.example:25'\nsmart-host-password-file = 'f'",
+            "smart-host-password-file needs smart-host-login",
+        ),
+        (
+            "smart-host = 'a.example:25'\nsmart-host-login = 'ann'\nsmart-host-tls = 'none'",
+            "the password to somebody in between",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(text: str, words: str) -> None:
+    assert words in wrong(text)
+
+
+def test_two_listeners_may_both_take_any_free_port() -> None:
+    settings = build(read("listen = '127.0.0.1:0'\nsubmission = '127.0.0.1:0'"))
+    assert settings.listen == settings.submission
+
+
+@pytest.mark.parametrize(
+    ("text", "tls"),
+    [
+        ("smart-host = 'a.example:25'", Tls.OPPORTUNISTIC),
+        ("smart-host = 'a.example:465'", Tls.IMPLICIT),
+        ("smart-host = 'a.example:587'\nsmart-host-login = 'ann'", Tls.REQUIRED),
+        ("smart-host = 'a.example:465'\nsmart-host-login = 'ann'", Tls.IMPLICIT),
+        ("smart-host = 'a.example:587'\nsmart-host-tls = 'required'", Tls.REQUIRED),
+        (
+            "smart-host = '127.0.0.1:25'\nsmart-host-login = 'a'\nsmart-host-tls = 'none'",
+            Tls.NONE,
+        ),
+    ],
+)
+def test_a_login_at_the_smart_host_goes_by_tls(text: str, tls: Tls) -> None:
+    assert build(read(text)).smart_host_tls is tls
+
+
+def test_no_toml() -> None:
+    assert wrong("listen =").startswith("smtp.toml: no TOML: ")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.write_bytes(b"hostname = '\xff'"), "UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read(
+    tmp_path: Path, make: Callable[[Path], object], words: str
+) -> None:
+    path = tmp_path / "smtp.toml"
+    make(path)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.toml"
+    path.write_text('data = "here"\n')
+    assert load(path) == {"data": tmp_path / "here"}
+
+
+VALUES = st.recursive(
+    st.one_of(st.text(max_size=20), st.integers(), st.floats(), st.booleans(), st.dates()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.sampled_from(sorted(SETTINGS)), VALUES)
+def test_any_value_is_read_or_is_a_config_error(key: str, value: object) -> None:
+    try:
+        SETTINGS[key].read(value, FOLDER)
+    except (TypeError, ValueError):
+        return
+    assert isinstance(value, (str, int, list))
+
+
+@given(st.text())
+def test_any_text_is_settings_or_a_config_error(text: str) -> None:
+    with suppress(ConfigError):
+        found = read(text)
+        assert found.keys() <= {field.name for field in attrs.fields(ServeSettings)}

@@ -1,0 +1,610 @@
+"""What comes of a message: delivered, tried again, or reported; never lost, never both."""
+
+from email.message import EmailMessage
+from pathlib import Path
+
+import anyio
+import pytest
+
+from smtpproto.client import ClientDeadlines
+from smtpproto.core.reply import Reply
+from smtpproto.relay import Access, HostPort, Schedule
+from smtpproto.relay.mailbox import MailboxUnavailable, listed_mailboxes
+from smtpproto.relay.spool import SpoolUnavailable
+from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
+from tests.relay.world import DAY, LOGIN, MESSAGE, START, Node, World, parsed, world
+
+pytestmark = pytest.mark.anyio
+
+SENDER = "ann@our.dom"
+
+
+def delivery_status(octets: bytes) -> tuple[EmailMessage, list[dict[str, str]]]:
+    """Take a report apart: the message, and its groups of fields."""
+    report = parsed(octets)
+    assert report.get_content_type() == "multipart/report"
+    _, status, _ = report.iter_parts()
+    assert status.get_content_type() == "message/delivery-status"
+    groups = [dict(group.items()) for group in status.get_payload()]  # type: ignore[union-attr]  # a list of messages
+    return report, [{k: str(v) for k, v in group.items()} for group in groups]
+
+
+async def the_report(node: Node) -> tuple[EmailMessage, list[dict[str, str]]]:
+    """The one report in the sender's mailbox."""
+    while not node.mail(SENDER):
+        await node.until(Delivered, len(node.told(Delivered)) + 1)
+    (octets,) = node.mail(SENDER)
+    return delivery_status(octets)
+
+
+# --- what is accepted ------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("5321 §3.6.3")
+async def test_one_message_for_many_goes_once_to_each_next_hop(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        one = await w.host("mx.one.example", "one.example")
+        two = await w.host("mx.two.example", "two.example")
+        node = await w.node("relay.example")
+        await node.send(
+            SENDER,
+            ["a@one.example", "x@our.dom", "b@two.example", "c@one.example", "y@our.dom"],
+        )
+        await node.until(Delivered, 5)
+        assert one.accepted == [["RCPT TO:<a@one.example>", "RCPT TO:<c@one.example>"]]
+        assert two.accepted == [["RCPT TO:<b@two.example>"]]
+        assert (one.sessions, two.sessions) == (1, 1)
+        assert len(node.mail("x@our.dom")) == len(node.mail("y@our.dom")) == 1
+        assert await node.queue() == []
+        (content,) = one.contents
+        assert content.startswith(b"Received: from client.example ([127.0.0.1]) by relay.example")
+        assert content.endswith(MESSAGE)
+        assert "MAIL FROM:<ann@our.dom>" in one.lines[1]
+        assert one.lines[0] == "EHLO relay.example"
+
+
+async def test_each_recipient_has_an_outcome_of_its_own(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host(
+            "mx.ext.example",
+            "ext.example",
+            {"RCPT TO:<no@": "550 5.1.1 nobody", "RCPT TO:<later@": "450 4.2.1 busy"},
+        )
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["yes@ext.example", "no@ext.example", "later@ext.example"])
+        await node.until(Reported)
+        (delivered, *_) = node.told(Delivered)
+        (deferred,) = node.told(Deferred)
+        (failed,) = node.told(Failed)
+        assert str(delivered.forward_path) == "<yes@ext.example>"
+        assert (str(deferred.forward_path), deferred.reply) == (
+            "<later@ext.example>",
+            "450 4.2.1 busy",
+        )
+        assert (str(failed.forward_path), failed.reply) == ("<no@ext.example>", "550 5.1.1 nobody")
+        assert failed.where == "mx.ext.example:25"
+        # Who has it does not get it again.
+        host.says.clear()
+        w.move(600)
+        while len(host.accepted) < 2:
+            await node.until(Delivered, len(node.told(Delivered)) + 1)
+        assert host.accepted == [["RCPT TO:<yes@ext.example>"], ["RCPT TO:<later@ext.example>"]]
+
+
+# --- what is tried again ---------------------------------------------------------------------
+
+
+@pytest.mark.rfc("5321 §4.5.4.1")
+async def test_transient_failures_are_retried_on_schedule(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", {"RCPT": "450 4.7.1 greylisted"})
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        for attempt, wait in enumerate((600, 1200, 2400), 1):
+            *_, deferred = await node.until(Deferred, attempt)
+            assert deferred.wait == wait
+            assert deferred.reply == "450 4.7.1 greylisted"
+            (entry,) = await node.queue()
+            (recipient,) = entry.recipients
+            assert (recipient.attempts, recipient.next_attempt) == (attempt, w.now + wait)
+            assert recipient.last_reply == "450 4.7.1 greylisted"
+            # A moment too early, nothing happens.
+            w.move(wait - 1)
+            due = await node.spool.next_due()
+            assert due == w.now + 1
+            assert host.sessions == attempt
+            w.move(1)
+        await node.until(Deferred, 4)
+        host.says.clear()
+        w.move(4800)
+        await node.until(Delivered)
+        assert host.sessions == 5
+        assert await node.queue() == []
+
+
+@pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "."])
+async def test_a_4yz_at_any_step_defers(tmp_path: Path, step: str) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", {step: "421 4.3.2 not now"})
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert deferred.reply == "421 4.3.2 not now"
+        assert node.told(Failed) == []
+        host.says.clear()
+        w.move(600)
+        await node.until(Delivered)
+        assert len(host.accepted) == 1
+
+
+@pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "."])
+async def test_a_connection_cut_at_any_step_defers(tmp_path: Path, step: str) -> None:
+    # After the final dot nobody knows (RFC 1047): again is better than never.
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", {step: ""})
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert deferred.wait == 600
+        assert node.told(Failed) == []
+        host.says.clear()
+        w.move(600)
+        await node.until(Delivered)
+        assert len(host.accepted) == 1
+
+
+async def test_a_silent_host_defers(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.host("mx.ext.example", "ext.example", {"MAIL": "hang"})
+        deadlines = ClientDeadlines(mail=0.05, quit=0.05)
+        node = await w.node("relay.example", client_deadlines=deadlines)
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert "mail deadline" in deferred.reply
+
+
+async def test_a_domain_that_dns_cannot_tell_of_defers(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        w.failing.add("ext.example")
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert deferred.reply.startswith("451 4.4.3")
+        w.failing.clear()
+        w.move(600)
+        await node.until(Delivered)
+        assert len(host.accepted) == 1
+
+
+@pytest.mark.rfc("5321 §4.5.4.1")
+async def test_after_five_days_the_sender_is_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.dead("mx.ext.example", "ext.example")
+        schedule = Schedule(first=DAY, factor=1, longest=DAY, spread=0)
+        node = await w.node("relay.example", schedule=schedule)
+        await node.send(SENDER, ["v@ext.example"])
+        for day in range(1, 6):
+            await node.until(Deferred, day)
+            assert node.told(Failed) == []
+            w.move(DAY)
+        await node.until(Failed)
+        report, (ours, theirs) = await the_report(node)
+        assert w.now == START + 5 * DAY
+        assert len(w.connected) == 6
+        assert theirs["Action"] == "failed"
+        assert theirs["Status"] == "5.4.7"
+        assert theirs["Final-Recipient"] == "rfc822; v@ext.example"
+        assert ours["Arrival-Date"] == "Tue, 14 Nov 2023 22:13:20 +0000"
+        assert report["To"] == SENDER
+        assert await node.queue() == []
+
+
+# --- what fails ------------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("3464")
+@pytest.mark.rfc("5321 §6.1")
+async def test_all_failures_of_an_attempt_are_one_report(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.host("mx.one.example", "one.example", {"RCPT": "550 5.1.1 nobody"})
+        await w.host("mx.two.example", "two.example", {".": "554 5.6.0 dislike it"})
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["a@one.example", "b@two.example", "c@nowhere.example"])
+        (reported,) = await node.until(Reported)
+        report, (_, *theirs) = await the_report(node)
+        assert len(node.told(Failed)) == 3
+        assert str(reported.reverse_path) == f"<{SENDER}>"
+        found = {group["Final-Recipient"]: group for group in theirs}
+        assert {who: group["Status"] for who, group in found.items()} == {
+            "rfc822; a@one.example": "5.1.1",
+            "rfc822; b@two.example": "5.6.0",
+            "rfc822; c@nowhere.example": "5.1.2",
+        }
+        one = found["rfc822; a@one.example"]
+        assert one["Remote-MTA"] == "dns; mx.one.example"
+        assert one["Diagnostic-Code"] == "smtp; 550 5.1.1 nobody"
+        assert "Remote-MTA" not in found["rfc822; c@nowhere.example"]
+        assert report["From"] == "Mail Delivery System <MAILER-DAEMON@relay.example>"
+        assert report["Auto-Submitted"] == "auto-replied"
+        *_, original = report.iter_parts()
+        assert "greetings" in original.as_string()
+        (octets,) = node.mail(SENDER)
+        assert octets.startswith(b"Return-Path: <>\n")
+        assert await node.queue() == []
+
+
+@pytest.mark.rfc("5321 §4.5.5")
+async def test_a_failed_message_from_nobody_is_reported_to_nobody(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", {"RCPT": "550 5.1.1 nobody"})
+        node = await w.node("relay.example")
+        await node.send(None, ["v@ext.example"])
+        (reported,) = await node.until(Reported)
+        assert (reported.report, reported.reverse_path.mailbox) == ("", None)
+        assert await node.queue() == []
+        assert node.files() == []
+        assert host.sessions == 1
+
+
+async def test_a_report_that_cannot_be_delivered_ends_there(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.host("mx.ext.example", "ext.example", {"RCPT": "550 5.1.1 nobody"})
+        node = await w.node("relay.example")
+        await node.send("liar@ext.example", ["v@ext.example"])
+        first, second = await node.until(Reported, 2)
+        assert second.id == first.report
+        assert second.report == ""
+        assert await node.queue() == []
+        assert len(node.told(Failed)) == 2
+
+
+async def test_a_mailbox_that_is_gone_by_now_fails(tmp_path: Path) -> None:
+    names = ["ann", "bob"]
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", policy=listed_mailboxes(names))
+        await w.put(node, SENDER, "gone@our.dom", "bob@our.dom", content=MESSAGE)
+        await node.until(Reported)
+        _, (_, theirs) = await the_report(node)
+        assert theirs["Status"] == "5.1.1"
+        assert theirs["Final-Recipient"] == "rfc822; gone@our.dom"
+        assert len(node.mail("bob@our.dom")) == 1
+
+
+async def test_a_full_mailbox_defers(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        full = MailboxUnavailable(Reply(452, "4.2.2", "Mailbox full"))
+        node.trouble["full@our.dom"] = full
+        await node.send(SENDER, ["full@our.dom", "v@our.dom"])
+        (deferred,) = await node.until(Deferred)
+        assert deferred.reply == "452 4.2.2 Mailbox full"
+        assert deferred.where == "mailbox full@our.dom"
+        await node.until(Delivered)
+        node.trouble.clear()
+        w.move(600)
+        await node.until(Delivered, 2)
+        assert len(node.mail("full@our.dom")) == len(node.mail("v@our.dom")) == 1
+
+
+# --- where it goes ---------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"greeting": "554 5.3.2 no mail here"},
+        {"greeting": "421 4.3.2 busy"},
+        {"greeting": ""},
+        {"EHLO": "550 go away", "HELO": "550 go away"},
+        {"MAIL": ""},
+        {"MAIL": "421 4.3.2 closing"},
+        {"RCPT": "451 4.3.0 disk"},
+        {".": "452 4.3.1 full"},
+    ],
+)
+async def test_the_next_host_is_tried_until_one_takes_it(
+    tmp_path: Path, first: dict[str, str]
+) -> None:
+    async with world(tmp_path) as w:
+        one = await w.host("mx1.ext.example", "ext.example", first, preference=10)
+        two = await w.host("mx2.ext.example", "ext.example", preference=20)
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        (delivered,) = await node.until(Delivered)
+        assert delivered.where == "mx2.ext.example:25"
+        assert (one.sessions, two.sessions, len(two.accepted)) == (1, 1, 1)
+        assert await node.queue() == []
+
+
+async def test_only_who_was_put_off_is_tried_at_the_next_host(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        says = {"RCPT TO:<later@": "450 4.2.1 busy", "RCPT TO:<no@": "550 5.1.1 nobody"}
+        one = await w.host("mx1.ext.example", "ext.example", says, preference=10)
+        two = await w.host("mx2.ext.example", "ext.example", preference=20)
+        node = await w.node("relay.example")
+        await node.send(SENDER, [f"{name}@ext.example" for name in ("later", "no", "yes")])
+        await node.until(Delivered, 2)
+        assert one.accepted == [["RCPT TO:<yes@ext.example>"]]
+        assert two.accepted == [["RCPT TO:<later@ext.example>"]]
+        (failed,) = await node.until(Failed)
+        assert failed.reply == "550 5.1.1 nobody"
+
+
+async def test_after_the_final_dot_no_other_host_is_tried(tmp_path: Path) -> None:
+    # Whether the first has it nobody knows; a second may not be asked now (RFC 1047).
+    async with world(tmp_path) as w:
+        await w.host("mx1.ext.example", "ext.example", {".": ""}, preference=10)
+        two = await w.host("mx2.ext.example", "ext.example", preference=20)
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Deferred)
+        assert two.sessions == 0
+
+
+async def test_a_host_that_refuses_to_talk_does_not_speak_for_one_that_is_down(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        w.dead("mx1.ext.example", "ext.example", 10)
+        await w.host("mx2.ext.example", "ext.example", {"greeting": "554 no"}, preference=20)
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert "nobody at" in deferred.reply
+        assert node.told(Failed) == []
+
+
+async def test_where_every_host_refuses_to_talk_it_fails(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for number in 1, 2:
+            await w.host(f"mx{number}.ext.example", "ext.example", {"greeting": "554 no"})
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Reported)
+        _, (_, theirs) = await the_report(node)
+        assert theirs["Diagnostic-Code"] == "smtp; 554 no"
+        assert theirs["Remote-MTA"].startswith("dns; mx")
+
+
+@pytest.mark.rfc("7505 §4.1")
+async def test_a_null_mx_fails_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.dead(".", "ext.example", 0)
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Reported)
+        _, (_, theirs) = await the_report(node)
+        assert theirs["Status"] == "5.1.10"
+        assert w.connected == []
+
+
+@pytest.mark.rfc("5321 §5.1")
+async def test_without_mx_the_domain_is_its_own_host(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("ext.example", "ext.example")
+        w.mx_of["ext.example"] = []
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        (delivered,) = await node.until(Delivered)
+        assert delivered.where == "ext.example:25"
+        assert len(host.accepted) == 1
+
+
+# --- the smart host, TLS and logins ----------------------------------------------------------
+
+
+async def with_smart_host(w: World, **access: object) -> tuple[Node, Node]:
+    """A relay that sends everything to another over submission."""
+    smart = await w.node("smart.example", ["ext.example"], kinds=["submission"], tls=True)
+    settings = {"tls": "required", "login": LOGIN, "ssl_context": w.trusting("smart.example")}
+    node = await w.node(
+        "relay.example",
+        smart_host=HostPort("smart.example", 587),
+        access=Access(**(settings | access)),  # type: ignore[arg-type]  # each is what it should be
+    )
+    return node, smart
+
+
+async def test_a_smart_host_gets_all_with_tls_and_a_login(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node, smart = await with_smart_host(w)
+        await node.send(SENDER, ["v@ext.example"])
+        await smart.until(Delivered)
+        (message,) = smart.mail("v@ext.example")
+        assert b"from relay.example ([127.0.0.1]) by smart.example with ESMTPSA" in message
+        assert b"by relay.example with ESMTP id" in message
+        assert w.connected == ["smart.example"]
+
+
+async def test_a_smart_host_nobody_vouches_for_gets_neither_mail_nor_password(
+    tmp_path: Path,
+) -> None:
+    # Unverified, opportunistic TLS would show the password to whoever stands in between.
+    async with world(tmp_path) as w:
+        node, smart = await with_smart_host(w, tls="opportunistic", ssl_context=None)
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert "certificate" in deferred.reply.lower()
+        assert smart.events == []
+
+
+async def test_a_login_that_fails_loses_no_mail(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node, smart = await with_smart_host(w, login=("ann", "old password"))
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert deferred.reply.startswith("535")
+        assert node.told(Failed) == []
+        assert smart.events == []
+
+
+async def test_the_login_is_for_the_smart_host_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", keywords=("AUTH PLAIN LOGIN",))
+        node = await w.node("relay.example", access=Access("none", login=LOGIN))
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Delivered)
+        assert not [line for line in host.lines if line.startswith("AUTH")]
+
+
+@pytest.mark.rfc("3207 §4.1")
+async def test_where_tls_is_required_and_missing_nothing_is_sent(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example", access=Access("required"))
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert "TLS is required" in deferred.reply
+        assert host.lines == ["EHLO relay.example", "QUIT"]
+
+
+@pytest.mark.rfc("7435")
+async def test_opportunistic_tls_falls_back_to_clear(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", keywords=("STARTTLS",))
+        host.says["STARTTLS"] = "220 go\r\nthis is no handshake"
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Deferred)  # a peer that injects is not believed
+        host.says["STARTTLS"] = "454 4.7.0 no certificate today"
+        w.move(600)
+        await node.until(Delivered)
+        assert len(host.accepted) == 1
+
+
+async def test_between_two_of_ours_tls_is_used_though_nobody_vouches(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        there = await w.node("mx.ext.example", ["ext.example"], networks=(), tls=True)
+        address = w.dead("mx.ext.example", "ext.example")
+        w.ports[address, 25] = there.ports["smtp"]
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        await there.until(Delivered)
+        (message,) = there.mail("v@ext.example")
+        assert b"by mx.ext.example with ESMTPS id" in message
+
+
+# --- what is sent ----------------------------------------------------------------------------
+
+EIGHT_BIT = "Subject: ä\r\n\r\nGrüße\r\n".encode()
+
+
+@pytest.mark.rfc("6152 §3")
+async def test_8_bit_content_is_not_sent_where_it_is_not_taken(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", keywords=())
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"], EIGHT_BIT)
+        await node.until(Reported)
+        _, (_, theirs) = await the_report(node)
+        assert theirs["Status"] == "5.6.3"
+        assert host.contents == []
+        # 7-bit content is.
+        await node.send(SENDER, ["v@ext.example"])
+        while not host.accepted:
+            await node.until(Delivered, len(node.told(Delivered)) + 1)
+
+
+async def test_8_bit_content_arrives_as_it_is_where_it_is_taken(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"], EIGHT_BIT)
+        await node.until(Delivered)
+        (content,) = host.contents
+        assert content.endswith(EIGHT_BIT)
+        assert "BODY=8BITMIME" in host.lines[1]
+
+
+async def test_content_of_any_size_and_shape_arrives_whole(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example")
+        lines = [b"." * (n % 5) + b"x" * (n % 900) for n in range(3000)]
+        for content in b"\r\n", b".\r\n..\r\n", b"\r\n".join(lines) + b"\r\n":
+            await node.send(SENDER, ["v@ext.example", "v@our.dom"], content)
+            await node.until(Delivered, 2)
+            node.events.clear()
+            assert host.contents[-1].endswith(b"+0000\r\n" + content)
+            found = [mail.partition(b"+0000\n")[2] for mail in node.mail("v@our.dom")]
+            assert content.replace(b"\r\n", b"\n") in found
+
+
+@pytest.mark.rfc("5321 §4.4")
+async def test_the_return_path_is_written_at_the_end_of_the_way_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example", "v@our.dom"])
+        await node.until(Delivered, 2)
+        assert b"Return-Path" not in host.contents[0]
+        (mail,) = node.mail("v@our.dom")
+        assert mail.count(b"Return-Path: <ann@our.dom>\n") == 1
+
+
+# --- the spool in trouble --------------------------------------------------------------------
+
+
+async def test_what_was_delivered_is_written_down_however_long_it_takes(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example")
+        node.faults["settle"] = [SpoolUnavailable("locked"), SpoolUnavailable("full", full=True)]
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Delivered)
+        assert len(host.accepted) == 1
+        assert node.faults["settle"] == []
+        assert await node.queue() == []
+
+
+async def test_content_that_is_lost_does_not_keep_the_sender_from_being_told(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        await w.host("mx.ext.example", "ext.example", {"RCPT": "450 4.2.1 later"})
+        node = await w.node("relay.example", schedule=Schedule(first=DAY, longest=DAY))
+        await node.send(SENDER, ["v@ext.example"], MESSAGE + b"x" * 60 + b"\r\n" * 40_000)
+        await node.until(Deferred)
+        (file,) = (node.directory / "spool" / "content").iterdir()
+        file.unlink()
+        w.move(5 * DAY)
+        await node.until(Reported)
+        _, (_, theirs) = await the_report(node)
+        assert theirs["Final-Recipient"] == "rfc822; v@ext.example"
+        assert await node.queue() == []
+
+
+async def test_a_message_is_settled_before_the_session_is_closed(tmp_path: Path) -> None:
+    # However long the next hop takes for its goodbye, and whatever happens to us meanwhile.
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", {"QUIT": "hang"})
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["v@ext.example"])
+        await host.reached.wait()
+        assert await node.queue() == []
+        assert len(node.told(Delivered)) == 1
+        await node.cancel()
+        host.released.set()
+        again = await w.node("relay.example")
+        assert await again.queue() == []
+
+
+async def test_local_recipients_are_settled_one_by_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        reached, never = anyio.Event(), anyio.Event()
+        deliver = node.relay.mailboxes.deliver
+
+        async def slow(mailbox: object, content: object) -> None:
+            if b"slow" in str(mailbox).encode():
+                reached.set()
+                await never.wait()
+            await deliver(mailbox, content)  # type: ignore[arg-type]  # passed on
+
+        node.relay.mailboxes.deliver = slow  # type: ignore[method-assign]  # the test's
+        await node.send(SENDER, ["fast@our.dom", "slow@our.dom"])
+        await reached.wait()
+        (entry,) = await node.queue()
+        assert [str(r.rcpt.forward_path) for r in entry.recipients] == ["<slow@our.dom>"]

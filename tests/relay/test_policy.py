@@ -1,0 +1,410 @@
+"""Who may hand mail over, and for whom: never an open relay."""
+
+from base64 import b64encode
+from ipaddress import ip_network
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from smtpproto.handler import Session
+from smtpproto.relay.intake import may_relay
+from smtpproto.relay.mailbox import listed_mailboxes
+from smtpproto.relay.spool import SpoolUnavailable
+from smtpproto.relay.story import Accepted, Delivered
+from tests.relay.world import LOGIN, MESSAGE, Node, Wire, world
+
+pytestmark = pytest.mark.anyio
+
+SENDERS = ["<>", "<a@localhost>", "<a@our.dom>", "<a@[127.0.0.1]>"]
+
+#: The percent-hack and its kin (HOSTILE.md); what a stranger is answered.
+RECIPIENTS = {
+    "<v@ext.example>": "550 5.7.1",
+    "<v%ext.example@our.dom>": "550 5.7.1",
+    "<v%ext.example@[127.0.0.1]>": "550 5.7.1",
+    '<"v@ext.example">': "501 5.1.3",
+    '<"v%ext.example">': "501 5.1.3",
+    '<"v@ext.example"@our.dom>': "550 5.7.1",
+    "<v@ext.example@our.dom>": "501 5.1.3",
+    "<@our.dom:v@ext.example>": "550 5.7.1",
+    "<@ext.example:v@our.dom>": "250 2.1.5",  # the route is ignored: this is v@our.dom
+    "<ext.example!v>": "501 5.1.3",
+    "<ext.example!v@our.dom>": "550 5.7.1",
+    "<v@ext.example.>": "501 5.1.3",
+    "<v@OUR.DOM.>": "501 5.1.3",
+    "<v@notour.dom>": "550 5.7.1",
+    "<v@our.dom.ext.example>": "550 5.7.1",
+    "<v@sub.our.dom>": "550 5.7.1",
+    "<v@[127.0.0.1]>": "550 5.7.1",
+    "<v@[IPv6:::1]>": "550 5.7.1",
+    "<v@localhost>": "550 5.7.1",
+    "<v@relay.example>": "550 5.7.1",  # our host's name is no local domain
+    '<"@ext.example:v"@our.dom>': "550 5.7.1",
+}
+BODY = b"Subject: hack\r\n\r\n\r\n."
+
+
+async def hand_over(wire: Wire, sender: str, recipient: str) -> str:
+    """Try one message; return the reply to RCPT."""
+    assert (await wire.say(f"MAIL FROM:{sender}")).startswith("250")
+    said = await wire.say(f"RCPT TO:{recipient}")
+    if said.startswith("2"):
+        assert (await wire.say("DATA")).startswith("354")
+        assert (await wire.say(BODY)).startswith("250")
+    await wire.say("RSET")
+    return said
+
+
+@pytest.mark.rfc("5321 §7.1")
+async def test_nothing_is_relayed_for_a_stranger_on_loopback(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example", networks=())
+        kept = 0
+        for sender in SENDERS:
+            async with node.dial() as wire:
+                await wire.hello()
+                for recipient, expected in RECIPIENTS.items():
+                    said = await hand_over(wire, sender, recipient)
+                    assert said.startswith(expected), (sender, recipient, said)
+                    kept += said.startswith("2")
+        assert kept == len(SENDERS)
+        await node.until(Delivered, kept)
+        assert {str(event.forward_path) for event in node.told(Delivered)} == {"<v@our.dom>"}
+        assert len(node.mail("v@our.dom")) == kept
+        assert len(node.files()) == kept
+        assert await node.queue() == []
+        assert (w.connected, host.sessions) == ([], 0)
+
+
+@pytest.mark.rfc("6409 §4.3")
+async def test_submission_takes_nothing_without_a_login(tmp_path: Path) -> None:
+    # Not even from a listed network: that is what the SMTP listener is for.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"])
+        for sender in SENDERS:
+            for recipient in [*RECIPIENTS, "<v@our.dom>"]:
+                async with node.dial("submission") as wire:
+                    await wire.hello()
+                    assert (await wire.say(f"MAIL FROM:{sender}")).startswith("530 5.7.0")
+                    assert (await wire.say(f"RCPT TO:{recipient}"))[0] == "5"
+                    assert (await wire.say("DATA"))[0] == "5"
+        assert node.events == []
+        assert await node.queue() == []
+        assert node.files() == []
+        assert w.connected == []
+
+
+async def test_a_listed_network_may_relay(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example", networks=["127.0.0.1/32"])
+        assert (await node.send("a@our.dom", ["v@ext.example"])).all_accepted
+        await node.until(Delivered)
+        assert host.accepted == [["RCPT TO:<v@ext.example>"]]
+
+
+@pytest.mark.parametrize(
+    ("peer", "listed"),
+    [
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("::ffff:11.1.2.3", False),
+        ("fe80::1%eth0", True),
+        ("", False),
+    ],
+)
+async def test_networks_are_compared_as_addresses(peer: str, listed: bool) -> None:
+    networks = [ip_network("10.0.0.0/8"), ip_network("fe80::/10")]
+    assert may_relay(Session(1, (peer, 25), ("", 0)), networks) is listed
+
+
+async def test_a_user_who_has_logged_in_may_relay_on_both_listeners(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example", kinds=["smtp", "submission"], networks=())
+        for kind in "smtp", "submission":
+            result = await node.send("a@our.dom", ["v@ext.example"], kind=kind, login=LOGIN)
+            assert result.all_accepted
+        await node.until(Delivered, 2)
+        assert len(host.accepted) == 2
+        origins = [event.origin for event in node.told(Accepted)]
+        assert origins == ["127.0.0.1 by ESMTPA as ann"] * 2
+
+
+@pytest.mark.parametrize("login", [("ann", "wrong"), ("bob", "correct horse"), ("ann", "")])
+async def test_a_wrong_password_opens_nothing(tmp_path: Path, login: tuple[str, str]) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"], networks=())
+        secret = b64encode("\0{}\0{}".format(*login).encode()).decode()
+        async with node.dial("submission") as wire:
+            await wire.hello()
+            assert (await wire.say(f"AUTH PLAIN {secret}"))[:3] in ("535", "501")
+            assert (await wire.say("MAIL FROM:<a@our.dom>")).startswith("530")
+
+
+async def test_nobody_acts_as_somebody_else(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"], networks=())
+        secret = b64encode("root\0{}\0{}".format(*LOGIN).encode()).decode()
+        async with node.dial("submission") as wire:
+            await wire.hello()
+            assert (await wire.say(f"AUTH PLAIN {secret}")).startswith("535")
+
+
+@pytest.mark.rfc("4954 §4")
+async def test_passwords_in_clear_are_taken_from_loopback_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"], tls=True)
+        server = node.relay.server("submission")
+        here, afar = (Session(1, (peer, 1), ("", 0)) for peer in ("127.0.0.1", "192.0.2.9"))
+        assert server.plaintext_allowed(here)
+        assert not server.plaintext_allowed(afar)
+        async with node.dial("submission") as wire:
+            await wire.reply()
+            await wire.stream.send(b"EHLO x\r\n")
+            offered = (await wire.stream.receive()).decode()
+            assert "AUTH PLAIN LOGIN" in offered
+            assert "STARTTLS" in offered
+
+
+async def test_without_an_authenticator_there_is_no_login(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"], authenticator=None)
+        async with node.dial("submission") as wire:
+            await wire.hello()
+            assert (await wire.say("AUTH PLAIN AGFubgBzZWNyZXQ="))[0] == "5"
+            assert (await wire.say("MAIL FROM:<a@our.dom>")).startswith("530")
+
+
+async def test_recipients_that_do_not_exist_are_refused_in_the_session(tmp_path: Path) -> None:
+    # Backscatter avoided: what can be known is said while the sender is there.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", policy=listed_mailboxes(["ann", "bob"]))
+        result = await node.send("a@ext.example", ["ann@our.dom", "eve@our.dom", "BOB@Our.Dom"])
+        replies = [str(outcome.reply) for outcome in result.outcomes]
+        assert [reply[:9] for reply in replies] == ["250 2.0.0", "550 5.1.1", "250 2.0.0"]
+        await node.until(Delivered, 2)
+        assert len(node.mail("ann@our.dom")) == len(node.mail("bob@our.dom")) == 1
+
+
+@pytest.mark.rfc("5321 §4.5.1")
+async def test_postmaster_is_taken_bare_and_in_every_domain(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node(
+            "relay.example", ["our.dom", "too.dom"], networks=(), policy=listed_mailboxes(["ann"])
+        )
+        async with node.dial() as wire:
+            await wire.hello()
+            for recipient in "<Postmaster>", "<postmaster@our.dom>", "<POSTMASTER@too.dom>":
+                assert (await hand_over(wire, "<>", recipient)).startswith("250")
+        await node.until(Delivered, 3)
+        assert len(node.mail("postmaster@our.dom")) == 2
+        assert len(node.mail("postmaster@too.dom")) == 1
+
+
+LOCAL_PARTS = [
+    r"../../etc/passwd",
+    r"..",
+    r"|cmd",
+    r";id;",
+    r"${run{x}}",
+    r"$(id)",
+    r"`id`",
+    r"/etc/passwd",
+    r"a/b/../../../c",
+    r"~root",
+    r"-rf",
+    r"new",
+    r"tmp/x",
+    r"con:",
+    r" ",
+    r"a\\b",
+    r"\"",
+    r"%2e%2e%2f",
+    r".",
+]
+
+
+def outside(node: Node) -> set[Path]:
+    """What there is beside the node's mail."""
+    mail = node.directory / "mail"
+    spool = node.directory / "spool"
+    above = node.directory.parent.rglob("*")
+    return {path for path in above if not path.is_relative_to(mail) and path.parent != spool}
+
+
+async def test_no_local_part_leads_out_of_the_root(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        before = outside(node)
+        async with node.dial() as wire:
+            await wire.hello()
+            for local_part in LOCAL_PARTS:
+                recipient = f'<"{local_part}"@our.dom>'
+                assert (await hand_over(wire, "<>", recipient)).startswith("250"), recipient
+        await node.until(Delivered, len(LOCAL_PARTS))
+        root = node.directory / "mail" / "our.dom"
+        files = node.files()
+        assert len(files) == len(LOCAL_PARTS)
+        # ROOT/<domain>/<mailbox>/new/<file>, whatever the mailbox is called, each its own.
+        assert {len(file.relative_to(root).parts) for file in files} == {3}
+        assert len({file.parent.parent for file in files}) == len(LOCAL_PARTS)
+        assert outside(node) == before
+
+
+@pytest.mark.parametrize("octets", [b"\0", b"\r", b"\x01", b"\x7f", b"\xff"])
+async def test_control_octets_in_a_local_part_reach_nothing(tmp_path: Path, octets: bytes) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        async with node.dial() as wire:
+            await wire.hello()
+            await wire.say("MAIL FROM:<>")
+            assert (await wire.say(b'RCPT TO:<"a%bb"@our.dom>' % octets))[0] == "5"
+        assert node.files() == []
+
+
+def with_hops(number: int) -> bytes:
+    line = b"Received: from a.example by b.example; Mon, 1 Jan 2024 00:00:00 +0000\r\n"
+    return line * number + MESSAGE
+
+
+@pytest.mark.rfc("5321 §6.3")
+async def test_a_message_of_a_hundred_hops_is_in_a_loop(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        (outcome,) = (await node.send("a@ext.example", ["v@our.dom"], with_hops(100))).outcomes
+        assert str(outcome.reply).startswith("554 5.4.6")
+        assert (await node.send("a@ext.example", ["v@our.dom"], with_hops(99))).all_accepted
+        await node.until(Delivered)
+        assert len(node.mail("v@our.dom")) == 1
+        assert await node.queue() == []
+
+
+@pytest.mark.parametrize("where", ["receive", "commit"])
+@pytest.mark.parametrize(("full", "answer"), [(False, "451 4.3.0"), (True, "452 4.3.1")])
+async def test_a_spool_that_cannot_says_come_again(
+    tmp_path: Path, where: str, full: bool, answer: str
+) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        secret = "/secret/path of the operator"
+        node.faults[where] = [SpoolUnavailable(secret, full=full)]
+        (outcome,) = (await node.send("a@ext.example", ["v@our.dom"])).outcomes
+        assert str(outcome.reply).startswith(answer)
+        assert secret not in str(outcome.reply)
+        assert await node.queue() == []
+        assert node.events == []
+        assert (await node.send("a@ext.example", ["v@our.dom"])).all_accepted
+        await node.until(Delivered)
+        assert len(node.mail("v@our.dom")) == 1
+
+
+async def test_after_a_refused_message_the_session_is_in_step(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        node.faults["receive"] = [SpoolUnavailable("locked")]
+        async with node.dial() as wire:
+            await wire.hello()
+            for code in "451", "250":
+                await wire.say("MAIL FROM:<>")
+                await wire.say("RCPT TO:<v@our.dom>")
+                await wire.say("DATA")
+                octets = b"Subject: x\r\n\r\nMAIL FROM:<evil@our.dom>\r\n" * 9000 + b"."
+                assert (await wire.say(octets)).startswith(code)
+        await node.until(Delivered)
+        assert len(node.mail("v@our.dom")) == 1
+
+
+async def test_a_content_cut_short_is_no_message(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        async with node.dial() as wire:
+            await wire.hello()
+            for line in "MAIL FROM:<>", "RCPT TO:<v@our.dom>", "DATA":
+                await wire.say(line)
+            await wire.stream.send(b"Subject: half\r\n\r\n" + b"x" * 70 + b"\r\n" * 100_000)
+        assert (await node.send(None, ["v@our.dom"])).all_accepted
+        await node.until(Delivered)
+        (only,) = node.mail("v@our.dom")
+        assert b"Subject: half" not in only
+        assert not list((node.directory / "spool" / "content").iterdir())
+
+
+async def the_only(node: Node) -> bytes:
+    await node.until(Delivered)
+    (only,) = node.mail("v@our.dom")
+    return only
+
+
+@pytest.mark.rfc("5321 §4.4")
+async def test_final_delivery_puts_return_path_and_received_in_front(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        await node.send("a@ext.example", ["v@our.dom"])
+        message = await the_only(node)
+        (id,) = {event.id for event in node.told(Accepted)}
+        assert message.split(b"\n\n")[0].split(b"\n") == [
+            b"Return-Path: <a@ext.example>",
+            b"Received: from client.example ([127.0.0.1]) by relay.example with ESMTP id",
+            b" %b for <v@our.dom>; Tue, 14 Nov 2023 22:13:20 +0000" % id.encode(),
+            b"From: ann@our.dom",
+            b"Subject: greetings",
+        ]
+        assert message.endswith(b"\n\n.dots and words\n")
+
+
+@pytest.mark.rfc("5321 §4.5.5")
+async def test_a_null_reverse_path_is_written_as_such(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        await node.send(None, ["v@our.dom"])
+        assert (await the_only(node)).startswith(b"Return-Path: <>\nReceived: from ")
+
+
+@pytest.mark.rfc("5321 §7.2")
+async def test_received_names_no_recipient_where_there_are_several(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        await node.send("a@ext.example", ["v@our.dom", "secret@our.dom"])
+        await node.until(Delivered, 2)
+        (message,) = node.mail("v@our.dom")
+        assert b"secret" not in message
+        assert b" for " not in message.partition(b"From:")[0]
+
+
+def words(line: str) -> dict[str, str]:
+    return dict(pairwise(line.split()))
+
+
+@pytest.mark.rfc("3848")
+async def test_received_says_how_it_came(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["smtp", "submission"])
+        await node.send("a@our.dom", ["v@our.dom"], kind="submission", login=LOGIN)
+        await node.until(Delivered, 1)
+        async with node.dial() as wire:
+            await wire.reply()
+            await wire.say("HELO old.example")
+            await hand_over(wire, "<>", "<v@our.dom>")
+        await node.until(Delivered, 2)
+        seen = {words(m.partition(b";")[0].decode())["with"] for m in node.mail("v@our.dom")}
+        assert seen == {"ESMTPA", "SMTP"}
+
+
+async def test_an_observer_that_fails_does_no_harm(tmp_path: Path) -> None:
+    # `serve | head`: the pipe is gone. What is kept must not be refused for it, nor sent twice.
+    def broken(*_: object) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example", trace=broken)
+        node.broken = BrokenPipeError("nobody reads")
+        assert (await node.send(None, ["v@our.dom", "v@ext.example"])).all_accepted
+        await node.until(Delivered, 2)
+        assert len(node.mail("v@our.dom")) == len(host.accepted) == 1
+        assert await node.queue() == []
