@@ -332,7 +332,7 @@ class Dialogue:
         try:
             event = await self.pull("block", self.deadlines.block)
             while isinstance(event, EndOfChunk):
-                await self.answer(event.fault)
+                await self.answer(event.fault, flush=False)
                 event = await self.next_chunk()
             return event
         finally:
@@ -348,6 +348,7 @@ class Dialogue:
             if isinstance(event, Bdat):
                 return await self.pull("block", self.deadlines.block)
             await self.respond(event)
+        await self.flush()  # the handler may take its time to tidy up
         raise _DroppedError("the client dropped the transaction between two chunks")
 
     async def flush(self) -> None:

@@ -141,7 +141,7 @@ async def test_replies_to_pipelined_commands_share_one_write(box: Box) -> None:
         b"text\r\n.\r\nQUIT\r\n",
     )
     await Server(box).serve_stream(stream)
-    assert [write.count(b"\r\n") for write in stream.sent] == [1, 5, 8, 1, 1]
+    assert [write.count(b"\r\n") for write in stream.sent] == [1, 6, 8, 1, 1]
     assert len(box.received) == 1
 
 

@@ -12,10 +12,13 @@ from attrs import frozen
 from smtpproto import Limits, ServerConnection
 from smtpproto.extensions import (
     AUTH,
+    BINARYMIME,
+    CHUNKING,
     EIGHTBITMIME,
     ENHANCEDSTATUSCODES,
     PIPELINING,
     SIZE,
+    SMTPUTF8,
     STARTTLS,
 )
 from smtpproto.mechanisms import LOGIN, PLAIN
@@ -26,11 +29,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "decisions.md"
 
 #: What the page speaks of; more extensions know more parameters, and allow longer lines.
 BASIC = (PIPELINING, SIZE, EIGHTBITMIME, ENHANCEDSTATUSCODES, STARTTLS, AUTH)
+CHUNKED = (*BASIC, CHUNKING, BINARYMIME)
 
 HELLO = b"EHLO c.example\r\n"
 MAIL = HELLO + b"MAIL FROM:<a@b>\r\n"
 RCPT = MAIL + b"RCPT TO:<c@d>\r\n"
 DATA = RCPT + b"DATA\r\n"
+BINARY = HELLO + b"MAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<c@d>\r\n"
+UTF8 = HELLO + b"MAIL FROM:<a@b> SMTPUTF8\r\n"
 
 
 @frozen
@@ -50,12 +56,13 @@ class Decision:
 def make_server(decision: Decision) -> ServerConnection:
     """Make the server that a decision speaks of."""
     usual: dict[str, object] = {
+        "extensions": BASIC,
         "limits": Limits(message=1000, recipients=1),
         "mechanisms": (PLAIN, LOGIN),
         "plaintext_auth": True,
         "tls_available": True,
     }
-    return ServerConnection("mx.example", BASIC, **(usual | dict(decision.options)))  # type: ignore[arg-type]  # a table of options
+    return ServerConnection("mx.example", **(usual | dict(decision.options)))  # type: ignore[arg-type]  # a table of options
 
 
 def _line(text: str, replies: str, why: str, before: bytes = HELLO, **options: object) -> Decision:
@@ -65,6 +72,15 @@ def _line(text: str, replies: str, why: str, before: bytes = HELLO, **options: o
 
 def _content(content: bytes, replies: str, why: str, **options: object) -> Decision:
     return Decision(content, replies, why, DATA, tuple(options.items()))
+
+
+def _chunks(octets: bytes, replies: str, why: str, before: bytes = RCPT) -> Decision:
+    return Decision(octets, replies, why, before, (("extensions", CHUNKED), ("offer", CHUNKED)))
+
+
+def _utf8(text: str, replies: str, why: str, before: bytes = HELLO) -> Decision:
+    with_utf8 = (*BASIC, SMTPUTF8)
+    return _line(text, replies, why, before, extensions=with_utf8, offer=with_utf8)
 
 
 DECISIONS: dict[str, list[Decision]] = {
@@ -123,7 +139,10 @@ DECISIONS: dict[str, list[Decision]] = {
             "`::` stands for two groups or more.",
             MAIL,
         ),
-        _line("RCPT TO:<c@é>", "501 5.1.3", "Not without SMTPUTF8.", MAIL),
+        _line("RCPT TO:<c@é>", "553 5.6.7", "Not without SMTPUTF8 (RFC 6531 §3.5).", MAIL),
+        _line("MAIL FROM:<é@b>", "553 5.6.7", "Nor the sender."),
+        _line("RCPT TO:<é@c> XYZ", "553 5.6.7", "Nor what policy might let pass.", MAIL),
+        Decision(b"RCPT TO:<c\xe9@d>\r\n", "501 5.1.3", "Octets that are no UTF-8.", MAIL),
         _line(f"RCPT TO:<c@{'d' * 64}>", "501 5.1.3", "A label has 63 octets at most.", MAIL),
         _line(
             f"RCPT TO:<{'c' * 200}@d>",
@@ -301,6 +320,106 @@ DECISIONS: dict[str, list[Decision]] = {
             b"x" * 998 + b"\r\n.\r\n", "250 2.0.0", "1000, without the end mark (RFC 1870 §3)."
         ),
     ],
+    "Chunks, where CHUNKING and BINARYMIME are offered": [
+        _chunks(b"BDAT 3 LAST\r\nHi\n", "554 5.6.0", "A bare LF is refused as after DATA."),
+        _chunks(b"BDAT 4 LAST\r\nHi\r\n", "250 2.0.0", "One chunk is a message."),
+        _chunks(b"bdat 2 last\r\nHi", "250 2.0.0", "In any case; no line end is asked for."),
+        _chunks(b"BDAT 2   LAST \r\nHi", "250 2.0.0", "More spaces than one are tolerated."),
+        _chunks(b"BDAT 2\r\nHiBDAT 2 LAST\r\n\r\n", "250 2.0.0, 250 2.0.0", "One reply for each."),
+        _chunks(b"BDAT 0\r\nBDAT 0 LAST\r\n", "250 2.0.0, 250 2.0.0", "Empty ones are chunks."),
+        _chunks(b"BDAT 005 LAST\r\n.\r\n.\r", "554 5.6.0", "Leading zeros are digits; a bare CR."),
+        _chunks(
+            b"BDAT 11 LAST\r\n.a\r\n..\r\n.\r\n", "250 2.0.0", "Dots are dots, and end nothing."
+        ),
+        _chunks(
+            b"BDAT 12 LAST\r\nRSET\r\nQUIT\r\n", "250 2.0.0", "Content, whatever it looks like."
+        ),
+        _chunks(
+            b"BDAT 2\r\na\rBDAT 2 LAST\r\n\nb",
+            "250 2.0.0, 250 2.0.0",
+            "A pair of CR and LF may be cut by two chunks.",
+        ),
+        _chunks(
+            b"BDAT 2\r\na\rBDAT 1 LAST\r\nb",
+            "250 2.0.0, 554 5.6.0",
+            "That CR stays bare.",
+        ),
+        _chunks(
+            b"BDAT 2\r\na\nBDAT 2\r\nbcBDAT 1 LAST\r\ndBDAT 1\r\ne",
+            "554 5.6.0, 503 5.5.1, 503 5.5.1, 503 5.5.1",
+            "After a refused chunk, those on their way are swallowed and refused (RFC 3030 §2).",
+        ),
+        _chunks(
+            b"BDAT 1\r\n\rBDAT 1\r\n\rRSET\r\nMAIL FROM:<a@b>\r\n",
+            "250 2.0.0, 554 5.6.0, 250 2.0.0, 250 2.1.0",
+            "RSET ends that state, too.",
+        ),
+        _chunks(
+            b"BDAT 2\r\nabRSET\r\nBDAT 1 LAST\r\nc",
+            "250 2.0.0, 250 2.0.0, 503 5.5.1",
+            "RSET between chunks drops the message.",
+        ),
+        _chunks(
+            b"BDAT 2\r\nabNOOP\r\nBDAT 0 LAST\r\n",
+            "250 2.0.0, 250 2.0.0, 250 2.0.0",
+            "What moves nothing may stand between them.",
+        ),
+        _chunks(
+            b"BDAT 2\r\nabDATA\r\nRCPT TO:<c@d>\r\nMAIL FROM:<>\r\nBDAT 0 LAST\r\n",
+            "250 2.0.0, 503 5.5.1, 503 5.5.1, 503 5.5.1, 250 2.0.0",
+            "What would, may not (RFC 3030 §3).",
+        ),
+        _chunks(
+            b"BDAT 600\r\n" + b"x" * 600 + b"BDAT 401 LAST\r\n" + b"x" * 401,
+            "250 2.0.0, 552 5.3.4",
+            "The limit, here 1000, is on all chunks together.",
+        ),
+        _chunks(b"BDAT 5 LAST\r\nQUIT\n", "503 5.5.1", "No recipient; swallowed.", MAIL),
+        _chunks(b"BDAT 5\r\nQUIT\n", "503 5.5.1", "The same.", MAIL),
+        _chunks(b"BDAT 6\r\nQUIT\r\n", "503 5.5.1", "No transaction; swallowed.", HELLO),
+        _chunks(b"BDAT 6 LAST\r\nQUIT\r\n", "503 5.5.1", "No EHLO; swallowed.", b""),
+        _chunks(b"BDAT\r\n", "501 5.5.4, closed", "How much is content, nobody knows."),
+        _chunks(b"BDAT LAST\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT -1\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT +1\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT 1_0\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT 0x1\r\n", "501 5.5.4, closed", "The same."),
+        _chunks("BDAT ٣\r\n".encode(), "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT 1 LASTLY\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT 1LAST\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT 1 LAST LAST\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT\t1\r\n", "501 5.5.4, closed", "Unknown, and yet somebody means it."),
+        _chunks(b"BDAT 1\0\r\n", "501 5.5.4, closed", "The same."),
+        _chunks(b"BDAT 1" + b" " * 520 + b"\r\n", "501 5.5.4, closed", "Too long a line."),
+        _chunks(b"BDAT " + b"9" * 21 + b"\r\n", "501 5.5.4, closed", "21 digits are no size."),
+        _chunks(b"BDAT\r\n", "501 5.5.4, closed", "In any state.", b""),
+        _line("BDAT 1 LAST", "500 5.5.2", "Unknown where nobody knows CHUNKING.", RCPT),
+        Decision(
+            b"BDAT 6 LAST\r\nQUIT\r\n",
+            "502 5.5.1",
+            "Known and not offered: swallowed all the same.",
+            RCPT,
+            (("extensions", CHUNKED), ("offer", BASIC)),
+        ),
+        _chunks(b"BDAT 3 LAST\r\n\n\r.", "250 2.0.0", "BINARYMIME has no lines.", BINARY),
+        _chunks(b"DATA\r\n", "503 5.5.1", "BINARYMIME goes by BDAT (RFC 3030 §3).", BINARY),
+    ],
+    "UTF-8, where SMTPUTF8 is offered": [
+        _utf8("MAIL FROM:<é@b> SMTPUTF8", "250 2.1.0", "It is asked for (RFC 6531 §3.4)."),
+        _utf8("MAIL FROM:<é@b> smtputf8", "250 2.1.0", "In any case."),
+        _utf8("MAIL FROM:<é@b>", "553 5.6.7", "It is not (RFC 6531 §3.5)."),
+        _utf8("MAIL FROM:<é@b> SMTPUTF8=1", "501 5.5.4", "It takes no value."),
+        _utf8("MAIL FROM:<a@b> SMTPUTF8", "250 2.1.0", "It need not be made use of."),
+        _utf8("RCPT TO:<é@c>", "553 5.6.7", "MAIL did not ask for it.", MAIL),
+        _utf8("RCPT TO:<é@c>", "250 2.1.5", "MAIL did.", UTF8),
+        _utf8("RCPT TO:<é@c> SMTPUTF8", "555 5.5.4", "It is a parameter of MAIL.", UTF8),
+        _utf8('RCPT TO:<"é è"@c>', "250 2.1.5", "In quotes.", UTF8),
+        _utf8("RCPT TO:<c@grüße.example>", "250 2.1.5", "A U-label.", UTF8),
+        _utf8("RCPT TO:<c@[é:x]>", "501 5.1.3", "No literal has it.", UTF8),
+        _utf8("VRFY é SMTPUTF8", "501 5.5.4", "What is asked for is ASCII."),
+        _utf8("VRFY jo SMTPUTF8", "252 2.5.2", "RFC 6531 §3.7.4.2."),
+        _utf8("EHLO é", "501 5.5.4", "A name is an A-label (RFC 6531 §3.7.1).", b""),
+    ],
 }
 
 
@@ -320,6 +439,8 @@ _AFTER = {
     MAIL: "MAIL",
     RCPT: "RCPT",
     DATA: "DATA",
+    BINARY: "RCPT, BODY=BINARYMIME",
+    UTF8: "MAIL … SMTPUTF8",
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from smtpproto import (
     Auth,
     AuthResponse,
+    Bdat,
     Command,
     Data,
     Ehlo,
@@ -14,6 +15,7 @@ from smtpproto import (
     Expn,
     Helo,
     Help,
+    Lhlo,
     Mail,
     Noop,
     Quit,
@@ -34,9 +36,23 @@ class Foreign(Command):
     verb = b"XFOREIGN"
 
 
+class Between(Command):
+    """One that is not for within a transaction."""
+
+    verb = b"XBETWEEN"
+    in_transaction = False
+
+
+class Anew(Command):
+    """One behind which the session starts over."""
+
+    verb = b"XANEW"
+    starts_over = True
+
+
 ASKED: list[Asked] = [
-    Greeting, Ehlo, Helo, Mail, Rcpt, Data, EndOfContent, Rset, Noop, Help, Vrfy, Expn, Quit,
-    StartTls, Auth, AuthResponse, Foreign,
+    Greeting, Ehlo, Helo, Lhlo, Mail, Rcpt, Data, Bdat, EndOfContent, Rset, Noop, Help, Vrfy, Expn,
+    Quit, StartTls, Auth, AuthResponse, Foreign, Between, Anew,
 ]  # fmt: skip
 CODES = {2: 250, 3: 354, 4: 450, 5: 550}
 
@@ -44,22 +60,26 @@ CODES = {2: 250, 3: 354, 4: 450, 5: 550}
 def model(state: State, asked: Asked, digit: int) -> State | None:
     """Return where it goes, or None where such a reply is illegal: written anew, as prose is."""
     name, refused = state.name, digit in (4, 5)
-    commands_heard = name in ("GREETED", "READY", "MAIL", "RCPT")
+    commands_heard = name in ("GREETED", "READY", "MAIL", "RCPT", "CHUNKS", "SPOILED")
     in_place = {
         Greeting: name == "CONNECTED",
         Ehlo: commands_heard,
         Helo: commands_heard,
+        Lhlo: commands_heard,
         Rset: commands_heard,
         Noop: commands_heard,
         Help: commands_heard,
         Vrfy: commands_heard,
         Expn: commands_heard,
         Foreign: commands_heard,
+        Between: name in ("GREETED", "READY"),
+        Anew: name in ("GREETED", "READY"),
         Quit: commands_heard or name == "REFUSED",
         Mail: name == "READY",
         Rcpt: name in ("MAIL", "RCPT"),
         Data: name in ("MAIL", "RCPT"),
-        EndOfContent: name == "CONTENT",
+        Bdat: name in ("RCPT", "CHUNKS", "SPOILED"),
+        EndOfContent: name in ("CONTENT", "RCPT", "CHUNKS", "SPOILED"),
         StartTls: name == "READY",
         Auth: name == "READY",
         AuthResponse: name == "AUTH",
@@ -71,6 +91,8 @@ def model(state: State, asked: Asked, digit: int) -> State | None:
     if refused:
         if asked is Greeting:
             return State.REFUSED
+        if asked is Bdat:
+            return State.SPOILED
         return State.READY if asked in (EndOfContent, AuthResponse) else state
     if digit == 3:
         if asked is Data:
@@ -78,18 +100,23 @@ def model(state: State, asked: Asked, digit: int) -> State | None:
         return State.AUTH if asked in (Auth, AuthResponse) else None
     if asked is Data:
         return None
+    if name == "SPOILED" and asked in (Bdat, EndOfContent):
+        return None  # RFC 3030 §2: nothing of it is accepted any more
     if asked is Rset:
         return State.GREETED if name == "GREETED" else State.READY
     moved: dict[Asked, State] = {
         Greeting: State.GREETED,
         Ehlo: State.READY,
         Helo: State.READY,
+        Lhlo: State.READY,
         Mail: State.MAIL,
         Rcpt: State.RCPT,
+        Bdat: State.CHUNKS,
         EndOfContent: State.READY,
         StartTls: State.TLS,
         Auth: State.READY,
         AuthResponse: State.READY,
+        Anew: State.GREETED,
     }
     return moved.get(asked, state)
 
@@ -108,8 +135,9 @@ def test_421_closes_from_anywhere(state: State, asked: Asked) -> None:
 
 
 def test_a_row_never_ends_nowhere() -> None:
-    for row in MOVES.values():
-        assert {Severity.TRANSIENT, Severity.PERMANENT} < set(row)
+    for (state, _), row in MOVES.items():
+        assert {Severity.TRANSIENT, Severity.PERMANENT} <= set(row)
+        assert len(row) > 2 or state is State.SPOILED  # where nothing good can be said
     assert moves(State.CLOSED, Noop) is None
     assert moves(State.TLS, Ehlo) is None
     assert moves(State.CONTENT, Quit) is None

@@ -76,7 +76,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Work
     return measure
 
 
-# Octets by step. A backlog is first looked at in windows of 4096, so it has to be some of them.
+# Octets by step. A backlog is looked at in windows, so it has to be some of them.
 SIZES = {1: 5_000, 10**9: 25_000}
 HELLO = b"EHLO c\r\n"
 TO_DATA = b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"

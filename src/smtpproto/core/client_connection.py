@@ -278,6 +278,8 @@ class ClientConnection(Connection):
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
         if self._begun < self._marks[0]:
             raise self._lost(f"a reply from before its command: {reply.code}")
+        if self.lmtp and state is State.CONTENT and not self._accepted:
+            raise self._lost("354 without a recipient (RFC 2033 §4.2)")
         if asked is EndOfContent and self._more_to_come():
             return reply
         self._owed.popleft()

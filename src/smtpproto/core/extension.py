@@ -34,9 +34,10 @@ class Extension:
 
     `mail` and `rcpt` are the parameters it defines, `verbs` its commands, `needs` the keywords
     without which it is not offered. `announce` gives what stands behind the keyword in the
-    EHLO reply, or None when it cannot be offered now. `obliges` says in a few words what the
-    server's caller takes on by offering it; empty where the core alone keeps the promise.
-    `judge` may refuse one of its verbs, or a MAIL or RCPT with parameters, that is well-formed.
+    EHLO reply, or None when it cannot be offered now; it goes by its argument alone. `obliges`
+    says in a few words what the server's caller takes on by offering it; empty where the core
+    alone keeps the promise. `judge` may refuse one of its verbs, or a MAIL or RCPT with
+    parameters, that is well-formed.
     It sees what is offered, keyword -> argument, and so gives the same answer at both ends: the
     server replies with it, the client sends nothing.
     """

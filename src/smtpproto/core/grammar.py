@@ -86,7 +86,8 @@ DOT_STRING_UTF8 = re.compile(_DOT_STRING_UTF8)
 _QUOTED_STRING_UTF8 = rb'"(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e]|%b)*"' % _UTF8
 _LOCAL_PART_UTF8 = rb"(?:%b|%b)" % (_DOT_STRING_UTF8, _QUOTED_STRING_UTF8)
 # sub-domain =/ U-label ; whether it is one by IDNA is for those who look it up.
-_U_LABEL = rb"(?:[A-Za-z0-9]|%b)(?:-*(?:[A-Za-z0-9]|%b))*" % (_UTF8, _UTF8)
+# 64 octets of ASCII are too many for a label of either kind.
+_U_LABEL = rb"(?![A-Za-z0-9-]{64})(?:[A-Za-z0-9]|%b)(?:-*(?:[A-Za-z0-9]|%b))*" % (_UTF8, _UTF8)
 _DOMAIN_UTF8 = rb"%b(?:\.%b)*" % (_U_LABEL, _U_LABEL)
 DOMAIN_UTF8 = re.compile(_DOMAIN_UTF8)
 PATH_UTF8 = re.compile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 from .command import BASE_VERBS, AuthResponse, Command, Mail, Rcpt
 from .errors import GrammarError
@@ -27,7 +28,8 @@ class Offer:
 
     def __init__(self, extensions: tuple[Extension, ...], standing: Standing) -> None:
         self.standing = standing
-        self.lines = _announced(extensions, standing)
+        # Shared between connections, so nobody is to write in it.
+        self.lines = MappingProxyType(_announced(extensions, standing))
         offered = [e for e in extensions if e.keyword in self.lines]
         self.verbs = frozenset(verb for e in offered for verb in e.verbs)
         self._parameters: Mapping[type[Command], dict[str, Parameter[object]]] = {
@@ -74,7 +76,10 @@ class Offer:
 
 @lru_cache(maxsize=256)
 def offer_for(extensions: tuple[Extension, ...], standing: Standing) -> Offer:
-    """Return the offer; connections that stand alike share one."""
+    """Return the offer; connections that stand alike share one.
+
+    So `announce` is asked once for each standing. Extensions with other functions differ.
+    """
     return Offer(extensions, standing)
 
 

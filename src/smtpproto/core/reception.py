@@ -12,7 +12,7 @@ TOO_BIG = Reply(552, "5.3.4", "Message too big")
 BARE_LINE_END = Reply(554, "5.6.0", "Message has a bare CR or LF")
 
 MAX_PIECE = 65_536  # octets in one event
-FIRST_LOOK = 16_384  # not all at once: behind a small message a long backlog may stand
+FIRST_LOOK = 512  # not all at once: behind a small message a long backlog may stand
 
 
 class Reception:
@@ -61,7 +61,7 @@ class Reception:
 
     def _dotted(self, buffer: ReceiveBuffer, dots: DotReader) -> bytes:
         data = buffer.peek(self._window)
-        self._window *= 2
+        self._window = min(4 * self._window, MAX_PIECE)
         body, behind = dots.feed(data)
         buffer.skip(len(data) - behind)
         return body

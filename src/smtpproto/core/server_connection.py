@@ -233,6 +233,9 @@ class ServerConnection(Connection):
             return self._close() if self._eof else NEED_DATA
         event = self._judge(found[0], length)
         command = event.command if isinstance(event, BadCommand) else event
+        if command is None and isinstance(event, BadCommand) and self._may_be_bdat(event.line):
+            # How many octets of content come now, nobody knows.
+            raise self._lost("a chunk of no size", Reply(501, "5.5.4", "Syntax: BDAT size [LAST]"))
         if isinstance(command, Bdat):
             self._owed = None  # not before its octets are here
             if isinstance(event, BadCommand):
@@ -242,6 +245,10 @@ class ServerConnection(Connection):
         else:
             self._asked = command
         return event
+
+    def _may_be_bdat(self, line: bytes) -> bool:
+        known = self._state is not State.AUTH and Bdat.verb in self._verbs
+        return known and line[:4].upper() == Bdat.verb
 
     def _lost(self, message: str, reply: Reply) -> RemoteProtocolError:
         self._close()
@@ -271,8 +278,6 @@ class ServerConnection(Connection):
         try:
             command = parse_command(line, self._verbs)
         except GrammarError as error:
-            if known is Bdat:  # how many octets are content, nobody knows now
-                raise self._lost("a chunk of no size", _refusal(error)) from None
             return self._bad(line, _refusal(error))
         return self._place(line, command)
 
@@ -288,7 +293,9 @@ class ServerConnection(Connection):
         if expected(self._state, asked) is None:
             no_recipient = self._state is State.MAIL and isinstance(command, Bdat)
             reply = NO_RECIPIENT if no_recipient else _OUT_OF_SEQUENCE[self._state]
-            return self._bad(line, reply, command)
+            # Chunks behind a refused one may have been on their way (RFC 3030 §2).
+            in_flight = self._state is State.SPOILED and isinstance(command, Bdat)
+            return self._bad(line, reply, command, counts=not in_flight)
         if isinstance(command, (Mail, Rcpt)):
             return self._place_path(line, command)
         if isinstance(command, Data):
@@ -308,6 +315,11 @@ class ServerConnection(Connection):
 
     def _place_path(self, line: bytes, command: Mail | Rcpt) -> Command | BadCommand:
         asked = type(command)
+        if not command.is_ascii:
+            # RFC 6531 §3.3, §3.5: the sender's command asks for the whole transaction.
+            asking = command if isinstance(command, Mail) else self._mail
+            if asking is None or "SMTPUTF8" not in asking.parameters:
+                return self._bad(line, NON_ASCII, command)
         if command.parameters:
             objection = self._offer.objection(command, extended=self.extended)
             if objection is UNKNOWN_PARAMETER:
@@ -315,11 +327,6 @@ class ServerConnection(Connection):
                 return self._bad(line, objection, command, only_refuse=False)
             if objection is not None:
                 return self._bad(line, objection, command)
-        if not command.is_ascii:
-            # RFC 6531 §3.3, §3.5: the sender's command asks for the whole transaction.
-            asking = command if isinstance(command, Mail) else self._mail
-            if asking is None or "SMTPUTF8" not in asking.parameters:
-                return self._bad(line, NON_ASCII, command)
         if asked is Rcpt and len(self._rcpts) >= self.limits.recipients:
             return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
         self._owed = asked
@@ -443,7 +450,7 @@ class ServerConnection(Connection):
             self._close()
         if asked is Greeting:
             self.early_talker = len(self._buffer) > 0
-        if asked is EndOfContent or (accepts and asked in (Ehlo, Helo, Rset)):
+        if asked is EndOfContent or (accepts and asked in (Ehlo, Helo, Lhlo, Rset)):
             self._drop_transaction()
         if not accepts:
             return

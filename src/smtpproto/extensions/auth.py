@@ -33,9 +33,11 @@ def _read(value: bytes | None) -> Submitter:
     if decoded == b"<>":
         return Submitter(None)
     try:
-        return Submitter(Mailbox.parse(decoded))
+        if decoded.isascii():  # RFC 6531 does not widen this one
+            return Submitter(Mailbox.parse(decoded))
     except GrammarError:
-        raise GrammarError("AUTH takes a mailbox in xtext, or <>") from None
+        pass
+    raise GrammarError("AUTH takes a mailbox in xtext, or <>")
 
 
 def _write(submitter: Submitter) -> bytes:
