@@ -9,11 +9,16 @@ from smtpproto import (
     Auth,
     AuthResponse,
     BadCommand,
+    Chunk,
     ClientConnection,
+    Command,
     ConnectionClosed,
     Content,
     Data,
     Ehlo,
+    EndOfChunk,
+    EndOfContent,
+    Lhlo,
     Limits,
     Mail,
     Rcpt,
@@ -31,7 +36,7 @@ from smtpproto.testing.pair import answer
 LIMITS = Limits(message=300, recipients=3, bad_commands=6, endless_line=20_000, reply=2_000)
 
 
-def make_server(*, repair: bool = False) -> ServerConnection:
+def make_server(*, repair: bool = False, lmtp: bool = False) -> ServerConnection:
     return ServerConnection(
         "server.example",
         STANDARD,
@@ -40,6 +45,7 @@ def make_server(*, repair: bool = False) -> ServerConnection:
         plaintext_auth=True,
         tls_available=True,
         repair=repair,
+        lmtp=lmtp,
     )
 
 
@@ -57,14 +63,18 @@ def policy(server: ServerConnection, event: ServerEvent | None) -> Reply:
         )[chance]
     if isinstance(event, (Mail, Rcpt)) and chance == 0:
         return Reply(550, "5.7.1", "Not you")
+    if isinstance(event, (EndOfChunk, EndOfContent)) and chance == 0:
+        return Reply(452, "4.3.1", "Full")
     return server.suggested_reply()
 
 
-def run_server(pieces: list[bytes], *, repair: bool = False) -> tuple[list[object], bytes]:
+def run_server(
+    pieces: list[bytes], *, repair: bool = False, lmtp: bool = False
+) -> tuple[list[object], bytes]:
     """Feed the pieces, then end of file; return the events, neighbouring Content joined, and
     all that the server said.
     """
-    server = make_server(repair=repair)
+    server = make_server(repair=repair, lmtp=lmtp)
     events, said = answer(server, policy)
     for piece in [*pieces, b""]:
         server.receive_data(piece)
@@ -87,29 +97,43 @@ def joined(events: list[ServerEvent]) -> list[object]:
     return found
 
 
-CLIENT_STATES = ("greeting", "ehlo", "batch", "data", "starttls", "auth")
+CLIENT_STATES = ("greeting", "ehlo", "batch", "data", "chunks", "lmtp", "starttls", "auth")
 
 
 def make_client(where: str) -> ClientConnection:
     """Bring a client to where replies are owed."""
-    client = ClientConnection(STANDARD, limits=LIMITS)
+    lmtp = where == "lmtp"
+    client = ClientConnection(STANDARD, limits=LIMITS, lmtp=lmtp)
     if where == "greeting":
         return client
     _hear(client, b"220 server.example\r\n")
-    client.send(Ehlo("client.example"))
+    client.send((Lhlo if lmtp else Ehlo)("client.example"))
     if where == "ehlo":
         return client
-    _hear(client, b"250-server.example\r\n250-PIPELINING\r\n250-STARTTLS\r\n250 AUTH PLAIN\r\n")
+    words = ["server.example", "PIPELINING", "CHUNKING", "STARTTLS"]
+    _hear(client, b"".join(b"250-%b\r\n" % word.encode() for word in words))
+    _hear(client, b"250 AUTH PLAIN\r\n")
     if where == "starttls":
         client.send(StartTls())
     elif where == "auth":
         client.send(Auth("PLAIN"))
     else:
-        batch = [Mail("a@b.example"), Rcpt("c@d.example"), Rset(), Mail("a@b.example")]
-        for command in [*batch, Rcpt("e@f.example"), Rcpt("g@h.example"), Data()]:
+        batch: list[Command] = [
+            Mail("a@b.example"),
+            Rcpt("c@d.example"),
+            Rset(),
+            Mail("a@b.example"),
+        ]
+        batch += [Rcpt("e@f.example"), Rcpt("g@h.example")]
+        for command in batch if where in ("chunks", "lmtp") else [*batch, Data()]:
             client.send(command)
         if where == "data":
             _hear(client, b"250 \r\n" * 6 + b"354 go\r\n")
+        elif where in ("chunks", "lmtp"):
+            _hear(client, b"250 \r\n" * 6)
+            for chunk in (Chunk(b"a"), Chunk(b"b"), Chunk(b"c", last=True)):
+                client.send(chunk)
+            client.send(Mail("a@b.example"))
     return client
 
 

@@ -20,12 +20,14 @@ from smtpproto import (
     ServerConnection,
 )
 from smtpproto.core.buffer import ReceiveBuffer
+from smtpproto.core.reception import Reception
 from smtpproto.testing.pair import answer
 
 from .ends import CLIENT_STATES, LIMITS, make_client, make_server
 
 HELLO = b"EHLO c\r\n"
 TO_DATA = HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"
+TO_BDAT = HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 3\r\nabcBDAT 9999999\r\n"
 STREAMS = {
     "no line end": lambda i: b"x" * 700,
     "CR": lambda i: b"\r" * 500,
@@ -38,13 +40,19 @@ STREAMS = {
     "long replies": lambda i: b"250-" + b"z" * 400 + b"\r\n",
     "NUL": lambda i: b"\0" * 512,
     "octets one by one": lambda i: b"q",
+    "chunks": lambda i: b"BDAT 100\r\n" + b"c" * 100,
+    "empty chunks": lambda i: b"BDAT 0\r\n" * 20,
+    "last chunks": lambda i: b"BDAT 300 LAST\r\n" + b"d" * 300,
+    "refused chunks": lambda i: b"MAIL FROM:<>\r\nBDAT 300\r\n" + b"d" * 200,
 }
 
 
-@pytest.mark.parametrize("head", [b"", HELLO, TO_DATA, HELLO + b"AUTH LOGIN\r\n"])
+@pytest.mark.parametrize("lmtp", [False, True])
+@pytest.mark.parametrize("head", [b"", HELLO, TO_DATA, TO_BDAT, HELLO + b"AUTH LOGIN\r\n"])
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS.keys())
-def test_server(head: bytes, stream: Callable[[int], bytes]) -> None:
-    server = make_server()
+def test_server(head: bytes, stream: Callable[[int], bytes], lmtp: bool) -> None:
+    server = make_server(lmtp=lmtp)
+    head = head.replace(b"EHLO", b"LHLO") if lmtp else head
     answer(server)
     # The longest line that is ever kept is an AUTH response (RFC 4954 §4), with its CRLF.
     bound = 12_288 + 2 + 1
@@ -74,9 +82,10 @@ def test_client(where: str, stream: Callable[[int], bytes]) -> None:
         assert client.buffered <= LIMITS.reply
 
 
-def test_a_message_is_never_gathered() -> None:
+@pytest.mark.parametrize("head", [TO_DATA, TO_BDAT])
+def test_a_message_is_never_gathered(head: bytes) -> None:
     server = ServerConnection("h.example", STANDARD, limits=Limits(message=None))
-    server.receive_data(TO_DATA)
+    server.receive_data(head)
     answer(server)
     seen = 0
     for _ in range(100):
@@ -85,6 +94,18 @@ def test_a_message_is_never_gathered() -> None:
             seen += len(event.data)
         assert server.buffered == 0
     assert seen == 100 * 65536
+
+
+def test_a_long_message_costs_no_memory_of_its_own() -> None:
+    """What is remembered of content is of one size, however many pieces it came in."""
+    reception = Reception(None, repair=False, binary=False)
+    reception.begin_data()
+    buffer = ReceiveBuffer()
+    for _ in range(5000):
+        buffer.append(b"x")
+        assert reception.take(buffer) == b"x"
+    slots = [getattr(reception, name) for name in Reception.__slots__]
+    assert max(slot.bit_length() for slot in slots if isinstance(slot, int)) < 64
 
 
 def test_feeding_without_pulling_ends_at_the_backlog() -> None:

@@ -9,6 +9,7 @@ from smtpproto import (
     Auth,
     AuthResponse,
     BadCommand,
+    Chunk,
     ClientConnection,
     Command,
     Content,
@@ -16,9 +17,11 @@ from smtpproto import (
     Ehlo,
     EndOfContent,
     Helo,
+    Lhlo,
     Limits,
     LocalProtocolError,
     Mail,
+    Noop,
     Quit,
     Rcpt,
     Reply,
@@ -35,7 +38,7 @@ from smtpproto.testing import strategies as smtp
 from smtpproto.testing.pair import Cut, Pair, Policy, octet_by_octet, suggested, whole
 
 
-def make_server(limits: Limits | None = None) -> ServerConnection:
+def make_server(limits: Limits | None = None, *, lmtp: bool = False) -> ServerConnection:
     return ServerConnection(
         "server.example",
         STANDARD,
@@ -43,6 +46,7 @@ def make_server(limits: Limits | None = None) -> ServerConnection:
         mechanisms=(PLAIN, LOGIN),
         plaintext_auth=True,
         tls_available=True,
+        lmtp=lmtp,
     )
 
 
@@ -90,6 +94,23 @@ def test_server_reads_the_content_that_the_client_sent(
     assert pair.client.state is pair.server.state is State.READY
 
 
+@given(st.data(), CUTS, st.booleans())
+def test_server_reads_the_chunks_that_the_client_sent(
+    data: st.DataObject, cut: Cut, lmtp: bool
+) -> None:
+    pair = Pair(make_server(lmtp=lmtp), ClientConnection(STANDARD, lmtp=lmtp), cut=cut)
+    pair.send((Lhlo if lmtp else Ehlo)("client.example"))
+    pair.send(Mail(None), Rcpt("Postmaster"), Rcpt("a@b.example"))
+    content = data.draw(smtp.clean_content())
+    parts = data.draw(smtp.cuttings(content)) if content else []
+    pair.send(*map(Chunk, parts))
+    assert len(pair.send(Chunk(b"", last=True))) == (2 if lmtp else 1)
+    read = b"".join(e.data for e in pair.server_events if isinstance(e, Content))
+    assert read == content
+    assert pair.server_events[-1] == EndOfContent(len(content), None)
+    assert pair.client.state is pair.server.state is State.READY
+
+
 class TwoEnds(RuleBasedStateMachine):
     """Random commands, legal and illegal, answered at random; idle, both ends agree."""
 
@@ -97,15 +118,23 @@ class TwoEnds(RuleBasedStateMachine):
         super().__init__()
         self.next_reply: Policy = suggested
         self.pair: Pair | None = None
+        self.lmtp = False
 
-    @initialize(refuse=st.sampled_from([*[None] * 12, 421, 554]), hello=st.booleans(), cut=CUTS)
-    def connect(self, refuse: int | None, hello: bool, cut: Cut) -> None:
+    @initialize(
+        refuse=st.sampled_from([*[None] * 12, 421, 554]),
+        hello=st.booleans(),
+        cut=CUTS,
+        lmtp=st.booleans(),
+    )
+    def connect(self, refuse: int | None, hello: bool, cut: Cut, lmtp: bool) -> None:
+        self.lmtp = lmtp
         if refuse is not None:
             self.next_reply = lambda server, asked: Reply(refuse, None, "no")
-        self.pair = Pair(make_server(), ClientConnection(STANDARD), policy=self.answer, cut=cut)
+        client = ClientConnection(STANDARD, lmtp=lmtp)
+        self.pair = Pair(make_server(lmtp=lmtp), client, policy=self.answer, cut=cut)
         self.next_reply = suggested
         if hello:
-            self.send(Ehlo("client.example"))
+            self.send((Lhlo if lmtp else Ehlo)("client.example"))
 
     def answer(self, server: ServerConnection, asked: ServerEvent | None) -> Reply:
         return self.next_reply(server, asked)
@@ -115,7 +144,7 @@ class TwoEnds(RuleBasedStateMachine):
         assert self.pair is not None
         return self.pair
 
-    def send(self, *things: Command | Content | EndOfContent) -> None:
+    def send(self, *things: Command | Content | EndOfContent | Chunk) -> None:
         try:
             self.joined.send(*things)
         except LocalProtocolError:
@@ -146,7 +175,7 @@ class TwoEnds(RuleBasedStateMachine):
     def pipeline(self, batch: list[Command]) -> None:
         self.send(*batch)
 
-    @rule(hello=st.sampled_from([Ehlo("c.example"), Helo("c.example")]))
+    @rule(hello=st.sampled_from([Ehlo("c.example"), Helo("c.example"), Lhlo("c.example")]))
     def hello(self, hello: Command) -> None:
         self.send(hello)
 
@@ -158,6 +187,33 @@ class TwoEnds(RuleBasedStateMachine):
     @rule(content=smtp.clean_content())
     def content(self, content: bytes) -> None:
         self.send(Content(content), EndOfContent())
+
+    @rule(
+        rcpts=st.integers(1, 3),
+        chunks=st.lists(st.builds(Chunk, smtp.clean_content(), st.booleans()), max_size=4),
+        idle=st.sampled_from([None, None, Rset(), Noop(), Mail(None)]),
+    )
+    def chunks(self, rcpts: int, chunks: list[Chunk], idle: Command | None) -> None:
+        self.send(Mail(None), *[Rcpt("c@d.example")] * rcpts)
+        self.send(*chunks, *([idle] if idle else []))
+
+    @precondition(lambda self: self.joined.client.state in (State.RCPT, State.CHUNKS))
+    @rule(
+        chunks=st.lists(st.builds(Chunk, smtp.clean_content(), st.booleans()), max_size=4),
+        reply=smtp.replies([4, 5]),
+        nth=st.integers(0, 4),
+    )
+    def refused_chunk(self, chunks: list[Chunk], reply: Reply, nth: int) -> None:
+        left = nth
+
+        def refuse_one(server: ServerConnection, asked: ServerEvent | None) -> Reply:
+            nonlocal left
+            left -= 1
+            return reply if left == -1 else server.suggested_reply()
+
+        self.next_reply = refuse_one
+        self.send(*chunks)
+        self.next_reply = suggested
 
     @rule()
     def auth(self) -> None:

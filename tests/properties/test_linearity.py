@@ -80,6 +80,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Work
 SIZES = {1: 5_000, 10**9: 25_000}
 HELLO = b"EHLO c\r\n"
 TO_DATA = b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"
+TO_BDAT = TO_DATA.removesuffix(b"DATA\r\n")
 SERVER_INPUTS: dict[str, Callable[[int], bytes]] = {
     "a line without end": lambda n: b"x" * n,
     "CRs": lambda n: b"\r" * n,
@@ -92,6 +93,14 @@ SERVER_INPUTS: dict[str, Callable[[int], bytes]] = {
     "content of CRs": lambda n: HELLO + TO_DATA + b"\r" * n,
     "content of CRLFs": lambda n: HELLO + TO_DATA + b"\r\n" * (n // 2),
     "many empty messages": lambda n: HELLO + (TO_DATA + b".\r\n") * (n // 40),
+    "one huge chunk": lambda n: HELLO + TO_BDAT + b"BDAT %d LAST\r\n" % n + b"x" * n,
+    "small chunks": lambda n: HELLO + TO_BDAT + b"BDAT 1\r\nx" * (n // 9),
+    "empty chunks": lambda n: HELLO + TO_BDAT + b"BDAT 0\r\n" * (n // 8),
+    "small messages in chunks": lambda n: HELLO + (TO_BDAT + b"BDAT 1 LAST\r\nx") * (n // 40),
+    "a chunk of CRs": lambda n: HELLO + TO_BDAT + b"BDAT %d LAST\r\n" % n + b"\r" * n,
+    "refused chunks": lambda n: HELLO + TO_BDAT + b"BDAT 1\r\n\r" * (n // 9),
+    "chunks of nothing": lambda n: HELLO + b"BDAT 5\r\nQUIT\r" * (n // 13),
+    "an address of UTF-8": lambda n: HELLO + b"MAIL FROM:<" + "é".encode() * (n // 2) + b"\r\n",
     "many small messages": lambda n: HELLO + (TO_DATA + b"Hi\r\n.\r\n") * (n // 40),
     "one large message": lambda n: HELLO + TO_DATA + (b"x" * 70 + b"\r\n") * (n // 72),
     "a long AUTH": lambda n: HELLO + b"AUTH " + b"A" * n,

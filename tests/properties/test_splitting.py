@@ -12,12 +12,23 @@ from .ends import CLIENT_STATES, run_client, run_server
 SESSIONS = st.one_of(smtp.dialogue_octets(), smtp.dialogue_octets(), st.binary(max_size=200))
 
 
-@given(st.data(), SESSIONS, st.booleans())
-def test_server(data: st.DataObject, octets: bytes, repair: bool) -> None:
+@given(st.data(), SESSIONS, st.booleans(), st.booleans())
+def test_server(data: st.DataObject, octets: bytes, repair: bool, lmtp: bool) -> None:
+    octets = octets.replace(b"EHLO", b"LHLO") if lmtp else octets
     pieces = data.draw(smtp.cuttings(octets))
-    whole = run_server([octets] if octets else [], repair=repair)
+    whole = run_server([octets] if octets else [], repair=repair, lmtp=lmtp)
     event(f"events: {min(len(whole[0]), 10)}")
-    assert run_server(pieces, repair=repair) == whole
+    assert run_server(pieces, repair=repair, lmtp=lmtp) == whole
+
+
+@given(st.lists(smtp.chunk_octets(), min_size=1, max_size=3), st.booleans())
+def test_server_chunks_at_every_point(messages: list[bytes], lmtp: bool) -> None:
+    head = b"%b c.example\r\n" % (b"LHLO" if lmtp else b"EHLO")
+    begin = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\n"
+    octets = head + b"".join(begin + message + b"RSET\r\n" for message in messages)
+    whole = run_server([octets], lmtp=lmtp)
+    for at in range(len(head), len(octets)):
+        assert run_server([octets[:at], octets[at:]], lmtp=lmtp) == whole
 
 
 @given(smtp.hostile_content(), st.booleans())

@@ -22,6 +22,10 @@ HEADS = st.sampled_from(
         b"",
         b"EHLO c\r\n",
         b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n",
+        b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 3\r\nabc",
+        b"EHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nBDAT 7\r\n\n",
+        b"EHLO c\r\nMAIL FROM:<>\r\nBDAT 7\r\n",
+        b"LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<a@b>\r\nRCPT TO:<c@d>\r\n",
         b"EHLO c\r\nAUTH LOGIN\r\n",
     ]
 )
@@ -29,6 +33,7 @@ LINES = st.lists(
     st.one_of(
         st.binary(max_size=40),
         st.sampled_from([b"EHLO ", b"MAIL FROM:<", b"RCPT TO:<@", b"AUTH ", b"\r\n", b"\r\n.\r\n"]),
+        st.sampled_from([b"BDAT ", b"BDAT 5\r\n", b"BDAT 2 LAST\r\n", b"BDAT 0\r\n", b"DATA\r\n"]),
     ),
     max_size=12,
 ).map(b"".join)
@@ -37,14 +42,14 @@ LINES = st.lists(
 @given(HEADS, LINES)
 def test_server(head: bytes, octets: bytes) -> None:
     # run_server lets nothing but RemoteProtocolError pass, and every session comes to its end
-    events, said = run_server([head + octets] if head + octets else [])
+    events, said = run_server([head + octets] if head + octets else [], lmtp=head[:1] == b"L")
     assert isinstance(events[-1], ConnectionClosed)
     assert said.endswith(b"\r\n")
 
 
 @given(HEADS, LINES)
 def test_every_reply_of_a_server_is_a_reply(head: bytes, octets: bytes) -> None:
-    _, said = run_server([head + octets] if head + octets else [])
+    _, said = run_server([head + octets] if head + octets else [], lmtp=head[:1] == b"L")
     whole: list[bytes] = []
     for line in said.removesuffix(b"\r\n").split(b"\r\n"):
         whole.append(line + b"\r\n")
@@ -69,7 +74,15 @@ def test_client(where: str, octets: bytes) -> None:
 @given(st.one_of(st.binary(max_size=60), smtp.hostile_content()))
 def test_parsers_raise_grammar_error_alone(octets: bytes) -> None:
     verbs = dict(BASE_VERBS) | {verb.verb: verb for e in STANDARD for verb in e.verbs}
-    arguments = [b"MAIL FROM:", b"RCPT TO:<", b"EHLO ", b"AUTH ", b"AUTH PLAIN ", b"MAIL FROM:<> "]
+    arguments = [
+        b"MAIL FROM:",
+        b"RCPT TO:<",
+        b"EHLO ",
+        b"AUTH ",
+        b"AUTH PLAIN ",
+        b"BDAT ",
+        b"MAIL FROM:<> ",
+    ]
     readers: list[Callable[[bytes], object]] = [
         Mailbox.parse,
         ReversePath.read,

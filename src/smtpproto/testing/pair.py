@@ -10,7 +10,15 @@ from smtpproto.core.client_connection import ClientConnection, ClientEvent
 from smtpproto.core.command import Command
 from smtpproto.core.connection import Connection
 from smtpproto.core.errors import RemoteProtocolError
-from smtpproto.core.event import PAUSED, ConnectionClosed, Content, EndOfContent, Signal, TlsInfo
+from smtpproto.core.event import (
+    PAUSED,
+    Chunk,
+    ConnectionClosed,
+    Content,
+    EndOfContent,
+    Signal,
+    TlsInfo,
+)
 from smtpproto.core.reply import Reply
 from smtpproto.core.server_connection import ServerConnection, ServerEvent
 from smtpproto.core.state import State
@@ -133,7 +141,7 @@ class Pair:
         """Nothing is on its way, and nothing is owed that was asked for."""
         return not (self.client.owed or self.client.buffered or self.server.buffered)
 
-    def send(self, *things: Command | Content | EndOfContent) -> list[ClientEvent]:
+    def send(self, *things: Command | Content | EndOfContent | Chunk) -> list[ClientEvent]:
         """Send all of these from the client in one write; return what it pulls for them.
 
         LocalProtocolError as `ClientConnection.send` raises it; what came before is sent then.

@@ -18,6 +18,7 @@ except ImportError as error:  # pragma: no cover
 from smtpproto.core.command import (
     Auth,
     AuthResponse,
+    Bdat,
     Command,
     Data,
     Ehlo,
@@ -43,6 +44,7 @@ __all__ = [
     "auth_commands",
     "auth_responses",
     "base64_octets",
+    "chunk_octets",
     "clean_content",
     "commands",
     "cuttings",
@@ -219,6 +221,18 @@ def clean_content() -> st.SearchStrategy[bytes]:
     return st.tuples(st.lists(lines, max_size=8).map(b"\r\n".join), ends).map(b"".join)
 
 
+def chunk_octets() -> st.SearchStrategy[bytes]:
+    """Message content as BDAT commands with their octets, the last among them or not."""
+
+    def write(parts: Sequence[bytes], last: bool) -> bytes:
+        ends = [*[False] * (len(parts) - 1), last]
+        lines = [Bdat(len(p), end).serialize() for p, end in zip(parts, ends, strict=True)]
+        return b"".join(itertools.chain(*zip(lines, parts, strict=True)))
+
+    parts = st.lists(st.one_of(clean_content(), hostile_content()), min_size=1, max_size=4)
+    return st.builds(write, parts, st.booleans())
+
+
 def hostile_content() -> st.SearchStrategy[bytes]:
     """Octets that try to be an end of data: CR, LF and dots in all orders."""
     parts = st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"\0", b"x", b"\r\n.\r\n"])
@@ -234,15 +248,30 @@ def dialogue_octets() -> st.SearchStrategy[bytes]:
             mail_commands(True).map(Mail.serialize), st.one_of(clean_content(), hostile_content())
         ),
     )
+    chunked = st.builds(
+        b"%bRCPT TO:<b@example.net>\r\n%b".__mod__,
+        st.tuples(mail_commands(True).map(Mail.serialize), chunk_octets()),
+    )
     hello = st.just(b"EHLO client.example\r\n")
     noise = st.one_of(
         st.binary(max_size=30),
         hostile_content(),
         st.sampled_from(
-            [b"\r\n", b"AUTH PLAIN\r\n", b"STARTTLS\r\n", b"x" * 600 + b"\r\n", b"*\r\n"]
+            [
+                b"\r\n",
+                b"BDAT 3\r\n",
+                b"BDAT\r\n",
+                b"AUTH PLAIN\r\n",
+                b"STARTTLS\r\n",
+                b"x" * 600 + b"\r\n",
+                b"*\r\n",
+            ]
         ),
     )
-    parts = st.lists(st.one_of(hello, transaction, transaction, legal, legal, noise), max_size=8)
+    parts = st.lists(
+        st.one_of(hello, transaction, transaction, chunked, chunk_octets(), legal, legal, noise),
+        max_size=8,
+    )
     first = st.sampled_from([b"EHLO client.example\r\n", b"EHLO client.example\r\n", b""])
 
     def mutate(octets: bytes, edits: Sequence[tuple[int, bytes]]) -> bytes:

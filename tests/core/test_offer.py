@@ -1,0 +1,76 @@
+"""What is offered is made once for connections that stand alike, and for none that do not."""
+
+import gc
+import weakref
+
+import pytest
+from attrs import evolve
+
+from smtpproto import STANDARD, Extension, Limits, ServerConnection, TlsInfo
+from smtpproto.core.extension import Standing
+from smtpproto.core.offer import offer_for
+from smtpproto.mechanisms import PLAIN
+
+IN_CLEAR = Standing(tls=False, tls_available=True, mechanisms=(), max_octets=10)
+
+
+def announcing(text: str) -> Extension:
+    return Extension("XYZ", rfc=0, announce=lambda standing: text)
+
+
+def test_those_that_stand_alike_share_one() -> None:
+    assert offer_for(STANDARD, IN_CLEAR) is offer_for(tuple(STANDARD), evolve(IN_CLEAR))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        evolve(IN_CLEAR, tls=True),
+        evolve(IN_CLEAR, tls_available=False),
+        evolve(IN_CLEAR, mechanisms=("PLAIN",)),
+        evolve(IN_CLEAR, max_octets=None),
+    ],
+)
+def test_another_standing_is_another_offer(other: Standing) -> None:
+    one, two = offer_for(STANDARD, IN_CLEAR), offer_for(STANDARD, other)
+    assert one.lines != two.lines
+
+
+def test_extensions_alike_but_for_a_function_differ() -> None:
+    for text in ("1", "2", "3"):
+        assert offer_for((announcing(text),), IN_CLEAR).lines == {"XYZ": text}
+    one = ServerConnection("h", [announcing("a")])
+    other = ServerConnection("h", [announcing("b")])
+    assert (one.offered, other.offered) == ({"XYZ": "a"}, {"XYZ": "b"})
+
+
+def test_nobody_writes_in_what_is_shared() -> None:
+    server = ServerConnection("h", STANDARD)
+    with pytest.raises(TypeError):
+        server.offered["XYZ"] = ""  # type: ignore[index]  # the point
+    assert "XYZ" not in ServerConnection("h", STANDARD).offered
+
+
+def test_a_connection_is_not_kept_by_what_it_offers() -> None:
+    server = ServerConnection("h", STANDARD, mechanisms=(PLAIN,))
+    gone = weakref.ref(server)
+    del server
+    gc.collect()
+    assert gone() is None
+
+
+def test_offers_are_kept_for_a_while_only() -> None:
+    size = offer_for.cache_info().maxsize
+    assert size is not None
+    for octets in range(2 * size):
+        ServerConnection("h", STANDARD, limits=Limits(message=octets))
+    assert offer_for.cache_info().currsize <= size
+
+
+def test_what_is_offered_follows_the_session() -> None:
+    server = ServerConnection("h", STANDARD, tls_available=True, mechanisms=(PLAIN,))
+    assert "STARTTLS" in server.offered
+    assert "AUTH" not in server.offered
+    server.tls_started(TlsInfo())
+    assert "STARTTLS" not in server.offered
+    assert server.offered["AUTH"] == "PLAIN"
