@@ -82,6 +82,7 @@ class Dialogue:
         self.pump: Pump[ServerEvent] = Pump(stream, self.connection)
         self.failed_logins = 0
         self.login_begun = False
+        self.between_chunks = False
         self.flusher: anyio.abc.TaskGroup
         self.handler_scope = anyio.CancelScope()
 
@@ -203,6 +204,7 @@ class Dialogue:
     async def take_content(self) -> None:
         envelope = self.connection.envelope
         assert envelope is not None, "the core refuses DATA and BDAT without recipients"
+        self.between_chunks = False
         stream = ContentStream(self.pull_content)
         reply = await self.ask(partial(self.server.handler.content, self.session, envelope, stream))
         # Whatever the handler has read, the session goes on behind the true end of the content.
@@ -330,23 +332,28 @@ class Dialogue:
     async def pull_content(self) -> ServerEvent:
         self.stop_handler_clock()  # this is the client's time
         try:
-            event = await self.pull("block", self.deadlines.block)
-            while isinstance(event, EndOfChunk):
+            while True:
+                if self.between_chunks:
+                    await self.next_chunk()
+                event = await self.pull("block", self.deadlines.block)
+                if not isinstance(event, EndOfChunk):
+                    return event
+                # A handler may give up waiting and read on later: remember where we are.
+                self.between_chunks = True
                 await self.answer(event.fault, flush=False)
-                event = await self.next_chunk()
-            return event
         finally:
             self.start_handler_clock()
 
-    async def next_chunk(self) -> ServerEvent:
-        """Wait for another BDAT, and return what is in it; answer what else is said meanwhile."""
+    async def next_chunk(self) -> None:
+        """Wait for another BDAT; answer what else is said meanwhile."""
         while self.connection.state is State.CHUNKS:
             event = await self.pull("command", self.deadlines.command)
             self.show("C", event)
             if isinstance(event, ConnectionClosed):
-                return event
+                raise StreamLostError("closed between two chunks")
             if isinstance(event, Bdat):
-                return await self.pull("block", self.deadlines.block)
+                self.between_chunks = False
+                return
             await self.respond(event)
         await self.flush()  # the handler may take its time to tidy up
         raise _DroppedError("the client dropped the transaction between two chunks")

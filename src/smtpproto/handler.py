@@ -13,6 +13,7 @@ from attrs import define
 
 from .core.command import Mail, Rcpt
 from .core.envelope import Envelope
+from .core.errors import RemoteProtocolError
 from .core.event import Content, EndOfContent, TlsInfo
 from .core.reply import Reply
 from .core.sasl import (
@@ -52,11 +53,12 @@ __all__ = [
 class ContentError(Exception):
     """The content being read cannot be accepted; the server answers by itself.
 
-    `reply` is the refusal the content has earned, None when the connection was lost.
+    `reply` is the refusal the content has earned, None when the rest of it will not come: the
+    connection was lost, or the client dropped the transaction between two chunks.
     """
 
     def __init__(self, reply: Reply | None) -> None:
-        super().__init__(str(reply) if reply else "connection lost within the content")
+        super().__init__(str(reply) if reply else "the content broke off")
         self.reply = reply
 
 
@@ -73,7 +75,7 @@ class ContentStream:
         #: The end, once it has been read.
         self.end: EndOfContent | None = None
         #: Why there will be no end; None as long as there may be one.
-        self.lost: StreamLostError | DeadlineError | None = None
+        self.lost: StreamLostError | DeadlineError | RemoteProtocolError | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -88,7 +90,7 @@ class ContentStream:
                     return event.data
                 if not isinstance(event, EndOfContent):
                     raise StreamLostError("closed within the content")
-            except (StreamLostError, DeadlineError) as error:
+            except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
                 self.lost = error
                 raise ContentError(None) from error
             self.end = event
