@@ -249,7 +249,7 @@ async def test_content_cut_short_is_an_error_to_the_handler_only(
             self, session: Session, envelope: Envelope, content: ContentStream
         ) -> Reply | None:
             for _ in range(3):
-                with pytest.raises(ContentError, match="connection lost") as caught:
+                with pytest.raises(ContentError, match="broke off") as caught:
                     await super().content(session, envelope, content)
                 errors.append(caught.value)
             return None

@@ -346,6 +346,17 @@ def test_no_bdat_without_its_octets() -> None:
         pair.send(Bdat(3))
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_no_chunk_stands_within_dotted_content(last: bool) -> None:
+    pair = greeted()
+    pair.send(Data())
+    with pytest.raises(LocalProtocolError, match="out of sequence"):
+        pair.client.send(Chunk(b"", last=last))
+    pair.send(Content(b"x"), EndOfContent())
+    with pytest.raises(LocalProtocolError, match="out of sequence"):
+        pair.client.send(Chunk(b"", last=last))
+
+
 def test_no_pipelining_no_second_chunk_at_once() -> None:
     pair = greeted([CHUNKING])
     pair.client.send(Chunk(b"a"))

@@ -58,6 +58,8 @@ class Correspondent:
     @classmethod
     def _checked(cls, text: str, check: object) -> Correspondent:
         read = cls.read(text)
+        if not read.address.isascii():  # the client does not ask for SMTPUTF8
+            raise ValueError(_why(read.address, ""))
         try:
             assert callable(check)
             check(read.address)

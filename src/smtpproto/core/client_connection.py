@@ -139,7 +139,7 @@ class ClientConnection(Connection):
                 raise LocalProtocolError("the reply to what was sent last has to come first")
         else:
             self._check_nothing_waits()
-        if expected(self.asked, _asked_by(command)) is None:
+        if expected(self.asked, type(command)) is None:
             name = type(command).__name__
             raise LocalProtocolError(f"{name} is out of sequence in {self.asked.name}")
         wire = command.serialize()

@@ -322,11 +322,10 @@ class ServerConnection(Connection):
                 return self._bad(line, NON_ASCII, command)
         if command.parameters:
             objection = self._offer.objection(command, extended=self.extended)
-            if objection is UNKNOWN_PARAMETER:
-                self._owed = asked  # policy may know better
-                return self._bad(line, objection, command, only_refuse=False)
             if objection is not None:
-                return self._bad(line, objection, command)
+                unknown = objection is UNKNOWN_PARAMETER  # policy may know better
+                self._owed = asked if unknown else Command
+                return self._bad(line, objection, command, only_refuse=not unknown)
         if asked is Rcpt and len(self._rcpts) >= self.limits.recipients:
             return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
         self._owed = asked
