@@ -56,6 +56,9 @@ from .words import causes, explain
 
 __all__ = ["serve"]
 
+#: So many of a message's recipients are named when it is accepted.
+NAMED = 5
+
 
 @click.command()
 @click.option(
@@ -121,16 +124,19 @@ def serve(*, config: Path | None, backend: str, **given: Any) -> None:
 
 async def _serve(chosen: ServeSettings, backend: str) -> None:
     try:
-        login = await _login(chosen, chosen.submission.port)
         smart_login = await to_thread.run_sync(_smart_login, chosen)
         names = [chosen.hostname, *chosen.local_domains]
         certificate = await to_thread.run_sync(ensure_certificate, chosen.data, names)
         async with SQLiteSpool.open(chosen.data / "spool") as spool:
+            # Not before: a node that runs on this data has its own address in the login.
+            login = await _login(chosen, chosen.submission.port)
             await _run(
                 _relay(chosen, login, smart_login, certificate, spool), chosen, certificate, backend
             )
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
+    except OSError as error:
+        raise Failure(f"cannot keep data in {chosen.data}: {error.strerror or error}") from None
 
 
 async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, backend: str) -> None:
@@ -243,14 +249,14 @@ def show(
     say(
         ("smtpproto", "head"), f" {__version__}, a mail node called {chosen.hostname}, on {backend}"
     )
-    others = f"{len(chosen.relay_from)} listed networks" if chosen.relay_from else "nobody else"
+    others = ", ".join(map(str, chosen.relay_from)) or "nobody else"
     part(
         "Listening",
         ("SMTP", f"{where(smtp)}  mail for the domains below, from everybody"),
         ("submission", f"{where(submission)}  mail for all the world, with the login below"),
         ("relaying for", f"logged-in users and {others}"),
     )
-    here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir, made as needed)"
+    here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
     onward = (
         f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"
     )
@@ -262,7 +268,7 @@ def show(
     part(
         "In a mail program",
         ("server, port", f"{login.host}, {login.port}"),
-        ("security", f"STARTTLS; the certificate signs itself: {certificate.cert}"),
+        ("security", f"STARTTLS; the certificate, our own: {certificate.cert}"),
         ("login", f"{login.username}, password {login.password}"),
     )
     to = f"you@{chosen.local_domains[0]}" if chosen.local_domains else "you@example.org"
@@ -270,13 +276,12 @@ def show(
     say("")
     say(("Send a first message", "head"))
     for line in (
-        f"{_ours()} send{_data_option(chosen)} --from {sender} --to {to} --subject Hello "
-        "--body 'It works.'",
-        f"swaks --server {login.host}:{login.port} --tls --auth PLAIN "
+        f"{_ours()} send{_data_option(chosen)} --from {sender} --to {to} --subject Hello",
+        f"swaks --server {HostPort(login.host, login.port)} --tls --auth PLAIN "
         f"--auth-user {shlex.quote(login.username)} "
         f"--auth-password {shlex.quote(login.password)} --from {sender} --to {to}",
     ):
-        say("  ", (line, "ours"))
+        say((line, "ours"))
     say("")
     say(("ready", "good"))
 
@@ -284,10 +289,19 @@ def show(
 def _ours() -> str:
     """Write this command the way it was called: a line to paste has to work as it is."""
     called = sys.argv[0]
+    if Path(called).name == "__main__.py":
+        return f"{_near(sys.executable)} -m smtpproto"
     if shutil.which("smtpproto") == called or Path(called).name != "smtpproto":
         return "smtpproto"
-    near = os.path.relpath(called)
-    return shlex.quote(called if near.startswith("..") else near)
+    return _near(called)
+
+
+def _near(program: str) -> str:
+    """Write a program's path for a shell in this directory."""
+    near = os.path.relpath(program)
+    if near.startswith(".."):
+        return shlex.quote(program)
+    return shlex.quote(near if os.sep in near else f"./{near}")
 
 
 def _data_option(chosen: ServeSettings) -> str:
@@ -304,7 +318,9 @@ def tell(event: Event) -> None:
 def _story(event: Event) -> tuple[str, str, str]:
     match event:
         case Accepted():
-            to = ", ".join(map(str, event.forward_paths))
+            to = ", ".join(map(str, event.forward_paths[:NAMED]))
+            if len(event.forward_paths) > NAMED:
+                to += f" and {len(event.forward_paths) - NAMED} more"
             said = f"from {event.reverse_path} for {to}, {amount(event.octets)}, {event.origin}"
             return "accepted", "head", said
         case Delivered():
