@@ -25,6 +25,7 @@ STOREYS = [
 ]
 #: Files beside those rooms belong to them; what is not named here needs a place first.
 ANNEXES = {
+    "__main__": "cli",
     "handler": "server",
     "dialogue": "server",
     "result": "client",
