@@ -12,6 +12,7 @@ import os
 import random
 import ssl
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from email.message import EmailMessage
@@ -65,6 +66,7 @@ SENDER, RECIPIENT, NOBODY = (
 )
 LOGIN = ("alice", "wonderland")
 PROGRAM = "mail program"
+IN_ASCII = str.maketrans({"│": "|", "●": "*", "✓": "+", "…": "~", "✗": "x", "→": "->"})
 STYLES = {PROGRAM: "yellow", OUT: "cyan", MIDDLE: "magenta", LAST: "green"}
 
 
@@ -118,8 +120,15 @@ class Demo:
     # What is seen
 
     def say(self, who: str, text: str, style: str = "") -> None:
-        line = Text.assemble((f"{who:>20}", STYLES[who]), (" │ ", "dim"), (safe(text), style))
-        self.console.print(line, soft_wrap=True)
+        """Print a line beside the name of who said it; on a screen, a long one is folded there."""
+        width = max(40, self.console.width - 23) if self.console.is_terminal else 1000
+        bar, text = " │ ", safe(text)
+        if self.console.options.ascii_only:
+            bar, text = bar.translate(IN_ASCII), text.translate(IN_ASCII)
+        for number, part in enumerate(textwrap.wrap(text, width)):
+            name = "" if number else who
+            line = Text.assemble((f"{name:>20}", STYLES[who]), (bar, "dim"), (part, style))
+            self.console.print(line, soft_wrap=True)
 
     def chapter(self, text: str) -> None:
         self.console.print()
@@ -171,6 +180,7 @@ class Demo:
         report = self.mail_at(OUT, SENDER)
         body = report.get_body(("plain",))
         told = str(body.get_content()).rstrip() if body is not None else ""
+        self.console.print()
         self.console.print(Panel(Text(told), title=f"alice's mailbox: {report['Subject']}"))
 
     def mail_at(self, name: str, address: str) -> EmailMessage:

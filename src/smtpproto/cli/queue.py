@@ -38,22 +38,26 @@ class _Visit:
         """Open the spool as a visitor and ask it something."""
 
         async def visit() -> T:
-            async with SQLiteSpool.open(self.data / "spool", serving=False) as spool:
-                return await ask(spool)
+            try:
+                async with SQLiteSpool.open(self.data / "spool", serving=False) as spool:
+                    return await ask(spool)
+            except SpoolUnavailable as error:
+                raise Failure(f"cannot look into the queue: {error}") from None
 
-        try:
-            return run(self.backend, visit)
-        except SpoolUnavailable as error:
-            raise Failure(f"no spool to look into: {error}") from None
+        return run(self.backend, visit)
 
     def print_json(self, value: object) -> None:
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(value, indent=2))  # in ASCII: strangers' controls stay escaped
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[list | show ID | retry [ID] | delete ID]",
+    context_settings={"allow_interspersed_args": True},  # options are the same for all of them
+)
 @data_option
 @backend_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def queue(ctx: click.Context, data: Path, backend: str, as_json: bool) -> None:
     """Look at the messages that wait in a node's spool, and act on them.
@@ -76,19 +80,13 @@ def list_(visit: _Visit) -> None:
     if not entries:
         say("The queue is empty.")
         return
-    rows = [
-        (
-            entry.id,
-            _ago(entry.arrived),
-            amount(entry.octets),
-            entry.mail.reverse_path,
-            recipient.rcpt.forward_path,
-            _state(recipient),
-        )
-        for entry in entries
-        for recipient in entry.recipients
-    ]
-    out().print(table("id", "arrived", "size", "from", "to", "state", rows=rows))
+    for entry in entries:
+        said = f"  {_ago(entry.arrived)}, {amount(entry.octets)}, from {entry.mail.reverse_path}"
+        say((entry.id, "head"), said)
+        for recipient in entry.recipients:
+            say(f"  to {recipient.rcpt.forward_path}: ", (_state(recipient), "warn"))
+            if recipient.last_reply:
+                say("    ", (recipient.last_reply, "dim"))
 
 
 @queue.command()
@@ -98,9 +96,7 @@ def show(visit: _Visit, id: str) -> None:
     """Show one message: its recipients, and its header."""
 
     async def ask(spool: SQLiteSpool) -> tuple[Entry, bytes]:
-        entry = await spool.get(id)
-        if entry is None:
-            raise Failure(f"no message {id} in the queue")
+        entry = await _get(spool, id)
         content = bytearray()
         async for chunk in spool.content(id):
             content += chunk
@@ -120,10 +116,10 @@ def show(visit: _Visit, id: str) -> None:
         ("size", amount(entry.octets)),
         ("origin", entry.origin),
     ]
-    rows += [
-        ("to", f"{recipient.rcpt.forward_path} {_state(recipient)}")
-        for recipient in entry.recipients
-    ]
+    for recipient in entry.recipients:
+        rows.append(("to", f"{recipient.rcpt.forward_path}: {_state(recipient)}"))
+        if recipient.last_reply:
+            rows.append(("", recipient.last_reply))
     out().print(table("", "", rows=rows))
     say("")
     for line in header.split(b"\r\n"):
@@ -135,11 +131,17 @@ def show(visit: _Visit, id: str) -> None:
 @click.pass_obj
 def retry(visit: _Visit, id: str | None) -> None:
     """Make one message, or without ID all of them, due now."""
-    moved = visit.spool(lambda spool: spool.retry(id, _now()))
+
+    async def ask(spool: SQLiteSpool) -> int:
+        if id is not None:
+            await _get(spool, id)
+        return await spool.retry(id, _now())
+
+    moved = visit.spool(ask)
     if visit.as_json:
         visit.print_json({"recipients": moved})
     else:
-        say(f"{moved} recipient{'' if moved == 1 else 's'} due now.")
+        say(f"{moved} recipient{'' if moved == 1 else 's'} brought forward to now.")
 
 
 @queue.command()
@@ -153,6 +155,13 @@ def delete(visit: _Visit, id: str) -> None:
         visit.print_json({"deleted": id})
     else:
         say(f"{id} is deleted.")
+
+
+async def _get(spool: SQLiteSpool, id: str) -> Entry:
+    entry = await spool.get(id)
+    if entry is None:
+        raise Failure(f"no message {id} in the queue")
+    return entry
 
 
 async def _entries(spool: SQLiteSpool) -> list[Entry]:
@@ -184,7 +193,7 @@ def _state(recipient: Recipient) -> str:
     due = "due" if left <= 0 else f"next try in {_span(left)}"
     if not recipient.attempts:
         return due
-    return f"{due}; tried {recipient.attempts} times: {recipient.last_reply or ''}"
+    return f"{due}; tried {recipient.attempts} time{'' if recipient.attempts == 1 else 's'}"
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:

@@ -268,7 +268,7 @@ def show(
     part(
         "In a mail program",
         ("server, port", f"{login.host}, {login.port}"),
-        ("security", f"STARTTLS; the certificate, our own: {certificate.cert}"),
+        ("security", f"STARTTLS; our own certificate: {certificate.cert}"),
         ("login", f"{login.username}, password {login.password}"),
     )
     to = f"you@{chosen.local_domains[0]}" if chosen.local_domains else "you@example.org"

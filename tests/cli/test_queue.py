@@ -1,0 +1,224 @@
+"""`queue`: what waits in a spool is seen and moved, whether its node runs or not."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from smtpproto.core.command import Mail, Rcpt
+from smtpproto.relay.spool import Settlement
+from smtpproto.relay.sqlite_spool import SQLiteSpool
+from tests.cli.conftest import Run
+from tests.relay.process import serving
+
+DATA = Path("smtpproto-data")
+REPLY = "451 4.7.1 Come [bold]again[/bold] later, we are \x1b[2J\x9b2Jgreylisting"
+CONTENT = b"Subject: =?utf-8?q?caf=C3=A9?=\r\nX-Odd: \x1b]0;title\x07 \xff\r\n\r\nthe body\r\n"
+NOBODY = "8DnobodyNobody0"
+
+both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def stored(*recipients: str, sender: str | None = "ann@our.example", attempts: int = 0) -> str:
+    """Put a message into the spool of a node that does not run; its id."""
+
+    async def store() -> str:
+        now = time.time()
+        async with SQLiteSpool.open(DATA / "spool") as spool:
+            async with spool.receive() as incoming:
+                await incoming.write(CONTENT)
+                rcpts = [Rcpt(recipient) for recipient in recipients]
+                await incoming.commit(Mail(sender), rcpts, now=now - 7200, origin="192.0.2.7")
+            for _ in range(attempts):
+                later = [Settlement(n, now + 600.5, REPLY) for n in range(len(recipients))]
+                await spool.settle(incoming.id, later, now=now)
+        return incoming.id
+
+    return anyio.run(store)
+
+
+def parsed(cli: Run, *arguments: object) -> Any:
+    result = cli("queue", *arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.replace("\n", "").isascii()
+    assert result.stdout.replace("\n", "").isprintable()
+    return json.loads(result.stdout)
+
+
+def said(cli: Run, *arguments: object) -> str:
+    result = cli("queue", *arguments)
+    assert result.exit_code == 0, result.output
+    lines: list[str] = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def failed(cli: Run, *arguments: object) -> tuple[int, str]:
+    result = cli("queue", *arguments)
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    return result.exit_code, result.stderr.strip()
+
+
+@both_backends
+def test_an_empty_queue(cli: Run, backend: str) -> None:
+    id = stored("bob@far.example")
+    cli("queue", "delete", id)
+    assert said(cli, "--backend", backend) == "The queue is empty."
+    assert parsed(cli, "list", "--json", "--backend", backend) == []
+
+
+@both_backends
+@pytest.mark.parametrize("command", [[], ["list"]])
+def test_the_list_has_each_recipient_and_why_it_waits(
+    cli: Run, backend: str, command: list[str]
+) -> None:
+    first = stored("bob@far.example", "eve@far.example", attempts=1)
+    second = stored("bob@far.example", sender=None)
+    visible = REPLY.replace("\x1b", "\\x1b").replace("\x9b", "\\x9b")
+    assert said(cli, *command, "--backend", backend) == "\n".join(
+        [
+            f"{first}  2 h ago, {len(CONTENT)} octets, from <ann@our.example>",
+            "  to <bob@far.example>: next try in 10 min; tried 1 time",
+            f"    {visible}",
+            "  to <eve@far.example>: next try in 10 min; tried 1 time",
+            f"    {visible}",
+            f"{second}  2 h ago, {len(CONTENT)} octets, from <>",
+            "  to <bob@far.example>: due",
+        ]
+    )
+
+
+def test_the_list_as_json(cli: Run) -> None:
+    before = time.time()
+    id = stored("bob@far.example", attempts=2)
+    (entry,) = parsed(cli, "--json")
+    (recipient,) = entry.pop("recipients")
+    assert 7100 < before - entry.pop("arrived") < 7201
+    assert 590 < recipient.pop("next_attempt") - before < 700
+    assert entry == {
+        "id": id,
+        "from": "<ann@our.example>",
+        "octets": len(CONTENT),
+        "origin": "192.0.2.7",
+    }
+    assert recipient == {"to": "<bob@far.example>", "attempts": 2, "last_reply": REPLY}
+
+
+def test_show_has_the_envelope_and_the_header_and_nothing_moves_the_cursor(cli: Run) -> None:
+    id = stored("bob@far.example", "eve@far.example", attempts=1)
+    shown = said(cli, "show", id)
+    for words in (id, "<ann@our.example>", "192.0.2.7", "(2 h ago)", "<eve@far.example>: next try"):
+        assert words in shown
+    assert "\n  Subject: =?utf-8?q?caf=C3=A9?=\n  X-Odd: \\x1b]0;title\\x07 \\xff" in shown
+    assert "the body" not in shown
+    assert "\x1b" not in shown
+
+
+def test_show_as_json_is_the_entry_with_its_header(cli: Run) -> None:
+    id = stored("bob@far.example")
+    (entry,) = parsed(cli, "list", "--json")
+    shown = parsed(cli, "show", id, "--json")
+    assert shown.pop("header") == CONTENT.partition(b"\r\n\r\n")[0].decode(
+        errors="backslashreplace"
+    )
+    assert shown == entry
+
+
+def test_retry_makes_one_or_all_due_now(cli: Run) -> None:
+    first = stored("bob@far.example", "eve@far.example", attempts=1)
+    stored("bob@far.example", attempts=1)
+    assert said(cli, "retry", first) == "2 recipients brought forward to now."
+    assert [
+        [recipient["next_attempt"] <= time.time() for recipient in entry["recipients"]]
+        for entry in parsed(cli, "--json")
+    ] == [[True, True], [False]]
+    assert said(cli, "retry") == "1 recipient brought forward to now."
+    assert parsed(cli, "retry", "--json") == {"recipients": 0}
+
+
+def test_delete_drops_one(cli: Run) -> None:
+    first, second = stored("bob@far.example"), stored("bob@far.example")
+    assert said(cli, "delete", first) == f"{first} is deleted."
+    assert parsed(cli, "delete", second, "--json") == {"deleted": second}
+    assert parsed(cli, "--json") == []
+
+
+@pytest.mark.parametrize("command", ["show", "retry", "delete"])
+def test_an_unknown_id(cli: Run, command: str) -> None:
+    stored("bob@far.example")
+    assert failed(cli, command, NOBODY) == (1, f"smtpproto: no message {NOBODY} in the queue")
+    assert len(parsed(cli, "--json")) == 1
+
+
+@both_backends
+@pytest.mark.parametrize("command", [["list"], ["show", NOBODY], ["retry"], ["delete", NOBODY]])
+def test_where_no_spool_is_none_is_made(cli: Run, command: list[str], backend: str) -> None:
+    code, line = failed(cli, *command, "--data", "nosuch", "--backend", backend)
+    assert (code, line) == (1, "smtpproto: cannot look into the queue: no spool in nosuch/spool")
+    assert not Path("nosuch").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["show"], "Missing argument 'ID'"),
+        (["delete"], "Missing argument 'ID'"),
+        (["list", "extra"], "unexpected extra argument"),
+        (["list", "--frobnicate"], "No such option"),
+        (["list", "--backend", "curio"], "Invalid value for '--backend'"),
+    ],
+)
+def test_wrong_usage(cli: Run, arguments: list[str], words: str) -> None:
+    code, line = failed(cli, *arguments)
+    assert code == 2
+    assert words in line
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["show"], ["retry"], ["delete"]])
+def test_the_options_are_the_same_before_and_behind_a_command(cli: Run, command: list[str]) -> None:
+    text = cli("queue", *command, "--help").stdout
+    assert "queue [OPTIONS] [list | show ID | retry [ID] | delete ID]" in text
+    assert all(option in text for option in ("--data DIR", "--json", "--backend [asyncio|trio]"))
+    stored("bob@far.example")
+    options = ["--json", "--data", DATA, "--backend", "trio"]
+    if command in ([], ["list"]):
+        assert parsed(cli, *options, *command) == parsed(cli, *command, *options)
+
+
+def test_the_queue_of_a_node_that_runs(cli: Run) -> None:
+    """Its deliveries fail: nothing listens where its smart host should be."""
+    first = stored("bob@far.example", "eve@far.example")
+    second = stored("bob@far.example")
+    with serving(DATA, "--smart-host", "127.0.0.1:1", backend="trio") as node:
+
+        def deferred(times: int) -> None:
+            def seen() -> bool:
+                story = "".join(node.lines)
+                return all(
+                    len(re.findall(f"{id} deferred +<{name}@", story)) == times
+                    for id, name in ((first, "bob"), (first, "eve"), (second, "bob"))
+                )
+
+            node.until(seen, f"that it has tried in vain {times} times")
+
+        deferred(1)
+        entries = parsed(cli, "list", "--json")
+        assert [entry["id"] for entry in entries] == [first, second]
+        reply = entries[0]["recipients"][0]["last_reply"]
+        assert "cannot connect to 127.0.0.1:1" in reply
+        assert reply in cli("queue").stdout
+
+        assert parsed(cli, "retry", "--json") == {"recipients": 3}
+        deferred(2)
+
+        cli("queue", "delete", first)
+        assert [entry["id"] for entry in parsed(cli, "--json")] == [second]
+        assert node.stop() == 0
+    (entry,) = parsed(cli, "--json")
+    assert entry["recipients"][0]["attempts"] == 2
