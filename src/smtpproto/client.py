@@ -51,7 +51,15 @@ from .result import (
     Transaction,
 )
 from .source import AnyContent, Source, source
-from .stream import DeadlineError, Pump, StreamLostError, deadline, local_address, shown
+from .stream import (
+    DeadlineError,
+    Pump,
+    StreamLostError,
+    deadline,
+    first_cause,
+    own_literal,
+    shown,
+)
 
 __all__ = ["Client", "ClientDeadlines", "Connector", "Tls", "connect_tcp"]
 
@@ -209,7 +217,8 @@ class Client:
             with self._within("connect"):
                 stream = await self.connector(self.host, self.port)
         except (OSError, ValueError) as error:  # ValueError: a name that cannot be looked up
-            raise ConnectError(f"cannot connect to {self.host}:{self.port}: {error}") from error
+            why = f"cannot connect to {self.host}:{self.port}: {first_cause(error)}"
+            raise ConnectError(why) from error
         self._connection = ClientConnection(self.extensions, limits=self.limits)
         self._pump = Pump(stream, self._connection)
         try:
@@ -263,7 +272,7 @@ class Client:
             raise TlsError(f"TLS with {self.host}:{self.port} failed: {error}") from error
 
     async def _hello(self) -> None:
-        name = self.helo_name or _literal(local_address(self._pump.stream)[0])
+        name = self.helo_name or own_literal(self._pump.stream)
         reply = await self._ask(Ehlo(name), "ehlo")
         if reply.severity is Severity.PERMANENT and self._connection.state is not State.CLOSED:
             reply = await self._ask(Helo(name), "ehlo")  # RFC 5321 §3.2
@@ -488,11 +497,3 @@ class Client:
         else:
             with deadline(name, seconds):
                 yield
-
-
-def _literal(address: str) -> str:
-    """Write an IP address as an address literal (RFC 5321 §4.1.3)."""
-    address = address.partition("%")[0]  # a zone means nothing to the other end
-    if not address:
-        return "localhost"
-    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

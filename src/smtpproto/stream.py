@@ -36,7 +36,9 @@ __all__ = [
     "Pump",
     "StreamLostError",
     "deadline",
+    "first_cause",
     "local_address",
+    "own_literal",
     "peer_address",
     "read_on_demand",
     "shown",
@@ -218,6 +220,16 @@ def _lost_stream() -> Generator[None]:
         raise StreamLostError(str(cause) or type(cause).__name__) from error
 
 
+def first_cause(error: BaseException) -> BaseException:
+    """Go down to the OSError that says why: anyio's own words are that all attempts failed."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError):
+            error = below
+        below = below.__cause__ or getattr(below, "exceptions", (None,))[0]
+    return error
+
+
 def read_on_demand(stream: ByteStream) -> None:
     """Make an accepted stream read only when asked to.
 
@@ -244,6 +256,14 @@ def local_address(stream: TypedAttributeProvider) -> tuple[str, int]:
     with suppress(OSError):
         address = stream.extra(SocketAttribute.local_address, "")
     return _address(address)
+
+
+def own_literal(stream: TypedAttributeProvider) -> str:
+    """Write the address of our end as an address literal (RFC 5321 §4.1.3), for EHLO."""
+    address = local_address(stream)[0].partition("%")[0]  # a zone means nothing to the other end
+    if not address:
+        return "localhost"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
 def _address(address: tuple[str, int] | str) -> tuple[str, int]:

@@ -449,6 +449,15 @@ async def test_the_login_is_for_the_smart_host_alone(tmp_path: Path) -> None:
         assert not [line for line in host.lines if line.startswith("AUTH")]
 
 
+async def test_a_login_goes_in_clear_where_that_was_asked_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node, smart = await with_smart_host(w, tls="none", ssl_context=None, login_in_clear=True)
+        await node.send(SENDER, ["v@ext.example"])
+        await smart.until(Delivered)
+        (message,) = smart.mail("v@ext.example")
+        assert b"with ESMTPA id" in message
+
+
 @pytest.mark.rfc("3207 §4.1")
 async def test_where_tls_is_required_and_missing_nothing_is_sent(tmp_path: Path) -> None:
     async with world(tmp_path) as w:

@@ -5,6 +5,7 @@ Its own packages (the extra `cli`) are loaded only when it runs.
 
 from __future__ import annotations
 
+import io
 import sys
 
 __all__ = ["main"]
@@ -12,6 +13,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line with the arguments of this process, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show, it shows escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
         from .app import app  # noqa: PLC0415 - here, so that what is missing can be named
 

@@ -51,7 +51,7 @@ from .options import (
     server,
     where,
 )
-from .values import domain, network
+from .values import domain, is_loopback, network
 from .words import causes, explain
 
 __all__ = ["serve"]
@@ -203,7 +203,11 @@ def _relay(
 ) -> Relay:
     access = Access()
     if chosen.smart_host is not None:
-        access = Access(chosen.smart_host_tls, login=smart_login)
+        access = Access(
+            chosen.smart_host_tls,
+            login=smart_login,
+            login_in_clear=is_loopback(chosen.smart_host.host),
+        )
     return Relay(
         hostname=chosen.hostname,
         spool=spool,

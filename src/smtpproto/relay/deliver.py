@@ -41,15 +41,17 @@ class Access:
     """How next hops are talked to: TLS as the client takes it, and a login for a smart host.
 
     With a login, opportunistic TLS becomes required: unverified, it shows the password to whoever
-    stands in between.
+    stands in between. `login_in_clear` permits that, and no TLS at all: for loopback.
     """
 
     tls: Tls = field(default=Tls.OPPORTUNISTIC, converter=Tls)
     login: tuple[str, str] | None = field(default=None, repr=False)
     ssl_context: ssl.SSLContext | None = None
+    login_in_clear: bool = False
 
     def __attrs_post_init__(self) -> None:
-        if self.login is not None and self.tls is Tls.OPPORTUNISTIC:
+        risky = self.login is not None and not self.login_in_clear
+        if risky and self.tls is Tls.OPPORTUNISTIC:
             object.__setattr__(self, "tls", Tls.REQUIRED)
 
 
@@ -293,6 +295,7 @@ class Deliverer:
             ssl_context=self.access.ssl_context,
             # Only a smart host comes without an address; it alone may see the password.
             login=self.access.login if host.address is None else None,
+            login_in_clear=self.access.login_in_clear,
             helo_name=self.hostname,
             server_name=host.name,
             deadlines=self.deadlines,
