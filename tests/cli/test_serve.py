@@ -21,7 +21,7 @@ from smtpproto.cli.node import load_login
 from tests.cli.conftest import SOURCE
 from tests.peers.programs import find, listening, wait_for
 
-PATIENCE = 30
+PATIENCE = 60
 ANY_PORTS = ("--listen", "127.0.0.1:0", "--submission", "127.0.0.1:0")
 MODULE = (sys.executable, "-m", "smtpproto")
 DATA = Path("smtpproto-data")  # where `serve` keeps what is its own, in the test's own directory

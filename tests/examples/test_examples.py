@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-PATIENCE = 30
+PATIENCE = 60
 
 
 def start(name: str, *arguments: object) -> "subprocess.Popen[str]":

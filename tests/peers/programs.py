@@ -101,7 +101,7 @@ def running(*command: str, port: int, output: Path) -> Iterator[None]:
         finally:
             process.terminate()
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 process.kill()
 
@@ -323,7 +323,7 @@ class Dovecot:
 
     def login(self, user: str) -> imaplib.IMAP4:
         """A session, to be used in a `with` block."""
-        session = imaplib.IMAP4(HOST, self.port, timeout=10)
+        session = imaplib.IMAP4(HOST, self.port, timeout=30)
         session.login(user, self.password)
         return session
 

@@ -24,7 +24,7 @@ MESSAGE = b"From: ann@example.org\r\nSubject: greetings\r\n\r\n.dots and words\r
 
 
 def submit(port: int, *recipients: str) -> None:
-    with smtplib.SMTP(HOST, port, timeout=10) as session:
+    with smtplib.SMTP(HOST, port, timeout=30) as session:
         session.sendmail("ann@example.org", recipients, MESSAGE)
 
 

@@ -32,7 +32,7 @@ def serving(anyio_backend: str) -> Iterator[Serving]:
 
             def stop() -> None:
                 portal.call(server.stop)
-                running.result(timeout=10)
+                running.result(timeout=30)
 
             stack.callback(stop)
             return port
@@ -74,7 +74,7 @@ def submission(box: Box, tls: Certificates) -> Server:
 @pytest.mark.peer("smtplib")
 def test_smtplib_submits(serving: Serving, box: Box, tls: Certificates) -> None:
     port = serving(submission(box, tls))
-    with smtplib.SMTP(HOST, port, timeout=10) as client:
+    with smtplib.SMTP(HOST, port, timeout=30) as client:
         client.starttls(context=tls.trusting)
         with pytest.raises(smtplib.SMTPAuthenticationError):
             client.login("ann", "wrong")
@@ -96,14 +96,14 @@ def test_smtplib_submits(serving: Serving, box: Box, tls: Certificates) -> None:
 @pytest.mark.peer("smtplib")
 def test_smtplib_over_implicit_tls(serving: Serving, box: Box, tls: Certificates) -> None:
     port = serving(Server(box, tls=tls.server, implicit_tls=True))
-    with smtplib.SMTP_SSL(HOST, port, timeout=10, context=tls.trusting) as client:
+    with smtplib.SMTP_SSL(HOST, port, timeout=30, context=tls.trusting) as client:
         client.send_message(message())
     assert len(box.received) == 1
 
 
 @pytest.mark.peer("smtplib")
 def test_smtplib_says_helo(serving: Serving, box: Box) -> None:
-    with smtplib.SMTP(HOST, serving(Server(box)), timeout=10) as client:
+    with smtplib.SMTP(HOST, serving(Server(box)), timeout=30) as client:
         client.helo("old.example")
         client.sendmail("ann@example.org", ["b@example.net"], b"old\r\n")
     assert box.received[0].session.helo_name == "old.example"
@@ -240,7 +240,7 @@ def test_postfix_hands_over_to_us(
 ) -> None:
     port = serving(Server(box, tls=tls.server))
     server = smart_host(port)
-    with smtplib.SMTP(HOST, server.port, timeout=10) as client:
+    with smtplib.SMTP(HOST, server.port, timeout=30) as client:
         client.sendmail(
             "ann@example.org", ["b@example.net", "no-c@example.net"], b"x: y\r\n\r\n.\r\n"
         )

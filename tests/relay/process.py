@@ -17,7 +17,7 @@ from smtpproto.cli.node import load_login
 __all__ = ["Served", "serving"]
 
 SOURCE = Path(__file__).parents[2] / "src"
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Served:

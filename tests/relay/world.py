@@ -69,7 +69,7 @@ DAY = 86400.0
 LOGIN = ("ann", "correct horse")
 MESSAGE = b"From: ann@our.dom\r\nSubject: greetings\r\n\r\n.dots and words\r\n"
 #: Nothing that is promised takes this long; a test that hangs ends here.
-PATIENCE = 20
+PATIENCE = 60
 
 
 def parsed(octets: bytes) -> EmailMessage:
