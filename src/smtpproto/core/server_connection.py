@@ -140,6 +140,7 @@ class ServerConnection(Connection):
         self._repair = repair
         self._owed: Asked | None = Greeting
         self._asked: Command | EndOfContent | None = None
+        self._suggestion: Reply | None = None  # None: the usual one
         self._only_refuse = False
         self._mail: Mail | None = None
         self._rcpts: list[Rcpt] = []
@@ -201,15 +202,13 @@ class ServerConnection(Connection):
             return Reply(250, None, self.hostname)
         return _SUGGESTED.get(self._owed, NOT_IMPLEMENTED)
 
-    _suggestion: Reply | None = None
-
     # Octets in, events out
 
     def next_event(self) -> ServerEvent | Signal:
         """Pull the next event; PAUSED while a reply or the TLS handshake is owed.
 
         Raises RemoteProtocolError, with the reply to send before closing, where the peer cannot
-        be followed any more: a line without end, HTTP or TLS on this port.
+        be followed any more: a line without end, HTTP or TLS on this port, a BDAT of no size.
         """
         if self._state is State.CLOSED:
             return ConnectionClosed()

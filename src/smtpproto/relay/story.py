@@ -78,7 +78,7 @@ class Failed:
 class Reported:
     """The sender of `id` is told of its failures by the new message `report`.
 
-    Both empty: nobody may be told (a null reverse-path), and the message ends here.
+    `report` is empty where nobody may be told (a null reverse-path): the story ends there.
     """
 
     id: str
