@@ -54,7 +54,7 @@ class XStatus(Command):
         return b"%d" % self.ticket
 
 
-XTICKET = Extension("XTICKET", rfc=0, mail=(TICKET,), verbs=(XStatus,))
+XTICKET = Extension("XTICKET", mail=(TICKET,), verbs=(XStatus,))
 
 
 def decide(server: ServerConnection) -> Reply:

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import binascii
 import enum
 import ssl
 from collections.abc import Callable, Generator, Sequence
@@ -24,6 +23,7 @@ from anyio import to_thread
 from anyio.abc import ByteStream
 from attrs import define, evolve, field, frozen
 
+from .core.base64 import decode_base64
 from .core.client_connection import ClientConnection, ClientEvent
 from .core.command import Auth, AuthResponse, Command, Data, Ehlo, Helo, Mail, Quit, Rset, StartTls
 from .core.connection import Limits
@@ -302,13 +302,14 @@ class Client:
                 answer, held_back = initial, False
             else:
                 try:
-                    challenge = binascii.a2b_base64(reply.lines[0], strict_mode=True)
+                    (line,) = reply.lines
+                    challenge = decode_base64(line)
                     # In a thread: SCRAM computes as long as the server likes, within limits.
                     answer = await to_thread.run_sync(exchange.respond, challenge)
                 except ExchangeError as error:
                     doubt = error
                 except ValueError:
-                    pass  # no base64: cancelled
+                    pass  # not one line, or no base64: cancelled (RFC 4954 §4)
             reply = await self._ask(AuthResponse(answer), "auth")
         if reply.severity is Severity.COMPLETION and doubt is None:
             try:

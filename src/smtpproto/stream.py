@@ -194,7 +194,8 @@ class Pump(Generic[Event]):
         version = stream.extra(TLSAttribute.tls_version)
         certificate = stream.extra(TLSAttribute.peer_certificate_binary, None) or b""
         unique = b""
-        if version != "TLSv1.3":  # which has none
+        # TLS 1.3 has none; that of a resumed session may be another session's (RFC 7677 §4).
+        if version != "TLSv1.3" and not stream.extra(TLSAttribute.ssl_object).session_reused:
             unique = stream.extra(TLSAttribute.channel_binding_tls_unique, None) or b""
         self._connection.tls_started(TlsInfo(version, cipher[0], certificate, unique))
 

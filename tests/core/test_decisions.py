@@ -4,48 +4,15 @@ import re
 
 import pytest
 
-from smtpproto import Auth, AuthResponse, Reply, ServerConnection, State
-from smtpproto.core.sasl import (
-    AuthenticationError,
-    Challenge,
-    ServerExchange,
-    Verify,
-)
-from smtpproto.core.server_connection import ServerEvent
-from smtpproto.mechanisms import LOGIN, PLAIN
-from smtpproto.testing.pair import Policy, answer
+from smtpproto import RemoteProtocolError, State
+from smtpproto.core.proxy import ProxyCommand, ProxyReader
+from smtpproto.testing.pair import answer
 
+from .decided_proxy import PROXIED, Proxied
 from .decisions import DECISIONS, PAGE, Decision, make_server, render
+from .logins import with_passwords
 
 ROWS = [decision for decisions in DECISIONS.values() for decision in decisions]
-
-
-def with_passwords() -> Policy:
-    """Suggested replies, and an AUTH that knows the user `a` by the password `b`."""
-    exchange: ServerExchange | None = None
-
-    def policy(server: ServerConnection, event: ServerEvent | None) -> Reply:
-        nonlocal exchange
-        given: bytes | bool | None = None
-        if isinstance(event, Auth):
-            mechanism = {"PLAIN": PLAIN, "LOGIN": LOGIN}[event.mechanism]
-            exchange = ServerExchange(mechanism, event.initial_response)
-        elif isinstance(event, AuthResponse):
-            given = event.data
-        else:
-            return server.suggested_reply()
-        assert exchange is not None
-        try:
-            question = exchange.step(given)
-            if isinstance(question, Challenge):
-                return question.reply()
-            assert isinstance(question, Verify)
-            exchange.step((question.username, question.password) == ("a", "b"))
-        except AuthenticationError as error:
-            return error.reply
-        return Reply(235, "2.7.0", "In")
-
-    return policy
 
 
 def played(decision: Decision, pieces: list[bytes]) -> list[str]:
@@ -90,6 +57,26 @@ def test_at_every_split_point(decision: Decision) -> None:
         assert played(decision, pieces) == decision.replies.split(", ")
 
 
+def whom_it_is_for(pieces: list[bytes]) -> str:
+    reader = ProxyReader()
+    try:
+        read = [reader.feed(piece) for piece in pieces]
+    except RemoteProtocolError:
+        return "refused"
+    assert read[:-1] == [None] * (len(read) - 1), "not before it is whole"
+    header = read[-1]
+    assert header is not None
+    if header.command is ProxyCommand.LOCAL:
+        return "nobody"
+    return "{} port {}".format(*header.source) if header.source else "unknown"
+
+
+@pytest.mark.parametrize("proxied", PROXIED, ids=lambda p: f"{p.octets[:40]!r}")
+def test_a_proxy_header_at_every_split_point(proxied: Proxied) -> None:
+    for pieces in cuts(proxied.octets):
+        assert whom_it_is_for(pieces) == proxied.result
+
+
 def test_the_page_is_made_of_the_table() -> None:
     assert PAGE.read_text(encoding="utf-8") == render()
 
@@ -97,3 +84,4 @@ def test_the_page_is_made_of_the_table() -> None:
 def test_no_row_stands_twice() -> None:
     keys = [(d.before, d.octets, d.options) for d in ROWS]
     assert len(set(keys)) == len(keys)
+    assert len({proxied.octets for proxied in PROXIED}) == len(PROXIED)

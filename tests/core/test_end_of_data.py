@@ -27,14 +27,16 @@ SMUGGLED = b"MAIL FROM:<evil@b.example>\r\nRCPT TO:<evil@d.example>\r\nDATA\r\n"
 #: CVE-2023-51764 and its kin: none of these is an end of data.
 NO_ENDS = [
     b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\n", b"\n.\r", b"\r.\r\n", b"\r\n.\r",
-    b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\n.\r\r\n", b"\r\r\n\0.\r\n", b"\r\n..\r\n", b"\r\n. \r\n",
-    b"\r\n .\r\n", b"\x0b.\x0b", b"\x85.\x85", b"\xe2\x80\xa8.\xe2\x80\xa8",
+    b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\n.\r\r\n", b"\r\r\n.\r\r\n", b"\r\n..\r\n", b"\r\n. \r\n",
+    b"\r\r\n\0.\r\n", b"\r\n .\r\n", b"\x0b.\x0b", b"\x85.\x85", b"\xe2\x80\xa8.\xe2\x80\xa8",
 ]  # fmt: skip
 
 
-def run(pieces: list[bytes], *, repair: bool = False) -> tuple[list[object], bytes, bytes]:
+def run(
+    pieces: list[bytes], *, repair: bool = False, message: int = 10_000
+) -> tuple[list[object], bytes, bytes]:
     """Return what the server pulled after DATA without Content, the content, what it said last."""
-    limits = Limits(message=10_000)
+    limits = Limits(message=message)
     server = ServerConnection("mx.example", STANDARD, limits=limits, repair=repair)
     server.receive_data(HEAD)
     events, said = answer(server)
@@ -54,7 +56,9 @@ def every_cut(octets: bytes) -> list[list[bytes]]:
     return [[octets], each, *([octets[:at], octets[at:]] for at in range(1, len(octets)))]
 
 
-@pytest.mark.rfc("5321 §4.1.1.4")
+@pytest.mark.rfc(
+    "5321 §4.1.1.4 crlf-dot-crlf-ends-the-content", "5321 §4.1.1.4 lf-dot-lf-ends-nothing"
+)
 @pytest.mark.parametrize("repair", [False, True])
 @pytest.mark.parametrize("no_end", NO_ENDS)
 def test_smuggling(no_end: bytes, repair: bool) -> None:
@@ -83,7 +87,7 @@ def test_a_second_cr_before_the_end_is_refused_and_the_end_is_the_end() -> None:
         assert content == b"hi\r\r\n"
 
 
-@pytest.mark.rfc("5321 §4.1.1.4")
+@pytest.mark.rfc("5321 §4.1.1.4 crlf-of-data-may-begin-the-end")
 def test_the_first_crlf_may_be_that_of_data() -> None:
     for pieces in every_cut(b".\r\nNOOP\r\n"):
         events, content, _ = run(pieces)
@@ -118,6 +122,31 @@ def test_an_oversize_message_is_swallowed_to_its_end() -> None:
         assert len(content) == 10_000
         assert [type(e).__name__ for e in events] == ["EndOfContent", "Noop"]
         assert said.startswith(b"552 5.3.4")
+
+
+@pytest.mark.rfc("1870 §6.3")
+@pytest.mark.parametrize("end", NO_ENDS)
+def test_its_true_end_is_found_at_every_split(end: bytes) -> None:
+    for pieces in every_cut(b"twelve octets" + end + b"QUIT\r\n\r\n.\r\nNOOP\r\n"):
+        events, content, said = run(pieces, message=12)
+        assert content == b"twelve octet"
+        assert [type(e).__name__ for e in events] == ["EndOfContent", "Noop"]
+        assert said.startswith(b"552 5.3.4")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"X: " + b"x" * 999 + b"\r\n\r\nhi\r\n", b"a\0b\r\n", b"\0" * 2000 + b"\r\n", b"\r\n" * 400],
+    ids=["a line over 998 octets", "NUL", "NUL alone", "nothing but line ends"],
+)
+def test_odd_content_is_content(content: bytes) -> None:
+    """What a line may be at most binds who writes it (RFC 5321 §4.5.3.1.6); none is cut."""
+    octets = content + b".\r\nNOOP\r\n"
+    some = [[octets[:at], octets[at:]] for at in range(0, len(octets), 37)]
+    for pieces in ([octets], [octets[at : at + 1] for at in range(len(octets))], *some):
+        events, received, _ = run([piece for piece in pieces if piece])
+        assert received == content
+        assert events[0] == EndOfContent(len(content))
 
 
 def test_a_faulty_message_cannot_be_accepted() -> None:
@@ -197,6 +226,12 @@ def test_a_client_does_not_end_content_on_half_a_line_end() -> None:
         client.send(EndOfContent())
 
 
+@pytest.mark.rfc(
+    "5321 §4.1.1.4 client-ends-content-with-crlf-dot-crlf",
+    "5321 §4.1.1.4 no-extra-crlf",
+    "5321 §4.1.1.4 missing-crlf-is-added",
+    "5321 §4.1.1.4 crlf-of-data-may-begin-the-end",
+)
 @pytest.mark.parametrize(
     ("content", "wire"),
     [

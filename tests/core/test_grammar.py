@@ -80,7 +80,7 @@ NO_MAILBOXES = [
 ]
 
 
-@pytest.mark.rfc("5321 §4.1.2")
+@pytest.mark.rfc("5321 §4.1.2 Mailbox")
 @pytest.mark.parametrize("text", MAILBOXES)
 def test_mailboxes(text: bytes) -> None:
     parts = MAILBOXES[text]
@@ -91,7 +91,7 @@ def test_mailboxes(text: bytes) -> None:
     assert len(mailbox.serialize()) <= len(text)
 
 
-@pytest.mark.rfc("5321 §4.1.2")
+@pytest.mark.rfc("5321 §4.1.2 Mailbox", "5321 §4.1.1 local-part-fits-the-grammar")
 @pytest.mark.parametrize("text", NO_MAILBOXES)
 def test_no_mailboxes(text: bytes) -> None:
     with pytest.raises(GrammarError):
@@ -100,7 +100,7 @@ def test_no_mailboxes(text: bytes) -> None:
         Mailbox.of(text)
 
 
-@pytest.mark.rfc("5321 §4.1.2")
+@pytest.mark.rfc("5321 §4.1.2 quoted-forms-are-equal", "5321 §4.1.2 least-quoting-is-written")
 def test_quoted_and_unquoted_forms_are_equal() -> None:
     forms = [b"ab@c.D", b'"ab"@c.d', b'"\\a\\b"@C.d', b'"a\\b"@c.d']
     assert {Mailbox.parse(form) for form in forms} == {Mailbox("ab", "c.d")}
@@ -108,6 +108,7 @@ def test_quoted_and_unquoted_forms_are_equal() -> None:
 
 
 @pytest.mark.rfc("5321 §2.4")
+@pytest.mark.rfc("5321 §4.1.2 local-part-may-be-case-sensitive")
 def test_case_matters_in_local_parts_and_not_in_domains() -> None:
     assert Mailbox("a", "b.example") == Mailbox("a", "B.EXAMPLE")
     assert Mailbox("a", "b.example") != Mailbox("A", "b.example")
@@ -151,7 +152,7 @@ NO_IPV6 = [
 ]
 
 
-@pytest.mark.rfc("5321 §4.1.3")
+@pytest.mark.rfc("5321 §4.1.3 IPv6-addr")
 @pytest.mark.parametrize("text", IPV6)
 @pytest.mark.parametrize("tag", ["IPv6:", "ipv6:", "IPV6:"])
 def test_ipv6_literals(text: str, tag: str) -> None:
@@ -159,13 +160,13 @@ def test_ipv6_literals(text: str, tag: str) -> None:
     assert as_domain(f"[{tag}{text}]") == f"[{tag}{text}]".encode()
 
 
-@pytest.mark.rfc("5321 §4.1.3")
+@pytest.mark.rfc("5321 §4.1.3 IPv6-addr")
 @pytest.mark.parametrize("text", NO_IPV6)
 def test_no_ipv6_literals(text: str) -> None:
     assert not is_address_literal(f"IPv6:{text}".encode())
 
 
-@pytest.mark.rfc("5321 §4.1.3")
+@pytest.mark.rfc("5321 §4.1.3 IPv4-address-literal", "5321 §4.1.3 General-address-literal")
 @pytest.mark.parametrize(
     ("inside", "fits"),
     [
@@ -187,7 +188,11 @@ def test_ipv4_and_general_literals(inside: str, fits: bool) -> None:
     assert is_address_literal(inside.encode()) is fits
 
 
-@pytest.mark.rfc("5321 §4.1.1.3")
+@pytest.mark.rfc(
+    "5321 §4.1.1.3 route-is-recognized",
+    "5321 §4.1.1.3 route-is-dropped",
+    "5321 §4.1.2 route-is-read-and-ignored",
+)
 @pytest.mark.parametrize("route", [b"@x:", b"@x.example,@y:", b"@a,@b,@c:"])
 def test_source_routes_are_read_and_dropped(route: bytes) -> None:
     octets = b"<" + route + b"v@ext>"
@@ -195,7 +200,7 @@ def test_source_routes_are_read_and_dropped(route: bytes) -> None:
     assert ReversePath.read(octets)[0].serialize() == b"<v@ext>"
 
 
-@pytest.mark.rfc("5321 §4.1.2")
+@pytest.mark.rfc("5321 §4.1.2 A-d-l")
 @pytest.mark.parametrize(
     "octets", [b"<@x>", b"<@x:>", b"<@:a@b>", b"<@x,:a@b>", b"<@x,y:a@b>", b"<x:a@b>"]
 )
@@ -222,7 +227,7 @@ def test_the_bare_postmaster_is_a_recipient_and_no_sender(word: str) -> None:
     path, end = ForwardPath.read(f"<{word}>".encode())
     assert path == ForwardPath.of(word) == ForwardPath.of(ForwardPath.of(word))
     assert end == len(word) + 2
-    assert str(path) == f"<{word}>"
+    assert str(path) == "<Postmaster>"
     with pytest.raises(LocalProtocolError):
         ReversePath(path.mailbox)
     with pytest.raises(LocalProtocolError):

@@ -11,7 +11,7 @@ from smtpproto.core.extension import Standing
 from smtpproto.core.offer import offer_for
 from smtpproto.mechanisms import PLAIN
 
-IN_CLEAR = Standing(tls=False, tls_available=True, mechanisms=(), max_octets=10)
+IN_CLEAR = Standing(tls=False, tls_available=True, mechanisms=(), max_octets=10, max_recipients=1)
 
 
 def announcing(text: str) -> Extension:

@@ -43,7 +43,7 @@ def test_the_two_sides_understand_each_other(
     assert client.respond(b"more?") is None
 
 
-@pytest.mark.rfc("4616 §2")
+@pytest.mark.rfc("4616 §2 three-parts-in-order")
 def test_plain_acts_for_another() -> None:
     client = ClientExchange(PLAIN, Credentials("me", "pw", "you"))
     server = ServerExchange(PLAIN, client.initial_response())
@@ -51,7 +51,7 @@ def test_plain_acts_for_another() -> None:
     assert server.step(True) == "you"
 
 
-@pytest.mark.rfc("4616 §2")
+@pytest.mark.rfc("4616 §2 message")
 @pytest.mark.parametrize(
     "message",
     [b"", b"a", b"\0a", b"\0\0b", b"\0a\0", b"\0a\0b\0", b"\0a\0b\0c", b"\0\xff\0b", b"\xff\0a\0b"],
@@ -62,6 +62,7 @@ def test_malformed_plain(message: bytes) -> None:
     assert str(caught.value.reply).startswith("501 5.5.2")
 
 
+@pytest.mark.rfc("4616 §2 no-nul-in-a-part")
 @pytest.mark.parametrize("parts", [("a\0b", "c", ""), ("a", "b\0c", ""), ("a", "b", "c\0d")])
 def test_a_client_writes_no_nul_into_plain(parts: tuple[str, str, str]) -> None:
     with pytest.raises(LocalProtocolError):
@@ -88,7 +89,7 @@ def test_malformed_login(name: bytes, password: bytes, code: int) -> None:
     assert caught.value.reply.code == code
 
 
-@pytest.mark.rfc("4954 §4")
+@pytest.mark.rfc("4954 §4 cancelled-exchange-gets-501")
 def test_cancelling() -> None:
     server = ServerExchange(PLAIN, None)
     server.step()

@@ -121,7 +121,7 @@ def model(state: State, asked: Asked, digit: int) -> State | None:
     return moved.get(asked, state)
 
 
-@pytest.mark.rfc("5321 §4.1.4")
+@pytest.mark.rfc("5321 §4.1.4 commands-have-an-order")
 @pytest.mark.parametrize(("state", "asked"), [*itertools.product(State, ASKED)])
 def test_every_move(state: State, asked: Asked) -> None:
     for digit, code in CODES.items():

@@ -15,11 +15,18 @@ from smtpproto.testing.pair import answer
 from tests.core.decisions import BASIC
 
 STANDINGS = [
-    Standing(tls=tls, tls_available=available, mechanisms=mechanisms, max_octets=octets)
+    Standing(
+        tls=tls,
+        tls_available=available,
+        mechanisms=mechanisms,
+        max_octets=octets,
+        max_recipients=recipients,
+    )
     for tls in (False, True)
     for available in (False, True)
     for mechanisms in ((), ("PLAIN", "LOGIN"))
     for octets in (None, 1000)
+    for recipients in (100, 10**7)
 ]
 
 
@@ -46,7 +53,7 @@ def test_starttls_is_announced_where_it_works_and_is_not_on() -> None:
         assert announced is (standing.tls_available and not standing.tls)
 
 
-@pytest.mark.rfc("4954 §3")
+@pytest.mark.rfc("4954 §3 mechanisms-are-listed")
 def test_auth_is_announced_with_its_mechanisms_or_not_at_all() -> None:
     for standing in STANDINGS:
         assert _named("AUTH").announce(standing) == (" ".join(standing.mechanisms) or None)

@@ -1,4 +1,4 @@
-"""ETRN, XCLIENT, XFORWARD, and the SMTPUTF8 form of VRFY and EXPN: the commands as values."""
+"""ETRN, XCLIENT, XFORWARD: the commands as values."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpproto import Command, Expn, GrammarError, LocalProtocolError, Vrfy
+from smtpproto import Command, GrammarError, LocalProtocolError
 from smtpproto.extensions.attributes import TEMPUNAVAIL, UNAVAILABLE
 from smtpproto.extensions.etrn import Etrn, Queue
-from smtpproto.extensions.smtputf8 import utf8_query
 from smtpproto.extensions.xclient import XClient
 from smtpproto.extensions.xforward import XForward
 
@@ -121,18 +120,3 @@ def test_any_argument_is_read_or_a_grammar_error(verb: type[Command], argument: 
     except GrammarError:
         return
     assert verb.parse(command.argument()) == command
-
-
-@pytest.mark.rfc("6531 §3.7.4.2")
-@pytest.mark.parametrize(
-    ("query", "asked"),
-    [
-        (Vrfy("Fred"), (b"Fred", False)),
-        (Vrfy("Fred SMTPUTF8"), (b"Fred", True)),
-        (Expn("my list  smtputf8"), (b"my list", True)),
-        (Vrfy("SMTPUTF8"), (b"SMTPUTF8", False)),
-        (Vrfy("Fred SMTPUTF8=1"), (b"Fred SMTPUTF8=1", False)),
-    ],
-)
-def test_a_query_may_let_utf8_into_its_reply(query: Vrfy | Expn, asked: tuple[bytes, bool]) -> None:
-    assert utf8_query(query) == asked

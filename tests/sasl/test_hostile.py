@@ -121,7 +121,7 @@ def test_what_is_chosen_where_all_is_offered(credentials: Credentials, chosen: s
     assert (mechanism and mechanism.name) == chosen
 
 
-@pytest.mark.rfc("5802 §6")
+@pytest.mark.rfc("5802 §6 p-where-plus-is-offered")
 def test_binding_goes_before_a_stronger_hash() -> None:
     chosen = strongest(
         ["SCRAM-SHA-256", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-1"],
@@ -131,6 +131,7 @@ def test_binding_goes_before_a_stronger_hash() -> None:
     assert chosen.name == "SCRAM-SHA-1-PLUS"
 
 
+@pytest.mark.rfc("4954 §4 cram-md5-may-be-there")
 def test_cram_md5_is_off_unless_asked_for() -> None:
     assert strongest(["CRAM-MD5"], Credentials("ann", "pw")) is None
     assert strongest(["CRAM-MD5"], Credentials("ann", "pw"), ALL) is not None

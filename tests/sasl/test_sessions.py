@@ -104,6 +104,7 @@ async def logged_in(server: Server, box: Box, tls: Certificates, **options: Any)
     return box.received[-1].session.identity
 
 
+@pytest.mark.rfc("4954 §4 no-data-with-success", "5802 §5 client-speaks-first")
 @pytest.mark.parametrize("mechanism", [SCRAM_SHA_1, SCRAM_SHA_256], ids=lambda m: m.name)
 async def test_scram(mechanism: Mechanism, tls: Certificates) -> None:
     box = Box()
@@ -127,7 +128,7 @@ async def test_what_is_offered_is_what_the_authenticator_can_answer(tls: Certifi
             assert client.offered.get("AUTH") == offered
 
 
-@pytest.mark.rfc("5802 §6")
+@pytest.mark.rfc("5802 §6 server-lists-both")
 async def test_bound_mechanisms_are_offered_under_tls_alone(tls: Certificates) -> None:
     sasl = ServerContext(bindings=(ChannelBinding("tls-server-end-point", b"x"),))
     server = Server(Box(), tls=tls.server, authenticator=Keys(), sasl=sasl)
@@ -138,6 +139,7 @@ async def test_bound_mechanisms_are_offered_under_tls_alone(tls: Certificates) -
             assert client.offered["AUTH"].startswith("SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS")
 
 
+@pytest.mark.rfc("5802 §6.1 server-has-tls-unique", "5802 §6.1 client-has-tls-unique")
 @pytest.mark.rfc("5929 §3")
 @pytest.mark.rfc("5929 §4")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -223,7 +225,7 @@ async def test_credentials_that_nothing_offered_serves(tls: Certificates) -> Non
             await client.__aenter__()
 
 
-@pytest.mark.rfc("5802 §5")
+@pytest.mark.rfc("5802 §5 wrong-signature-fails")
 @pytest.mark.parametrize(
     ("play", "why"),
     [

@@ -16,9 +16,12 @@ from .command import (
     Command,
     Data,
     Ehlo,
+    Expn,
     Helo,
+    Help,
     Lhlo,
     Mail,
+    Query,
     Rcpt,
 )
 from .connection import DEFAULT_LIMITS, Connection, Limits
@@ -42,7 +45,8 @@ __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
 
-_BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values(), AuthResponse))
+# What any server may be asked; old ones never announce EXPN and HELP.
+_BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values(), AuthResponse, Expn, Help))
 
 
 class ClientConnection(Connection):
@@ -151,8 +155,10 @@ class ClientConnection(Connection):
         """Check what hangs on the MAIL of this transaction."""
         mail = command if isinstance(command, Mail) else self._mail
         asks = mail is not None and "SMTPUTF8" in mail.parameters
-        if isinstance(command, (Mail, Rcpt)) and not (command.is_ascii or asks):
-            raise LocalProtocolError("this address needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
+        if isinstance(command, (Mail, Rcpt)) and not (
+            asks or (command.is_ascii and command.parameters.is_ascii)
+        ):
+            raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
         if isinstance(command, Data) and self._is_binary():
             raise LocalProtocolError("BODY=BINARYMIME goes by BDAT (RFC 3030 §3)")
 
@@ -166,6 +172,9 @@ class ClientConnection(Connection):
             keyword = self._verbs.get(type(command), command.verb.decode())
             if keyword not in self.offered:
                 raise LocalProtocolError(f"the server does not offer {keyword}")
+        utf8 = isinstance(command, Query) and (command.smtputf8 or not command.is_ascii)
+        if utf8 and "SMTPUTF8" not in self.offered:
+            raise LocalProtocolError("the server does not offer SMTPUTF8 (RFC 6531 §3.7.4.2)")
         if isinstance(command, Auth) and self.authenticated:
             raise LocalProtocolError("already authenticated (RFC 4954 §4)")
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.

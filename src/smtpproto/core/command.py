@@ -6,15 +6,15 @@ its traits; what a command *does* to the session stands in `state.py`.
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from attrs import field, frozen
 
+from .base64 import decode_base64, encode_base64
 from .errors import GrammarError, LocalProtocolError
-from .grammar import HELO_NAME, SASL_MECHANISM, TEXT
+from .grammar import HELO_NAME, SASL_MECHANISM, TEXT, TEXT_UTF8
 from .parameter import AnyParameters, Parameters
 from .path import (
     AnyForwardPath,
@@ -24,11 +24,13 @@ from .path import (
     as_domain,
     as_octets,
 )
+from .reply import Reply
 from .value import taken
 
 __all__ = [
     "BASE_VERBS",
     "LMTP_VERBS",
+    "NOT_IMPLEMENTED",
     "Auth",
     "AuthResponse",
     "Bdat",
@@ -41,6 +43,7 @@ __all__ = [
     "Lhlo",
     "Mail",
     "Noop",
+    "Query",
     "Quit",
     "Rcpt",
     "Rset",
@@ -48,6 +51,8 @@ __all__ = [
     "Vrfy",
     "parse_command",
 ]
+
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
 
 
 class Command:
@@ -69,6 +74,12 @@ class Command:
     in_transaction: ClassVar[bool] = True
     #: Octets that the line may have, CRLF included (RFC 5321 §4.5.3.1.4).
     max_line: ClassVar[int] = 512
+    #: What a server answers where its caller decides nothing; a verb that obliges the caller to
+    #: something refuses here.
+    suggested: ClassVar[Reply] = NOT_IMPLEMENTED
+    #: An extension's verb speaks of the transaction that follows: once accepted it is kept
+    #: (`ServerConnection.preamble`), and dropped when that transaction ends.
+    preamble: ClassVar[bool] = False
 
     @classmethod
     def parse(cls, argument: bytes) -> Self:
@@ -78,6 +89,13 @@ class Command:
     def argument(self) -> bytes:
         """Write what stands behind the verb and its space; empty for none."""
         return b""
+
+    def added_to(self, earlier: Command) -> Command:
+        """Return what holds once this was accepted behind `earlier`, of the same `preamble` verb.
+
+        Bounded, please: a client may send such commands for ever.
+        """
+        return self
 
     def serialize(self) -> bytes:
         """Write the whole line, CRLF included."""
@@ -195,6 +213,7 @@ class Mail(Command):
 
     verb = b"MAIL"
     pipelined = True
+    suggested = Reply(250, "2.1.0", "Sender ok")
 
     reverse_path: ReversePath = field(converter=_reverse_path)
     parameters: Parameters = field(converter=_given, default=None)
@@ -206,7 +225,7 @@ class Mail(Command):
 
     @property
     def is_ascii(self) -> bool:
-        """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3)."""
+        """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3); of the parameters, they say."""
         return self.reverse_path.mailbox is None or self.reverse_path.mailbox.is_ascii
 
     def argument(self) -> bytes:
@@ -219,6 +238,7 @@ class Rcpt(Command):
 
     verb = b"RCPT"
     pipelined = True
+    suggested = Reply(250, "2.1.5", "Recipient ok")
 
     forward_path: ForwardPath = field(converter=_forward_path)
     parameters: Parameters = field(converter=_given, default=None)
@@ -230,7 +250,7 @@ class Rcpt(Command):
 
     @property
     def is_ascii(self) -> bool:
-        """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3)."""
+        """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3); of the parameters, they say."""
         return self.forward_path.mailbox.is_ascii
 
     def argument(self) -> bytes:
@@ -242,6 +262,7 @@ class Data(_Bare):
     """DATA: the content follows (§4.1.1.4)."""
 
     verb = b"DATA"
+    suggested = Reply(354, None, "End data with <CR><LF>.<CR><LF>")
 
 
 # chunk-size ::= 1*DIGIT (RFC 3030 §2); more than 20 digits is a size that nothing has.
@@ -257,6 +278,7 @@ class Bdat(Command):
 
     verb = b"BDAT"
     pipelined = True
+    suggested = Reply(250, "2.0.0", "Chunk received")
 
     size: int
     last: bool = False
@@ -278,6 +300,7 @@ class Rset(_Bare):
 
     verb = b"RSET"
     pipelined = True
+    suggested = Reply(250, "2.0.0", "Reset")
 
 
 @frozen
@@ -285,6 +308,7 @@ class Noop(_Text):
     """NOOP: nothing (§4.1.1.9); `text` is ignored by everybody."""
 
     verb = b"NOOP"
+    suggested = Reply(250, "2.0.0", "Ok")
 
 
 @frozen
@@ -292,30 +316,71 @@ class Quit(_Bare):
     """QUIT: the last command (§4.1.1.10)."""
 
     verb = b"QUIT"
+    suggested = Reply(221, "2.0.0", "Closing connection")
+
+
+def _lift_smtputf8(text: bytes) -> tuple[bytes, bool]:
+    """Take off the word that may follow what is asked for; tell whether it was there."""
+    before, _, word = text.rpartition(b" ")
+    if before and word.upper() == b"SMTPUTF8":
+        return before.rstrip(b" "), True
+    return text, False
+
+
+def _query_text(value: str | bytes) -> bytes:
+    octets = as_octets(value)
+    if TEXT_UTF8.fullmatch(octets) is None or not octets or octets != octets.strip(b" "):
+        raise LocalProtocolError(f"nothing that can be asked for: {octets!r}")
+    return octets
 
 
 @frozen
-class _Query(_Text):
+class Query(Command):
+    """VRFY or EXPN: `text` is what is asked for.
+
+    `smtputf8` is the parameter of RFC 6531 §3.7.4.2: the reply may hold UTF-8. Written behind the
+    text it is lifted out of it. A client may send it, and UTF-8 in the text, where the server
+    offers SMTPUTF8.
+    """
+
+    text: bytes = field(converter=_query_text)
+    smtputf8: bool = False
+
     def __attrs_post_init__(self) -> None:
-        if not self.text:
-            raise LocalProtocolError(f"{self.verb.decode()} needs an argument")
+        if not self.smtputf8:
+            text, smtputf8 = _lift_smtputf8(self.text)
+            object.__setattr__(self, "text", text)
+            object.__setattr__(self, "smtputf8", smtputf8)
 
     @classmethod
     def parse(cls, argument: bytes) -> Self:
-        if not argument.strip(b" "):
+        text = argument.strip(b" ")
+        if not text:
             raise GrammarError(f"Syntax: {cls.verb.decode()} text")
-        return super().parse(argument)
+        if TEXT_UTF8.fullmatch(text) is None:
+            raise GrammarError("octets that no argument may hold")
+        text, smtputf8 = _lift_smtputf8(text)
+        return taken(cls, text=text, smtputf8=smtputf8)
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether it asks for nothing that needs SMTPUTF8."""
+        return self.text.isascii()
+
+    def argument(self) -> bytes:
+        return self.text + b" SMTPUTF8" if self.smtputf8 else self.text
 
 
 @frozen
-class Vrfy(_Query):
+class Vrfy(Query):
     """VRFY: does this mailbox exist? (§4.1.1.6)"""
 
     verb = b"VRFY"
+    suggested = Reply(252, "2.5.0", "Cannot verify; send some mail, I will try")
 
 
 @frozen
-class Expn(_Query):
+class Expn(Query):
     """EXPN: who is on this list? (§4.1.1.7)"""
 
     verb = b"EXPN"
@@ -326,6 +391,7 @@ class Help(_Text):
     """HELP: tell me about it (§4.1.1.8)."""
 
     verb = b"HELP"
+    suggested = Reply(214, "2.0.0", "See RFC 5321")
 
 
 @frozen
@@ -333,14 +399,7 @@ class StartTls(_Bare):
     """STARTTLS: go over to TLS (RFC 3207)."""
 
     verb = b"STARTTLS"
-
-
-def _decode(base64: bytes) -> bytes:
-    """Strict base64 (RFC 4954 §4: reject what is outside the alphabet, and misplaced padding)."""
-    try:
-        return binascii.a2b_base64(base64, strict_mode=True)
-    except ValueError:
-        raise GrammarError("malformed base64", 501, "5.5.2") from None
+    suggested = Reply(220, "2.0.0", "Ready to start TLS")
 
 
 def _mechanism(value: str) -> str:
@@ -355,6 +414,7 @@ class Auth(Command):
 
     verb = b"AUTH"
     max_line = 12288  # for what servers read; see ClientConnection for what a client may write
+    suggested = Reply(504, "5.5.4", "Authentication mechanism not available")
 
     mechanism: str = field(converter=_mechanism)
     initial_response: bytes | None = field(default=None, repr=False)
@@ -364,14 +424,14 @@ class Auth(Command):
         name, _, response = argument.partition(b" ")
         if SASL_MECHANISM.fullmatch(name) is None:
             raise GrammarError("Syntax: AUTH mechanism [initial-response]")
-        initial = None if not response else b"" if response == b"=" else _decode(response)
+        initial = None if not response else b"" if response == b"=" else decode_base64(response)
         return taken(cls, mechanism=name.decode().upper(), initial_response=initial)
 
     def argument(self) -> bytes:
         name = self.mechanism.encode()
         if self.initial_response is None:
             return name
-        return b"%b %b" % (name, binascii.b2a_base64(self.initial_response, newline=False) or b"=")
+        return b"%b %b" % (name, encode_base64(self.initial_response) or b"=")
 
 
 @frozen
@@ -379,21 +439,23 @@ class AuthResponse(Command):
     """A line of the client's in an AUTH exchange; `data` is decoded, None cancels it (`*`)."""
 
     max_line = 12288
+    suggested = Reply(535, "5.7.8", "Authentication credentials invalid")
 
     data: bytes | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, argument: bytes) -> Self:
-        return taken(cls, data=None if argument == b"*" else _decode(argument))
+        return taken(cls, data=None if argument == b"*" else decode_base64(argument))
 
     def serialize(self) -> bytes:
         if self.data is None:
             return b"*\r\n"
-        return binascii.b2a_base64(self.data, newline=False) + b"\r\n"
+        return encode_base64(self.data) + b"\r\n"
 
 
+#: What every server understands (RFC 5321 §4.5.1).
 BASE_VERBS: Mapping[bytes, type[Command]] = {
-    cls.verb: cls for cls in (Ehlo, Helo, Mail, Rcpt, Data, Rset, Noop, Quit, Vrfy, Expn, Help)
+    cls.verb: cls for cls in (Ehlo, Helo, Mail, Rcpt, Data, Rset, Noop, Quit, Vrfy)
 }
 
 
@@ -408,13 +470,12 @@ def parse_command(line: bytes, verbs: Mapping[bytes, type[Command]]) -> Command:
     """Read one command line without its CRLF.
 
     Verbs are read in any case; white space at the end is tolerated (RFC 5321 §4.1.1). Raises
-    GrammarError: 500 5.5.2 for an unknown verb or a CR, LF or NUL inside the line, 501 for the
-    rest.
+    GrammarError: 500 5.5.2 for an unknown verb, 501 for the rest.
     """
     verb, _, argument = line.rstrip(b" \t").partition(b" ")
     command = verbs.get(verb.upper())
     if command is None:
         raise GrammarError("command not recognized", 500, "5.5.2")
     if b"\r" in line or b"\n" in line or b"\0" in line:
-        raise GrammarError("control octets in a command", 500, "5.5.2")
+        raise GrammarError("control octets in a command", 501, "5.5.2")  # §4.1.2
     return command.parse(argument)

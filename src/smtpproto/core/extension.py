@@ -21,7 +21,8 @@ class Standing:
     tls: bool
     tls_available: bool
     mechanisms: tuple[str, ...]  # of those configured, the ones usable now
-    max_octets: int | None
+    max_octets: int | None  # of a message
+    max_recipients: int  # of a transaction
 
 
 def _always(_: Standing) -> str | None:
@@ -32,18 +33,18 @@ def _always(_: Standing) -> str | None:
 class Extension:
     """One ESMTP keyword and all that comes with it.
 
-    `mail` and `rcpt` are the parameters it defines, `verbs` its commands, `needs` the keywords
-    without which it is not offered. `announce` gives what stands behind the keyword in the
-    EHLO reply, or None when it cannot be offered now; it goes by its argument alone. `obliges`
-    says in a few words what the server's caller takes on by offering it; empty where the core
-    alone keeps the promise. `judge` may refuse one of its verbs, or a MAIL or RCPT with
-    parameters, that is well-formed.
+    `rfc` is the number of the RFC that defines it, None where none does. `mail` and `rcpt` are
+    the parameters it defines, `verbs` its commands, `needs` the keywords without which it is not
+    offered. `announce` gives what stands behind the keyword in the EHLO reply, or None when it
+    cannot be offered now; it goes by its argument alone. `obliges` says in a few words what the
+    server's caller takes on by offering it; empty where the core alone keeps the promise. `judge`
+    may refuse one of its verbs, or a MAIL or RCPT with parameters, that is well-formed.
     It sees what is offered, keyword -> argument, and so gives the same answer at both ends: the
     server replies with it, the client sends nothing.
     """
 
     keyword: str
-    rfc: int
+    rfc: int | None = None
     mail: tuple[Parameter[Any], ...] = ()
     rcpt: tuple[Parameter[Any], ...] = ()
     verbs: tuple[type[Command], ...] = ()

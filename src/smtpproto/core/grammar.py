@@ -26,6 +26,7 @@ __all__ = [
     "REPLY_LINE",
     "SASL_MECHANISM",
     "TEXT",
+    "TEXT_UTF8",
     "is_address_literal",
 ]
 
@@ -96,11 +97,15 @@ PATH_UTF8 = re.compile(
 )
 
 # esmtp-param = esmtp-keyword ["=" esmtp-value] ; esmtp-value = 1*(%d33-60 / %d62-126)
-PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e]+))?")
+# esmtp-value =/ UTF8-non-ascii (RFC 6531 §3.3), in a transaction that asked for SMTPUTF8
+PARAMETER = re.compile(
+    rb"([A-Za-z0-9][A-Za-z0-9-]*)"
+    rb"(?:=(?=.)([\x21-\x3c\x3e-\x7e]*(?:%b[\x21-\x3c\x3e-\x7e]*)*))?" % _UTF8
+)
 
 # ehlo = "EHLO" SP ( Domain / address-literal )
-# Read wider than written: "_" in names, which many machines have in theirs and §4.1.4 gives no
-# right to refuse mail for.
+# Read wider than written: "_" in names. §4.1.2 wants a 501 for it, but many machines have it in
+# theirs, and no server in use refuses their mail for that.
 HELO_NAME = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
 
 # ehlo-line = ehlo-keyword *( SP ehlo-param ) ; ehlo-param = 1*(%d33-126)
@@ -115,11 +120,13 @@ REPLY_LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 # sasl-mech = 1*20mech-char ; mech-char = UPPER-ALPHA / DIGIT / "-" / "_" (RFC 4422 §3.1)
 SASL_MECHANISM = re.compile(rb"[A-Za-z0-9_-]{1,20}")
 
-# textstring = 1*(%d09 / %d32-126), or nothing
-PRINTABLE = re.compile(rb"[\t\x20-\x7e]*")
+# textstring = 1*(%d09 / %d32-126), or nothing ; with UTF-8 where RFC 6531 §3.7.4 lets it in
+PRINTABLE = re.compile(rb"[\t\x20-\x7e]*(?:%b[\t\x20-\x7e]*)*" % _UTF8)
 
 # The argument of NOOP, VRFY, EXPN and HELP. Wider than String: people write `VRFY Fred Foobar`.
 TEXT = re.compile(rb"[\x20-\x7e]*")
+# That of VRFY and EXPN where SMTPUTF8 is offered (RFC 6531 §3.7.4.2).
+TEXT_UTF8 = re.compile(rb"[\x20-\x7e]*(?:%b[\x20-\x7e]*)*" % _UTF8)
 
 # What no argument may contain: C0 controls and DEL.
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")

@@ -22,7 +22,8 @@ class Parameters(Mapping[str, bytes | None]):
 
     Keywords are upper case; values are kept as they were written, whoever knows them or not.
     Build one from a mapping; text and numbers become octets. LocalProtocolError where a
-    keyword or value is not what RFC 5321 §4.1.2 allows.
+    keyword or value is not what RFC 5321 §4.1.2 allows. Values may hold UTF-8 (RFC 6531 §3.3),
+    which only passes in a transaction that asked for SMTPUTF8.
     """
 
     __slots__ = ("_items",)
@@ -58,6 +59,11 @@ class Parameters(Mapping[str, bytes | None]):
                 raise GrammarError("duplicate parameter")
             self._items[keyword] = match[2]
         return self
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether they need no SMTPUTF8 (RFC 6531 §3.3)."""
+        return all(value is None or value.isascii() for value in self._items.values())
 
     def serialize(self) -> bytes:
         """Write them, each with a space in front."""

@@ -35,6 +35,7 @@ __all__ = [
 
 MAX_PATH = 256  # octets, with the brackets (§4.5.3.1.3)
 MAX_DOMAIN = 255  # octets (§4.5.3.1.2)
+_POSTMASTER = b"Postmaster"
 # §4.5.3.1.1 asks everybody to take 64 octets of local part; return paths that carry the
 # recipient's address (VERP) are longer in daily life, so the path's limit is the only one.
 
@@ -81,7 +82,8 @@ class Mailbox:
 
     `local_part` holds the octets that are meant, without quotes or backslashes, so that quoted
     and unquoted forms are equal (§4.1.2). `domain` is a Domain or an address literal with its
-    brackets, compared without regard to case; it is empty for the bare `Postmaster` alone.
+    brackets, compared without regard to case; it is empty for the bare `Postmaster` alone, which
+    has one spelling, as its case means nothing (§4.1.1.3).
     Both may hold UTF-8 (RFC 6531 §3.3), which only passes in a transaction that asked for
     SMTPUTF8; it is never normalised. Making one raises LocalProtocolError where the grammar has
     no way to write it.
@@ -93,7 +95,9 @@ class Mailbox:
     def __attrs_post_init__(self) -> None:
         if CONTROL.search(self.local_part) or not _is_utf8(self.local_part):
             raise LocalProtocolError(f"octets no local part can hold: {self.local_part!r}")
-        if self.domain or self.local_part.lower() != b"postmaster":
+        if not self.domain and self.local_part.lower() == b"postmaster":
+            object.__setattr__(self, "local_part", _POSTMASTER)
+        else:
             as_domain(self.domain, utf8=True)
         if len(self.serialize()) + 2 > MAX_PATH:
             raise LocalProtocolError(f"a path has at most {MAX_PATH} octets (RFC 5321 §4.5.3.1.3)")
@@ -216,8 +220,7 @@ class ForwardPath:
             return taken(cls, mailbox=_from_match(match, "5.1.3")), match.end()
         end = at + len(b"<postmaster>")
         if octets[at:end].lower() == b"<postmaster>":
-            bare = taken(Mailbox, local_part=octets[at + 1 : end - 1], domain=b"")
-            return taken(cls, mailbox=bare), end
+            return taken(cls, mailbox=taken(Mailbox, local_part=_POSTMASTER, domain=b"")), end
         raise GrammarError("malformed recipient address", 501, "5.1.3")
 
     @classmethod

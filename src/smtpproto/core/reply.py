@@ -6,7 +6,7 @@ import enum
 import re
 from collections.abc import Iterable
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .errors import GrammarError, LocalProtocolError
 from .grammar import PRINTABLE, REPLY_LINE
@@ -57,8 +57,9 @@ class Reply:
     `code` is 200 to 559, `status` an EnhancedStatus or its text ("2.1.0"), `lines` text or
     octets without code, status and line end: one, or an iterable of them. A status that all
     lines spell out in front of their text is lifted into `status`, so that what is written and
-    read back is equal. LocalProtocolError where the result would be no reply: control octets,
-    lines over 512 octets, a status that contradicts the code (RFC 2034 §4).
+    read back is equal. The text may hold UTF-8, which only passes where the client asked for it
+    (RFC 6531 §3.7.4). LocalProtocolError where the result would be no reply: control octets, lines
+    over 512 octets, a status that contradicts the code (RFC 2034 §4).
     """
 
     code: int = field(converter=_code)
@@ -104,6 +105,31 @@ class Reply:
         """The lines as text, joined by newlines; control and non-UTF-8 octets shown escaped."""
         text = "\n".join(line.decode("utf-8", "backslashreplace") for line in self.lines)
         return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+    def is_writable(self, *, utf8: bool = False) -> bool:
+        """Tell whether a server may say it: one that was read off the wire may hold anything.
+
+        Its text is printable ASCII, with `utf8` UTF-8 too (RFC 5321 §4.2, RFC 6531 §3.7.4), in
+        lines of 512 octets at most (§4.5.3.1.5) but for a challenge of AUTH (RFC 4954 §4).
+        """
+        if self._wire:  # looked at when it was made
+            return utf8 or self._wire.isascii()
+        wire = self._wire_lines(with_status=True)
+        return all(
+            (len(line) <= MAX_REPLY_LINE or self.code == 334)
+            and (utf8 or line.isascii())
+            and PRINTABLE.fullmatch(line, 0, len(line) - 2) is not None
+            for line in wire
+        )
+
+    def with_general_status(self) -> Reply:
+        """Return it with a status that says no more than its class does: 2.0.0, 4.0.0, 5.0.0.
+
+        Itself where it has a status, is a 3yz, or has a line that is too long for one more word.
+        """
+        if self.status or self.severity is Severity.INTERMEDIATE or max(map(len, self.lines)) > 500:
+            return self
+        return evolve(self, status=EnhancedStatus(self.code // 100, 0, 0))
 
     def serialize(self, *, with_status: bool = True) -> bytes:
         """Write it, the status in every line (RFC 2034 §4), with CRLF after each."""

@@ -21,13 +21,13 @@ ExchangeError where the server is not to be believed. `ClientExchange` drives it
 
 from __future__ import annotations
 
-import binascii
 import os
 from collections.abc import Callable, Generator
 from typing import TypeAlias
 
 from attrs import field, frozen
 
+from .base64 import encode_base64
 from .errors import LocalProtocolError
 from .reply import Reply
 from .value import taken
@@ -149,7 +149,7 @@ class Challenge:
 
     def reply(self) -> Reply:
         """Return the 334 that carries it (RFC 4954 §4), as long as it has to be."""
-        base64 = binascii.b2a_base64(self.data, newline=False)
+        base64 = encode_base64(self.data)
         return taken(Reply, code=334, status=None, lines=(base64,), _wire=b"")
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from .command import (
     BASE_VERBS,
     LMTP_VERBS,
+    NOT_IMPLEMENTED,
     Auth,
     AuthResponse,
     Bdat,
     Command,
     Data,
     Ehlo,
-    Expn,
     Helo,
-    Help,
     Lhlo,
     Mail,
-    Noop,
-    Quit,
+    Query,
     Rcpt,
     Rset,
     StartTls,
-    Vrfy,
     parse_command,
 )
 from .connection import DEFAULT_LIMITS, Connection, Limits
@@ -44,59 +41,43 @@ from .extension import Extension, Standing
 from .offer import UNKNOWN_PARAMETER, Offer, offer_for
 from .path import as_domain
 from .reception import Reception
+from .refusal import (
+    ALREADY_IN,
+    ALREADY_TLS,
+    AUTH_TOO_LONG,
+    NO_BINARY,
+    NO_RECIPIENT,
+    NO_SIZE,
+    NO_UTF8_REPLIES,
+    NON_ASCII_RECIPIENT,
+    NON_ASCII_SENDER,
+    NON_ASCII_VALUE,
+    NOT_SMTP,
+    OUT_OF_SEQUENCE,
+    TOO_LONG,
+    TOO_MANY_ERRORS,
+    TOO_MANY_RECIPIENTS,
+    refusal_for,
+)
 from .reply import Reply, Severity
 from .sasl import Mechanism
 from .state import Asked, Greeting, State, expected, next_state
+from .transaction import Transaction
 
 __all__ = ["ServerConnection", "ServerEvent"]
+
+C = TypeVar("C", bound=Command)
 
 ServerEvent: TypeAlias = (
     Command | BadCommand | Content | EndOfChunk | EndOfContent | ConnectionClosed
 )
 
-TOO_LONG = Reply(500, "5.5.2", "Line too long")
-AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
-TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
-NOT_SMTP = Reply(500, "5.5.2", "This is an SMTP port")
-NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
-BAD_MECHANISM = Reply(504, "5.5.4", "Authentication mechanism not available")
-TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
+ACCEPTED = Reply(250, "2.0.0", "Message accepted")
 
 # Verbs of HTTP: a browser or proxy has been lured here, and its next lines may be SMTP.
 _HTTP = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values()))
 _TLS_RECORD = 0x16  # first octet of a ClientHello
-
-_SUGGESTED: dict[Asked, Reply] = {
-    Mail: Reply(250, "2.1.0", "Sender ok"),
-    Rcpt: Reply(250, "2.1.5", "Recipient ok"),
-    Data: Reply(354, None, "End data with <CR><LF>.<CR><LF>"),
-    EndOfContent: Reply(250, "2.0.0", "Message accepted"),
-    Bdat: Reply(250, "2.0.0", "Chunk received"),
-    Rset: Reply(250, "2.0.0", "Reset"),
-    Noop: Reply(250, "2.0.0", "Ok"),
-    Quit: Reply(221, "2.0.0", "Closing connection"),
-    Vrfy: Reply(252, "2.5.2", "Cannot verify; send some mail, I will try"),
-    Expn: NOT_IMPLEMENTED,
-    Help: Reply(214, "2.0.0", "See RFC 5321"),
-    StartTls: Reply(220, "2.0.0", "Ready to start TLS"),
-    Auth: BAD_MECHANISM,
-    AuthResponse: Reply(535, "5.7.8", "Authentication credentials invalid"),
-}
-_OUT_OF_SEQUENCE = {
-    State.REFUSED: Reply(503, "5.5.1", "No service here; QUIT is all that is left"),
-    State.GREETED: Reply(503, "5.5.1", "Send EHLO first"),
-    State.READY: Reply(503, "5.5.1", "Send MAIL first"),
-    State.MAIL: Reply(503, "5.5.1", "A transaction is under way"),
-    State.RCPT: Reply(503, "5.5.1", "A transaction is under way"),
-    State.CHUNKS: Reply(503, "5.5.1", "Only more chunks may follow, or RSET"),
-    State.SPOILED: Reply(503, "5.5.1", "The transaction has failed; send RSET"),
-}
-NON_ASCII = Reply(553, "5.6.7", "Address needs SMTPUTF8")
-NO_BINARY = Reply(503, "5.5.1", "BODY=BINARYMIME goes by BDAT")
-NO_RECIPIENT = Reply(503, "5.5.1", "No valid recipient")
-ALREADY_TLS = Reply(503, "5.5.1", "TLS is already on")
-ALREADY_IN = Reply(503, "5.5.1", "Already authenticated")
 
 
 class ServerConnection(Connection):
@@ -142,9 +123,7 @@ class ServerConnection(Connection):
         self._asked: Command | EndOfContent | None = None
         self._suggestion: Reply | None = None  # None: the usual one
         self._only_refuse = False
-        self._mail: Mail | None = None
-        self._rcpts: list[Rcpt] = []
-        self._reception: Reception | None = None  # of this transaction's content
+        self._transaction = Transaction()
         self._receiving: Data | Bdat | None = None  # what asked for the octets that come now
         self._refused: tuple[BadCommand, Bdat] | None = None
         self._to_swallow = 0
@@ -167,6 +146,7 @@ class ServerConnection(Connection):
             tls_available=self._tls_available,
             mechanisms=usable,
             max_octets=self.limits.message,
+            max_recipients=self.limits.recipients,
         )
         return offer_for(self._extensions, standing)
 
@@ -180,12 +160,21 @@ class ServerConnection(Connection):
     @property
     def envelope(self) -> Envelope | None:
         """The transaction's accepted MAIL and RCPTs; None until a recipient is accepted."""
-        return Envelope(self._mail, self._rcpts) if self._mail and self._rcpts else None
+        return self._transaction.envelope
+
+    def preamble(self, verb: type[C]) -> C | None:
+        """Return what an extension's `preamble` verb said of this transaction, or of the next.
+
+        None if it said nothing; `Command.added_to` says what several of them come to.
+        """
+        said = self._transaction.preamble.get(verb)
+        return said if isinstance(said, verb) else None
 
     def suggested_reply(self) -> Reply:
         """Return the usual reply to what was pulled last: 354, 221, all lines of EHLO, …
 
-        For MAIL, RCPT and good content it accepts; for a BadCommand or a fault it refuses.
+        For MAIL, RCPT and good content it accepts; for a BadCommand or a fault it refuses. For an
+        extension's verb it is the command's own `suggested`, 502 unless the extension says other.
         LocalProtocolError when no reply is owed.
         """
         if self._owed is None:
@@ -193,14 +182,14 @@ class ServerConnection(Connection):
         if self._suggestion is not None:
             return self._suggestion
         if self._owed is Greeting:
-            return Reply(220, None, f"{self.hostname} ESMTP")
+            return Reply(220, None, f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'}")
         if isinstance(self._asked, Ehlo):
             # Cut, for two longest names are more than a reply line may hold.
             greeting = f"{self.hostname} greets {self._asked.name[:200].decode()}"
             return Reply(250, None, [greeting, *self._offer.ehlo_lines()])
         if isinstance(self._asked, Helo):
             return Reply(250, None, self.hostname)
-        return _SUGGESTED.get(self._owed, NOT_IMPLEMENTED)
+        return self._asked.suggested if isinstance(self._asked, Command) else ACCEPTED
 
     # Octets in, events out
 
@@ -218,8 +207,8 @@ class ServerConnection(Connection):
             # What was pipelined behind STARTTLS came in clear, and is never executed.
             self._buffer.clear()
             return self._close() if self._eof else PAUSED
-        if self._receiving is not None and self._reception is not None:
-            return self._next_content(self._reception)
+        if self._receiving is not None and self._transaction.reception is not None:
+            return self._next_content(self._transaction.reception)
         if self._refused is not None:
             return self._swallow(*self._refused)
         if self._buffer.first_octet() == _TLS_RECORD:
@@ -234,7 +223,7 @@ class ServerConnection(Connection):
         command = event.command if isinstance(event, BadCommand) else event
         if command is None and isinstance(event, BadCommand) and self._may_be_bdat(event.line):
             # How many octets of content come now, nobody knows.
-            raise self._lost("a chunk of no size", Reply(501, "5.5.4", "Syntax: BDAT size [LAST]"))
+            raise self._lost("a chunk of no size", NO_SIZE)
         if isinstance(command, Bdat):
             self._owed = None  # not before its octets are here
             if isinstance(event, BadCommand):
@@ -264,7 +253,7 @@ class ServerConnection(Connection):
             try:
                 return AuthResponse.parse(line)
             except GrammarError as error:
-                return self._bad(line, _refusal(error))
+                return self._bad(line, refusal_for(error))
         self._owed = Command
         verb = line.partition(b" ")[0].upper()
         if verb in _HTTP:
@@ -277,7 +266,7 @@ class ServerConnection(Connection):
         try:
             command = parse_command(line, self._verbs)
         except GrammarError as error:
-            return self._bad(line, _refusal(error))
+            return self._bad(line, refusal_for(error))
         return self._place(line, command)
 
     def _place(self, line: bytes, command: Command) -> Command | BadCommand:
@@ -287,26 +276,31 @@ class ServerConnection(Connection):
             if isinstance(command, StartTls) and self.tls is not None:
                 return self._bad(line, ALREADY_TLS, command)
             if isinstance(command, Auth) and self.mechanisms:
-                return self._bad(line, BAD_MECHANISM, command)
+                return self._bad(line, Auth.suggested, command)
             return self._bad(line, NOT_IMPLEMENTED, command)
         if expected(self._state, asked) is None:
             no_recipient = self._state is State.MAIL and isinstance(command, Bdat)
-            reply = NO_RECIPIENT if no_recipient else _OUT_OF_SEQUENCE[self._state]
+            reply = NO_RECIPIENT if no_recipient else OUT_OF_SEQUENCE[self._state]
             # Chunks behind a refused one may have been on their way (RFC 3030 §2).
             in_flight = self._state is State.SPOILED and isinstance(command, Bdat)
             return self._bad(line, reply, command, counts=not in_flight)
         if isinstance(command, (Mail, Rcpt)):
             return self._place_path(line, command)
+        if isinstance(command, Query) and not (self.extended and "SMTPUTF8" in self.offered):
+            if not command.is_ascii:
+                return self._bad(line, NON_ASCII_RECIPIENT, command)
+            if command.smtputf8:
+                return self._bad(line, NO_UTF8_REPLIES, command)
         if isinstance(command, Data):
-            if not self._rcpts:
+            if not self._transaction.rcpts:
                 return self._bad(line, NO_RECIPIENT, command)
-            if self._is_binary():
+            if self._transaction.is_binary:
                 return self._bad(line, NO_BINARY, command)
         if isinstance(command, Auth):
             if self.authenticated:
                 return self._bad(line, ALREADY_IN, command)
             if command.mechanism not in self._offer.standing.mechanisms:
-                return self._bad(line, BAD_MECHANISM, command)
+                return self._bad(line, Auth.suggested, command)
         if asked not in _BASE and (refusal := self._offer.refusal(command)) is not None:
             return self._bad(line, refusal, command)
         self._owed = asked
@@ -314,18 +308,18 @@ class ServerConnection(Connection):
 
     def _place_path(self, line: bytes, command: Mail | Rcpt) -> Command | BadCommand:
         asked = type(command)
-        if not command.is_ascii:
-            # RFC 6531 §3.3, §3.5: the sender's command asks for the whole transaction.
-            asking = command if isinstance(command, Mail) else self._mail
-            if asking is None or "SMTPUTF8" not in asking.parameters:
-                return self._bad(line, NON_ASCII, command)
+        if not (command.is_ascii or self._transaction.asks_for_utf8(command)):
+            needs = NON_ASCII_SENDER if asked is Mail else NON_ASCII_RECIPIENT
+            return self._bad(line, needs, command)
         if command.parameters:
+            if not (command.parameters.is_ascii or self._transaction.asks_for_utf8(command)):
+                return self._bad(line, NON_ASCII_VALUE, command)
             objection = self._offer.objection(command, extended=self.extended)
             if objection is not None:
                 unknown = objection is UNKNOWN_PARAMETER  # policy may know better
                 self._owed = asked if unknown else Command
                 return self._bad(line, objection, command, only_refuse=not unknown)
-        if asked is Rcpt and len(self._rcpts) >= self.limits.recipients:
+        if asked is Rcpt and len(self._transaction.rcpts) >= self.limits.recipients:
             return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
         self._owed = asked
         return command
@@ -359,17 +353,11 @@ class ServerConnection(Connection):
             self._owed, self._asked = Bdat, command
             return EndOfChunk(command.size, fault)
         self._owed, self._asked = EndOfContent, EndOfContent(reception.octets, fault)
-        self._replies_left = len(self._rcpts) if self.lmtp else 1
+        self._replies_left = len(self._transaction.rcpts) if self.lmtp else 1
         return self._asked
 
     def _begin(self, command: Data | Bdat) -> None:
-        if self._reception is None:
-            limit, binary = self.limits.message, self._is_binary()
-            self._reception = Reception(limit, repair=self._repair, binary=binary)
-        if isinstance(command, Bdat):
-            self._reception.begin_chunk(command.size)
-        else:
-            self._reception.begin_data()
+        self._transaction.begin(command, self.limits.message, repair=self._repair)
         self._receiving = command
 
     def _swallow(self, refused: BadCommand, chunk: Bdat) -> ServerEvent | Signal:
@@ -384,17 +372,13 @@ class ServerConnection(Connection):
         if self.lmtp and chunk.last and self._state is State.MAIL:
             # As many replies as accepted recipients: none at all (RFC 2033 §4.3).
             self._state = State.READY
-            self._drop_transaction()
+            self._transaction = Transaction()
             return self.next_event()
         self._owed, self._asked = Command, chunk
         if self._state is State.SPOILED and chunk.last:
             self._owed = EndOfContent  # the last of those that were on their way
-            self._replies_left = len(self._rcpts) if self.lmtp else 1
+            self._replies_left = len(self._transaction.rcpts) if self.lmtp else 1
         return refused
-
-    def _is_binary(self) -> bool:
-        body = self._mail.parameters.get("BODY") if self._mail is not None else None
-        return body is not None and body.upper() == b"BINARYMIME"
 
     @property
     def replies_owed(self) -> int:
@@ -410,8 +394,9 @@ class ServerConnection(Connection):
 
         A 421 may be sent whether or not a reply is owed, and closes.
         LocalProtocolError, and nothing changes, when no reply is owed, when this one is illegal
-        here, when it accepts what is at fault, or when it is a 250 to EHLO that announces other
-        extensions than those offered (`suggested_reply()` has them).
+        here, when it accepts what is at fault, when it is a 250 to EHLO that announces other
+        extensions than those offered (`suggested_reply()` has them), or when its text holds UTF-8
+        and the client did not ask for that (RFC 6531 §3.7.4).
         """
         if self._state in (State.CLOSED, State.TLS):
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
@@ -430,11 +415,25 @@ class ServerConnection(Connection):
             and reply.lines[1:] != self._offer.ehlo_lines()
         ):
             raise LocalProtocolError("the reply to EHLO does not announce what is offered")
-        # RFC 2034 §4: no status in the greeting or in a reply to EHLO and HELO.
-        greets = self._owed in (Greeting, Ehlo, Helo, Lhlo)
+        if not (reply.is_writable() or self._lets_utf8_into(reply)):
+            raise LocalProtocolError(f"octets that this client did not ask for: {reply.lines!r}")
+        # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
+        again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
+        greets = again or self._owed in (Greeting, Ehlo, Helo, Lhlo)
         with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
         self._move(state, reply, accepts)
+        if with_status and reply.status is None:
+            reply = reply.with_general_status()
         return reply.serialize(with_status=with_status)
+
+    def _lets_utf8_into(self, reply: Reply) -> bool:
+        """Tell whether the client asked for UTF-8 where this reply has it (RFC 6531 §3.7.4)."""
+        if isinstance(self._asked, Rcpt):
+            asked = reply.code in (251, 551) and self._transaction.asks_for_utf8(self._asked)
+        else:
+            offered = not self._only_refuse
+            asked = isinstance(self._asked, Query) and self._asked.smtputf8 and offered
+        return asked and reply.is_writable(utf8=True)
 
     def _move(self, state: State, reply: Reply, accepts: bool) -> None:
         asked, command = self._owed, self._asked
@@ -449,14 +448,10 @@ class ServerConnection(Connection):
         if asked is Greeting:
             self.early_talker = len(self._buffer) > 0
         if asked is EndOfContent or (accepts and asked in (Ehlo, Helo, Lhlo, Rset)):
-            self._drop_transaction()
+            self._transaction = Transaction()
         if not accepts:
             return
-        if isinstance(command, Mail):
-            self._mail = command
-        elif isinstance(command, Rcpt):
-            self._rcpts.append(command)
-        elif isinstance(command, Data):
+        if isinstance(command, Data):
             self._begin(command)
         elif isinstance(command, (Ehlo, Helo)):
             self.helo_name = command.name
@@ -467,19 +462,16 @@ class ServerConnection(Connection):
             self._buffer.clear()
         elif isinstance(command, Command) and command.starts_over:
             self._forget()
+        elif isinstance(command, Command):
+            self._transaction.accept(command)
 
-    def _drop_transaction(self) -> None:
-        self._mail = None
-        self._rcpts = []
-        self._reception = None
+    def _close(self) -> ConnectionClosed:
+        self._transaction = Transaction()
+        return super()._close()
 
     def _forget(self) -> None:
         self.helo_name = None
         self.extended = False
         self.authenticated = False
-        self._drop_transaction()
+        self._transaction = Transaction()
         self._offer = self._offer_now()
-
-
-def _refusal(error: GrammarError) -> Reply:
-    return Reply(error.code, error.status, str(error))

@@ -20,7 +20,9 @@ from .dsn import DSN
 from .eightbitmime import EIGHTBITMIME
 from .enhancedstatuscodes import ENHANCEDSTATUSCODES
 from .etrn import ETRN
+from .expn import EXPN
 from .futurerelease import FUTURERELEASE
+from .help import HELP
 from .limits import LIMITS
 from .mt_priority import MT_PRIORITY
 from .pipelining import PIPELINING
@@ -41,7 +43,9 @@ __all__ = [
     "EIGHTBITMIME",
     "ENHANCEDSTATUSCODES",
     "ETRN",
+    "EXPN",
     "FUTURERELEASE",
+    "HELP",
     "LIMITS",
     "MT_PRIORITY",
     "PIPELINING",
@@ -66,6 +70,8 @@ STANDARD: tuple[Extension, ...] = (
     ENHANCEDSTATUSCODES,
     STARTTLS,
     AUTH,
+    HELP,
+    EXPN,
     DSN,
     DELIVERBY,
     FUTURERELEASE,

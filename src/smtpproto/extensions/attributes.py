@@ -102,6 +102,7 @@ class AttributeCommand(Command):
     """
 
     in_transaction = False
+    suggested = Reply(550, "5.7.0", "Insufficient authorization")  # whoever trusts, decides
 
     #: Name -> whether it takes a decoded value, in the order in which they are announced.
     rules: ClassVar[Mapping[str, Callable[[bytes], bool]]] = {}
@@ -167,7 +168,6 @@ def attribute_extension(verb: type[AttributeCommand], *, obliges: str) -> Extens
 
     return Extension(
         keyword,
-        rfc=0,
         verbs=(verb,),
         obliges=obliges,
         announce=lambda _: " ".join(verb.rules),

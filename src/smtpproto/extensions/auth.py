@@ -5,6 +5,8 @@ The moves stand in `core/state.py`, the mechanisms in `core/sasl.py`.
 
 from __future__ import annotations
 
+import re
+
 from attrs import frozen
 
 from smtpproto.core.command import Auth
@@ -15,6 +17,9 @@ from smtpproto.core.path import Mailbox
 from smtpproto.core.xtext import decode_xtext, encode_xtext
 
 __all__ = ["AUTH", "SUBMITTER", "Submitter"]
+
+
+_HEXCHAR = re.compile(rb"\+[0-9A-Fa-f]{2}")
 
 
 @frozen
@@ -29,7 +34,8 @@ class Submitter:
 
 
 def _read(value: bytes | None) -> Submitter:
-    decoded = decode_xtext(value or b"")
+    # The hexchar of RFC 4954 §8 is read in any case, other than that of RFC 3461.
+    decoded = decode_xtext(_HEXCHAR.sub(lambda hexchar: hexchar[0].upper(), value or b""))
     if decoded == b"<>":
         return Submitter(None)
     try:

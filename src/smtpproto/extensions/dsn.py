@@ -53,7 +53,7 @@ NEVER: AbstractSet[Notify] = frozenset()
 
 def _read_ret(value: bytes | None) -> Ret:
     try:
-        return Ret((value or b"").decode().upper())
+        return Ret((value or b"").decode("ascii", "replace").upper())
     except ValueError:
         raise GrammarError("RET takes FULL or HDRS") from None
 

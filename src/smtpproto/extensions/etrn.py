@@ -13,6 +13,7 @@ from smtpproto.core.errors import GrammarError, LocalProtocolError
 from smtpproto.core.extension import Extension
 from smtpproto.core.grammar import DOMAIN
 from smtpproto.core.path import MAX_DOMAIN, as_octets
+from smtpproto.core.reply import Reply
 from smtpproto.core.value import taken
 
 __all__ = ["ETRN", "Etrn", "Queue"]
@@ -40,6 +41,7 @@ class Etrn(Command):
 
     verb = b"ETRN"
     in_transaction = False
+    suggested = Reply(458, "4.5.0", "Unable to queue messages")  # whoever has a queue, decides
 
     node: bytes = field(converter=as_octets)
     queue: Queue = Queue.NODE

@@ -7,16 +7,17 @@ import re
 from attrs import field, fields, frozen
 
 from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.extension import Extension
+from smtpproto.core.extension import Extension, Standing
 
 __all__ = ["LIMITS", "Maxima", "limits"]
 
 # A limit is a name, "=" and a number of 1 to 6 digits that is not 0.
+_MOST = 999_999
 _LIMIT = re.compile(r"([A-Za-z0-9_-]+)=([1-9][0-9]{0,5})")
 
 
 def _check(_: object, __: object, value: int | None) -> None:
-    if value is not None and not 1 <= value <= 999_999:
+    if value is not None and not 1 <= value <= _MOST:
         raise LocalProtocolError("a limit is 1 to 999999")
 
 
@@ -53,14 +54,19 @@ class Maxima:
         return " ".join(f"{name}={value}" for name, value in said if value is not None)
 
 
-def limits(maxima: Maxima) -> Extension:
-    """Make the extension that announces `maxima`; where they hold nothing, it is not offered."""
+def limits(maxima: Maxima | None = None) -> Extension:
+    """Make the extension that announces `maxima`; where they hold nothing, it is not offered.
+
+    None announces what the connection itself enforces: RCPTMAX, from `Limits.recipients`.
+    """
+
+    def announce(standing: Standing) -> str | None:
+        enforced = Maxima(rcpt=min(standing.max_recipients, _MOST) or None)
+        return (enforced if maxima is None else maxima).serialize() or None
+
     return Extension(
-        "LIMITS",
-        rfc=9422,
-        obliges="hold to what it announces",
-        announce=lambda _: maxima.serialize() or None,
+        "LIMITS", rfc=9422, obliges="take as much as it announces, and no more", announce=announce
     )
 
 
-LIMITS = limits(Maxima())
+LIMITS = limits()

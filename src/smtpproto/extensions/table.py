@@ -19,7 +19,7 @@ def support_table(extensions: Iterable[Extension] = STANDARD) -> str:
     rows += [
         (
             f"`{e.keyword}`",
-            str(e.rfc or "none"),
+            "none" if e.rfc is None else str(e.rfc),
             _code(p.keyword for p in e.mail),
             _code(p.keyword for p in e.rcpt),
             _code(verb.verb.decode() for verb in e.verbs),

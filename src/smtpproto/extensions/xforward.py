@@ -9,7 +9,10 @@ import re
 
 from attrs import frozen
 
-from .attributes import AttributeCommand, attribute_extension, is_port
+from smtpproto.core.command import Command
+from smtpproto.core.value import taken
+
+from .attributes import AttributeCommand, Attributes, attribute_extension, is_port
 
 __all__ = ["XFORWARD", "XForward"]
 
@@ -25,13 +28,16 @@ def _is_plain(value: bytes) -> bool:
 class XForward(AttributeCommand):
     """XFORWARD: what is known of the client that the next transaction came from.
 
-    Attributes add up from command to command, and are forgotten when the transaction ends. ADDR
-    UNAVAILABLE says that it was submitted locally; SOURCE is LOCAL or REMOTE. Not allowed
+    Attributes add up from command to command, and are forgotten when the transaction ends, by its
+    content, RSET or EHLO: `ServerConnection.preamble(XForward)` has what they come to. From the
+    first on, one that was not given is UNAVAILABLE, whatever the session itself would say; ADDR
+    UNAVAILABLE says that the message was submitted locally. SOURCE is LOCAL or REMOTE. Not allowed
     within a transaction.
     """
 
     verb = b"XFORWARD"
     pipelined = True
+    preamble = True
     rules = {  # noqa: RUF012 (a ClassVar, declared in the base)
         "NAME": _is_plain,
         "ADDR": _is_plain,
@@ -41,6 +47,11 @@ class XForward(AttributeCommand):
         "IDENT": _is_plain,
         "SOURCE": lambda value: value.upper() in (b"LOCAL", b"REMOTE"),
     }
+
+    def added_to(self, earlier: Command) -> XForward:
+        if not isinstance(earlier, XForward):
+            return self
+        return taken(XForward, attributes=Attributes({**earlier.attributes, **self.attributes}))
 
 
 XFORWARD = attribute_extension(XForward, obliges="believe none but listed peers")

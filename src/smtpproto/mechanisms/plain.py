@@ -39,6 +39,8 @@ def _client(credentials: Credentials) -> ClientSteps:
         own_name(credentials.username),
         own_octets(credentials.password),
     )
+    if not parts[1] or not parts[2]:
+        raise LocalProtocolError("PLAIN needs a name and a password (RFC 4616 §2)")
     if any(b"\0" in part for part in parts):
         raise LocalProtocolError("no part of PLAIN can hold NUL (RFC 4616 §2)")
     yield b"\0".join(parts)

@@ -6,12 +6,12 @@ channel, so that nobody can stand in the middle of it.
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import hmac
 import re
 from functools import partial
 
+from smtpproto.core.base64 import decode_base64, encode_base64
 from smtpproto.core.errors import GrammarError, LocalProtocolError
 from smtpproto.core.sasl import (
     MALFORMED,
@@ -123,7 +123,7 @@ def _server(
     known = isinstance(found, ScramKeys)
     keys = found if isinstance(found, ScramKeys) else _made_up(context, family, username)
     nonce = client_nonce + fresh(context.nonce())
-    server_first = b"r=%b,s=%b,i=%d" % (nonce, _base64(keys.salt), keys.iterations)
+    server_first = b"r=%b,s=%b,i=%d" % (nonce, encode_base64(keys.salt), keys.iterations)
     response = octets_of((yield Challenge(server_first)))
 
     # client-final-message
@@ -140,7 +140,7 @@ def _server(
     stored_key = hashlib.new(hash_name, _xor(proof, signature)).digest()
     right = (
         hmac.compare_digest(stored_key, keys.stored_key),
-        hmac.compare_digest(binding, _base64(gs2_header + bound)),
+        hmac.compare_digest(binding, encode_base64(gs2_header + bound)),
         hmac.compare_digest(same_nonce, nonce),
         known,
     )
@@ -153,7 +153,7 @@ def _server(
         raise AuthenticationError
 
     # server-final-message; the client has nothing to say to it.
-    final = b"v=" + _base64(hmac.digest(keys.server_key, auth_message, hash_name))
+    final = b"v=" + encode_base64(hmac.digest(keys.server_key, auth_message, hash_name))
     if octets_of((yield Challenge(final))):
         raise AuthenticationError(MALFORMED)
     return authorization or username
@@ -177,6 +177,9 @@ def _bound(flag: bytes, binding_type: str, context: ServerContext, *, plus: bool
 def _client(credentials: Credentials, *, family: str, plus: bool) -> ClientSteps:
     hash_name = _HASHES[family]
     password = _prepared(credentials.password or "")
+    name = quoted(own_name(credentials.username))
+    if not name:
+        raise LocalProtocolError("SCRAM needs a name (RFC 5802 §5.1)")
 
     # client-first-message
     binding = credentials.binding
@@ -190,7 +193,7 @@ def _client(credentials: Credentials, *, family: str, plus: bool) -> ClientSteps
     authzid = own_name(credentials.authorization)
     gs2_header = b"%b,%b," % (flag, b"a=" + quoted(authzid) if authzid else b"")
     client_nonce = fresh(credentials.nonce())
-    client_bare = b"n=%b,r=%b" % (quoted(own_name(credentials.username)), client_nonce)
+    client_bare = b"n=%b,r=%b" % (name, client_nonce)
     server_first = yield gs2_header + client_bare
 
     # server-first-message
@@ -208,10 +211,10 @@ def _client(credentials: Credentials, *, family: str, plus: bool) -> ClientSteps
     # client-final-message
     client_key = hmac.digest(salted, b"Client Key", hash_name)
     stored_key = hashlib.new(hash_name, client_key).digest()
-    without_proof = b"c=%b,r=%b" % (_base64(gs2_header + bound), nonce)
+    without_proof = b"c=%b,r=%b" % (encode_base64(gs2_header + bound), nonce)
     auth_message = b",".join((client_bare, match[0], without_proof))
     proof = _xor(client_key, hmac.digest(stored_key, auth_message, hash_name))
-    server_final = yield b"%b,p=%b" % (without_proof, _base64(proof))
+    server_final = yield b"%b,p=%b" % (without_proof, encode_base64(proof))
 
     # server-final-message
     match = _SERVER_FINAL.fullmatch(_proving(server_final))
@@ -235,15 +238,13 @@ def _proving(challenge: bytes | None) -> bytes:
     return challenge
 
 
-def _base64(octets: bytes) -> bytes:
-    return binascii.b2a_base64(octets, newline=False)
-
-
 def _octets(base64: bytes) -> bytes | None:
+    """Decode the one canonical spelling of some octets (RFC 5802 §2.1); None for all others."""
     try:
-        return binascii.a2b_base64(base64, strict_mode=True)
-    except binascii.Error:
+        octets = decode_base64(base64)
+    except GrammarError:
         return None
+    return octets if encode_base64(octets) == base64 else None
 
 
 def _xor(one: bytes, other: bytes) -> bytes:

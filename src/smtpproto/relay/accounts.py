@@ -15,7 +15,10 @@ __all__ = ["Passwords"]
 
 
 def _prepared(passwords: Mapping[str, str]) -> dict[str, str]:
-    return {saslprep(name): saslprep(password) for name, password in passwords.items()}
+    return {  # as stored strings, in which nothing unassigned may stand (RFC 4616 §2)
+        saslprep(name, stored=True): saslprep(password, stored=True)
+        for name, password in passwords.items()
+    }
 
 
 @frozen

@@ -12,6 +12,7 @@ One line each; `#` begins a comment, and empty lines are nothing::
 
 - `C: ` what the client sends, with CRLF behind it. `\r \n \t \0 \\` and `\x80` are octets.
   `C| ` is the same without the CRLF.
+- The octets of a BDAT chunk are the lines behind it, in the same turn.
 - `S: ` a line the server sends, exactly; `...` at the end stands for any rest.
 - `-- TLS` the handshake succeeds; `-- EOF` the client closes; `-- CLOSED` the server's side is
   closed here, after its reply.
@@ -27,8 +28,15 @@ from collections.abc import Iterable, Iterator
 from attrs import frozen
 
 from smtpproto.core.client_connection import ClientConnection
-from smtpproto.core.command import BASE_VERBS, AuthResponse, Command, parse_command
-from smtpproto.core.event import ConnectionClosed, Content, EndOfContent, Signal
+from smtpproto.core.command import (
+    BASE_VERBS,
+    LMTP_VERBS,
+    AuthResponse,
+    Bdat,
+    Command,
+    parse_command,
+)
+from smtpproto.core.event import Chunk, ConnectionClosed, Content, EndOfContent, Signal
 from smtpproto.core.reply import Reply
 from smtpproto.core.server_connection import ServerConnection, ServerEvent
 from smtpproto.core.state import State
@@ -208,22 +216,43 @@ def play_client(
             if client.owed and not closed:
                 raise DialogueError(f"line {turn[-1].number}: {client.owed} replies are owed")
             continue
-        for line in turn:
-            sent = b"".join(client.send(thing) for thing in _things(line, client))
-            if sent != line.wire:
+        lines = iter(turn)
+        for line in lines:
+            thing, wire = _thing(line, client), line.wire
+            if isinstance(thing, Bdat):
+                chunk = _chunk(line, thing, lines)
+                wire += chunk.data
+                sent = client.send(chunk)
+            else:
+                sent = client.send(thing)
+            if sent != wire:
                 raise DialogueError(f"line {line.number}: the client writes {sent!r}")
     return replies
 
 
-_VERBS = dict(BASE_VERBS) | {verb.verb: verb for e in STANDARD for verb in e.verbs}
+_VERBS = {
+    **BASE_VERBS,
+    **LMTP_VERBS,
+    **{verb.verb: verb for e in STANDARD for verb in e.verbs},
+}
 
 
-def _things(line: Line, client: ClientConnection) -> list[Command | Content | EndOfContent]:
+def _thing(line: Line, client: ClientConnection) -> Command | Content | EndOfContent:
     """Return what the client has to send for one written line."""
     if client.state is State.CONTENT:
         if line.wire == b".\r\n":
-            return [EndOfContent()]
-        return [Content(line.wire.removeprefix(b"."))]
+            return EndOfContent()
+        return Content(line.wire.removeprefix(b"."))
     if client.state is State.AUTH:
-        return [AuthResponse.parse(line.octets)]
-    return [parse_command(line.octets, _VERBS)]
+        return AuthResponse.parse(line.octets)
+    return parse_command(line.octets, _VERBS)
+
+
+def _chunk(line: Line, bdat: Bdat, behind: Iterator[Line]) -> Chunk:
+    """Gather the octets of a chunk from the lines behind its BDAT."""
+    octets = b""
+    while len(octets) < bdat.size and (next_line := next(behind, None)) is not None:
+        octets += next_line.wire
+    if len(octets) != bdat.size:
+        raise DialogueError(f"line {line.number}: {len(octets)} octets behind it")
+    return Chunk(octets, bdat.last)

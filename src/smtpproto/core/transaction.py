@@ -1,0 +1,56 @@
+"""The transaction under way at a server: what was accepted so far (RFC 5321 §3.3)."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from .command import Bdat, Command, Data, Mail, Rcpt
+from .envelope import Envelope
+from .reception import Reception
+
+__all__ = ["Transaction"]
+
+
+@define
+class Transaction:
+    """MAIL, the accepted RCPTs, what extensions' `preamble` verbs said, and the content."""
+
+    mail: Mail | None = None
+    rcpts: list[Rcpt] = field(factory=list)
+    preamble: dict[type[Command], Command] = field(factory=dict)
+    reception: Reception | None = None
+
+    @property
+    def envelope(self) -> Envelope | None:
+        """What was gathered; None until a recipient is accepted."""
+        return Envelope(self.mail, self.rcpts) if self.mail and self.rcpts else None
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether its content comes by BDAT alone, of any octets (RFC 3030 §3)."""
+        body = self.mail.parameters.get("BODY") if self.mail is not None else None
+        return body is not None and body.upper() == b"BINARYMIME"
+
+    def asks_for_utf8(self, command: Mail | Rcpt) -> bool:
+        """Tell whether `command` may hold UTF-8: its MAIL asks for all of it (RFC 6531 §3.4)."""
+        asking = command if isinstance(command, Mail) else self.mail
+        return asking is not None and "SMTPUTF8" in asking.parameters
+
+    def accept(self, command: Command) -> None:
+        """Gather a command that was answered well."""
+        if isinstance(command, Mail):
+            self.mail = command
+        elif isinstance(command, Rcpt):
+            self.rcpts.append(command)
+        elif command.preamble:
+            earlier = self.preamble.get(type(command))
+            self.preamble[type(command)] = command.added_to(earlier) if earlier else command
+
+    def begin(self, command: Data | Bdat, limit: int | None, *, repair: bool) -> None:
+        """Make ready for the octets that DATA or this chunk brings."""
+        if self.reception is None:
+            self.reception = Reception(limit, repair=repair, binary=self.is_binary)
+        if isinstance(command, Bdat):
+            self.reception.begin_chunk(command.size)
+        else:
+            self.reception.begin_data()
