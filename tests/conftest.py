@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.conformance.ledger import Recorder
+
 # Wall time says nothing about what is promised here, so no example has a deadline.
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("local", _COMMON, max_examples=60)
@@ -20,3 +22,14 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run each async test on both event loops."""
     backend: str = request.param
     return backend
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note which tests bear a row of the clause ledger, and what becomes of them."""
+    config.pluginmanager.register(Recorder(), "clauses")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What speaks about the whole run comes last."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
