@@ -77,6 +77,7 @@ async def test_octets_arrive_as_they_are(
 
 
 @pytest.mark.rfc("1870 §3")
+@pytest.mark.rfc("6152 §3 body-says-what-data-carries")
 async def test_size_and_body_are_declared_where_known(box: Box, tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(MESSAGE)
     async with session(Server(box)) as client:
@@ -117,6 +118,7 @@ async def test_bcc_is_not_sent_and_the_message_stays_as_it_was(box: Box) -> None
     assert "secret" in before
 
 
+@pytest.mark.rfc("6152 §3 convert-or-fail", "6152 §3 conversion-loses-nothing")
 @pytest.mark.parametrize("offered", [True, False])
 async def test_an_email_message_fits_what_the_server_takes(offered: bool, box: Box) -> None:
     async with session(Server(box, offer=None if offered else SEVEN_BIT)) as client:
@@ -182,6 +184,7 @@ async def test_a_fault_in_mid_stream_closes_without_the_final_dot(
     assert heard == [b"x" * 65_536]
 
 
+@pytest.mark.rfc("6152 §3 no-8-bit-where-it-is-not-offered", "6152 §3 convert-or-fail")
 async def test_8_bit_octets_are_refused_where_they_are_not_taken(box: Box) -> None:
     async with session(Server(box, offer=SEVEN_BIT)) as client:
         (outcome,) = (await client.deliver(ENVELOPE, b"\xff\r\n")).outcomes

@@ -72,6 +72,7 @@ async def test_opportunistic_connects_anew_in_clear_when_the_handshake_fails(box
     assert len(seen) == 2
 
 
+@pytest.mark.rfc("4954 §9 nothing-leaves-where-the-login-is-required")
 async def test_opportunistic_does_not_go_back_to_clear_for_a_login(
     box: Box, tls: Certificates
 ) -> None:
@@ -111,6 +112,7 @@ async def test_421_to_starttls_is_no_session(tls: Certificates) -> None:
             await Client(HOST, port, tls="opportunistic").__aenter__()
 
 
+@pytest.mark.rfc("4954 §9 nothing-leaves-where-the-login-is-required")
 async def test_required_and_not_offered_sends_nothing_but_quit() -> None:
     heard: list[str] = []
 
@@ -214,7 +216,10 @@ async def test_login_and_name_do_not_survive_starttls(box: Box, tls: Certificate
     assert received.session.helo_name == "second.example"
 
 
-@pytest.mark.parametrize("mechanism", [PLAIN, LOGIN])
+@pytest.mark.parametrize(
+    "mechanism",
+    [pytest.param(PLAIN, marks=pytest.mark.rfc("4954 §4 plain-over-tls-is-there")), LOGIN],
+)
 async def test_login(mechanism: object, box: Box, tls: Certificates) -> None:
     server = Server(box, tls=tls.server, authenticator=Accounts())
     async with (
@@ -231,7 +236,7 @@ async def test_login(mechanism: object, box: Box, tls: Certificates) -> None:
     assert box.received[0].session.identity == "ann"
 
 
-@pytest.mark.rfc("4954 §4")
+@pytest.mark.rfc("4954 §4 long-initial-response-waits")
 async def test_initial_response_too_long_for_the_line_waits_for_the_challenge(box: Box) -> None:
     class Long:
         async def verify(self, session: Session, question: Verify) -> bool:
@@ -248,7 +253,7 @@ async def test_initial_response_too_long_for_the_line_waits_for_the_challenge(bo
     assert "C: ****" in lines
 
 
-@pytest.mark.rfc("4954 §9")
+@pytest.mark.rfc("4954 §9 failures-may-end-the-session", "4954 §9 three-tries-are-granted")
 async def test_failures_are_counted_and_then_the_session_ends(box: Box) -> None:
     server = Server(
         box, authenticator=Accounts(), plaintext_auth="loopback", failed_login_delay=0.001
@@ -275,6 +280,7 @@ async def test_connection_lost_within_the_exchange(box: Box) -> None:
             pass
 
 
+@pytest.mark.rfc("4954 §9 nothing-leaves-where-the-login-is-required")
 async def test_wrong_password_is_a_login_error(box: Box) -> None:
     server = Server(
         box, authenticator=Accounts(), plaintext_auth="always", failed_login_delay=0.001
@@ -285,6 +291,7 @@ async def test_wrong_password_is_a_login_error(box: Box) -> None:
     assert caught.value.reply.code == 535
 
 
+@pytest.mark.rfc("4954 §6 suggested-statuses", "4954 §6 454-is-temporary-failure")
 async def test_authenticator_that_fails_is_a_temporary_failure(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -300,6 +307,7 @@ async def test_authenticator_that_fails_is_a_temporary_failure(
     assert PASSWORD not in caplog.text
 
 
+@pytest.mark.rfc("4954 §9 shown-secrets-need-tls")
 async def test_no_password_leaves_in_clear() -> None:
     heard: list[bytes] = []
 
@@ -339,7 +347,7 @@ async def test_odd_servers_are_no_way_in(play: str, answers: object) -> None:
             ).__aenter__()
 
 
-@pytest.mark.rfc("4954 §4")
+@pytest.mark.rfc("4954 §4 no-passwords-in-clear-can-be-had", "4954 §6 not-advertised-in-clear")
 @pytest.mark.parametrize(
     ("setting", "offered"), [("never", False), ("loopback", True), ("always", True)]
 )

@@ -239,6 +239,7 @@ async def test_repair_makes_whole_lines(box: Box) -> None:
     assert box.received[0].content == b"a\r\nb\r\nc\r\n"
 
 
+@pytest.mark.rfc("5321 §4.1.1.10 lost-connection-is-a-temporary-failure")
 async def test_content_cut_short_is_an_error_to_the_handler_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -134,6 +134,7 @@ def count_whole(mails: list[bytes], load: Load) -> Counter[int]:
     return found
 
 
+@pytest.mark.rfc("5321 §4.1.1.4 250-takes-responsibility")
 async def test_what_was_accepted_is_in_the_mailbox(tmp_path: Path, anyio_backend: str) -> None:
     data = tmp_path / "data"
     mailbox = data / "mail" / "our.dom" / "v"

@@ -41,6 +41,7 @@ async def the_report(node: Node) -> tuple[EmailMessage, list[dict[str, str]]]:
 
 
 @pytest.mark.rfc("5321 §3.6.3")
+@pytest.mark.rfc("5321 §4.1.4 client-names-its-primary-host")
 async def test_one_message_for_many_goes_once_to_each_next_hop(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         one = await w.host("mx.one.example", "one.example")
@@ -205,6 +206,7 @@ async def test_after_five_days_the_sender_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.rfc("3464")
 @pytest.mark.rfc("5321 §6.1")
+@pytest.mark.rfc("5321 §4.1.1.4 later-errors-are-reported-by-mail")
 async def test_all_failures_of_an_attempt_are_one_report(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.host("mx.one.example", "one.example", {"RCPT": "550 5.1.1 nobody"})
@@ -368,7 +370,7 @@ async def test_where_every_host_refuses_to_talk_it_fails(tmp_path: Path) -> None
         assert theirs["Remote-MTA"].startswith("dns; mx")
 
 
-@pytest.mark.rfc("7505 §4.1")
+@pytest.mark.rfc("7505 §4.1 failure-is-reported-at-once", "7504 §4 dns-tells-who-takes-no-mail")
 async def test_a_null_mx_fails_at_once(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.dead(".", "ext.example", 0)
@@ -500,7 +502,7 @@ async def test_between_two_of_ours_tls_is_used_though_nobody_vouches(tmp_path: P
 EIGHT_BIT = "Subject: ä\r\n\r\nGrüße\r\n".encode()
 
 
-@pytest.mark.rfc("6152 §3")
+@pytest.mark.rfc("6152 §3 no-8-bit-where-it-is-not-offered", "6152 §3 convert-or-fail")
 async def test_8_bit_content_is_not_sent_where_it_is_not_taken(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", keywords=())
@@ -516,6 +518,7 @@ async def test_8_bit_content_is_not_sent_where_it_is_not_taken(tmp_path: Path) -
             await node.until(Delivered, len(node.told(Delivered)) + 1)
 
 
+@pytest.mark.rfc("6152 §3 relayed-mail-keeps-its-bits", "6152 §3 body-says-what-data-carries")
 async def test_8_bit_content_arrives_as_it_is_where_it_is_taken(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")

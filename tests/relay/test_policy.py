@@ -57,6 +57,9 @@ async def hand_over(wire: Wire, sender: str, recipient: str) -> str:
 
 
 @pytest.mark.rfc("5321 §7.1")
+@pytest.mark.rfc(
+    "5321 §4.1.1.3 relay-drops-routes", "5321 §4.1.1.3 server-may-refuse-to-relay-with-550"
+)
 async def test_nothing_is_relayed_for_a_stranger_on_loopback(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")
@@ -78,6 +81,7 @@ async def test_nothing_is_relayed_for_a_stranger_on_loopback(tmp_path: Path) -> 
         assert (w.connected, host.sessions) == ([], 0)
 
 
+@pytest.mark.rfc("4954 §6 530-until-there-is-a-login")
 @pytest.mark.rfc("6409 §4.3")
 async def test_submission_takes_nothing_without_a_login(tmp_path: Path) -> None:
     # Not even from a listed network: that is what the SMTP listener is for.
@@ -135,6 +139,7 @@ async def test_a_user_who_has_logged_in_may_relay_on_both_listeners(tmp_path: Pa
         assert origins == ["127.0.0.1 by ESMTPA as ann"] * 2
 
 
+@pytest.mark.rfc("4616 §3 unknown-user-fails")
 @pytest.mark.parametrize("login", [("ann", "wrong"), ("bob", "correct horse"), ("ann", "")])
 async def test_a_wrong_password_opens_nothing(tmp_path: Path, login: tuple[str, str]) -> None:
     async with world(tmp_path) as w:
@@ -155,7 +160,7 @@ async def test_nobody_acts_as_somebody_else(tmp_path: Path) -> None:
             assert (await wire.say(f"AUTH PLAIN {secret}")).startswith("535")
 
 
-@pytest.mark.rfc("4954 §4")
+@pytest.mark.rfc("4954 §4 no-passwords-in-clear-should-be-had", "4954 §3 offered-for-submission")
 async def test_passwords_in_clear_are_taken_from_loopback_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example", kinds=["submission"], tls=True)
@@ -341,6 +346,7 @@ async def the_only(node: Node) -> bytes:
 
 
 @pytest.mark.rfc("5321 §4.4")
+@pytest.mark.rfc("5321 §4.1.1.4 trace-record-is-inserted")
 async def test_final_delivery_puts_return_path_and_received_in_front(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example")

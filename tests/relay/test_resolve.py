@@ -130,7 +130,7 @@ async def test_mx_records_with_their_preferences(server: Server) -> None:
     ]
 
 
-@pytest.mark.rfc("7505 §3")
+@pytest.mark.rfc("7505 §3 null-mx-is-preference-0-and-a-dot")
 async def test_a_null_mx_is_a_dot(server: Server) -> None:
     assert await resolver(server).mx("null.example") == [Mx(0, ".")]
 

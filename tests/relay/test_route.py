@@ -124,7 +124,7 @@ async def test_a_smart_host_gets_all_that_is_not_ours_and_no_dns_is_asked() -> N
     assert str(HostPort("2001:db8::1", 25)) == "[2001:db8::1]:25"
 
 
-@pytest.mark.rfc("5321 §4.1.3")
+@pytest.mark.rfc("5321 §4.1.3 literal-is-routed-without-dns")
 @pytest.mark.parametrize(
     ("literal", "address"),
     [
@@ -222,14 +222,14 @@ async def test_no_such_domain_is_permanent() -> None:
     assert refusal(await router(neither).route("ext.example")) == "550 5.4.4"
 
 
-@pytest.mark.rfc("7505 §3")
+@pytest.mark.rfc("7505 §4.1 recipient-gets-556-and-5-1-10")
 async def test_a_null_mx_refuses() -> None:
     zone = Zone({"ext.example": [(0, ".")]}, {"ext.example": ["192.0.2.9"]})
     assert refusal(await router(zone).route("ext.example")) == "556 5.1.10"
     assert zone.asked == ["ext.example"]
 
 
-@pytest.mark.rfc("7505 §3")
+@pytest.mark.rfc("7505 §3 null-mx-stands-alone")
 async def test_a_null_mx_beside_others_is_none() -> None:
     zone = Zone({"ext.example": [(0, "."), (5, "a.example")]}, {"a.example": ["192.0.2.1"]})
     assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.1")]

@@ -50,6 +50,7 @@ def unfold(octets: bytes) -> bytes:
 
 
 @pytest.mark.rfc("5321 §4.4")
+@pytest.mark.rfc("5321 §4.1.1.4 trace-record-says-from-by-and-when")
 def test_received_names_who_from_whom_how_for_whom_and_when() -> None:
     assert unfold(field()) == (
         b"Received: from client.example ([192.0.2.7]) by mx.example.org with ESMTPS id 4XyZ"
@@ -57,7 +58,7 @@ def test_received_names_who_from_whom_how_for_whom_and_when() -> None:
     )
 
 
-@pytest.mark.rfc("5321 §4.1.3")
+@pytest.mark.rfc("5321 §4.1.3 IPv6-address-literal")
 def test_an_ipv6_peer_is_written_with_its_tag_and_without_its_scope() -> None:
     assert b" ([IPv6:2001:db8::1]) " in unfold(field(peer="2001:db8:0::1%eth0"))
 
