@@ -12,7 +12,7 @@ TOO_BIG = Reply(552, "5.3.4", "Message too big")
 BARE_LINE_END = Reply(554, "5.6.0", "Message has a bare CR or LF")
 
 MAX_PIECE = 65_536  # octets in one event
-FIRST_LOOK = 512  # not all at once: behind a small message a long backlog may stand
+FIRST_LOOK = 8192  # not all at once: behind a small message a long backlog may stand
 
 
 class Reception:

@@ -26,6 +26,8 @@ _STATUS_AND_TEXT = re.compile(
 class Severity(enum.IntEnum):
     """The first digit of a reply code (§4.2.1): all that a client has to go by."""
 
+    __hash__ = int.__hash__  # Enum's is Python, and every reply is looked up in the table
+
     COMPLETION = 2
     INTERMEDIATE = 3
     TRANSIENT = 4

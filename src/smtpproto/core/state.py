@@ -73,6 +73,8 @@ __all__ = ["MOVES", "Asked", "Greeting", "State", "expected", "moves", "next_sta
 class State(enum.Enum):
     """Where a session is."""
 
+    __hash__ = object.__hash__  # Enum's is Python, and every lookup in the table needs one
+
     CONNECTED = enum.auto()  #: the greeting is owed
     REFUSED = enum.auto()  #: greeted with 554: nothing but QUIT is of use (RFC 5321 §3.1)
     GREETED = enum.auto()  #: no EHLO or HELO yet

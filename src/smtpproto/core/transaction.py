@@ -16,8 +16,8 @@ class Transaction:
     """MAIL, the accepted RCPTs, what extensions' `preamble` verbs said, and the content."""
 
     mail: Mail | None = None
-    rcpts: list[Rcpt] = field(factory=list)
-    preamble: dict[type[Command], Command] = field(factory=dict)
+    rcpts: list[Rcpt] = field(factory=list[Rcpt])
+    preamble: dict[type[Command], Command] = field(factory=dict[type[Command], Command])
     reception: Reception | None = None
 
     @property
