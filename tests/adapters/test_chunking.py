@@ -83,7 +83,7 @@ def _again(octets: bytes) -> Any:
     return stream()
 
 
-@pytest.mark.rfc("3030 §2")
+@pytest.mark.rfc("3030 §2 message-is-a-series-of-chunks", "3030 §2 data-behind-bdat-gets-503")
 async def test_chunks_are_one_stream(box: Box) -> None:
     async with talking(box) as wire:
         await say(wire, chunk(b"Subject: x\r"), "250")
@@ -106,7 +106,7 @@ async def test_octet_by_octet(box: Box) -> None:
     assert box.received[0].content == b"Hi\r\n"
 
 
-@pytest.mark.rfc("2920 §3.2")
+@pytest.mark.rfc("2920 §3.2 replies-of-a-group-leave-together")
 async def test_replies_to_pipelined_chunks_share_one_write(box: Box) -> None:
     stream = Scripted(
         b"EHLO c\r\n",
@@ -157,7 +157,9 @@ async def test_the_reply_to_rset_does_not_wait_for_the_handler() -> None:
         await say(wire, b"NOOP\r\n", "250")
 
 
-@pytest.mark.rfc("3030 §2")
+@pytest.mark.rfc(
+    "3030 §2 chunks-on-their-way-are-thrown-away", "3030 §2 rset-mends-what-was-out-of-order"
+)
 async def test_a_refused_chunk() -> None:
     box = Broken()
     async with talking(box, limits=Limits(message=100)) as wire:

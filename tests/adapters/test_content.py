@@ -76,7 +76,15 @@ async def test_octets_arrive_as_they_are(
     assert box.received[0].content == expected
 
 
-@pytest.mark.rfc("1870 §3")
+@pytest.mark.rfc("5321 §4.5.3.1.7 client-says-size")
+@pytest.mark.rfc(
+    "1870 §3 value-is-the-size-of-the-message",
+    "1870 §4 client-may-declare",
+    "1870 §5 size-counts-line-ends-and-no-dots-of-transport",
+    "1870 §6 value-counts-octets-in-decimal",
+    "1870 §6 value-counts-header-body-and-line-ends",
+    "1870 §7 client-need-not-declare",
+)
 @pytest.mark.rfc("6152 §3 body-says-what-data-carries")
 async def test_size_and_body_are_declared_where_known(box: Box, tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(MESSAGE)
@@ -140,7 +148,7 @@ async def test_an_old_style_message_goes_as_well(box: Box) -> None:
     assert box.received[0].content == b"Subject: old\r\n\r\ntext\r\n"
 
 
-@pytest.mark.rfc("5321 §2.3.8")
+@pytest.mark.rfc("5321 §2.3.8 client-sends-no-bare-cr-or-lf")
 @pytest.mark.parametrize("octets", [b"a\nb\r\n", b"a\rb\r\n", b"\r\n.\n", b"end\r"])
 async def test_bytes_with_a_bare_cr_or_lf_are_refused_and_nothing_is_sent(
     octets: bytes, box: Box
@@ -155,7 +163,7 @@ async def test_bytes_with_a_bare_cr_or_lf_are_refused_and_nothing_is_sent(
     assert len(box.received) == 1
 
 
-@pytest.mark.rfc("5321 §2.3.8")
+@pytest.mark.rfc("5321 §2.3.8 client-sends-no-bare-cr-or-lf")
 @pytest.mark.parametrize("form", ["path", "file", "iterator"])
 async def test_a_fault_in_mid_stream_closes_without_the_final_dot(
     form: str, tmp_path: Path
@@ -184,6 +192,7 @@ async def test_a_fault_in_mid_stream_closes_without_the_final_dot(
     assert heard == [b"x" * 65_536]
 
 
+@pytest.mark.rfc("5321 §2.4 no-8-bit-content-without-an-extension")
 @pytest.mark.rfc("6152 §3 no-8-bit-where-it-is-not-offered", "6152 §3 convert-or-fail")
 async def test_8_bit_octets_are_refused_where_they_are_not_taken(box: Box) -> None:
     async with session(Server(box, offer=SEVEN_BIT)) as client:
@@ -199,7 +208,13 @@ async def test_8_bit_octets_are_refused_where_they_are_not_taken(box: Box) -> No
     assert box.received == []
 
 
-@pytest.mark.rfc("1870 §6.1")
+@pytest.mark.rfc(
+    "1870 §3 0-says-no-limit",
+    "1870 §3 no-argument-says-nothing",
+    "1870 §4 argument-is-what-the-server-takes",
+    "1870 §7 argument-is-optional",
+    "1870 §7 client-may-only-compare",
+)
 @pytest.mark.parametrize("limit", ["10", "0", "", "99999999999999999999", "9" * 5000, "x"])
 async def test_size_limit_of_the_server(limit: str) -> None:
     ended: list[str] = []

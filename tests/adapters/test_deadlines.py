@@ -54,7 +54,7 @@ def options(name: str) -> dict[str, object]:
     }
 
 
-@pytest.mark.rfc("5321 §4.5.3.2")
+@pytest.mark.rfc("5321 §4.5.3.2 client-has-timers", "5321 §4.5.3.2 timers-can-be-set")
 @pytest.mark.parametrize("name", SILENT_AT)
 @pytest.mark.parametrize("session", [False, True])
 async def test_client_deadline(name: str, session: bool) -> None:
@@ -79,6 +79,7 @@ async def test_client_deadline(name: str, session: bool) -> None:
             assert result.outcomes[0].fate.value == fate
 
 
+@pytest.mark.rfc("5321 §4.5.3.2.1 greeting-is-not-the-connection")
 @pytest.mark.parametrize("field", ["connect", "session"])
 async def test_client_deadline_for_connecting(field: str) -> None:
     async def never(host: str, port: int) -> anyio.abc.ByteStream:
@@ -199,7 +200,8 @@ async def in_content(port: int) -> Wire:
 TIMED_OUT = b"421 4.4.2 Timed out\r\n"
 
 
-@pytest.mark.rfc("5321 §4.5.3.2.7")
+@pytest.mark.rfc("5321 §3.8 server-may-close-after-a-timeout")
+@pytest.mark.rfc("5321 §4.5.3.2.7 server-does-not-wait-for-ever")
 @pytest.mark.parametrize("field", ["command", "session"])
 async def test_server_deadline_for_a_command(field: str, box: Box) -> None:
     server = Server(box, deadlines=ServerDeadlines(**{field: SHORT}))
@@ -224,6 +226,7 @@ async def test_server_deadline_for_a_command_that_dribbles(box: Box) -> None:
             tasks.cancel_scope.cancel()
 
 
+@pytest.mark.rfc("5321 §3.8 server-may-close-after-a-timeout")
 @pytest.mark.parametrize("field", ["block", "session"])
 async def test_server_deadline_for_content(field: str, box: Box) -> None:
     server = Server(box, deadlines=ServerDeadlines(**{field: 5 * SHORT}))

@@ -69,7 +69,8 @@ def reset_on_close(stream: ByteStream) -> None:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-@pytest.mark.rfc("5321 §4.2.4.2")
+@pytest.mark.rfc("5321 §2.1 client-transfers-or-reports", "5321 §3.8 lost-connection-counts-as-451")
+@pytest.mark.rfc("5321 §4.2.5 without-2yz-the-client-keeps-it")
 @pytest.mark.parametrize("turns", [PIPELINED, IN_TURN], ids=["pipelined", "in turn"])
 @pytest.mark.parametrize("ending", ["cut", "reset"])
 async def test_every_recipient_has_an_outcome_wherever_the_session_ends(
@@ -105,7 +106,7 @@ async def test_every_recipient_has_an_outcome_wherever_the_session_ends(
                 assert fates[1] is Fate.PERMANENT, "a refusal stays one"
 
 
-@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.rfc("5321 §3.8 421-may-be-said-at-any-time")
 @pytest.mark.parametrize("turns", [PIPELINED, IN_TURN], ids=["pipelined", "in turn"])
 @pytest.mark.parametrize("last", [b"421 4.3.2 bye\r\n", b"nonsense\r\n"])
 async def test_421_or_nonsense_in_place_of_each_line(turns: Turns, last: bytes) -> None:

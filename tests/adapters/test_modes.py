@@ -23,7 +23,12 @@ pytestmark = pytest.mark.anyio
     [
         (Tls.NONE, False, False),
         (Tls.REQUIRED, False, True),
-        (Tls.OPPORTUNISTIC, False, True),
+        pytest.param(
+            *(Tls.OPPORTUNISTIC, False, True),
+            marks=pytest.mark.rfc(
+                "3207 §4.1 unauthenticated-may-be-enough", "3207 §6 tls-where-it-can-be-had"
+            ),
+        ),
         (Tls.IMPLICIT, True, True),
     ],
 )
@@ -47,12 +52,16 @@ async def test_every_mode_delivers(
     assert received.session.helo_name == "[127.0.0.1]"
 
 
+@pytest.mark.rfc("3207 §6 tls-where-it-can-be-had")
 async def test_opportunistic_goes_on_in_clear_where_nothing_is_offered(box: Box) -> None:
     async with running(Server(box)) as port, Client(HOST, port, tls="opportunistic") as client:
         assert client.tls_info is None
         await client.send(ENVELOPE, MESSAGE)
 
 
+@pytest.mark.rfc(
+    "3207 §6 client-decides-behind-a-failure", "3207 §6 login-alone-need-not-hold-mail-up"
+)
 async def test_opportunistic_connects_anew_in_clear_when_the_handshake_fails(box: Box) -> None:
     seen: list[str] = []
 
@@ -88,6 +97,7 @@ async def test_opportunistic_does_not_go_back_to_clear_for_a_login(
     assert sum(line.startswith("S: 220 localhost") for line in connections) == 1
 
 
+@pytest.mark.rfc("3207 §4 client-decides-behind-454", "3207 §6 client-decides-behind-a-failure")
 @pytest.mark.parametrize("answer", ["454 4.7.0 not now", "501 5.5.4 no"])
 async def test_refused_starttls_is_an_error_where_it_is_required(answer: str) -> None:
     play = f"S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 STARTTLS\nC: STARTTLS\nS: {answer}\nC: QUIT"
@@ -96,6 +106,11 @@ async def test_refused_starttls_is_an_error_where_it_is_required(answer: str) ->
             await Client(HOST, port, deadlines=ClientDeadlines(quit=0.05)).__aenter__()
 
 
+@pytest.mark.rfc(
+    "3207 §4 client-decides-behind-454",
+    "3207 §4 session-may-go-on-behind-454",
+    "3207 §6 login-alone-need-not-hold-mail-up",
+)
 async def test_refused_starttls_leaves_clear_where_it_is_opportunistic() -> None:
     play = """
     S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 STARTTLS\nC: STARTTLS\nS: 454 not now
@@ -112,7 +127,10 @@ async def test_421_to_starttls_is_no_session(tls: Certificates) -> None:
             await Client(HOST, port, tls="opportunistic").__aenter__()
 
 
-@pytest.mark.rfc("4954 §9 nothing-leaves-where-the-login-is-required")
+@pytest.mark.rfc(
+    "4954 §9 nothing-leaves-where-the-login-is-required",
+    "3207 §6 client-can-be-told-to-demand-tls",
+)
 async def test_required_and_not_offered_sends_nothing_but_quit() -> None:
     heard: list[str] = []
 
@@ -129,6 +147,13 @@ async def test_required_and_not_offered_sends_nothing_but_quit() -> None:
     assert heard == ["QUIT", ""]
 
 
+@pytest.mark.rfc(
+    "3207 §4.1 either-end-decides-at-once",
+    "3207 §4.1 unauthenticated-may-be-too-little",
+    "3207 §4.1 whom-to-believe-is-a-local-matter",
+    "3207 §6 outcome-of-the-handshake-is-checked",
+    "3207 §6 client-can-be-told-to-demand-tls",
+)
 @pytest.mark.parametrize("implicit", [False, True])
 async def test_untrusted_certificate(implicit: bool, box: Box, tls: Certificates) -> None:
     server = Server(box, tls=tls.server, implicit_tls=implicit)
@@ -138,6 +163,7 @@ async def test_untrusted_certificate(implicit: bool, box: Box, tls: Certificates
             await Client("localhost", port, tls=mode).__aenter__()
 
 
+@pytest.mark.rfc("3207 §4.1 certificate-has-the-servers-name")
 async def test_certificate_for_another_host(box: Box, tls: Certificates) -> None:
     async with running(Server(box, tls=tls.wrong_name)) as port:
         with pytest.raises(TlsError, match="Hostname mismatch"):
@@ -167,7 +193,7 @@ async def test_nobody_listens(free_tcp_port: int) -> None:
         await Client(HOST, free_tcp_port).__aenter__()
 
 
-@pytest.mark.rfc("3207 §4")
+@pytest.mark.rfc("3207 §6 nothing-of-before-is-kept")
 async def test_client_stops_at_octets_injected_before_the_handshake(tls: Certificates) -> None:
     play = """
     S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250 STARTTLS\nC: STARTTLS
@@ -179,7 +205,7 @@ async def test_client_stops_at_octets_injected_before_the_handshake(tls: Certifi
                 await Client(HOST, port, tls=mode, ssl_context=tls.trusting).__aenter__()
 
 
-@pytest.mark.rfc("3207 §4.2")
+@pytest.mark.rfc("3207 §4.2 server-forgets-what-came-in-clear", "3207 §4.2 server-starts-tls-once")
 async def test_server_never_executes_what_was_injected_before_the_handshake(
     box: Box, tls: Certificates
 ) -> None:
@@ -195,7 +221,7 @@ async def test_server_never_executes_what_was_injected_before_the_handshake(
         assert (await wire.ask("STARTTLS")).startswith("503 5.5.1")
 
 
-@pytest.mark.rfc("3207 §4.2")
+@pytest.mark.rfc("3207 §4.2 server-forgets-what-came-in-clear")
 async def test_login_and_name_do_not_survive_starttls(box: Box, tls: Certificates) -> None:
     server = Server(box, tls=tls.server, authenticator=Accounts(), plaintext_auth="always")
     async with running(server) as port, await connect(port) as wire:
@@ -401,7 +427,7 @@ async def test_greeting_may_refuse() -> None:
     assert caught.value.step == "greeting"
 
 
-@pytest.mark.rfc("5321 §3.2")
+@pytest.mark.rfc("5321 §3.2 client-falls-back-to-helo", "5321 §2.2.1 helo-is-there-as-a-fallback")
 async def test_helo_is_the_fall_back() -> None:
     async def behaviour(wire: Wire) -> None:
         await wire.play(

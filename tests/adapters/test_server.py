@@ -132,7 +132,7 @@ async def test_a_handler_with_the_wrong_signature_is_answered_for(
     assert "TypeError" in caplog.text
 
 
-@pytest.mark.rfc("2920 §3.2")
+@pytest.mark.rfc("2920 §3.2 replies-of-a-group-leave-together")
 async def test_replies_to_pipelined_commands_share_one_write(box: Box) -> None:
     pipelined = "MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>", "RCPT TO:<c@example.net>"
     stream = Scripted(
@@ -141,11 +141,11 @@ async def test_replies_to_pipelined_commands_share_one_write(box: Box) -> None:
         b"text\r\n.\r\nQUIT\r\n",
     )
     await Server(box).serve_stream(stream)
-    assert [write.count(b"\r\n") for write in stream.sent] == [1, 6, 8, 1, 1]
+    assert [write.count(b"\r\n") for write in stream.sent] == [1, 7, 8, 1, 1]
     assert len(box.received) == 1
 
 
-@pytest.mark.rfc("2920 §3.2")
+@pytest.mark.rfc("2920 §3.2 held-replies-leave-before-waiting")
 async def test_what_was_held_back_leaves_when_a_handler_waits() -> None:
     class Waiting(Box):
         def __init__(self) -> None:
@@ -280,7 +280,7 @@ async def test_what_a_session_knows(box: Box, tls: Certificates) -> None:
 # Clients
 
 
-@pytest.mark.rfc("5321 §4.3.1")
+@pytest.mark.rfc("5321 §4.3.1 talking-too-early-is-seen")
 @pytest.mark.parametrize("early", [True, False])
 async def test_talking_before_the_greeting_is_noticed(early: bool) -> None:
     seen: list[bool] = []
@@ -360,6 +360,7 @@ async def test_too_many_bad_commands(box: Box) -> None:
         assert await ended(wire) == b""
 
 
+@pytest.mark.rfc("5321 §4.5.4.2 several-sessions-at-once", "5321 §4.5.4.2 sessions-may-be-limited")
 @pytest.mark.parametrize(
     ("limits", "held"),
     [({"max_connections": 2}, 2), ({"max_connections_per_peer": 1}, 1)],
@@ -419,6 +420,7 @@ def broken(cause: OSError | None) -> anyio.BrokenResourceError:
     return error
 
 
+@pytest.mark.rfc("5321 §4.5.4.2 listens-all-the-time")
 async def test_accepting_goes_on_when_one_connection_fails(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -487,7 +489,7 @@ async def stoppable(server: Server) -> AsyncIterator[tuple[int, anyio.Event]]:
 SHUTTING_DOWN = b"421 4.3.2 Service shutting down\r\n"
 
 
-@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.rfc("5321 §3.8 stopping-server-says-421")
 async def test_stop_ends_the_idle_and_lets_transactions_finish(box: Box) -> None:
     server = Server(box)
     async with (

@@ -39,7 +39,11 @@ def recipients(*names: str) -> Envelope:
     return Envelope("ann@example.org", [f"{name}@example.net" for name in names])
 
 
-@pytest.mark.rfc("2920 §3.1")
+@pytest.mark.rfc(
+    "5321 §2.1 one-copy-for-many-recipients", "5321 §3.5.4 lists-are-not-expanded-at-the-source"
+)
+@pytest.mark.rfc("5321 §4.5.4.1 mail-rcpt-rcpt-data")
+@pytest.mark.rfc("2920 §3.1 commands-may-go-in-groups")
 async def test_mail_rcpts_and_data_leave_in_one_write() -> None:
     writes: list[bytes] = []
 
@@ -61,6 +65,7 @@ async def test_mail_rcpts_and_data_leave_in_one_write() -> None:
     ]
 
 
+@pytest.mark.rfc("5321 §4.3.1 client-waits-for-the-reply")
 async def test_each_command_waits_for_its_reply_where_pipelining_is_not_offered() -> None:
     writes: list[bytes] = []
 
@@ -78,7 +83,7 @@ async def test_each_command_waits_for_its_reply_where_pipelining_is_not_offered(
     assert [write.count(b"\r\n") for write in writes] == [1, 1, 1, 1]
 
 
-@pytest.mark.rfc("2920 §3.1")
+@pytest.mark.rfc("2920 §3.1 groups-fit-the-window")
 @pytest.mark.parametrize("count", [WINDOW - 2, WINDOW - 1, WINDOW, WINDOW + 1, 3 * WINDOW + 7])
 async def test_no_more_than_a_window_of_commands_is_on_its_way(count: int, box: Box) -> None:
     names = [f"{'no-' if number % 3 == 1 else ''}r{number}" for number in range(count)]
@@ -101,6 +106,10 @@ async def test_no_more_than_a_window_of_commands_is_on_its_way(count: int, box: 
     assert len(received.envelope.rcpts) == expected.count("accepted")
 
 
+@pytest.mark.rfc(
+    "5321 §2.1 client-transfers-or-reports", "5321 §3.3 client-tells-recipients-apart-where-it-can"
+)
+@pytest.mark.rfc("2920 §3.1 every-status-is-checked")
 @pytest.mark.parametrize("pipelining", [True, False])
 @pytest.mark.parametrize(
     ("names", "expected"),
@@ -129,6 +138,8 @@ async def test_every_recipient_has_its_own_outcome(
     assert len(box.received) == ("accepted" in expected) + 1
 
 
+@pytest.mark.rfc("5321 §3.3 client-tells-recipients-apart-where-it-can")
+@pytest.mark.rfc("5321 §4.5.4.1 refusal-of-mail-is-not-cached")
 @pytest.mark.parametrize("key", ["mail", "rcpt", "content"])
 async def test_refusal_at_each_step(key: str, box: Box) -> None:
     box.replies[key] = Reply(550, "5.7.1", "Not here")
@@ -151,7 +162,7 @@ async def test_send_names_in_its_error_who_was_not_accepted(box: Box) -> None:
     assert str(caught.value.result).count("\n") == 1
 
 
-@pytest.mark.rfc("2920 §3.1")
+@pytest.mark.rfc("2920 §3.1 needless-354-gets-a-single-dot")
 async def test_354_though_nobody_was_accepted_gets_an_empty_message() -> None:
     heard: list[str] = []
 
@@ -167,6 +178,7 @@ async def test_354_though_nobody_was_accepted_gets_an_empty_message() -> None:
     assert result.outcomes[0].reply == Reply(550, "5.1.1", "unknown")
 
 
+@pytest.mark.rfc("5321 §4.2.1 4yz-starts-the-sequence-over", "5321 §4.2.1 5yz-is-not-repeated")
 async def test_refused_data_decides_those_who_were_accepted() -> None:
     play = (
         PIPELINED
@@ -184,7 +196,7 @@ async def test_refused_data_decides_those_who_were_accepted() -> None:
         assert fates(await client.deliver(ENVELOPE, MESSAGE)) == ["permanent"]
 
 
-@pytest.mark.rfc("5321 §4.5.3.1.10")
+@pytest.mark.rfc("5321 §4.5.3.1.10 552-to-rcpt-passes")
 async def test_552_to_rcpt_passes(box: Box) -> None:
     box.replies["rcpt"] = Reply(552, "5.5.3", "Too many recipients")
     async with session(Server(box)) as client:
@@ -276,6 +288,7 @@ async def test_parameter_of_a_recipient_that_is_not_offered_leaves_a_usable_sess
         assert fates(await client.deliver(ENVELOPE, MESSAGE)) == ["permanent"]
 
 
+@pytest.mark.rfc("1870 §6 estimates-are-allowed", "1870 §6.3 client-may-declare-less")
 async def test_what_the_caller_asked_for_is_not_replaced(box: Box) -> None:
     mail = Mail("ann@example.org", Parameters.of({"SIZE": b"7", "BODY": b"7BIT"}))
     async with session(Server(box)) as client:

@@ -164,7 +164,7 @@ def test_what_is_no_address(text: str) -> None:
             read(text)
 
 
-@pytest.mark.rfc("5321 §2.3.8")
+@pytest.mark.rfc("5321 §2.3.8 nothing-else-is-written-as-a-line-end")
 @pytest.mark.parametrize(
     ("given", "sent"),
     [

@@ -82,7 +82,7 @@ async def test_one_transaction_for_each_domain(mailroom: Mailroom, clear_port: i
     ]
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §5.1 each-address-can-be-tried")
 async def test_the_next_exchanger_is_tried(mailroom: Mailroom, clear_port: int) -> None:
     dns = Dns(one=["a.one", "b.one", "c.one"])
     with scripted(b"554 no\r\n") as refusing:

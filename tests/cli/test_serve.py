@@ -393,7 +393,7 @@ def half_a_message(node: Node) -> Iterator[smtplib.SMTP]:
 
 @both_signals
 @both_backends
-@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.rfc("5321 §3.8 stopping-server-says-421")
 def test_a_signal_lets_what_is_under_way_finish(backend: str, number: signal.Signals) -> None:
     with (
         serving("--backend", backend) as node,

@@ -22,7 +22,9 @@ def test_it_is_announced_by_its_keyword_alone() -> None:
     "2034 §4 replies-begin-with-a-status",
     "2034 §4 greetings-have-no-status",
     "2034 §4 without-ehlo-too",
+    "2034 §5 status-is-not-asked-for",
     "2034 §3 status-is-followed-by-a-space",
+    "2034 §3 status-is-part-of-the-extension",
 )
 @pytest.mark.parametrize("hello", [b"EHLO", b"HELO"])
 def test_all_replies_but_greetings_and_354_have_a_status(hello: bytes) -> None:

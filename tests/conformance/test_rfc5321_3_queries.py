@@ -29,9 +29,14 @@ from tests.conformance.ends import HELLO, RCPT, client_after, hear, say, server_
 MOVED = "User not local; will forward to <new@there.example>"
 TRY = "User not local; please try <new@there.example>"
 
+
+def rows_of(*names: str) -> pytest.MarkDecorator:
+    return pytest.mark.rfc(*(f"5321 §3.5.{name}" for name in names))
+
+
 #: What VRFY may be answered with: of one mailbox, of several, of a list, of nobody, of who moved.
 TO_VRFY = [
-    pytest.param(Reply(code, None, text), marks=pytest.mark.rfc(*(f"5321 §3.5.{row}" for row in rows)))
+    pytest.param(Reply(code, None, text), marks=rows_of(*rows))
     for code, text, *rows in (
         (250, ["Fred Smith <fred@b.example>"], "1 the-answer-to-vrfy-may-have-the-full-name"),
         (250, ["fred@b.example"], "1 the-answer-to-vrfy-may-have-the-full-name"),
@@ -49,9 +54,9 @@ TO_VRFY = [
         (251, [MOVED], "3 251-and-551-to-vrfy"),
         (551, [TRY], "3 251-and-551-to-vrfy"),
     )
-]  # fmt: skip
+]
 TO_EXPN = [
-    pytest.param(Reply(code, None, text), marks=pytest.mark.rfc(*(f"5321 §3.5.{row}" for row in rows)))
+    pytest.param(Reply(code, None, text), marks=rows_of(*rows))
     for code, text, *rows in (
         (
             250,
@@ -63,7 +68,7 @@ TO_EXPN = [
         (550, ["Access Denied to You."], "1 expn-may-be-denied"),
         (252, ["Some of them, perhaps"], "2 answers-may-be-free-text"),
     )
-]  # fmt: skip
+]
 
 
 def asked(command: Command, reply: Reply) -> None:

@@ -146,6 +146,7 @@ def test_a_transaction_is_aborted(command: Command, before: bytes) -> None:
     assert server.state is (State.CLOSED if command == Quit() else State.READY)
 
 
+@pytest.mark.rfc("5321 §2.1 another-transaction-or-the-end")
 @pytest.mark.rfc("5321 §4.1.4 any-number-of-transactions")
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_a_session_has_any_number_of_transactions(count: int) -> None:

@@ -43,6 +43,9 @@ async def heard(said_to_ehlo: str, **options: str | None) -> list[str]:
 
 
 @pytest.mark.rfc(
+    "5321 §2.2.1 client-prefers-ehlo", "5321 §3.2 client-says-ehlo-behind-the-greeting"
+)
+@pytest.mark.rfc(
     "5321 §4.1.1.1 session-begins-with-ehlo", "5321 §4.1.4 client-says-ehlo-before-anything"
 )
 async def test_a_client_says_ehlo_first_of_all() -> None:

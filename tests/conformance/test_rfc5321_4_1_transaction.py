@@ -55,6 +55,7 @@ def test_mail_is_sent_and_taken_only_while_no_transaction_is_open() -> None:
         client.send(Mail("x@y"))
 
 
+@pytest.mark.rfc("5321 §3.6.3 null-reverse-path-is-written-so")
 @pytest.mark.rfc("5321 §4.1.1.2 reverse-path-may-be-null")
 def test_the_reverse_path_may_be_null() -> None:
     assert Mail(None).serialize() == b"MAIL FROM:<>\r\n"
@@ -63,6 +64,7 @@ def test_the_reverse_path_may_be_null() -> None:
     assert server.envelope == Envelope(None, ["a@b"])
 
 
+@pytest.mark.rfc("5321 §6.1 source-route-is-stripped")
 @pytest.mark.rfc("5321 §4.1.1.2 reverse-path-is-a-mailbox-without-a-route")
 def test_a_reverse_path_is_a_mailbox_and_a_route_before_it_is_dropped() -> None:
     server = server_after(HELLO)
@@ -179,6 +181,7 @@ def test_what_comes_behind_354_is_content_whatever_it_looks_like() -> None:
             client.send(command)
 
 
+@pytest.mark.rfc("5321 §4.5.2 content-has-any-ascii-octet", "5321 §4.5.2 seven-bits-in-octets")
 @pytest.mark.rfc("5321 §4.1.1.4 content-has-any-ascii-octet")
 def test_content_may_have_every_ascii_octet() -> None:
     octets = bytes(o for o in range(128) if o not in b"\r\n") + b"\r\n"

@@ -1,10 +1,15 @@
-"""RFC 5321 §4.5.3.1.10, §4.5.4 and §6.1 where it needs a queue."""
+"""RFC 5321 §4.5.3.1.10, §4.5.4, §5.1 and §6.1: where to, what is sent again, what is remembered."""
 
 from pathlib import Path
 
+import dns.name
 import pytest
 
+from smtpproto import Ehlo
+from smtpproto.relay.resolve import NoSuchDomain
 from smtpproto.relay.story import Deferred, Delivered, Reported
+from tests.conformance.ends import client_after, hear
+from tests.relay.test_resolve import Server, resolver
 from tests.relay.world import world
 
 pytestmark = pytest.mark.anyio
@@ -56,3 +61,28 @@ async def test_a_sender_that_was_refused_once_is_asked_about_again(tmp_path: Pat
             await node.send(None, ["v@ext.example"])
             await node.until(Reported, number)
         assert sum(line.startswith("MAIL FROM:<>") for line in host.lines) == 2
+
+
+@pytest.mark.rfc("5321 §4.5.4.1 later-ehlo-may-answer-otherwise")
+def test_a_later_answer_to_ehlo_takes_the_place_of_the_earlier() -> None:
+    client = client_after(b"250-mx.example\r\n250-SIZE 10\r\n250 PIPELINING\r\n")
+    client.send(Ehlo("c.example"))
+    hear(client, b"250-mx.example\r\n250-SIZE\r\n250 8BITMIME\r\n")
+    assert client.offered == {"SIZE": "", "8BITMIME": ""}
+
+
+@pytest.mark.rfc(
+    "5321 §2.3.5 relay-takes-names-as-complete",
+    "5321 §5.1 relay-completes-no-names",
+    "5321 §5.1 submission-completes-no-names",
+)
+async def test_half_a_name_is_not_completed_though_the_system_has_a_search_list() -> None:
+    server = Server()
+    try:
+        searching = resolver(server)
+        searching._resolver.search = [dns.name.from_text("example.")]  # ext.example. is there
+        with pytest.raises(NoSuchDomain):
+            await searching.mx("ext")
+    finally:
+        server.close()
+    assert {name for name, _ in server.asked} == {"ext."}

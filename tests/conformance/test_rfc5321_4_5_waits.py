@@ -5,7 +5,7 @@ has anything to do. asyncio has none; that both loops keep the deadlines, tests/
 """
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -60,6 +60,7 @@ def pipe() -> tuple[End, End]:
     return End(read_here, there), End(read_there, here)
 
 
+DEFAULT = ClientDeadlines()
 Pause = Callable[[str], Awaitable[None]]
 
 
@@ -86,7 +87,7 @@ async def slow_server(stream: End, pause: Pause, blocks: int) -> None:
 
 @asynccontextmanager
 async def client_of(
-    server: Callable[[End], Awaitable[None]], **options: Any
+    server: Callable[[End], Coroutine[Any, Any, None]], **options: Any
 ) -> AsyncIterator[Client]:
     ours, theirs = pipe()
 
@@ -104,10 +105,11 @@ async def client_of(
 
 
 async def delivered(
-    pauses: dict[str, float],
+    pauses: Mapping[str, float],
     content: bytes = b"x\r\n",
+    *,
     envelope: Envelope = ENVELOPE,
-    **deadlines: float,
+    deadlines: ClientDeadlines = DEFAULT,
 ) -> Result:
     """What becomes of a message at a server that pauses so many seconds before these things."""
 
@@ -115,8 +117,7 @@ async def delivered(
         await anyio.sleep(pauses.get(name, 0))
 
     server = partial(slow_server, pause=pause, blocks=math.ceil(len(content) / CHUNK))
-    options = ClientDeadlines(**{"quit": 1, **deadlines})
-    async with client_of(server, deadlines=options) as client:
+    async with client_of(server, deadlines=deadlines) as client:
         return await client.deliver(envelope, content)
 
 
@@ -171,9 +172,11 @@ async def test_the_timer_begins_anew_with_each_block_of_content() -> None:
 @pytest.mark.rfc("5321 §4.5.3.2 timers-can-be-set", "5321 §4.5.3.2.3 timer-of-rcpt-can-be-longer")
 @pytest.mark.parametrize("step", PATIENCE)
 async def test_each_timer_can_be_made_longer_or_shorter(step: str) -> None:
-    assert (await delivered({step: 3000}, **{step: 3001})).all_accepted
+    assert (await delivered({step: 3000}, deadlines=ClientDeadlines(**{step: 3001}))).all_accepted
     if step != "greeting":  # where there is no session yet
-        assert f"the {step} deadline of 2 s" in str(await delivered({step: 3}, **{step: 2}))
+        impatient = ClientDeadlines(**{step: 2})
+        result = await delivered({step: 3}, deadlines=impatient)
+        assert f"the {step} deadline of 2 s" in str(result)
 
 
 @pytest.mark.rfc("5321 §4.5.3.2.7 server-waits-five-minutes", "5321 §4.5.3.2 timers-have-minima")

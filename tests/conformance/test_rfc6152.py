@@ -18,7 +18,11 @@ def test_it_is_announced_by_its_keyword_alone() -> None:
     assert EIGHTBITMIME.verbs == ()
 
 
-@pytest.mark.rfc("6152 §2 body-is-a-parameter-of-mail", "6152 §2 body-value")
+@pytest.mark.rfc(
+    "6152 §2 body-is-a-parameter-of-mail",
+    "6152 §2 body-value",
+    "6152 §3 body-stands-behind-the-address",
+)
 @pytest.mark.parametrize("value", ["7BIT", "8BITMIME"])
 def test_body_is_a_parameter_of_mail(value: str) -> None:
     mail = Mail("a@b", BODY(value))

@@ -27,6 +27,7 @@ NEVER = Reply(521, None, "mx.example takes no mail")
     "7504 §3 521-refuses-the-connection",
     "7504 §3 session-goes-on-behind-521",
     "7504 §3 commands-behind-521-are-refused",
+    "7504 §5.1 521-greets-and-556-answers-rcpt",
 )
 def test_behind_521_a_server_refuses_all_but_quit() -> None:
     server = ServerConnection("mx.example", STANDARD)
@@ -52,7 +53,11 @@ def test_behind_521_a_client_may_say_quit() -> None:
     assert hear(client, b"221 bye\r\n") == [Reply(221, None, "bye")]
 
 
-@pytest.mark.rfc("7504 §4 556-may-answer-rcpt", "7504 §4 556-is-permanent")
+@pytest.mark.rfc(
+    "7504 §4 556-may-answer-rcpt",
+    "7504 §4 556-is-permanent",
+    "7504 §5.1 521-greets-and-556-answers-rcpt",
+)
 def test_556_refuses_one_recipient_for_good() -> None:
     no_mail_there = Reply(556, "5.1.10", "d takes no mail")
     server, client = server_after(RCPT, STANDARD), client_after()

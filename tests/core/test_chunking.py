@@ -78,7 +78,7 @@ def codes(said: bytes) -> list[str]:
 # The command
 
 
-@pytest.mark.rfc("3030 §2")
+@pytest.mark.rfc("3030 §2 bdat-cmd", "3030 §2 chunk-size", "3030 §2 end-marker")
 def test_bdat_is_a_value() -> None:
     assert Bdat(3).serialize() == b"BDAT 3\r\n"
     assert Bdat(0, last=True).serialize() == b"BDAT 0 LAST\r\n"
@@ -91,6 +91,12 @@ def test_bdat_is_a_value() -> None:
 # The server
 
 
+@pytest.mark.rfc(
+    "3030 §2 message-is-a-series-of-chunks",
+    "3030 §2 octets-follow-the-line-at-once",
+    "3030 §2 last-ends-the-message",
+    "3030 §2 last-chunk-may-be-empty",
+)
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_chunks_are_one_content(size: int) -> None:
     text = b".\r\n..\r\n.\r\n\r\n.\r\nQUIT\r\n"
@@ -111,6 +117,14 @@ def test_chunks_are_one_content(size: int) -> None:
         assert server.envelope is None
 
 
+@pytest.mark.rfc(
+    "3030 §2 250-when-the-octets-are-there",
+    "3030 §2 250-for-each-chunk",
+    "3030 §2 last-is-optional",
+    "3030 §2 last-chunk-may-be-empty",
+    "3030 §2 no-reply-within-a-chunk",
+    "3030 §2 too-large-a-number-waits",
+)
 def test_each_chunk_is_answered_when_its_octets_are_there() -> None:
     server = serving(HEAD)
     server.receive_data(b"BDAT 3\r\nab")
@@ -198,6 +212,7 @@ def test_a_client_that_could_not_know_is_not_to_blame() -> None:
     assert in_state(server, State.READY)
 
 
+@pytest.mark.rfc("3030 §2 failure-is-told-behind-the-octets")
 def test_bad_chunks_are_bad_commands() -> None:
     server = ServerConnection("mx.example", STANDARD, limits=Limits(bad_commands=3))
     server.receive_data(b"EHLO c\r\n" + b"BDAT 6 LAST\r\nQUIT\r\n" * 9)
@@ -237,7 +252,14 @@ def test_the_limit_is_on_all_chunks() -> None:
     assert codes(said) == ["250", "552", "503"]
 
 
-@pytest.mark.parametrize("drop", [b"RSET\r\n", b"EHLO c\r\n", b"HELO c\r\n"])
+@pytest.mark.parametrize(
+    "drop",
+    [
+        pytest.param(b"RSET\r\n", marks=pytest.mark.rfc("3030 §2 rset-drops-all-chunks")),
+        b"EHLO c\r\n",
+        b"HELO c\r\n",
+    ],
+)
 def test_nothing_of_a_dropped_message_stays(drop: bytes) -> None:
     server = serving(HEAD, b"BDAT 3\r\na\r\r", drop, HEAD[8:], message=4)
     server.receive_data(b"BDAT 4 LAST\r\nabcd")
@@ -254,6 +276,15 @@ def test_repair_is_for_data() -> None:
 # The client
 
 
+@pytest.mark.rfc("5321 §2.2.1 an-extension-may-replace-a-command")
+@pytest.mark.rfc(
+    "3030 §2 message-is-a-series-of-chunks",
+    "3030 §2 bdat-says-how-many-octets-follow",
+    "3030 §2 last-is-optional",
+    "3030 §2 octets-follow-the-line-at-once",
+    "3030 §2 last-ends-the-message",
+    "3030 §2 number-is-that-of-the-octets-sent",
+)
 @pytest.mark.parametrize("cut", [whole, octet_by_octet])
 def test_a_client_sends_chunks(cut: Cut) -> None:
     pair = greeted()
@@ -272,13 +303,18 @@ def test_a_client_sends_chunks(cut: Cut) -> None:
     assert pair.client.asked is State.READY
 
 
+@pytest.mark.rfc("3030 §2 last-chunk-may-be-empty")
 def test_an_empty_message_is_one_empty_chunk() -> None:
     pair = greeted()
     pair.send(Chunk(b"", last=True))
     assert EndOfContent(0) in pair.server_events
 
 
-@pytest.mark.rfc("5321 §2.3.8")
+@pytest.mark.rfc(
+    "5321 §2.3.8 client-sends-no-bare-cr-or-lf",
+    "3030 §2 text-has-line-ends-of-crlf",
+    "3030 §2 rset-drops-all-chunks",
+)
 @pytest.mark.parametrize(
     "chunks", [[b"a\n"], [b"a\rb"], [b"a\r", b"b"], [b"a", b"\n"], [b"a\r\n", b"\n"], [b"a\r"]]
 )
@@ -300,7 +336,7 @@ def test_a_bare_cr_or_lf_is_not_sent_and_rset_is(chunks: list[bytes]) -> None:
     assert pair.server_events[-1] == EndOfContent(6)
 
 
-@pytest.mark.rfc("3030 §3")
+@pytest.mark.rfc("3030 §3 binary-does-not-go-by-data")
 def test_binarymime_has_no_lines_and_goes_by_chunks_alone() -> None:
     pair = greeted((*DEFAULT, BINARYMIME), Mail("a@b", {"BODY": "binarymime"}), Rcpt("c@d"))
     with pytest.raises(LocalProtocolError, match="BDAT"):
@@ -310,7 +346,7 @@ def test_binarymime_has_no_lines_and_goes_by_chunks_alone() -> None:
     assert pair.server_events[-1] == EndOfContent(6)
 
 
-@pytest.mark.rfc("3030 §2")
+@pytest.mark.rfc("3030 §2 mail-and-rcpt-are-answered-first")
 def test_the_replies_to_mail_and_rcpt_come_first() -> None:
     client = ClientConnection(STANDARD)
     client.receive_data(b"220 x\r\n")
@@ -332,6 +368,7 @@ def test_the_replies_to_mail_and_rcpt_come_first() -> None:
         client.send(Chunk(b"x"))  # nobody to send it to
 
 
+@pytest.mark.rfc("3030 §2 bdat-only-where-it-is-offered")
 def test_without_the_offer_no_chunk_is_sent() -> None:
     pair = greeted([e for e in DEFAULT if e is not CHUNKING])
     sent = pair.to_server
@@ -340,12 +377,14 @@ def test_without_the_offer_no_chunk_is_sent() -> None:
     assert pair.to_server == sent
 
 
+@pytest.mark.rfc("3030 §2 number-is-that-of-the-octets-sent")
 def test_no_bdat_without_its_octets() -> None:
     pair = greeted()
     with pytest.raises(LocalProtocolError, match="send a Chunk"):
         pair.send(Bdat(3))
 
 
+@pytest.mark.rfc("3030 §2 data-and-bdat-do-not-mix")
 @pytest.mark.parametrize("last", [False, True])
 def test_no_chunk_stands_within_dotted_content(last: bool) -> None:
     pair = greeted()
@@ -364,7 +403,9 @@ def test_no_pipelining_no_second_chunk_at_once() -> None:
         pair.client.send(Chunk(b"b", last=True))
 
 
-@pytest.mark.rfc("3030 §2")
+@pytest.mark.rfc(
+    "3030 §2 no-chunk-behind-a-refused-one", "3030 §2 refused-chunk-is-a-refused-message"
+)
 def test_after_a_refused_chunk_the_client_sends_no_more() -> None:
     pair = greeted()
     pair.policy = lambda server, event: (
@@ -383,6 +424,7 @@ def test_after_a_refused_chunk_the_client_sends_no_more() -> None:
     assert in_state(pair.server, State.RCPT)
 
 
+@pytest.mark.rfc("3030 §2 chunks-on-their-way-are-thrown-away")
 def test_chunks_behind_a_refused_one_are_all_refused() -> None:
     pair = greeted(message=4)
     replies = pair.send(Chunk(b"abc"), Chunk(b"def"), Chunk(b"g"), Chunk(b"h", last=True))
@@ -422,6 +464,7 @@ def test_a_reply_that_is_no_answer_to_a_chunk(chunk: Chunk, reply: bytes) -> Non
         client.next_event()
 
 
+@pytest.mark.rfc("3030 §2 refused-chunk-is-a-refused-message")
 def test_a_server_that_accepts_behind_a_refusal_is_not_believed() -> None:
     client = greeted().client
     client.send(Chunk(b"a"))

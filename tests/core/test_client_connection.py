@@ -42,7 +42,7 @@ def test_nothing_is_sent_before_the_greeting() -> None:
     assert hear(client, b"220 mx\r\n") == [Reply(220, None, "mx")]
 
 
-@pytest.mark.rfc("5321 §3.1")
+@pytest.mark.rfc("5321 §3.1 server-may-greet-with-554")
 @pytest.mark.parametrize("greeting", [b"554 no\r\n", b"450 no\r\n"])
 def test_after_a_refusing_greeting_only_quit(greeting: bytes) -> None:
     client = ClientConnection(STANDARD)
@@ -63,7 +63,7 @@ def test_out_of_sequence(command: Command) -> None:
     assert client.owed == 0
 
 
-@pytest.mark.rfc("2920 §3.1")
+@pytest.mark.rfc("2920 §3.1 rset-mail-and-rcpt-go-anywhere", "2920 §3.1 others-end-a-group")
 def test_what_may_be_pipelined() -> None:
     client = make()
     for command in (
@@ -120,7 +120,7 @@ def test_a_pipelined_group_of_which_some_fail() -> None:
     assert client.state is State.READY
 
 
-@pytest.mark.rfc("3207 §4")
+@pytest.mark.rfc("3207 §6 nothing-of-before-is-kept")
 def test_octets_behind_the_220_to_starttls() -> None:
     octets = b"220 go\r\n250-evil\r\n250 AUTH PLAIN\r\n"
     for at in range(len(octets)):
@@ -140,6 +140,7 @@ def test_octets_behind_the_220_to_starttls() -> None:
         client.tls_started()
 
 
+@pytest.mark.rfc("3207 §4.2 client-forgets-what-came-in-clear")
 def test_tls_makes_forget() -> None:
     client = make()
     client.send(Auth("PLAIN", b"\0a\0b"))
@@ -222,7 +223,7 @@ def test_what_the_server_offers_is_read_widely() -> None:
     assert client.offered == {"SIZE": "10", "AUTH": "PLAIN LOGIN"}
 
 
-@pytest.mark.rfc("5321 §4.5.3.1.4")
+@pytest.mark.rfc("5321 §4.5.3.1.4 command-line-has-512-octets-at-most")
 def test_lines_that_are_too_long_are_not_sent() -> None:
     client = make()
     assert len(client.send(Noop("x" * 505))) == 512

@@ -79,7 +79,7 @@ def test_replies_without_end(step: bytes) -> None:
     assert client.buffered == 0
 
 
-@pytest.mark.rfc("5321 §4.2")
+@pytest.mark.rfc("5321 §4.2 any-text-is-taken")
 def test_a_reply_may_have_as_many_octets_as_agreed() -> None:
     for surplus in (0, 1, 2, 3, 100):
         client = make(limits=Limits(reply=500))
@@ -92,7 +92,7 @@ def test_a_reply_may_have_as_many_octets_as_agreed() -> None:
             assert len(hear(client, octets)) == 1
 
 
-@pytest.mark.rfc("5321 §4.2")
+@pytest.mark.rfc("5321 §4.2 bare-code-is-a-reply", "5321 §4.2 any-text-is-taken")
 def test_odd_replies_that_are_some() -> None:
     for octets in (
         b"250\r\n",
@@ -163,7 +163,7 @@ def test_nor_a_pipelined_command(pulled: bool) -> None:
     assert client.state is State.RCPT
 
 
-@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.rfc("5321 §3.8 421-may-be-said-at-any-time")
 @pytest.mark.parametrize("owed", [0, 1, 3])
 def test_421_at_any_moment_is_an_event_and_closes(owed: int) -> None:
     for pieces in cuts(b"421 4.3.2 going down\r\n"):
@@ -198,7 +198,7 @@ def test_end_of_file_at_every_octet() -> None:
         assert client.next_event() == client.next_event() == ConnectionClosed()
 
 
-@pytest.mark.rfc("5321 §4.2.5")
+@pytest.mark.rfc("5321 §4.2.5 without-2yz-the-client-keeps-it")
 @pytest.mark.parametrize("lost", [b"", b"421 4.3.2 going down\r\n"], ids=["EOF", "421"])
 def test_lost_behind_the_final_dot_at_every_octet(lost: bytes) -> None:
     """Whether the message was taken, nobody can know: no reply to its end was ever pulled."""
@@ -219,7 +219,7 @@ def test_lost_behind_the_final_dot_at_every_octet(lost: bytes) -> None:
         assert client.state is State.CLOSED
 
 
-@pytest.mark.rfc("5321 §4.3.2")
+@pytest.mark.rfc("5321 §4.3.2 unrecognized-codes-are-handled")
 @pytest.mark.parametrize("code", [b"200", b"259", b"299", b"400", b"499", b"500", b"599"])
 def test_an_unlisted_code_moves_as_its_first_digit_does(code: bytes) -> None:
     good = code[:1] == b"2"

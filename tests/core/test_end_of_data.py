@@ -78,7 +78,7 @@ def test_smuggling(no_end: bytes, repair: bool) -> None:
             assert content.count(b"\r") == content.count(b"\n") == content.count(b"\r\n")
 
 
-@pytest.mark.rfc("5321 §2.3.8")
+@pytest.mark.rfc("5321 §2.3.8 nothing-else-is-taken-for-a-line-end")
 def test_a_second_cr_before_the_end_is_refused_and_the_end_is_the_end() -> None:
     for pieces in every_cut(b"hi\r\r\n.\r\nNOOP\r\n"):
         events, content, said = run(pieces)
@@ -95,7 +95,7 @@ def test_the_first_crlf_may_be_that_of_data() -> None:
         assert content == b""
 
 
-@pytest.mark.rfc("5321 §4.5.2")
+@pytest.mark.rfc("5321 §4.5.2 lone-dot-ends-the-content", "5321 §4.5.2 leading-dot-is-taken-off")
 @pytest.mark.parametrize(
     ("wire", "meant"),
     [
@@ -114,7 +114,8 @@ def test_dots(wire: bytes, meant: bytes) -> None:
         assert events == [EndOfContent(len(meant), None)]
 
 
-@pytest.mark.rfc("1870 §6.3")
+@pytest.mark.rfc("5321 §4.5.3.1.9 too-much-data-gets-552")
+@pytest.mark.rfc("1870 §4 undeclared-content-is-read-to-its-end", "1870 §4 larger-content-gets-552")
 def test_an_oversize_message_is_swallowed_to_its_end() -> None:
     octets = b"x" * 12_000 + b"\r\nQUIT\r\n.\r\nNOOP\r\n"
     for at in (1, 9_999, 10_000, 10_001, 12_001, 12_009, 12_010, 12_011):
@@ -124,7 +125,7 @@ def test_an_oversize_message_is_swallowed_to_its_end() -> None:
         assert said.startswith(b"552 5.3.4")
 
 
-@pytest.mark.rfc("1870 §6.3")
+@pytest.mark.rfc("1870 §4 undeclared-content-is-read-to-its-end")
 @pytest.mark.parametrize("end", NO_ENDS)
 def test_its_true_end_is_found_at_every_split(end: bytes) -> None:
     for pieces in every_cut(b"twelve octets" + end + b"QUIT\r\n\r\n.\r\nNOOP\r\n"):
@@ -199,7 +200,7 @@ def client_in_content() -> ClientConnection:
     return client
 
 
-@pytest.mark.rfc("5321 §2.3.8")
+@pytest.mark.rfc("5321 §2.3.8 client-sends-no-bare-cr-or-lf")
 @pytest.mark.parametrize(
     "bad", [b"a\nb", b"a\rb", b"\n", b"\n.\n", b"a\r\n.\n", b"\r\r\n", b"\r.\r"]
 )
@@ -226,6 +227,7 @@ def test_a_client_does_not_end_content_on_half_a_line_end() -> None:
         client.send(EndOfContent())
 
 
+@pytest.mark.rfc("5321 §4.5.2 leading-dot-is-doubled")
 @pytest.mark.rfc(
     "5321 §4.1.1.4 client-ends-content-with-crlf-dot-crlf",
     "5321 §4.1.1.4 no-extra-crlf",

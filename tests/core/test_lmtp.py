@@ -79,7 +79,7 @@ def run(octets: bytes, *replies: Reply, message: int | None = None) -> list[str]
 OPENED = ["220", "250", "250", "250", "550", "250"]
 
 
-@pytest.mark.rfc("2033 §4.1")
+@pytest.mark.rfc("2033 §4.1 500-to-helo-and-ehlo", "2033 §4.1 misconfiguration-shows")
 def test_lhlo_is_the_only_greeting() -> None:
     assert run(b"EHLO c\r\nHELO c\r\nMAIL FROM:<>\r\nLHLO c\r\nMAIL FROM:<>\r\n") == [
         "220", "500", "500", "503", "250", "250",
@@ -90,7 +90,7 @@ def test_lhlo_is_the_only_greeting() -> None:
     assert answer(server)[1].startswith(b"500 5.5.2")
 
 
-@pytest.mark.rfc("2033 §4.1")
+@pytest.mark.rfc("2033 §4.1 lhlo-does-what-ehlo-does")
 def test_lhlo_announces_and_drops_the_transaction() -> None:
     server = serving()
     answer(server)
@@ -109,7 +109,10 @@ def test_lhlo_announces_and_drops_the_transaction() -> None:
     assert events[-1] == EndOfContent(1)
 
 
-@pytest.mark.rfc("2033 §4.2")
+@pytest.mark.rfc(
+    "2033 §4.2 final-dot-has-a-reply-for-each-recipient",
+    "2033 §4.2 same-recipient-twice-has-two-replies",
+)
 @pytest.mark.parametrize("end", [b"DATA\r\nhi\r\n.\r\n", b"BDAT 2\r\nhiBDAT 2 LAST\r\n\r\n"])
 def test_a_reply_for_each_accepted_recipient(end: bytes) -> None:
     start = "354" if end.startswith(b"DATA") else "250"
@@ -121,7 +124,7 @@ def test_a_reply_for_each_accepted_recipient(end: bytes) -> None:
     assert said == [*OPENED, "250", start, "550", "450", "250"]
 
 
-@pytest.mark.rfc("2033 §4.2")
+@pytest.mark.rfc("2033 §5 each-reply-leaves-soon")
 def test_the_move_is_made_by_the_last_reply() -> None:
     server = serving()
     answer(server)
@@ -171,19 +174,19 @@ def test_chunks_behind_a_refused_one() -> None:
     assert said == [*OPENED, "554", "503", "503", "503", "250"]
 
 
-@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.rfc("5321 §3.8 421-may-be-said-at-any-time")
 def test_421_is_the_last_of_them() -> None:
     said = run(HEAD + b"DATA\r\n.\r\nNOOP\r\n", Reply(421))
     assert said == [*OPENED, "354", "421"]
 
 
-@pytest.mark.rfc("2033 §4.2")
+@pytest.mark.rfc("2033 §4.2 data-without-a-recipient-gets-503")
 def test_data_without_recipients_is_refused() -> None:
     head = b"LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<no@d>\r\n"
     assert run(head + b"DATA\r\nRSET\r\n")[-2:] == ["503", "250"]
 
 
-@pytest.mark.rfc("2033 §4.3")
+@pytest.mark.rfc("2033 §4.3 last-chunk-without-a-recipient-has-no-reply")
 def test_the_last_chunk_without_recipients_has_no_reply() -> None:
     head = b"LHLO c\r\nMAIL FROM:<>\r\nRCPT TO:<no@d>\r\n"
     said = run(head + b"BDAT 6\r\nQUIT\r\nBDAT 6 LAST\r\nQUIT\r\nMAIL FROM:<>\r\n")
@@ -205,7 +208,7 @@ def joined(*replies: Reply, commands: tuple[Command, ...] = ()) -> Pair:
     return pair
 
 
-@pytest.mark.rfc("2033 §4.1")
+@pytest.mark.rfc("2033 §4.1 lhlo-replaces-helo-and-ehlo")
 def test_a_client_greets_as_it_was_told() -> None:
     for lmtp, greetings in ((True, (Ehlo("c"), Helo("c"))), (False, (Lhlo("c"),))):
         client = ClientConnection(STANDARD, lmtp=lmtp)

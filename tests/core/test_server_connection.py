@@ -48,7 +48,9 @@ def test_it_greets_first_and_pulls_nothing_before() -> None:
     assert not make().early_talker
 
 
-@pytest.mark.rfc("5321 §3.1")
+@pytest.mark.rfc(
+    "5321 §3.1 refusing-server-waits-for-quit", "5321 §3.1 refusing-server-answers-503"
+)
 def test_after_554_nothing_is_of_use_but_quit() -> None:
     server = ServerConnection("mx.example", BASIC)
     assert server.send(Reply(554, None, "No service")) == b"554 No service\r\n"
@@ -71,6 +73,16 @@ def test_the_reply_to_ehlo_announces_what_is_offered_or_is_not_sent(reply: Reply
         server.send(reply)
     assert server.state is before
     assert server.send(server.suggested_reply()).startswith(b"250-mx.example greets c.example\r\n")
+
+
+@pytest.mark.rfc("5321 §3.2 no-extensions-in-the-reply-to-helo")
+def test_the_reply_to_helo_announces_nothing() -> None:
+    server = make()
+    server.receive_data(b"HELO c.example\r\n")
+    server.next_event()
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(250, None, ["mx.example", "SIZE 1"]))
+    assert server.send(server.suggested_reply()) == b"250 mx.example\r\n"
 
 
 def test_the_reply_to_ehlo_may_greet_as_it_likes_and_may_refuse() -> None:
@@ -239,7 +251,7 @@ def test_replies_that_are_not_owed_or_not_possible() -> None:
         server.send(Reply(250))
 
 
-@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.rfc("5321 §3.8 421-may-be-said-at-any-time")
 @pytest.mark.parametrize(
     "octets", [b"", HELLO, HELLO + b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\nhalf a"]
 )
@@ -282,7 +294,11 @@ def test_a_refused_ehlo_changes_nothing() -> None:
     assert server.envelope is not None
 
 
-@pytest.mark.rfc("5321 §4.5.3.1.10")
+@pytest.mark.rfc(
+    "5321 §4.5.3.1.8 over-the-limit-further-ones-are-refused",
+    "5321 §4.5.3.1.9 too-many-recipients-get-452",
+    "5321 §4.5.3.1.10 too-many-recipients-get-452",
+)
 def test_the_limit_of_recipients_costs_no_errors() -> None:
     server = make(HELLO + b"MAIL FROM:<>\r\n", limits=Limits(recipients=2, bad_commands=1))
     said = say(server, b"RCPT TO:<a@b>\r\n" * 50)

@@ -156,6 +156,7 @@ def greeted(offer: Sequence[Extension] = OFFER) -> Pair:
     return pair
 
 
+@pytest.mark.rfc("5321 §2.2.3 extensions-may-go-beyond-ascii")
 @pytest.mark.rfc("6531 §3.4")
 def test_a_transaction_that_asked_takes_them() -> None:
     pair = greeted()
@@ -324,7 +325,7 @@ def test_nowhere_else(first: Sequence[Command], command: Command, codes: Sequenc
     assert pair.server.send(Reply(550, None, "No")) == refused
 
 
-@pytest.mark.rfc("5321 §4.2")
+@pytest.mark.rfc("5321 §4.2 textstring")
 @pytest.mark.parametrize(
     "octets",
     [

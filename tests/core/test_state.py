@@ -128,7 +128,7 @@ def test_every_move(state: State, asked: Asked) -> None:
         assert next_state(state, asked, Reply(code)) is model(state, asked, digit)
 
 
-@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.rfc("5321 §3.8 421-may-be-said-at-any-time")
 @pytest.mark.parametrize(("state", "asked"), [*itertools.product(State, ASKED)])
 def test_421_closes_from_anywhere(state: State, asked: Asked) -> None:
     assert next_state(state, asked, Reply(421)) is State.CLOSED

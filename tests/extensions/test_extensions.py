@@ -46,7 +46,7 @@ def test_what_is_announced_is_an_ehlo_line(extension: Extension) -> None:
             assert EHLO_LINE.fullmatch(f"{extension.keyword} {argument}".rstrip().encode())
 
 
-@pytest.mark.rfc("3207 §4.2")
+@pytest.mark.rfc("3207 §3 keyword-means-now", "3207 §4.2 server-starts-tls-once")
 def test_starttls_is_announced_where_it_works_and_is_not_on() -> None:
     for standing in STANDINGS:
         announced = _named("STARTTLS").announce(standing) is not None
@@ -59,7 +59,7 @@ def test_auth_is_announced_with_its_mechanisms_or_not_at_all() -> None:
         assert _named("AUTH").announce(standing) == (" ".join(standing.mechanisms) or None)
 
 
-@pytest.mark.rfc("1870 §3")
+@pytest.mark.rfc("1870 §3 0-says-no-limit", "1870 §7 bare-keyword-wants-a-look-at-the-room")
 def test_size_0_says_that_there_is_no_limit() -> None:
     for standing in STANDINGS:
         assert _named("SIZE").announce(standing) == str(standing.max_octets or 0)

@@ -178,7 +178,7 @@ def test_a_verb_offered_is_pulled(keyword: str, command: Command) -> None:
 
 
 @pytest.mark.parametrize(("keyword", "command"), VERBS)
-@pytest.mark.rfc("5321 §4.2.4")
+@pytest.mark.rfc("5321 §4.2.4 502-for-what-is-recognized")
 @pytest.mark.rfc("5321 §4.1.1.1 verbs-of-extensions-are-listed")
 def test_a_verb_not_offered_is_refused_at_either_end(keyword: str, command: Command) -> None:
     pair = greeted(DEFAULT)
@@ -296,7 +296,7 @@ JUDGED = [
     pytest.param(b"MT-PRIORITY=10", 501, marks=pytest.mark.rfc("6710 §4.1")),
     pytest.param(b"RET=FULL RET=FULL", 501, marks=pytest.mark.rfc("3461 §4.5")),
     pytest.param(b"RET=FULL ENVID=+", 501, marks=pytest.mark.rfc("3461 §5.1")),
-    pytest.param(b"BODY=BINARYMIME", 250, marks=pytest.mark.rfc("3030 §3")),
+    pytest.param(b"BODY=BINARYMIME", 250, marks=pytest.mark.rfc("3030 §3 body-may-be-binarymime")),
     pytest.param(b"AUTH=<>", 250, marks=pytest.mark.rfc("4954 §8 auth-param")),
     pytest.param(b"AUTH=jo", 501, marks=pytest.mark.rfc("4954 §8 auth-param")),
 ]
@@ -329,7 +329,7 @@ def test_what_the_server_would_refuse_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize(("keyword", "command"), VERBS)
-@pytest.mark.rfc("1985 §5")
+@pytest.mark.rfc("1985 §5 not-within-a-transaction")
 def test_these_verbs_are_for_between_transactions(keyword: str, command: Command) -> None:
     pair = greeted()
     pair.send(Mail("a@example.org"))
@@ -341,7 +341,11 @@ def test_these_verbs_are_for_between_transactions(keyword: str, command: Command
     assert (event.reply.code, str(event.reply.status)) == (503, "5.5.1"), keyword
 
 
-@pytest.mark.rfc("3030 §3")
+@pytest.mark.rfc(
+    "3030 §3 body-may-be-binarymime",
+    "3030 §3 needs-chunking",
+    "3030 §3 no-binary-where-it-is-not-offered",
+)
 def test_binarymime_is_a_body_where_it_is_offered() -> None:
     mail = Mail("a@example.org", BODY("BINARYMIME"))
     pair = greeted()

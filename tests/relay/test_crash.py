@@ -21,7 +21,11 @@ from smtpproto.result import ClientError
 from smtpproto.server import Server
 from tests.relay.process import Served
 
-pytestmark = [pytest.mark.anyio, pytest.mark.rfc("5321 §4.2.5"), pytest.mark.rfc("5321 §6.1")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.rfc("5321 §4.2.5 2yz-takes-responsibility"),
+    pytest.mark.rfc("5321 §6.1 250-takes-responsibility", "5321 §6.1 nothing-is-lost-by-a-crash"),
+]
 
 # The long run, as CONTRIBUTING.md says: more of both.
 KILLS = int(os.environ.get("SMTPPROTO_KILLS") or 5)
@@ -134,6 +138,7 @@ def count_whole(mails: list[bytes], load: Load) -> Counter[int]:
     return found
 
 
+@pytest.mark.rfc("5321 §2.1 success-at-the-end-takes-responsibility")
 @pytest.mark.rfc("5321 §4.1.1.4 250-takes-responsibility")
 async def test_what_was_accepted_is_in_the_mailbox(tmp_path: Path, anyio_backend: str) -> None:
     data = tmp_path / "data"
@@ -176,6 +181,7 @@ class NextHop:
         return None
 
 
+@pytest.mark.rfc("5321 §2.1 success-at-the-end-takes-responsibility")
 async def test_what_was_accepted_is_at_the_next_hop_or_reported(
     tmp_path: Path, anyio_backend: str
 ) -> None:

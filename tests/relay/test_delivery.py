@@ -40,8 +40,15 @@ async def the_report(node: Node) -> tuple[EmailMessage, list[dict[str, str]]]:
 # --- what is accepted ------------------------------------------------------------------------
 
 
-@pytest.mark.rfc("5321 §3.6.3")
+@pytest.mark.rfc("5321 §4.5.4.1 one-copy-for-one-server")
+@pytest.mark.rfc(
+    "5321 §2.1 one-copy-for-many-recipients",
+    "5321 §2.3.4 relay-goes-by-name",
+    "5321 §3.6.2 relay-becomes-a-client",
+    "5321 §3.6.3 relay-leaves-the-message-alone",
+)
 @pytest.mark.rfc("5321 §4.1.4 client-names-its-primary-host")
+@pytest.mark.rfc("5321 §4.2.5 taken-mail-is-delivered")
 async def test_one_message_for_many_goes_once_to_each_next_hop(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         one = await w.host("mx.one.example", "one.example")
@@ -95,7 +102,11 @@ async def test_each_recipient_has_an_outcome_of_its_own(tmp_path: Path) -> None:
 # --- what is tried again ---------------------------------------------------------------------
 
 
-@pytest.mark.rfc("5321 §4.5.4.1")
+@pytest.mark.rfc("5321 §2.1 relay-queues-and-tries-again")
+@pytest.mark.rfc(
+    "5321 §4.5.4.1 undelivered-mail-is-queued-and-retried", "5321 §4.5.4.1 retry-is-delayed"
+)
+@pytest.mark.rfc("5321 §4.2.1 4yz-is-tried-again", "5321 §4.2.5 taken-mail-is-retried")
 async def test_transient_failures_are_retried_on_schedule(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", {"RCPT": "450 4.7.1 greylisted"})
@@ -123,6 +134,7 @@ async def test_transient_failures_are_retried_on_schedule(tmp_path: Path) -> Non
         assert await node.queue() == []
 
 
+@pytest.mark.rfc("5321 §4.2.5 without-2yz-the-client-keeps-it")
 @pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "."])
 async def test_a_4yz_at_any_step_defers(tmp_path: Path, step: str) -> None:
     async with world(tmp_path) as w:
@@ -138,6 +150,7 @@ async def test_a_4yz_at_any_step_defers(tmp_path: Path, step: str) -> None:
         assert len(host.accepted) == 1
 
 
+@pytest.mark.rfc("5321 §3.8 relay-tries-again-after-a-loss")
 @pytest.mark.parametrize("step", ["greeting", "EHLO", "MAIL", "RCPT", "DATA", "."])
 async def test_a_connection_cut_at_any_step_defers(tmp_path: Path, step: str) -> None:
     # After the final dot nobody knows (RFC 1047): again is better than never.
@@ -154,6 +167,7 @@ async def test_a_connection_cut_at_any_step_defers(tmp_path: Path, step: str) ->
         assert len(host.accepted) == 1
 
 
+@pytest.mark.rfc("5321 §4.5.4 queue-times-each-command")
 async def test_a_silent_host_defers(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.host("mx.ext.example", "ext.example", {"MAIL": "hang"})
@@ -164,6 +178,7 @@ async def test_a_silent_host_defers(tmp_path: Path) -> None:
         assert "mail deadline" in deferred.reply
 
 
+@pytest.mark.rfc("5321 §5.1 temporary-error-queues")
 async def test_a_domain_that_dns_cannot_tell_of_defers(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")
@@ -178,7 +193,12 @@ async def test_a_domain_that_dns_cannot_tell_of_defers(tmp_path: Path) -> None:
         assert len(host.accepted) == 1
 
 
-@pytest.mark.rfc("5321 §4.5.4.1")
+@pytest.mark.rfc(
+    "5321 §4.5.4.1 four-days-at-least",
+    "5321 §4.5.4.1 schedule-can-be-set",
+    "5321 §6.2 delivered-refused-or-returned",
+)
+@pytest.mark.rfc("5321 §4.2.5 transient-failure-can-be-told")
 async def test_after_five_days_the_sender_is_told(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.dead("mx.ext.example", "ext.example")
@@ -204,8 +224,23 @@ async def test_after_five_days_the_sender_is_told(tmp_path: Path) -> None:
 # --- what fails ------------------------------------------------------------------------------
 
 
+@pytest.mark.rfc(
+    "5321 §2.3.1 reports-go-to-the-sender-of-the-envelope",
+    "5321 §3.6.3 failure-after-acceptance-is-reported",
+    "5321 §3.6.3 reports-have-the-standard-format",
+    "5321 §3.6.3 reports-are-from-who-found-out",
+    "5321 §3.6.3 reports-have-the-null-reverse-path",
+)
 @pytest.mark.rfc("3464")
-@pytest.mark.rfc("5321 §6.1")
+@pytest.mark.rfc(
+    "5321 §4.2.5 failures-of-taken-mail-are-reported", "5321 §4.2.5 5yz-is-left-to-people"
+)
+@pytest.mark.rfc(
+    "5321 §4.4 all-who-failed-are-listed",
+    "5321 §4.4 one-notification-for-all",
+    "5321 §6.1 failure-after-acceptance-is-notified",
+    "5321 §6.2 delivered-refused-or-returned",
+)
 @pytest.mark.rfc("5321 §4.1.1.4 later-errors-are-reported-by-mail")
 async def test_all_failures_of_an_attempt_are_one_report(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
@@ -236,7 +271,13 @@ async def test_all_failures_of_an_attempt_are_one_report(tmp_path: Path) -> None
         assert await node.queue() == []
 
 
-@pytest.mark.rfc("5321 §4.5.5")
+@pytest.mark.rfc("5321 §3.6.3 no-reports-about-reports")
+@pytest.mark.rfc(
+    "5321 §4.5.4 no-errors-about-errors",
+    "5321 §6.1 nobody-is-notified-of-mail-from-nobody",
+    "5321 §6.1 null-events-may-be-told-locally",
+)
+@pytest.mark.rfc("5321 §4.2.1 5yz-ends-the-attempts")
 async def test_a_failed_message_from_nobody_is_reported_to_nobody(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", {"RCPT": "550 5.1.1 nobody"})
@@ -249,6 +290,8 @@ async def test_a_failed_message_from_nobody_is_reported_to_nobody(tmp_path: Path
         assert host.sessions == 1
 
 
+@pytest.mark.rfc("5321 §3.6.3 no-reports-about-reports")
+@pytest.mark.rfc("5321 §4.5.4 no-errors-about-errors")
 async def test_a_report_that_cannot_be_delivered_ends_there(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.host("mx.ext.example", "ext.example", {"RCPT": "550 5.1.1 nobody"})
@@ -261,6 +304,7 @@ async def test_a_report_that_cannot_be_delivered_ends_there(tmp_path: Path) -> N
         assert len(node.told(Failed)) == 2
 
 
+@pytest.mark.rfc("5321 §3.3 late-failure-of-a-recipient-is-reported-by-mail")
 async def test_a_mailbox_that_is_gone_by_now_fails(tmp_path: Path) -> None:
     names = ["ann", "bob"]
     async with world(tmp_path) as w:
@@ -292,7 +336,8 @@ async def test_a_full_mailbox_defers(tmp_path: Path) -> None:
 # --- where it goes ---------------------------------------------------------------------------
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §2.1 relay-tries-other-addresses")
+@pytest.mark.rfc("5321 §5.1 each-address-can-be-tried", "5321 §5.1 two-addresses-at-least")
 @pytest.mark.parametrize(
     "first",
     [
@@ -382,7 +427,7 @@ async def test_a_null_mx_fails_at_once(tmp_path: Path) -> None:
         assert w.connected == []
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §5.1 implicit-mx")
 async def test_without_mx_the_domain_is_its_own_host(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("ext.example", "ext.example")
@@ -460,7 +505,7 @@ async def test_a_login_goes_in_clear_where_that_was_asked_for(tmp_path: Path) ->
         assert b"with ESMTPA id" in message
 
 
-@pytest.mark.rfc("3207 §4.1")
+@pytest.mark.rfc("3207 §6 client-can-be-told-to-demand-tls")
 async def test_where_tls_is_required_and_missing_nothing_is_sent(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")
@@ -530,6 +575,10 @@ async def test_8_bit_content_arrives_as_it_is_where_it_is_taken(tmp_path: Path) 
         assert "BODY=8BITMIME" in host.lines[1]
 
 
+@pytest.mark.rfc(
+    "5321 §2.3.10 relay-adds-its-trace-and-nothing-else",
+    "5321 §2.4 relay-does-not-look-into-content",
+)
 async def test_content_of_any_size_and_shape_arrives_whole(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")
@@ -544,7 +593,7 @@ async def test_content_of_any_size_and_shape_arrives_whole(tmp_path: Path) -> No
             assert content.replace(b"\r\n", b"\n") in found
 
 
-@pytest.mark.rfc("5321 §4.4")
+@pytest.mark.rfc("5321 §4.4 return-path-is-inserted-at-final-delivery")
 async def test_the_return_path_is_written_at_the_end_of_the_way_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")

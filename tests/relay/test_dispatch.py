@@ -76,6 +76,7 @@ async def test_no_more_messages_are_attempted_at_once_than_there_are_workers(
         assert await node.queue() == []
 
 
+@pytest.mark.rfc("5321 §4.5.4.1 transactions-may-run-side-by-side")
 async def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         slow = await w.host("mx.slow.example", "slow.example", {"MAIL": "hang"})
@@ -94,6 +95,7 @@ async def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
         assert len(slow.accepted) == 120
 
 
+@pytest.mark.rfc("5321 §4.5.4.1 sessions-are-limited")
 async def test_sessions_are_bounded_in_all_and_for_each_next_hop() -> None:
     sessions = Sessions(total=3, each=2)
     held: list[str] = []
@@ -356,6 +358,7 @@ async def test_one_roll_of_the_dice_for_all_that_fail_together(tmp_path: Path) -
         assert [len(recipients) for recipients in host.accepted] == [5]
 
 
+@pytest.mark.rfc("5321 §3.8 relay-tries-again-after-a-loss")
 async def test_an_unknown_fate_is_tried_again(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example")

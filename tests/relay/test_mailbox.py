@@ -54,6 +54,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
+@pytest.mark.rfc("5321 §2.3.10 delivery-is-into-a-message-store")
 @pytest.mark.rfc("5321 §4.1.1.3 final-delivery-is-into-the-mailbox")
 async def test_a_message_lands_in_new_below_domain_and_mailbox(tmp_path: Path) -> None:
     root = tmp_path / "data" / "mail"
@@ -291,7 +292,7 @@ async def test_mailboxes_present_on_disk_exist_and_no_others(tmp_path: Path) -> 
     assert not await exists(Mailbox("ann", "example.net"))
 
 
-@pytest.mark.rfc("5321 §4.5.1")
+@pytest.mark.rfc("5321 §4.5.1 postmaster-is-a-mailbox-in-any-case")
 @pytest.mark.parametrize("policy", [present_mailboxes, listed_mailboxes([])])
 @pytest.mark.rfc("5321 §4.1.1.3 postmaster-is-read-in-any-case")
 async def test_postmaster_exists_always(tmp_path: Path, policy: MailboxPolicy) -> None:

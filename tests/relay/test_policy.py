@@ -56,7 +56,13 @@ async def hand_over(wire: Wire, sender: str, recipient: str) -> str:
     return said
 
 
-@pytest.mark.rfc("5321 §7.1")
+@pytest.mark.rfc(
+    "5321 §3.3 server-may-refuse-to-relay",
+    "5321 §3.6.1 server-may-refuse-to-relay",
+    "5321 §3.6.2 refused-relaying-gets-550",
+    "5321 §3.6.2 relaying-is-accepted-or-refused-like-delivery",
+)
+@pytest.mark.rfc("5321 §7.9 relaying-can-be-limited", "5321 §7.9 policy-says-550")
 @pytest.mark.rfc(
     "5321 §4.1.1.3 relay-drops-routes", "5321 §4.1.1.3 server-may-refuse-to-relay-with-550"
 )
@@ -100,6 +106,8 @@ async def test_submission_takes_nothing_without_a_login(tmp_path: Path) -> None:
         assert w.connected == []
 
 
+@pytest.mark.rfc("5321 §3.6.2 relaying-is-accepted-or-refused-like-delivery")
+@pytest.mark.rfc("5321 §7.9 relaying-can-be-limited")
 async def test_a_listed_network_may_relay(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")
@@ -126,6 +134,7 @@ async def test_networks_are_compared_as_addresses(peer: str, listed: bool) -> No
     assert may_relay(Session(1, (peer, 25), ("", 0)), networks) is listed
 
 
+@pytest.mark.rfc("5321 §7.1 any-reverse-path-may-be-given", "5321 §7.9 relaying-can-be-limited")
 async def test_a_user_who_has_logged_in_may_relay_on_both_listeners(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example")
@@ -160,7 +169,11 @@ async def test_nobody_acts_as_somebody_else(tmp_path: Path) -> None:
             assert (await wire.say(f"AUTH PLAIN {secret}")).startswith("535")
 
 
-@pytest.mark.rfc("4954 §4 no-passwords-in-clear-should-be-had", "4954 §3 offered-for-submission")
+@pytest.mark.rfc(
+    "4954 §4 no-passwords-in-clear-should-be-had",
+    "4954 §3 offered-for-submission",
+    "3207 §4.3 submission-may-have-it",
+)
 async def test_passwords_in_clear_are_taken_from_loopback_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example", kinds=["submission"], tls=True)
@@ -185,6 +198,9 @@ async def test_without_an_authenticator_there_is_no_login(tmp_path: Path) -> Non
             assert (await wire.say("MAIL FROM:<a@our.dom>")).startswith("530")
 
 
+@pytest.mark.rfc(
+    "5321 §2.4 no-mailboxes-that-differ-by-case-alone", "5321 §3.3 undeliverable-recipient-gets-550"
+)
 async def test_recipients_that_do_not_exist_are_refused_in_the_session(tmp_path: Path) -> None:
     # Backscatter avoided: what can be known is said while the sender is there.
     async with world(tmp_path) as w:
@@ -196,7 +212,14 @@ async def test_recipients_that_do_not_exist_are_refused_in_the_session(tmp_path:
         assert len(node.mail("ann@our.dom")) == len(node.mail("bob@our.dom")) == 1
 
 
-@pytest.mark.rfc("5321 §4.5.1")
+@pytest.mark.rfc(
+    "5321 §2.3.5 postmaster-needs-no-domain", "5321 §3.1 postmaster-is-there-all-the-same"
+)
+@pytest.mark.rfc(
+    "5321 §4.5.1 postmaster-is-a-mailbox-in-any-case",
+    "5321 §4.5.1 postmaster-in-every-domain",
+    "5321 §4.5.1 postmaster-takes-mail-from-anywhere",
+)
 async def test_postmaster_is_taken_bare_and_in_every_domain(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node(
@@ -277,7 +300,9 @@ def with_hops(number: int) -> bytes:
     return line * number + MESSAGE
 
 
-@pytest.mark.rfc("5321 §6.3")
+@pytest.mark.rfc("5321 §3.6.3 relay-may-look-for-loops")
+@pytest.mark.rfc("5321 §6.3 hundred-hops-at-least", "5321 §6.3 loops-are-stopped")
+@pytest.mark.rfc("5321 §4.2.5 5yz-delivers-nothing")
 async def test_a_message_of_a_hundred_hops_is_in_a_loop(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example")
@@ -289,6 +314,7 @@ async def test_a_message_of_a_hundred_hops_is_in_a_loop(tmp_path: Path) -> None:
         assert await node.queue() == []
 
 
+@pytest.mark.rfc("5321 §4.2.5 4yz-delivers-nothing")
 @pytest.mark.parametrize("where", ["receive", "commit"])
 @pytest.mark.parametrize(("full", "answer"), [(False, "451 4.3.0"), (True, "452 4.3.1")])
 async def test_a_spool_that_cannot_says_come_again(
@@ -345,7 +371,11 @@ async def the_only(node: Node) -> bytes:
     return only
 
 
-@pytest.mark.rfc("5321 §4.4")
+@pytest.mark.rfc(
+    "5321 §4.4 received-line-is-put-first",
+    "5321 §4.4 return-path-is-inserted-at-final-delivery",
+    "5321 §4.4 return-path-is-the-reverse-path",
+)
 @pytest.mark.rfc("5321 §4.1.1.4 trace-record-is-inserted")
 async def test_final_delivery_puts_return_path_and_received_in_front(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
@@ -363,7 +393,7 @@ async def test_final_delivery_puts_return_path_and_received_in_front(tmp_path: P
         assert message.endswith(b"\n\n.dots and words\n")
 
 
-@pytest.mark.rfc("5321 §4.5.5")
+@pytest.mark.rfc("5321 §4.4 return-path-is-the-reverse-path")
 async def test_a_null_reverse_path_is_written_as_such(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example")
@@ -371,7 +401,10 @@ async def test_a_null_reverse_path_is_written_as_such(tmp_path: Path) -> None:
         assert (await the_only(node)).startswith(b"Return-Path: <>\nReceived: from ")
 
 
-@pytest.mark.rfc("5321 §7.2")
+@pytest.mark.rfc(
+    "5321 §7.2 recipients-are-not-copied-into-the-header",
+    "5321 §7.6 no-for-clause-with-several-recipients",
+)
 async def test_received_names_no_recipient_where_there_are_several(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example")

@@ -25,7 +25,7 @@ async def three_hops(w: World) -> None:
         w.ports[address, 25] = w.ports[name, 25]
 
 
-@pytest.mark.rfc("5321 §2.1")
+@pytest.mark.rfc("5321 §2.1 message-may-go-over-several-hops")
 @pytest.mark.rfc("5321 §4.1.1.4 every-relay-adds-its-record")
 async def test_a_message_goes_over_three_relays_and_a_report_comes_back(tmp_path: Path) -> None:
     async with world(tmp_path) as w:

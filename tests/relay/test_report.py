@@ -163,7 +163,7 @@ def test_an_original_recipient_without_its_type_is_of_unknown_type() -> None:
     assert groups(report(failure))[1]["Original-Recipient"] == "unknown; ann"
 
 
-@pytest.mark.rfc("5321 §4.4")
+@pytest.mark.rfc("5321 §4.4 all-who-failed-are-listed", "5321 §4.4 one-notification-for-all")
 def test_one_report_names_all_recipients() -> None:
     failures = [
         evolve(FAILURE, recipient=ForwardPath.of(f"r{number}@ext.example")) for number in range(250)
@@ -434,7 +434,9 @@ def test_a_status_is_taken_as_text_too() -> None:
 # --- whether a report is owed ----------------------------------------------------------------
 
 
-@pytest.mark.rfc("5321 §6.1")
+@pytest.mark.rfc(
+    "5321 §4.5.4 no-errors-about-errors", "5321 §6.1 nobody-is-notified-of-mail-from-nobody"
+)
 @pytest.mark.parametrize("notify", [None, "FAILURE", "SUCCESS,FAILURE,DELAY"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_null_reverse_path_never_hears(notify: str | None, action: Action) -> None:

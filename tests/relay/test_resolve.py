@@ -135,12 +135,14 @@ async def test_a_null_mx_is_a_dot(server: Server) -> None:
     assert await resolver(server).mx("null.example") == [Mx(0, ".")]
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §2.3.5 relay-refers-to-what-a-cname-leads-to")
+@pytest.mark.rfc("5321 §5.1 cname-is-followed")
 async def test_a_cname_is_followed(server: Server) -> None:
     assert len(await resolver(server).mx("alias.example")) == 2
     assert await resolver(server).addresses("www.example") == ["192.0.2.3"]
 
 
+@pytest.mark.rfc("5321 §5.2 both-families-are-tried")
 async def test_addresses_of_both_families_by_turns(server: Server) -> None:
     addresses = await resolver(server).addresses("a.ext.example")
     assert [":" in address for address in addresses] == [True, False, False]
@@ -208,7 +210,7 @@ async def test_what_is_no_name_does_not_exist_and_is_not_asked(server: Server, n
     assert server.asked == []
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §2.3.5 relay-takes-names-as-complete")
 async def test_names_are_absolute_and_no_search_list_is_used(server: Server) -> None:
     searching = resolver(server)
     searching._resolver.search = [dns.name.from_text("search.test.")]

@@ -92,6 +92,7 @@ def is_deferred(route: Route) -> None:
     assert (route.reply.code, str(route.reply.status)) == (451, "4.4.3")
 
 
+@pytest.mark.rfc("5321 §2.4 domains-do-not-differ-by-case")
 @pytest.mark.parametrize("domain", ["our.dom", b"OUR.Dom", "our.dom.", b"our.DOM."])
 async def test_a_local_domain_is_local_in_any_case_and_with_its_dot(domain: str | bytes) -> None:
     smart = router(smart_host=HostPort("smart.example"))
@@ -108,7 +109,7 @@ async def test_what_only_looks_like_a_local_domain_is_not(domain: str) -> None:
     assert refusal(await router(zone).route(domain)) == "550 5.1.2"
 
 
-@pytest.mark.rfc("5321 §4.5.1")
+@pytest.mark.rfc("5321 §4.5.1 postmaster-is-a-mailbox-in-any-case")
 async def test_the_bare_postmaster_is_ours() -> None:
     assert await router().route(b"") == Local("our.dom")
     assert await router(local_domains=()).route("") == Local("mx.our.dom")
@@ -159,7 +160,13 @@ async def test_a_literal_may_be_a_local_domain() -> None:
     assert isinstance(await ours.route("[192.0.2.2]"), NextHop)
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §2.1 relay-asks-the-dns-for-the-host")
+@pytest.mark.rfc(
+    "5321 §5.1 domains-are-looked-up",
+    "5321 §5.1 mx-comes-first",
+    "5321 §5.1 lowest-preference-first",
+    "5321 §5.1 addresses-in-the-order-given",
+)
 async def test_mx_by_preference_with_all_addresses_in_their_order() -> None:
     zone = Zone(
         {"ext.example": [(20, "b.example"), (10, "a.example"), (30, "c.example")]},
@@ -182,7 +189,7 @@ async def test_mx_by_preference_with_all_addresses_in_their_order() -> None:
     assert {host.port for host in route.hosts} == {25}
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §5.1 equals-are-shuffled")
 async def test_equal_preferences_are_shuffled_and_no_others() -> None:
     names = [f"{letter}.example" for letter in "abcdef"]
     zone = Zone(
@@ -201,21 +208,22 @@ async def test_equal_preferences_are_shuffled_and_no_others() -> None:
     assert again == await router(zone, shuffle=Random(7).shuffle).route("ext.example")
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §2.1 relay-asks-the-dns-for-the-host")
+@pytest.mark.rfc("5321 §5.1 implicit-mx")
 @pytest.mark.parametrize("none", [NODATA, []])
 async def test_without_mx_the_domain_is_its_own_host(none: ResolveError | list[Any]) -> None:
     zone = Zone({"ext.example": none}, {"ext.example": ["192.0.2.9"]})
     assert tried(await router(zone).route("ext.example")) == [("ext.example", "192.0.2.9")]
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §5.1 addresses-only-by-mx", "5321 §5.1 no-usable-mx-is-an-error")
 async def test_with_mx_the_domain_is_not_its_own_host() -> None:
     zone = Zone({"ext.example": [(10, "gone.example")]}, {"ext.example": ["192.0.2.9"]})
     assert refusal(await router(zone).route("ext.example")) == "550 5.4.4"
     assert "ext.example" not in zone.asked[1:]
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §5.1 no-such-domain-is-an-error", "5321 §5.1 no-usable-mx-is-an-error")
 async def test_no_such_domain_is_permanent() -> None:
     assert refusal(await router().route("gone.example")) == "550 5.1.2"
     neither = Zone({"ext.example": NODATA}, {"ext.example": NODATA})
@@ -235,7 +243,7 @@ async def test_a_null_mx_beside_others_is_none() -> None:
     assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.1")]
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §5.1 temporary-error-queues")
 async def test_a_failing_dns_is_temporary() -> None:
     is_deferred(await router(Zone({"ext.example": SERVFAIL})).route("ext.example"))
     implicit = Zone({"ext.example": NODATA}, {"ext.example": SERVFAIL})
@@ -260,7 +268,12 @@ async def test_as_long_as_one_exchanger_may_yet_resolve_nothing_is_permanent() -
 SELVES = [("MX.Our.Dom", "192.0.2.1"), ("our.dom", "192.0.2.1"), ("other.name", "198.51.100.1")]
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc(
+    "5321 §5.1 relaying-exchanger-sorts-the-records",
+    "5321 §5.1 relay-looks-for-itself",
+    "5321 §5.1 as-good-or-worse-is-discarded",
+    "5321 §5.1 those-left-are-tried",
+)
 @pytest.mark.parametrize(("name", "address"), SELVES)
 async def test_where_we_are_an_exchanger_only_better_ones_remain(name: str, address: str) -> None:
     zone = Zone(
@@ -275,7 +288,7 @@ async def test_where_we_are_an_exchanger_only_better_ones_remain(name: str, addr
     assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.11")]
 
 
-@pytest.mark.rfc("5321 §5.1")
+@pytest.mark.rfc("5321 §5.1 relay-looks-for-itself", "5321 §5.1 nothing-left-is-an-error")
 @pytest.mark.parametrize(("name", "address"), SELVES)
 async def test_where_we_are_the_best_exchanger_it_is_a_loop(name: str, address: str) -> None:
     zone = Zone(
@@ -300,6 +313,7 @@ async def test_an_implicit_mx_that_is_ourselves_is_a_loop() -> None:
     assert tried(await anywhere.route("ext.example")) == [("ext.example", "127.0.0.1")]
 
 
+@pytest.mark.rfc("5321 §5.1 addresses-may-be-limited")
 async def test_hosts_tried_and_names_asked_are_bounded() -> None:
     names = [f"mx{number}.example" for number in range(1000)]
     zone = Zone(

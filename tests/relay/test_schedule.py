@@ -81,7 +81,7 @@ def test_jitter_only_lengthens(attempts: int, one: float, other: float) -> None:
     assert DEFAULT.wait(attempts) <= shorter <= longer
 
 
-@pytest.mark.rfc("5321 §4.5.4.1")
+@pytest.mark.rfc("5321 §4.5.4.1 four-days-at-least")
 def test_the_default_doubles_from_five_minutes_to_four_hours_and_ends_after_five_days() -> None:
     ages = life(DEFAULT, 0.0, 1000)
     waits = [after - before for before, after in pairwise(ages)]

@@ -144,6 +144,7 @@ class Recording(Disk):
 # Durability
 
 
+@pytest.mark.rfc("5321 §4.5.4.1 queue-has-the-envelope-too")
 @pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
 async def test_a_message_outlives_the_process_that_took_it(tmp_path: Path, content: bytes) -> None:
     async with opened(tmp_path) as spool:
@@ -208,7 +209,7 @@ anyio.run(main, backend=sys.argv[2])
 """
 
 
-@pytest.mark.rfc("5321 §6.1")
+@pytest.mark.rfc("5321 §6.1 nothing-is-lost-by-a-crash")
 async def test_whatever_was_committed_is_there_whole_after_kill_9(
     tmp_path: Path, anyio_backend_name: str
 ) -> None:

@@ -196,7 +196,7 @@ async def test_guests(tls: Certificates) -> None:
     assert await logged_in(server, box, tls, login=Credentials(trace="me")) == "guest"
 
 
-@pytest.mark.rfc("4422 §A")
+@pytest.mark.rfc("4422 §A", "3207 §6 external-may-follow")
 async def test_external_by_certificate(tls: Certificates, tmp_path: Path) -> None:
     class ByCertificate:
         async def verify_external(self, session: Session, question: VerifyExternal) -> str | None:

@@ -384,6 +384,7 @@ class Expn(Query):
     """EXPN: who is on this list? (§4.1.1.7)"""
 
     verb = b"EXPN"
+    suggested = Reply(252, "2.5.0", "Cannot tell")  # where it is offered (§7.3)
 
 
 @frozen

@@ -409,12 +409,11 @@ class ServerConnection(Connection):
         if state is None or (accepts and self._only_refuse):
             what = getattr(self._owed, "verb", b"").decode() or self._owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
-        if (
-            accepts
-            and isinstance(self._asked, Ehlo)
-            and reply.lines[1:] != self._offer.ehlo_lines()
-        ):
-            raise LocalProtocolError("the reply to EHLO does not announce what is offered")
+        if accepts and isinstance(self._asked, (Ehlo, Helo)):
+            # Behind HELO that is nothing at all (RFC 5321 §3.2).
+            announced = self._offer.ehlo_lines() if isinstance(self._asked, Ehlo) else ()
+            if reply.lines[1:] != announced:
+                raise LocalProtocolError("the greeting does not announce what is offered")
         if not (reply.is_writable() or self._lets_utf8_into(reply)):
             raise LocalProtocolError(f"octets that this client did not ask for: {reply.lines!r}")
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.

@@ -130,7 +130,7 @@ class Deliverer:
     spool: Spool
     access: Access = field(factory=Access)
     connector: Connector = connect_tcp
-    deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=1800))
+    deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=4 * 3600))
     sessions: Sessions = field(factory=Sessions)
     trace: Callable[[str, str, str], None] | None = None
 

@@ -76,7 +76,7 @@ class Relay:
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     server_deadlines: ServerDeadlines = field(factory=ServerDeadlines)
-    client_deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=1800))
+    client_deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=4 * 3600))
     connector: Connector = connect_tcp
     clock: Callable[[], float] = time.time
     random: Callable[[], float] = random.random

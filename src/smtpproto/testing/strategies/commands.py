@@ -29,13 +29,14 @@ from smtpproto.core.command import (
     Vrfy,
 )
 from smtpproto.core.extension import Extension
+from smtpproto.core.path import ReversePath
 from smtpproto.extensions import SMTPUTF8, STANDARD
 from smtpproto.extensions.attributes import AttributeCommand, Attributes, Unknown
 from smtpproto.extensions.etrn import Etrn, Queue
 from smtpproto.extensions.xclient import XClient
 from smtpproto.extensions.xforward import XForward
 
-from .parameters import mail_parameters, parameters, rcpt_parameters
+from .parameters import Items, mail_parameters, parameters, rcpt_parameters
 from .paths import address_literals, domains, forward_paths, path_spellings, reverse_paths
 from .registry import commands_of, full_offer, register
 from .words import LET_DIG, LETTERS, PRINTABLE, base64_octets, texts, utf8_texts
@@ -75,11 +76,18 @@ def mail_commands(extensions: Sequence[Extension] | None = None) -> st.SearchStr
     if extensions is None:
         return st.builds(Mail, reverse_paths(), parameters())
     offered = _offered(extensions)
-    items = mail_parameters(offered)
-    made = items.flatmap(
-        lambda found: st.builds(Mail, reverse_paths("SMTPUTF8" in found), st.just(found))
-    )
-    return made.filter(_passes(offered))
+    paths = {utf8: reverse_paths(utf8) for utf8 in (False, True)}
+    return _mail_commands(mail_parameters(offered), paths).filter(_passes(offered))
+
+
+@st.composite
+def _mail_commands(
+    draw: st.DrawFn,
+    items: st.SearchStrategy[Items],
+    paths: Mapping[bool, st.SearchStrategy[ReversePath]],
+) -> Mail:
+    found = draw(items)
+    return Mail(draw(paths["SMTPUTF8" in found]), found)
 
 
 def rcpt_commands(

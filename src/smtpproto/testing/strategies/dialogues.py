@@ -64,7 +64,11 @@ class _Speech:
         self.extensions = tuple(extensions)
         self.commands = commands_by_verb(extensions, lmtp=lmtp)
         self.mail = mail_commands(extensions)
-        self.rcpts = {utf8: rcpt_commands(extensions, utf8=utf8) for utf8 in (False, True)}
+        self.rcpts = {
+            utf8: st.lists(rcpt_commands(extensions, utf8=utf8), min_size=1, max_size=3)
+            for utf8 in (False, True)
+        }
+        self.clean, self.binary = clean_content(), binary_content()
 
 
 def transactions(
@@ -81,17 +85,16 @@ def transactions(
 def _transactions(draw: st.DrawFn, speech: _Speech, complete: bool) -> list[Group]:
     extensions = speech.extensions
     mail = draw(speech.mail)
-    rcpt = speech.rcpts["SMTPUTF8" in mail.parameters]
-    head: Group = [mail, *draw(st.lists(rcpt, min_size=1, max_size=3))]
+    head: Group = [mail, *draw(speech.rcpts["SMTPUTF8" in mail.parameters])]
     if not complete and draw(st.booleans()):
         cut = draw(st.integers(1, len(head)))
         return draw(_grouped([*head[:cut], Rset()], extensions))
     binary = (mail.parameters.get("BODY") or b"").upper() == b"BINARYMIME"
     if binary or (CHUNKING in extensions and draw(st.booleans())):
-        content = draw(binary_content() if binary else clean_content())
+        content = draw(speech.binary if binary else speech.clean)
         body: Group = [*draw(chunks(content))]
         return draw(_grouped(head, extensions)) + draw(_grouped(body, extensions))
-    content = draw(clean_content())
+    content = draw(speech.clean)
     pieces = draw(cuttings(content)) if content else []
     return [*draw(_grouped([*head, Data()], extensions)), [*map(Content, pieces), EndOfContent()]]
 

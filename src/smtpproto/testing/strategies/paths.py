@@ -80,6 +80,9 @@ def forward_paths(utf8: bool = False) -> st.SearchStrategy[ForwardPath]:
     return st.one_of(st.builds(ForwardPath, mailboxes(utf8)), postmaster.map(ForwardPath.of))
 
 
+_routes = st.lists(domains(), max_size=2)
+
+
 @st.composite
 def mailbox_spellings(draw: st.DrawFn, mailbox: Mailbox) -> bytes:
     """Ways to write a mailbox that read back equal: needless quotes and backslashes (§4.1.2)."""
@@ -103,6 +106,6 @@ def path_spellings(draw: st.DrawFn, path: ReversePath | ForwardPath) -> bytes:
     """
     if path.mailbox is None or not path.mailbox.domain:
         return path.serialize()
-    route = draw(st.lists(domains(), max_size=2))
+    route = draw(_routes)
     before = ",".join(f"@{domain}" for domain in route) + ":" if route else ""
     return b"<%b%b>" % (before.encode(), draw(mailbox_spellings(path.mailbox)))

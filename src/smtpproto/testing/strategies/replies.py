@@ -42,13 +42,13 @@ def enhanced_statuses(class_: int) -> st.SearchStrategy[EnhancedStatus]:
 def replies(first_digits: Sequence[int] = (2, 3, 4, 5)) -> st.SearchStrategy[Reply]:
     """Replies of one to four lines; 421, which closes, only if drawn by chance."""
 
-    def build(first: int) -> st.SearchStrategy[Reply]:
-        statuses = st.none() if first == 3 else st.one_of(st.none(), enhanced_statuses(first))
-        lines = st.lists(st.text(PRINTABLE + "\t", max_size=40), min_size=1, max_size=4)
-        rest = st.integers(0, 59)
-        return st.builds(Reply, rest.map(lambda number: first * 100 + number), statuses, lines)
+    lines = st.lists(st.text(PRINTABLE + "\t", max_size=40), min_size=1, max_size=4)
 
-    return st.sampled_from(list(first_digits)).flatmap(build)
+    def of(first: int) -> st.SearchStrategy[Reply]:
+        statuses = st.none() if first == 3 else st.one_of(st.none(), enhanced_statuses(first))
+        return st.builds(Reply, st.integers(first * 100, first * 100 + 59), statuses, lines)
+
+    return st.one_of([of(first) for first in first_digits])
 
 
 def offers(extensions: Sequence[Extension] = STANDARD) -> st.SearchStrategy[Mapping[str, str]]:

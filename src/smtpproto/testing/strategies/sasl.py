@@ -50,7 +50,9 @@ def credentials(draw: st.DrawFn, mechanism: Mechanism) -> Credentials:
     """
     name = draw(sasl_names())
     nonce = draw(st.text(LET_DIG, min_size=1, max_size=16))
-    token = st.builds("{}{}".format, st.text(LET_DIG + "-._~+/", min_size=1, max_size=40), st.just("=="))
+    token = st.builds(
+        "{}{}".format, st.text(LET_DIG + "-._~+/", min_size=1, max_size=40), st.just("==")
+    )
     made = Credentials(
         name,
         draw(sasl_names()),
@@ -59,7 +61,9 @@ def credentials(draw: st.DrawFn, mechanism: Mechanism) -> Credentials:
         host=draw(st.sampled_from(["", "mx.example.org"])),
         port=draw(st.sampled_from([0, 587])),
         external=True,
-        trace=draw(st.one_of(st.just(""), st.text(LETTERS + "@ é", max_size=40)).filter(_traceable)),
+        trace=draw(
+            st.one_of(st.just(""), st.text(LETTERS + "@ é", max_size=40)).filter(_traceable)
+        ),
         binding=draw(bindings()) if mechanism.binds else None,
         nonce=lambda: nonce,
         iterations=(1, 1_000_000),
