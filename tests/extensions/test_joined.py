@@ -190,6 +190,7 @@ def test_a_verb_not_offered_is_refused_at_either_end(keyword: str, command: Comm
     assert (event.reply.code, str(event.reply.status)) == (502, "5.5.1")
 
 
+@pytest.mark.rfc("3461 §5 who-offers-it-takes-on-all-duties")
 def test_by_default_nothing_is_offered_that_obliges() -> None:
     server = ServerConnection("mx.example", STANDARD, mechanisms=(PLAIN,), plaintext_auth=True)
     assert set(server.offered) == {e.keyword for e in DEFAULT} - {"STARTTLS"}
@@ -223,7 +224,7 @@ def test_futurerelease_is_not_offered_without_its_horizon() -> None:
     assert Horizon.parse(ehlo_argument(futurerelease(HORIZON)) or "") == HORIZON
 
 
-@pytest.mark.rfc("6710 §3")
+@pytest.mark.rfc("6710 §3 policy-may-be-named")
 def test_mt_priority_may_name_its_policy() -> None:
     assert ehlo_argument(mt_priority()) == ""
     assert ehlo_argument(mt_priority("STANAG4406")) == "STANAG4406"
@@ -293,9 +294,15 @@ JUDGED = [
     pytest.param(b"HOLDFOR=1 HOLDUNTIL=2014-01-01T00:00:00Z", 501),
     pytest.param(b"HOLDFOR=121 BY=120;R", 501, marks=pytest.mark.rfc("4865 §5.2.2")),
     pytest.param(b"HOLDFOR=120 BY=120;N", 250, marks=pytest.mark.rfc("4865 §5.2.2")),
-    pytest.param(b"MT-PRIORITY=10", 501, marks=pytest.mark.rfc("6710 §4.1")),
-    pytest.param(b"RET=FULL RET=FULL", 501, marks=pytest.mark.rfc("3461 §4.5")),
-    pytest.param(b"RET=FULL ENVID=+", 501, marks=pytest.mark.rfc("3461 §5.1")),
+    pytest.param(
+        b"MT-PRIORITY=10", 501, marks=pytest.mark.rfc("6710 §4.1 malformed-is-501-5-5-2")
+    ),
+    pytest.param(
+        b"RET=FULL RET=FULL", 501, marks=pytest.mark.rfc("3461 §4.5 second-in-mail-is-501")
+    ),
+    pytest.param(
+        b"RET=FULL ENVID=+", 501, marks=pytest.mark.rfc("3461 §5.1 bad-ret-or-envid-is-501")
+    ),
     pytest.param(b"BODY=BINARYMIME", 250, marks=pytest.mark.rfc("3030 §3 body-may-be-binarymime")),
     pytest.param(b"AUTH=<>", 250, marks=pytest.mark.rfc("4954 §8 auth-param")),
     pytest.param(b"AUTH=jo", 501, marks=pytest.mark.rfc("4954 §8 auth-param")),

@@ -300,6 +300,7 @@ def test_original_recipients_come_back(address: str) -> None:
         assert (parameters["ORCPT"] or b"").isascii()
 
 
+@pytest.mark.rfc("3461 §4.2 addr-type-is-registered")
 def test_an_original_recipient_of_a_mailbox() -> None:
     assert OriginalRecipient.of(Mailbox("a+b", "x.example")) == OriginalRecipient(
         "rfc822", b"a+b@x.example"

@@ -8,9 +8,8 @@ from smtpproto import GrammarError
 from smtpproto.core.grammar import PARAMETER
 from smtpproto.core.xtext import decode_xtext, encode_xtext
 
-pytestmark = pytest.mark.rfc("3461 §4")
 
-
+@pytest.mark.rfc("3461 §4 values-are-in-xtext", "3461 §4 xtext")
 @given(st.binary(max_size=60))
 def test_any_octets_come_back_and_fit_an_esmtp_value(octets: bytes) -> None:
     written = encode_xtext(octets)
@@ -18,6 +17,7 @@ def test_any_octets_come_back_and_fit_an_esmtp_value(octets: bytes) -> None:
     assert not octets or PARAMETER.fullmatch(b"K=" + written)
 
 
+@pytest.mark.rfc("3461 §4 xtext")
 @given(st.binary(max_size=30))
 def test_what_is_no_xtext_is_a_grammar_error(octets: bytes) -> None:
     try:
@@ -27,6 +27,9 @@ def test_what_is_no_xtext_is_a_grammar_error(octets: bytes) -> None:
     assert decode_xtext(encode_xtext(decoded)) == decoded
 
 
+@pytest.mark.rfc(
+    "3461 §4 xchar", "3461 §4 xchar-is-written-as-itself", "3461 §4 all-else-is-encoded"
+)
 @pytest.mark.parametrize(
     ("octets", "written"),
     [
@@ -43,10 +46,12 @@ def test_written(octets: bytes, written: bytes) -> None:
     assert decode_xtext(written) == octets
 
 
+@pytest.mark.rfc("3461 §4 xchar-may-be-encoded-all-the-same")
 def test_an_octet_may_be_encoded_needlessly() -> None:
     assert decode_xtext(b"+41b+63") == b"Abc"
 
 
+@pytest.mark.rfc("3461 §4 xchar", "3461 §4 hexchar")
 @pytest.mark.parametrize(
     "octets", [b"+", b"+4", b"+4g", b"+3d", b"a=b", b"a b", b"\x7f", b"a\r\n", b"\xc3\xbc", b"a\n"]
 )
