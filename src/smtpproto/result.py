@@ -108,8 +108,10 @@ class Transaction:
             self.settle(mail)
         for number, reply in enumerate(others[: len(self._outcomes)]):
             if reply.severity is not Severity.COMPLETION:
-                # 552 once meant "too many recipients", which passes (RFC 5321 §4.5.3.1.10).
-                self._decide(number, reply, Fate.TRANSIENT if reply.code == 552 else None)
+                # 552 once meant "too many recipients", which passes (RFC 5321 §4.5.3.1.10);
+                # with another status it means that (RFC 1870 §6.4).
+                passes = reply.code == 552 and str(reply.status or "5.5.3") == "5.5.3"
+                self._decide(number, reply, Fate.TRANSIENT if passes else None)
         data = others[len(self._outcomes) :]
         if data and data[0].severity is not Severity.INTERMEDIATE:
             self.settle(data[0])

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
+from email.encoders import encode_base64
 from email.message import EmailMessage, Message
 from email.policy import SMTP
 from pathlib import Path
@@ -75,7 +76,8 @@ async def source(content: AnyContent, *, eight_bit_offered: bool) -> Source:
         check = DotWriter()
         check.feed(content)
         check.finish()
-        return Source(_slices(content), len(content), not content.isascii())
+        unended = bool(content) and not content.endswith(b"\r\n")  # so CRLF is added on the way
+        return Source(_slices(content), len(content) + 2 * unended, not content.isascii())
     if isinstance(content, Path):
         octets = (await anyio.Path(content).stat()).st_size
         return Source(_path(content), octets, None)
@@ -92,6 +94,12 @@ def _flatten(message: Message, cte_type: str) -> bytes:
     # A deep copy: writing gives parts their boundaries.
     message = copy.deepcopy(message)
     del message["Bcc"], message["Resent-Bcc"]
+    for part in message.walk():
+        encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
+        if encoding == "binary" and not part.is_multipart():
+            # Its line ends are octets like others, and would not survive (RFC 3030 §3).
+            del part["Content-Transfer-Encoding"]
+            encode_base64(part)
     return crlf(message.as_bytes(policy=policy))
 
 

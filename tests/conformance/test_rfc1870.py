@@ -27,11 +27,13 @@ from smtpproto import (
     ServerConnection,
     State,
 )
+from smtpproto.core.content import DotWriter
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions import EXPN, HELP, SIZE
 from smtpproto.extensions.size import SIZE_OCTETS
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
 from smtpproto.result import Fate, Transaction
+from smtpproto.source import source
 from smtpproto.testing import play_client, play_server, suggested
 from smtpproto.testing.pair import answer
 from tests.conformance.ends import HELLO, agreed, client_after, hear, pulled, say, saying
@@ -446,3 +448,27 @@ async def test_mail_refused_with_552_is_reported(tmp_path: Path) -> None:
         await node.until(Delivered)
         (report,) = node.mail("ann@our.dom")
         assert b"552 5.3.4 too large" in report
+
+
+@pytest.mark.anyio
+@pytest.mark.rfc("1870 §6 declared-size-is-the-true-one")
+@pytest.mark.parametrize("content", [b"", b"x", b"x\r\n", b".\r\n.", b"\r\n"])
+async def test_what_is_declared_is_what_is_sent(content: bytes) -> None:
+    made = await source(content, eight_bit_offered=True)
+    writer, server = DotWriter(), limited(declared(b"%d" % (made.octets or 0)))
+    server.receive_data(writer.feed(content) + writer.finish())
+    while isinstance(event := server.next_event(), Content):
+        pass
+    assert event == EndOfContent(made.octets or 0)
+
+
+@pytest.mark.rfc("1870 §6.4 552-to-rcpt-is-for-ever")
+@pytest.mark.parametrize(
+    ("status", "fate"),
+    [("5.3.4", Fate.PERMANENT), ("5.2.3", Fate.PERMANENT), ("5.5.3", Fate.TRANSIENT)],
+)
+def test_552_to_rcpt_means_what_its_status_says(status: str, fate: Fate) -> None:
+    transaction = Transaction(Envelope("a@b", ["c@d"]))
+    transaction.judge([Reply(250), Reply(552, status)])
+    [outcome] = transaction.result().outcomes
+    assert outcome.fate is fate

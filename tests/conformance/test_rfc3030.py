@@ -1,5 +1,8 @@
 """RFC 3030: content in chunks, and content of any octets, beside tests/core/test_chunking.py."""
 
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
 import pytest
 from attrs import evolve
 
@@ -14,14 +17,18 @@ from smtpproto import (
     Extension,
     LocalProtocolError,
     Mail,
+    Noop,
     Parameter,
     Parameters,
     Rcpt,
+    Rset,
     ServerConnection,
     State,
+    Vrfy,
 )
 from smtpproto.extensions import BINARYMIME, CHUNKING, EIGHTBITMIME, PIPELINING
 from smtpproto.extensions.eightbitmime import BODY
+from smtpproto.source import source
 from smtpproto.testing import Pair, play_client, play_server
 from smtpproto.testing.pair import answer
 from tests.conformance.ends import HELLO, MAIL, RCPT, agreed, client_after, hear, say, server_after
@@ -172,6 +179,60 @@ def test_a_client_begins_nothing_new_before_rset() -> None:
     for command in (Mail("a@b"), Rcpt("c@d"), Data()):
         with pytest.raises(LocalProtocolError, match="out of sequence"):
             client.send(command)
+
+
+@pytest.mark.rfc("3030 §2 rset-comes-next-behind-a-failed-chunk")
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("refusal", [b"452 full\r\n", b"554 no\r\n"])
+def test_rset_comes_next_behind_a_refused_chunk(refusal: bytes, last: bool) -> None:
+    client = client_after(b"250-mx.example\r\n250 CHUNKING\r\n")
+    agreed(client, Mail("a@b"), Rcpt("c@d"))
+    client.send(Chunk(b"a", last))
+    hear(client, refusal)
+    for command in (Noop(), Vrfy("jo"), Ehlo("c.example"), Mail("a@b")):
+        with pytest.raises(LocalProtocolError):
+            client.send(command)
+    agreed(client, Rset(), Noop(), Mail("a@b"))
+
+
+@pytest.mark.rfc("3030 §3 client-needs-chunking-for-it")
+def test_a_client_declares_no_binary_without_chunking() -> None:
+    for offered in (b"BINARYMIME", b"CHUNKING"):
+        client = client_after(b"250-mx.example\r\n250-8BITMIME\r\n250 %b\r\n" % offered)
+        with pytest.raises(LocalProtocolError):
+            client.send(Mail("a@b", BODY("BINARYMIME")))
+    assert client_after(ALL_OFFERED).send(Mail("a@b", BODY("BINARYMIME")))
+
+
+@pytest.mark.anyio
+@pytest.mark.rfc(
+    "3030 §3 may-be-encoded-in-seven-bits",
+    "3030 §3 encoding-loses-nothing",
+    "3030 §3 encoded-is-valid-mime",
+    "3030 §3 nothing-is-encoded-twice",
+)
+@pytest.mark.parametrize("eight_bit", [True, False])
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_binary_part_is_encoded_and_decodes_to_what_it_was(
+    eight_bit: bool, alone: bool
+) -> None:
+    octets = b"\x00\xffa\nb\rc\r\n.\r\n\x80"
+    message = EmailMessage()
+    if alone:
+        message.set_content(octets, maintype="image", subtype="x-raw", cte="binary")
+    else:
+        message.set_content("text")
+        message.add_attachment(octets, maintype="image", subtype="x-raw", cte="binary")
+        message.add_attachment(octets, maintype="image", subtype="x-other", cte="base64")
+    made = await source(message, eight_bit_offered=eight_bit)
+    wire = b"".join([chunk async for chunk in made.chunks])
+    assert wire.isascii()
+    assert wire.count(b"\r\n") == wire.count(b"\r") == wire.count(b"\n")
+    read = message_from_bytes(wire, policy=policy.default)
+    images = [part for part in read.walk() if part.get_content_maintype() == "image"]
+    assert [part.get_content() for part in images] == [octets] * (1 if alone else 2)
+    assert {part["Content-Transfer-Encoding"] for part in images} == {"base64"}
+    assert all(not part.defects for part in read.walk())
 
 
 @pytest.mark.rfc("3030 §2 no-reply-within-a-chunk", "3030 §2 failure-is-told-behind-the-octets")

@@ -414,3 +414,16 @@ async def test_a_relay_that_has_tls_takes_mail_from_strangers_without_it(tmp_pat
             assert (await wire.say("hi\r\n.")).startswith("250")
         await node.until(Delivered)
         assert len(node.mail("v@our.dom")) == 1
+
+
+@pytest.mark.rfc("3207 §4.2 client-starts-tls-once")
+def test_a_client_does_not_ask_twice() -> None:
+    client = client_after(OFFERED)
+    client.send(StartTls())
+    hear(client, b"220 go\r\n")
+    client.tls_started()
+    client.send(Ehlo("c.example"))
+    hear(client, OFFERED)  # which no server may say here
+    assert "STARTTLS" in client.offered
+    with pytest.raises(LocalProtocolError):
+        client.send(StartTls())

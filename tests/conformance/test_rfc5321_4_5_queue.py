@@ -76,6 +76,7 @@ def test_a_later_answer_to_ehlo_takes_the_place_of_the_earlier() -> None:
     "5321 §5.1 relay-completes-no-names",
     "5321 §5.1 submission-completes-no-names",
 )
+@pytest.mark.rfc("6409 §4.2 incomplete-names-are-not-expanded")
 async def test_half_a_name_is_not_completed_though_the_system_has_a_search_list() -> None:
     server = Server()
     try:

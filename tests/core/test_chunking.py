@@ -431,6 +431,7 @@ def test_chunks_behind_a_refused_one_are_all_refused() -> None:
     assert [str(reply)[:3] for reply in replies] == ["250", "552", "503", "503"]
     assert in_state(pair.client, State.READY)
     assert in_state(pair.server, State.READY)
+    pair.send(Rset())
     pair.send(*OPENED)
     pair.send(Chunk(b"abcd", last=True))
     assert pair.server_events[-1] == EndOfContent(4)

@@ -54,7 +54,7 @@ def test_no_argument_breaks_out(make: Callable[[str], object], bad: str) -> None
             make(text)
 
 
-@pytest.mark.rfc("6531 §3.3")
+@pytest.mark.rfc("6531 §3.7.1 name-in-ehlo-is-ascii")
 @pytest.mark.parametrize("bad", BEYOND_ASCII)
 @pytest.mark.parametrize(
     "make",

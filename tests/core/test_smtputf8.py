@@ -97,7 +97,7 @@ NO_MAILBOXES = [
 ]
 
 
-@pytest.mark.rfc("6531 §3.3")
+@pytest.mark.rfc("6531 §3.3 Mailbox", "6531 §3.1 both-paths-may-hold-utf8")
 @pytest.mark.parametrize("text", MAILBOXES)
 def test_mailboxes(text: str) -> None:
     mailbox = Mailbox.parse(text)
@@ -117,7 +117,7 @@ def is_read_whole(path: type[ReversePath | ForwardPath], octets: bytes) -> bool:
         return False
 
 
-@pytest.mark.rfc("6531 §3.3")
+@pytest.mark.rfc("6531 §3.3 UTF8-non-ascii", "6531 §3.7 mailboxes-are-utf8-throughout")
 @pytest.mark.parametrize("octets", NO_MAILBOXES)
 def test_no_mailboxes(octets: bytes) -> None:
     with pytest.raises(GrammarError):
@@ -143,7 +143,7 @@ def test_it_is_compared_as_it_is() -> None:
     assert Mailbox("a", "É.example") != Mailbox("a", "é.example")
 
 
-@pytest.mark.rfc("6531 §3.3")
+@pytest.mark.rfc("6531 §3.3 sub-domain")
 def test_a_source_route_may_have_u_labels() -> None:
     path, _ = ForwardPath.read("<@é.example,@y:ü@z>".encode())
     assert path == ForwardPath("ü@z")
@@ -157,7 +157,11 @@ def greeted(offer: Sequence[Extension] = OFFER) -> Pair:
 
 
 @pytest.mark.rfc("5321 §2.2.3 extensions-may-go-beyond-ascii")
-@pytest.mark.rfc("6531 §3.4")
+@pytest.mark.rfc(
+    "6531 §3.1 parameter-opens-the-whole-transaction",
+    "6531 §3.1 both-paths-may-hold-utf8",
+    "6531 §3.2 client-may-write-utf8-mailboxes",
+)
 def test_a_transaction_that_asked_takes_them() -> None:
     pair = greeted()
     commands = [Mail("é@b", {"SMTPUTF8": None}), Rcpt("ü@c"), Rcpt("a@ö.example")]
@@ -167,7 +171,12 @@ def test_a_transaction_that_asked_takes_them() -> None:
     assert pair.to_server.endswith("RCPT TO:<ü@c>\r\nRCPT TO:<a@ö.example>\r\n".encode())
 
 
-@pytest.mark.rfc("6531 §3.5")
+@pytest.mark.rfc(
+    "6531 §3.4 client-asks-where-the-envelope-needs-it",
+    "6531 §3.5 rcpt-that-has-to-be-ascii-gets-553",
+    "6531 §3.5 mail-that-has-to-be-ascii-gets-550",
+    "6531 §3.5 both-say-x-6-7",
+)
 @pytest.mark.parametrize(
     ("first", "command"),
     [
@@ -195,7 +204,7 @@ def test_one_that_did_not_does_not(first: Sequence[Command], command: Mail | Rcp
         pair.server.send(Reply(250))
 
 
-@pytest.mark.rfc("6531 §3.1")
+@pytest.mark.rfc("6531 §3.5 nothing-of-it-to-who-does-not-offer-it")
 def test_where_it_is_not_offered_it_cannot_be_asked_for() -> None:
     pair = greeted([e for e in OFFER if e is not SMTPUTF8])
     with pytest.raises(LocalProtocolError, match="does not offer SMTPUTF8"):
@@ -217,7 +226,12 @@ def test_what_policy_may_let_pass_is_ascii() -> None:
         pair.server.send(Reply(250))
 
 
-@pytest.mark.rfc("6531 §3.7.4.2")
+@pytest.mark.rfc(
+    "6531 §3.1 parameter-of-queries-takes-no-value",
+    "6531 §3.7.4.2 parameter-takes-no-value",
+    "6531 §3.7.4.2 vrfy",
+    "6531 §3.7.4.2 expn",
+)
 @pytest.mark.parametrize(
     ("query", "wire", "asked"),
     [
@@ -243,7 +257,7 @@ def test_what_cannot_be_asked_for(text: str | bytes) -> None:
         Vrfy(text)
 
 
-@pytest.mark.rfc("6531 §3.7.4.2")
+@pytest.mark.rfc("6531 §3.7.4.2 not-before-it-is-offered")
 @pytest.mark.parametrize("query", [Vrfy("é"), Expn("é"), Vrfy("jo", True), Expn("é", True)])
 def test_a_query_needs_the_offer(query: Query) -> None:
     pair = greeted([e for e in OFFER if e is not SMTPUTF8])
@@ -278,7 +292,10 @@ def heard(command: Command, reply: Reply, *first: Command) -> Reply:
     return read
 
 
-@pytest.mark.rfc("6531 §3.7.4")
+@pytest.mark.rfc(
+    "6531 §3.7.4.1 251-and-551-may-hold-utf8",
+    "6531 §3.7.4.2 parameter-lets-utf8-into-the-reply",
+)
 @pytest.mark.parametrize(
     ("first", "command", "code"),
     [
@@ -297,7 +314,7 @@ def test_a_reply_may_hold_utf8_where_it_was_asked_for(
     assert reply.text.startswith(UTF8_TEXT)
 
 
-@pytest.mark.rfc("6531 §3.7.4")
+@pytest.mark.rfc("6531 §3.7.4.2 no-utf8-in-other-replies", "6531 §3.7.4.2 for-that-command-only")
 @pytest.mark.parametrize(
     ("first", "command", "codes"),
     [
@@ -349,7 +366,7 @@ def test_a_reply_that_was_read_is_not_said_where_it_is_none_of_ours(octets: byte
     assert said == b"250-2.0.0 a\tb\r\n250 2.0.0 c\r\n"
 
 
-@pytest.mark.rfc("6531 §3.7.4.2")
+@pytest.mark.rfc("6531 §3.7.4.2 parameter-lets-utf8-into-the-reply")
 def test_a_reply_that_was_read_is_said_where_utf8_was_asked_for_and_it_is_that() -> None:
     for text, fine in (("é".encode(), True), (b"\xe9", False), ("é\x1b".encode(), False)):
         relayed = Reply.parse(b"250 %b\r\n" % text)
@@ -364,7 +381,7 @@ def test_a_reply_that_was_read_is_said_where_utf8_was_asked_for_and_it_is_that()
                 pair.server.send(relayed)
 
 
-@pytest.mark.rfc("6531 §3.3")
+@pytest.mark.rfc("6531 §3.3 esmtp-value", "6531 §3.1 parameter-opens-the-whole-transaction")
 def test_a_value_may_hold_utf8_in_a_transaction_that_asked() -> None:
     recipient = Rcpt("b@c", {"ORCPT": "utf-8;é@c"})
     pair = greeted([*OFFER, DSN])

@@ -22,7 +22,10 @@ from .command import (
     Lhlo,
     Mail,
     Query,
+    Quit,
     Rcpt,
+    Rset,
+    StartTls,
 )
 from .connection import DEFAULT_LIMITS, Connection, Limits
 from .content import DotWriter, LineEnds
@@ -86,6 +89,7 @@ class ClientConnection(Connection):
         self._accepted = 0  # recipients of this transaction
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
+        self._must_reset = False  # a chunk was refused
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
@@ -152,7 +156,9 @@ class ClientConnection(Connection):
         return wire
 
     def _check_transaction(self, command: Command) -> None:
-        """Check what hangs on the MAIL of this transaction."""
+        """Check what hangs on what was said and answered in this transaction."""
+        if self._must_reset and not isinstance(command, (Rset, Quit)):
+            raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
         mail = command if isinstance(command, Mail) else self._mail
         asks = mail is not None and "SMTPUTF8" in mail.parameters
         if isinstance(command, (Mail, Rcpt)) and not (
@@ -177,6 +183,8 @@ class ClientConnection(Connection):
             raise LocalProtocolError("the server does not offer SMTPUTF8 (RFC 6531 §3.7.4.2)")
         if isinstance(command, Auth) and self.authenticated:
             raise LocalProtocolError("already authenticated (RFC 4954 §4)")
+        if isinstance(command, StartTls) and self.tls is not None:
+            raise LocalProtocolError("TLS is already on (RFC 3207 §4.2)")
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.
         longest = 512 if isinstance(command, Auth) else command.max_line
         if isinstance(command, (Mail, Rcpt)):
@@ -238,6 +246,8 @@ class ClientConnection(Connection):
         self._asked = state
         if isinstance(thing, Mail):
             self._mail = thing
+        elif isinstance(thing, Rset):
+            self._must_reset = False
         self._owed.append(thing)
         self._marks.append(self._pulled + self.buffered)
 
@@ -304,6 +314,9 @@ class ClientConnection(Connection):
         elif isinstance(thing, Mail):
             self._accepted = 0
             self._line_ends = None
+        elif isinstance(thing, Bdat) and reply.severity >= Severity.TRANSIENT:
+            # In LMTP the last has an answer for each recipient, and none for itself.
+            self._must_reset |= not (self.lmtp and thing.last)
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Rcpt):
                 self._accepted += 1

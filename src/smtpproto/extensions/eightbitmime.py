@@ -29,7 +29,7 @@ BODY: Parameter[str] = Parameter("BODY", _read, str.encode, octets=17)
 
 
 def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
-    if not isinstance(command, Mail) or "BINARYMIME" in offered:
+    if not isinstance(command, Mail) or {"BINARYMIME", "CHUNKING"} <= offered.keys():
         return None
     return NOT_BINARY if BODY.of(command.parameters) == "BINARYMIME" else None
 
