@@ -12,6 +12,7 @@ from smtpproto.client import Client
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions import CHUNKING, ENHANCEDSTATUSCODES
 from smtpproto.relay.mailbox import listed_mailboxes
+from smtpproto.relay.relay import Kind
 from smtpproto.relay.story import Delivered
 from tests.conformance.ends import RCPT, say, server_after
 from tests.relay.test_policy import with_hops
@@ -49,7 +50,8 @@ def test_a_client_goes_to_port_587_unless_it_is_told_otherwise() -> None:
 async def test_a_stranger_may_write_to_us_but_submits_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example", kinds=["smtp", "submission"])
-        for kind, expected in ("smtp", "250"), ("submission", "530 5.7.0"):
+        answers: dict[Kind, str] = {"smtp": "250", "submission": "530 5.7.0"}
+        for kind, expected in answers.items():
             async with node.dial(kind) as wire:
                 await wire.hello()
                 assert (await wire.say("MAIL FROM:<a@ext.example>")).startswith(expected)

@@ -51,7 +51,12 @@ def cuts(octets: bytes) -> list[list[bytes]]:
     return [[octets], each, *([octets[:at], octets[at:]] for at in points)]
 
 
-@pytest.mark.parametrize("decision", ROWS, ids=lambda d: f"{d.before[-6:]!r}{d.octets[:40]!r}")
+def name(octets: bytes) -> str:
+    """Tell octets in plain ASCII, for the command lines of other tools."""
+    return re.sub(r"[^!-~]+|[\\[\]:;*?\"']", "_", octets.decode("latin-1"))
+
+
+@pytest.mark.parametrize("decision", ROWS, ids=lambda d: name(d.before[-6:] + d.octets[:40]))
 def test_at_every_split_point(decision: Decision) -> None:
     for pieces in cuts(decision.octets):
         assert played(decision, pieces) == decision.replies.split(", ")
@@ -71,7 +76,7 @@ def whom_it_is_for(pieces: list[bytes]) -> str:
     return "{} port {}".format(*header.source) if header.source else "unknown"
 
 
-@pytest.mark.parametrize("proxied", PROXIED, ids=lambda p: f"{p.octets[:40]!r}")
+@pytest.mark.parametrize("proxied", PROXIED, ids=lambda p: name(p.octets[:40]))
 def test_a_proxy_header_at_every_split_point(proxied: Proxied) -> None:
     for pieces in cuts(proxied.octets):
         assert whom_it_is_for(pieces) == proxied.result

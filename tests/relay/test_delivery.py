@@ -199,6 +199,7 @@ async def test_a_domain_that_dns_cannot_tell_of_defers(tmp_path: Path) -> None:
     "5321 §6.2 delivered-refused-or-returned",
 )
 @pytest.mark.rfc("5321 §4.2.5 transient-failure-can-be-told")
+@pytest.mark.rfc("3461 §5.2.5 delays-need-not-be-reported")
 async def test_after_five_days_the_sender_is_told(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.dead("mx.ext.example", "ext.example")
@@ -242,6 +243,12 @@ async def test_after_five_days_the_sender_is_told(tmp_path: Path) -> None:
     "5321 §6.2 delivered-refused-or-returned",
 )
 @pytest.mark.rfc("5321 §4.1.1.4 later-errors-are-reported-by-mail")
+@pytest.mark.rfc(
+    "3461 §5.2.8 one-report-for-several",
+    "3461 §6 report-goes-to-the-sender",
+    "3461 §6.3 remote-mta-is-who-refused",
+    "3461 §6.3 diagnostic-code-is-the-reply",
+)
 async def test_all_failures_of_an_attempt_are_one_report(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.host("mx.one.example", "one.example", {"RCPT": "550 5.1.1 nobody"})
@@ -278,6 +285,9 @@ async def test_all_failures_of_an_attempt_are_one_report(tmp_path: Path) -> None
     "5321 §6.1 null-events-may-be-told-locally",
 )
 @pytest.mark.rfc("5321 §4.2.1 5yz-ends-the-attempts")
+@pytest.mark.rfc(
+    "3461 §5.2 mail-from-nobody-is-not-reported", "3461 §5.2 operator-hears-of-it-instead"
+)
 async def test_a_failed_message_from_nobody_is_reported_to_nobody(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", {"RCPT": "550 5.1.1 nobody"})
@@ -305,6 +315,7 @@ async def test_a_report_that_cannot_be_delivered_ends_there(tmp_path: Path) -> N
 
 
 @pytest.mark.rfc("5321 §3.3 late-failure-of-a-recipient-is-reported-by-mail")
+@pytest.mark.rfc("3461 §3 yes-to-rcpt-means-deliver-or-report")
 async def test_a_mailbox_that_is_gone_by_now_fails(tmp_path: Path) -> None:
     names = ["ann", "bob"]
     async with world(tmp_path) as w:

@@ -88,7 +88,11 @@ async def test_nothing_is_relayed_for_a_stranger_on_loopback(tmp_path: Path) -> 
 
 
 @pytest.mark.rfc("4954 §6 530-until-there-is-a-login")
-@pytest.mark.rfc("6409 §4.3")
+@pytest.mark.rfc(
+    "6409 §4.3 who-has-not-logged-in-is-refused",
+    "6409 §4.3 530-until-there-is-a-login",
+    "6409 §7 strangers-hear-no-details",
+)
 async def test_submission_takes_nothing_without_a_login(tmp_path: Path) -> None:
     # Not even from a listed network: that is what the SMTP listener is for.
     async with world(tmp_path) as w:

@@ -90,7 +90,7 @@ def is_7bit(octets: bytes) -> bool:
     )
 
 
-@pytest.mark.rfc("3461 §6.2")
+@pytest.mark.rfc("3461 §6.2 report-is-multipart-report")
 def test_the_header_of_a_report() -> None:
     message = parse(report())
     assert message["From"] == "Mail Delivery System <MAILER-DAEMON@mx.our.dom>"
@@ -107,6 +107,12 @@ def test_a_report_says_that_nobody_wrote_it() -> None:
 
 
 @pytest.mark.rfc("3464 §2.2")
+@pytest.mark.rfc(
+    "3461 §6.2 second-part-is-for-programs",
+    "3461 §6.3 reporting-mta-is-there",
+    "3461 §6.3 full-name-is-of-type-dns",
+    "3461 §6.3 more-message-fields-may-be-there",
+)
 def test_the_fields_of_the_message() -> None:
     (fields, _) = groups(report(envelope_id="Env+1 x"))
     assert fields.items() == [
@@ -116,12 +122,12 @@ def test_the_fields_of_the_message() -> None:
     ]
 
 
-@pytest.mark.rfc("3461 §6.3")
+@pytest.mark.rfc("3461 §6.3 no-original-envelope-id-without-envid")
 def test_without_envid_there_is_no_original_envelope_id() -> None:
     assert groups(report())[0]["Original-Envelope-Id"] is None
 
 
-@pytest.mark.rfc("3461 §6.3")
+@pytest.mark.rfc("3461 §6.3 other-names-are-not-of-type-dns")
 @pytest.mark.parametrize("hostname", ["localhost", "[127.0.0.1]"])
 def test_a_name_that_is_not_fully_qualified_does_not_say_so(hostname: str) -> None:
     octets = report(hostname=hostname)
@@ -130,6 +136,14 @@ def test_a_name_that_is_not_fully_qualified_does_not_say_so(hostname: str) -> No
 
 
 @pytest.mark.rfc("3464 §2.3")
+@pytest.mark.rfc(
+    "3461 §6.3 final-recipient-is-from-the-envelope",
+    "3461 §6.3 action-is-there",
+    "3461 §6.3 status-is-there",
+    "3461 §6.3 remote-mta-is-who-refused",
+    "3461 §6.3 diagnostic-code-is-the-reply",
+    "3461 §6.3 more-recipient-fields-may-be-there",
+)
 def test_the_fields_of_a_recipient() -> None:
     assert groups(report())[1].items() == [
         ("Original-Recipient", "rfc822; Ann@Ext.Example"),
@@ -149,6 +163,7 @@ def test_a_reply_of_several_lines_is_folded_as_it_came() -> None:
 
 
 @pytest.mark.rfc("3464 §2.3")
+@pytest.mark.rfc("3461 §6.3 no-original-recipient-without-orcpt")
 def test_what_is_not_known_is_left_out() -> None:
     failure = Failure(ForwardPath.of("Postmaster"), "failed", "4.4.7")
     assert groups(report(failure))[1].items() == [
@@ -164,6 +179,7 @@ def test_an_original_recipient_without_its_type_is_of_unknown_type() -> None:
 
 
 @pytest.mark.rfc("5321 §4.4 all-who-failed-are-listed", "5321 §4.4 one-notification-for-all")
+@pytest.mark.rfc("3461 §5.2.8 one-report-for-several")
 def test_one_report_names_all_recipients() -> None:
     failures = [
         evolve(FAILURE, recipient=ForwardPath.of(f"r{number}@ext.example")) for number in range(250)
@@ -204,6 +220,7 @@ def test_every_action_has_its_words(action: Action, subject: str) -> None:
         assert mixed["Subject"] == "Mail could not be delivered"
 
 
+@pytest.mark.rfc("3461 §6.2 first-part-is-for-people")
 def test_the_words_say_who_said_what() -> None:
     words = parts(parse(report()))[0]
     assert words.get_content_type() == "text/plain"
@@ -221,7 +238,11 @@ def test_the_words_say_who_said_what() -> None:
 HEADER = ORIGINAL.partition(b"\r\n\r\n")[0] + b"\r\n"
 
 
-@pytest.mark.rfc("3461 §6.2")
+@pytest.mark.rfc(
+    "3461 §4.3 without-ret-either-is-returned",
+    "3461 §6.2 third-part-is-the-message",
+    "3461 §6.2 third-part-says-what-it-is",
+)
 def test_a_small_message_comes_back_whole() -> None:
     assert returned(report()) == ("message/rfc822", ORIGINAL)
     full = ORIGINAL + (b"x" * 76 + b"\r\n") * 700
@@ -234,16 +255,26 @@ def test_a_small_message_comes_back_whole() -> None:
     "changes",
     [
         {"whole": False},
-        {"original": ORIGINAL + (b"x" * 76 + b"\r\n") * 700},
+        pytest.param(
+            {"original": ORIGINAL + (b"x" * 76 + b"\r\n") * 700},
+            marks=pytest.mark.rfc("3461 §6.2 big-messages-go-back-as-header"),
+        ),
         {"original": ORIGINAL + b"caf\xc3\xa9\r\n"},
         {"original": ORIGINAL + b"a\nb\r\n"},
         {"original": ORIGINAL + b"a\rb\r\n"},
         {"original": ORIGINAL + b"a\0b\r\n"},
         {"original": ORIGINAL + b"x" * 999 + b"\r\n"},
-        {"failures": [evolve(FAILURE, action="delayed")]},
+        pytest.param(
+            {"failures": [evolve(FAILURE, action="delayed")]},
+            marks=pytest.mark.rfc(
+                "3461 §4.3 header-alone-where-nothing-failed",
+                "3461 §6.2 header-alone-where-nothing-failed",
+            ),
+        ),
     ],
 )
 @pytest.mark.rfc("6522 §3")
+@pytest.mark.rfc("3461 §4.3 without-ret-either-is-returned", "3461 §6.2 third-part-says-what-it-is")
 def test_else_its_header_alone_comes_back(changes: dict[str, Any]) -> None:
     octets = report(**changes)
     assert is_7bit(octets)
@@ -437,13 +468,22 @@ def test_a_status_is_taken_as_text_too() -> None:
 @pytest.mark.rfc(
     "5321 §4.5.4 no-errors-about-errors", "5321 §6.1 nobody-is-notified-of-mail-from-nobody"
 )
+@pytest.mark.rfc("3461 §5.2 mail-from-nobody-is-not-reported")
 @pytest.mark.parametrize("notify", [None, "FAILURE", "SUCCESS,FAILURE,DELAY"])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_the_null_reverse_path_never_hears(notify: str | None, action: Action) -> None:
     assert not is_report_owed(ReversePath.of(None), notify, action)
 
 
-@pytest.mark.rfc("3461 §4.1")
+@pytest.mark.rfc(
+    "3461 §4.1 never-asks-for-no-report",
+    "3461 §4.1 success-and-failure-are-asked-for",
+    "3461 §4.1 delay-is-welcome-with-delay",
+    "3461 §4.1 without-notify-failures-are-reported",
+    "3461 §5.2.5 delay-may-be-reported-with-delay",
+    "3461 §5.2.5 delay-may-be-reported-without-notify",
+    "3461 §5.2.5 delay-not-asked-for-is-not-reported",
+)
 @pytest.mark.parametrize(
     ("notify", "owed"),
     [
