@@ -94,7 +94,7 @@ class Dialogue:
                         await self.converse()
                 except DeadlineError:
                     if self.can_talk:
-                        await self.answer(TOO_SLOW)
+                        await self.answer(self.connection.closing(TOO_SLOW))
                 except RemoteProtocolError as error:
                     # Framing is lost and the connection closed: the last reply there is.
                     if error.reply is not None:
@@ -118,7 +118,7 @@ class Dialogue:
         if not self.server.has_room(self.session):
             # No handshake for those: it would cost more than they are worth.
             if self.can_talk:
-                await self.answer(TOO_MANY_CONNECTIONS)
+                await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
             return
         if self.server.implicit_tls:
             await self.start_tls()
@@ -127,7 +127,7 @@ class Dialogue:
         while self.connection.state is not State.CLOSED:
             event = await self.next_command()
             if event is None:
-                await self.answer(SHUTTING_DOWN)
+                await self.answer(self.connection.closing(SHUTTING_DOWN))
             elif isinstance(event, ConnectionClosed):
                 return
             else:
@@ -138,10 +138,11 @@ class Dialogue:
             await self.pump.listen(self.server.greeting_delay)
             self.session.early_talker = self.connection.buffered > 0
         reply = None
+        not_now = self.connection.closing(NOT_NOW)
         handler = self.server.handler
         if isinstance(handler, Welcomer):
-            reply = await self.ask(partial(handler.connect, self.session), failed=NOT_NOW)
-        await self.answer(reply, failed=NOT_NOW)
+            reply = await self.ask(partial(handler.connect, self.session), failed=not_now)
+        await self.answer(reply, failed=not_now)
         return self.connection.state is not State.CLOSED
 
     async def next_command(self) -> ServerEvent | None:
@@ -272,7 +273,7 @@ class Dialogue:
     async def refuse_login(self, reply: Reply) -> None:
         self.failed_logins += 1
         if self.failed_logins >= self.server.max_failed_logins:
-            reply = TOO_MANY_LOGINS
+            reply = self.connection.closing(TOO_MANY_LOGINS)
         # Guessing costs time (RFC 4954 §9).
         await anyio.sleep(self.server.failed_login_delay)
         await self.answer(reply)

@@ -197,7 +197,7 @@ async def in_content(port: int) -> Wire:
     return wire
 
 
-TIMED_OUT = b"421 4.4.2 Timed out\r\n"
+TIMED_OUT = b"421 4.4.2 localhost Timed out\r\n"
 
 
 @pytest.mark.rfc("5321 §3.8 server-may-close-after-a-timeout")

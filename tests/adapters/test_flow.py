@@ -134,7 +134,7 @@ async def test_a_client_that_never_waits_fills_no_memory(where: str) -> None:
         handler.may_go.set()
         heard = await wire.rest()
     assert b"354 " in heard
-    assert heard.endswith(b"221 2.0.0 Closing connection\r\n")
+    assert heard.endswith(b"221 2.0.0 localhost Closing connection\r\n")
     assert handler.octets == sent >= 50 * MB
 
 

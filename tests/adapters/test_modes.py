@@ -153,6 +153,7 @@ async def test_required_and_not_offered_sends_nothing_but_quit() -> None:
     "3207 §4.1 whom-to-believe-is-a-local-matter",
     "3207 §6 outcome-of-the-handshake-is-checked",
     "3207 §6 client-can-be-told-to-demand-tls",
+    "8689 §2 certificate-is-verified",
 )
 @pytest.mark.parametrize("implicit", [False, True])
 async def test_untrusted_certificate(implicit: bool, box: Box, tls: Certificates) -> None:
@@ -163,7 +164,9 @@ async def test_untrusted_certificate(implicit: bool, box: Box, tls: Certificates
             await Client("localhost", port, tls=mode).__aenter__()
 
 
-@pytest.mark.rfc("3207 §4.1 certificate-has-the-servers-name")
+@pytest.mark.rfc(
+    "3207 §4.1 certificate-has-the-servers-name", "8689 §4.2.1 certificate-names-the-host"
+)
 async def test_certificate_for_another_host(box: Box, tls: Certificates) -> None:
     async with running(Server(box, tls=tls.wrong_name)) as port:
         with pytest.raises(TlsError, match="Hostname mismatch"):
@@ -291,7 +294,7 @@ async def test_failures_are_counted_and_then_the_session_ends(box: Box) -> None:
         assert (await wire.ask("AUTH LOGIN")).startswith("334")
         assert (await wire.ask("*")).startswith("501 5.7.0")
         assert (await wire.ask("AUTH PLAIN")).startswith("334")
-        assert await wire.ask("no base64!") == "421 4.7.0 Too many failed logins"
+        assert await wire.ask("no base64!") == "421 4.7.0 localhost Too many failed logins"
         assert await wire.rest() == b""
 
 

@@ -97,7 +97,7 @@ async def test_a_handler_that_fails_is_answered_for(
     async with running(Server(handler)) as port:
         async with await connect(port) as wire:
             if where == "connect":
-                assert await ended(wire) == b"421 Service not available\r\n"
+                assert await ended(wire) == b"421 localhost Service not available\r\n"
             else:
                 await wire.reply()
                 heard = [await wire.ask(line) for line in [*OPENED, "DATA"]]
@@ -356,7 +356,7 @@ async def test_too_many_bad_commands(box: Box) -> None:
     async with running(server) as port, await opened(port) as wire:
         for _ in range(3):
             assert (await wire.ask("NONSENSE")).startswith("5")
-        assert await wire.ask("NONSENSE") == "421 4.7.0 Too many errors"
+        assert await wire.ask("NONSENSE") == "421 4.7.0 localhost Too many errors"
         assert await ended(wire) == b""
 
 
@@ -373,7 +373,7 @@ async def test_connections_past_the_limit_hear_421(
         wires = [await opened(port) for _ in range(held)]
         for _ in range(3):
             async with await connect(port) as wire:
-                assert await ended(wire) == b"421 Too many connections\r\n"
+                assert await ended(wire) == b"421 localhost Too many connections\r\n"
         await anyio.aclose_forcefully(wires.pop().stream)
         await until(lambda: server.peers.total() == held - 1)
         async with await opened(port, OPENED[0]):
@@ -486,7 +486,7 @@ async def stoppable(server: Server) -> AsyncIterator[tuple[int, anyio.Event]]:
             await done.wait()
 
 
-SHUTTING_DOWN = b"421 4.3.2 Service shutting down\r\n"
+SHUTTING_DOWN = b"421 4.3.2 localhost Service shutting down\r\n"
 
 
 @pytest.mark.rfc("5321 §3.8 stopping-server-says-421")

@@ -72,10 +72,10 @@ def test_a_message_from_standard_input(cli: Run, clear_port: int, mailroom: Mail
     ("recipients", "code", "words"),
     [
         (["a@x.y", "b@x.y"], 0, ["accepted"]),
-        (["550no@x.y", "b@x.y"], 3, ["accepted", "refused", "550 [bold]no[/bold] no"]),
-        (["450no@x.y", "b@x.y"], 3, ["accepted", "not now", "450 [bold]no[/bold] no"]),
+        (["550no@x.y", "b@x.y"], 3, ["accepted", "refused", "550 5.0.0 [bold]no[/bold] no"]),
+        (["450no@x.y", "b@x.y"], 3, ["accepted", "not now", "450 4.0.0 [bold]no[/bold] no"]),
         (["550a@x.y", "450b@x.y"], 1, ["refused", "not now"]),
-        (["550a@x.y"], 1, ["refused  <550a@x.y>  550 [bold]no[/bold] a"]),
+        (["550a@x.y"], 1, ["refused  <550a@x.y>  550 5.0.0 [bold]no[/bold] a"]),
     ],
 )
 def test_the_exit_code_and_a_line_tell_what_became_of_each(
@@ -331,7 +331,7 @@ def test_many_refused(
     result = cli("send", *many, *to)
     assert result.exit_code == code, result.output
     assert line in result.stdout
-    assert "4 x 550 [bold]no[/bold] a" in result.stdout
+    assert "4 x 550 5.0.0 [bold]no[/bold] a" in result.stdout
 
 
 def test_many_to_nobody(cli: Run, backend: str) -> None:

@@ -392,7 +392,7 @@ C: not so long
 C: .
 S: 250 Message accepted
 C: QUIT
-S: 221 Closing connection
+S: 221 sigurd.example Closing connection
 -- CLOSED
 """
 

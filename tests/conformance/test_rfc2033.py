@@ -92,7 +92,7 @@ def test_behind_lhlo_all_is_as_behind_ehlo() -> None:
     answer(smtp)
     said = say(smtp, octets.replace(b"%b", b"EHLO"))
     assert say(lmtp, octets.replace(b"%b", b"LHLO")) == said
-    assert said.endswith(b"221 2.0.0 Closing connection\r\n")
+    assert said.endswith(b"221 2.0.0 mx.example Closing connection\r\n")
 
 
 @pytest.mark.rfc("2033 §4.1 lhlo-replaces-helo-and-ehlo")

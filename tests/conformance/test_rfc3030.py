@@ -409,7 +409,7 @@ C: From: Sam@random.example
 C: Subject: This is a bodyless test message
 S: 250 Message accepted
 C: QUIT
-S: 221 Closing connection
+S: 221 cnri.example Closing connection
 -- CLOSED
 """
 THREE_CHUNKS = """
@@ -435,7 +435,7 @@ S: 250 Chunk received
 S: 250 Chunk received
 S: 250 Message accepted
 C: QUIT
-S: 221 Closing connection
+S: 221 cnri.example Closing connection
 -- CLOSED
 """
 

@@ -140,7 +140,7 @@ def test_quit_gets_221_anywhere_and_ends_session_and_transaction(before: bytes) 
     server.receive_data(b"QUIT\r\nDATA\r\n.\r\n")
     events, said = answer(server)
     assert events == [Quit(), ConnectionClosed()]
-    assert said == b"221 Closing connection\r\n"
+    assert said == b"221 mx.example Closing connection\r\n"
     assert server.state is State.CLOSED
     client = ClientConnection(STANDARD)
     hear(client, b"220 mx.example\r\n")

@@ -32,7 +32,9 @@ from smtpproto.core import offer, reception, refusal
 from smtpproto.core.command import BASE_VERBS
 from smtpproto.extensions import EXPN, HELP, SIZE
 from smtpproto.mechanisms import PLAIN
+from smtpproto.server import Server
 from smtpproto.testing.pair import answer
+from tests.adapters.world import Box, Scripted
 from tests.conformance.ends import (
     HELLO,
     MAIL,
@@ -308,6 +310,17 @@ def test_the_greeting_and_all_that_closes_is_about_the_channel() -> None:
     assert {reply.code for reply in closing} == {421, 221}
 
 
+@pytest.mark.anyio
+@pytest.mark.rfc("5321 §4.2.2 closing-codes-name-the-server")
+async def test_what_closes_names_the_server() -> None:
+    assert say(server_after(), b"QUIT\r\n") == b"221 mx.example Closing connection\r\n"
+    errors = b"XYZZY\r\n" * (Limits().bad_commands + 1)
+    assert say(server_after(), errors).endswith(b"\r\n421 mx.example Too many errors\r\n")
+    stopped = Scripted(b"")
+    await Server(Box(), hostname="mx.example", max_connections=0).serve_stream(stopped)
+    assert stopped.sent == [b"421 mx.example Too many connections\r\n"]
+
+
 # Each code
 
 
@@ -359,7 +372,7 @@ def test_and_these_where_it_opens_gives_up_and_has_no_room() -> None:
     server = ServerConnection("mx.example", limits=Limits(bad_commands=1, recipients=1))
     answer(server)
     assert say(server, RCPT + b"RCPT TO:<e@f>\r\n").endswith(b"452 Too many recipients\r\n")
-    assert say(server, b"XYZZY\r\nXYZZY\r\n").endswith(b"421 Too many errors\r\n")
+    assert say(server, b"XYZZY\r\nXYZZY\r\n").endswith(b"421 mx.example Too many errors\r\n")
     assert server.state is State.CLOSED
 
 

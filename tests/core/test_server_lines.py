@@ -100,7 +100,7 @@ def test_the_error_budget() -> None:
     for _ in range(3):
         assert say(server, b"XYZZY\r\n").startswith(b"500")
     assert say(server, b"NOOP\r\n").startswith(b"250")
-    assert say(server, b"XYZZY\r\n") == b"421 4.7.0 Too many errors\r\n"
+    assert say(server, b"XYZZY\r\n") == b"421 4.7.0 mx.example Too many errors\r\n"
     assert server.next_event() == ConnectionClosed()
 
 

@@ -199,7 +199,7 @@ def ehlo_argument(extension: Extension, *beside: Extension, tls: bool = True) ->
     return greeted([extension, *beside], tls=tls).client.offered.get(extension.keyword)
 
 
-@pytest.mark.rfc("8689 §2")
+@pytest.mark.rfc("8689 §2 server-takes-it-under-tls-alone")
 def test_requiretls_is_offered_under_tls_alone() -> None:
     assert ehlo_argument(REQUIRETLS) == ""
     assert ehlo_argument(REQUIRETLS, tls=False) is None
@@ -211,13 +211,13 @@ def test_smtputf8_is_not_offered_without_8bitmime() -> None:
     assert ehlo_argument(SMTPUTF8, EIGHTBITMIME) == ""
 
 
-@pytest.mark.rfc("2852 §2")
+@pytest.mark.rfc("2852 §2 options-may-stand-behind-it")
 def test_deliverby_tells_the_least_time() -> None:
     assert ehlo_argument(deliverby()) == ""
     assert min_by_time(ehlo_argument(deliverby(60)) or "") == 60
 
 
-@pytest.mark.rfc("4865 §4.2")
+@pytest.mark.rfc("4865 §4.2 offered-with-both-limits")
 def test_futurerelease_is_not_offered_without_its_horizon() -> None:
     assert ehlo_argument(futurerelease()) is None
     assert Horizon.parse(ehlo_argument(futurerelease(HORIZON)) or "") == HORIZON
@@ -284,15 +284,31 @@ def test_the_attribute_verbs_announce_their_attributes() -> None:
 
 # Well-formed, and refused by the extension itself.
 JUDGED = [
-    pytest.param(b"BY=59;R", 555, marks=pytest.mark.rfc("2852 §3")),
-    pytest.param(b"BY=60;R", 250, marks=pytest.mark.rfc("2852 §3")),
-    pytest.param(b"BY=-1;N", 250, marks=pytest.mark.rfc("2852 §4")),
-    pytest.param(b"BY=0;R", 501, marks=pytest.mark.rfc("2852 §4")),
-    pytest.param(b"HOLDFOR=3601", 501, marks=pytest.mark.rfc("4865 §4.2")),
-    pytest.param(b"HOLDUNTIL=2014-04-03T23:01:01Z", 501, marks=pytest.mark.rfc("4865 §4.2")),
+    *(
+        pytest.param(
+            wire, code, marks=pytest.mark.rfc("2852 §3 less-than-that-is-refused-for-good")
+        )
+        for wire, code in ((b"BY=59;R", 555), (b"BY=60;R", 250))
+    ),
+    pytest.param(b"BY=-1;N", 250, marks=pytest.mark.rfc("2852 §4 zero-and-less-go-with-mode-n")),
+    pytest.param(b"BY=0;R", 501, marks=pytest.mark.rfc("2852 §4 mode-r-needs-a-time-above-zero")),
+    pytest.param(
+        b"HOLDFOR=3601",
+        501,
+        marks=pytest.mark.rfc("4865 §4.2 bad-or-too-long-holdfor-is-refused"),
+    ),
+    pytest.param(
+        b"HOLDUNTIL=2014-04-03T23:01:01Z",
+        501,
+        marks=pytest.mark.rfc("4865 §4.2 bad-or-too-late-holduntil-is-refused"),
+    ),
     pytest.param(b"HOLDFOR=1 HOLDUNTIL=2014-01-01T00:00:00Z", 501),
-    pytest.param(b"HOLDFOR=121 BY=120;R", 501, marks=pytest.mark.rfc("4865 §5.2.2")),
-    pytest.param(b"HOLDFOR=120 BY=120;N", 250, marks=pytest.mark.rfc("4865 §5.2.2")),
+    pytest.param(
+        b"HOLDFOR=121 BY=120;R", 501, marks=pytest.mark.rfc("4865 §5.2.2 hold-beyond-by-is-refused")
+    ),
+    pytest.param(
+        b"HOLDFOR=120 BY=120;N", 250, marks=pytest.mark.rfc("4865 §5.2.2 hold-beyond-by-is-refused")
+    ),
     pytest.param(b"MT-PRIORITY=10", 501, marks=pytest.mark.rfc("6710 §4.1 malformed-is-501-5-5-2")),
     pytest.param(
         b"RET=FULL RET=FULL", 501, marks=pytest.mark.rfc("3461 §4.5 second-in-mail-is-501")

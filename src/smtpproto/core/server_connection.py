@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
+from attrs import evolve
+
 from .command import (
     BASE_VERBS,
     LMTP_VERBS,
@@ -19,6 +21,7 @@ from .command import (
     Lhlo,
     Mail,
     Query,
+    Quit,
     Rcpt,
     Rset,
     StartTls,
@@ -189,7 +192,14 @@ class ServerConnection(Connection):
             return Reply(250, None, [greeting, *self._offer.ehlo_lines()])
         if isinstance(self._asked, Helo):
             return Reply(250, None, self.hostname)
+        if isinstance(self._asked, Quit):
+            return self.closing(Quit.suggested)
         return self._asked.suggested if isinstance(self._asked, Command) else ACCEPTED
+
+    def closing(self, reply: Reply) -> Reply:
+        """Return a 221 or 421 with our name before its text, where clients look for it (§4.2)."""
+        first, *others = reply.lines
+        return evolve(reply, lines=[b"%b %b" % (self.hostname.encode(), first), *others])
 
     # Octets in, events out
 
@@ -335,7 +345,7 @@ class ServerConnection(Connection):
     ) -> BadCommand:
         self._bad_commands += counts
         if self._bad_commands > self.limits.bad_commands:
-            reply, only_refuse = TOO_MANY_ERRORS, True
+            reply, only_refuse = self.closing(TOO_MANY_ERRORS), True
         self._only_refuse = only_refuse
         self._suggestion = reply
         return BadCommand(line, reply, command)
