@@ -149,3 +149,11 @@ def test_a_server_may_say_that_the_next_one_does_not_offer_it() -> None:
     assert said.status is not None
     assert said.status.registered is not None
     assert said.status.registered.rfc == 8689
+
+
+@pytest.mark.rfc("8689 §2 client-asks-under-tls-alone")
+def test_a_client_asks_under_tls_alone() -> None:
+    """Whatever the server offers in clear."""
+    client = client_after(b"250-mx.example\r\n250 REQUIRETLS\r\n")
+    with pytest.raises(LocalProtocolError):
+        client.send(Mail("a@b", DEMAND))

@@ -527,7 +527,7 @@ async def test_where_tls_is_required_and_missing_nothing_is_sent(tmp_path: Path)
         assert host.lines == ["EHLO relay.example", "QUIT"]
 
 
-@pytest.mark.rfc("7435")
+@pytest.mark.rfc("7435", "8689 §4.2.2 tls-may-fail")
 async def test_opportunistic_tls_falls_back_to_clear(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", keywords=("STARTTLS",))
@@ -541,6 +541,7 @@ async def test_opportunistic_tls_falls_back_to_clear(tmp_path: Path) -> None:
         assert len(host.accepted) == 1
 
 
+@pytest.mark.rfc("8689 §3 tls-is-tried-all-the-same")
 async def test_between_two_of_ours_tls_is_used_though_nobody_vouches(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         there = await w.node("mx.ext.example", ["ext.example"], networks=(), tls=True)

@@ -112,6 +112,8 @@ def test_a_report_says_that_nobody_wrote_it() -> None:
     "3461 §6.3 reporting-mta-is-there",
     "3461 §6.3 full-name-is-of-type-dns",
     "3461 §6.3 more-message-fields-may-be-there",
+    "2852 §5 reports-have-an-arrival-date",
+    "4865 §5.1.2 reports-have-an-arrival-date",
 )
 def test_the_fields_of_the_message() -> None:
     (fields, _) = groups(report(envelope_id="Env+1 x"))

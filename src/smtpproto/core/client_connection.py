@@ -185,6 +185,8 @@ class ClientConnection(Connection):
             raise LocalProtocolError("already authenticated (RFC 4954 §4)")
         if isinstance(command, StartTls) and self.tls is not None:
             raise LocalProtocolError("TLS is already on (RFC 3207 §4.2)")
+        if isinstance(command, Mail) and "REQUIRETLS" in command.parameters and self.tls is None:
+            raise LocalProtocolError("REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.
         longest = 512 if isinstance(command, Auth) else command.max_line
         if isinstance(command, (Mail, Rcpt)):
