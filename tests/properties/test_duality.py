@@ -1,88 +1,139 @@
 """Duality: what one side sends the other reads back equal, and idle they agree on the state."""
 
-from hypothesis import event, given, settings
+import binascii
+
+import pytest
+from hypothesis import event, given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from smtpproto import (
     STANDARD,
     Auth,
     AuthResponse,
     BadCommand,
+    Bdat,
     Chunk,
     ClientConnection,
     Command,
+    ConnectionClosed,
     Content,
     Data,
     Ehlo,
+    EndOfChunk,
     EndOfContent,
-    Helo,
+    EnhancedStatus,
     Lhlo,
     Limits,
-    LocalProtocolError,
     Mail,
-    Noop,
-    Quit,
     Rcpt,
     Reply,
-    ReversePath,
     Rset,
-    ServerConnection,
     StartTls,
     State,
 )
-from smtpproto.core.sasl import Challenge
-from smtpproto.core.server_connection import ServerEvent
-from smtpproto.mechanisms import LOGIN, PLAIN
+from smtpproto.core.sasl import (
+    AuthenticationError,
+    Challenge,
+    ClientExchange,
+    Credentials,
+    Mechanism,
+    ServerContext,
+    ServerExchange,
+)
+from smtpproto.core.server_connection import ServerConnection, ServerEvent
+from smtpproto.mechanisms.saslprep import saslprep
 from smtpproto.testing import strategies as smtp
-from smtpproto.testing.pair import Cut, Pair, Policy, octet_by_octet, suggested, whole
+from smtpproto.testing.pair import Cut, Pair, Policy, at_points, octet_by_octet, suggested, whole
+from smtpproto.testing.strategies import Group
+from tests.sasl.exchange import ALL, FEW, Account
+
+from .ends import OFFER, joined, make_server
+
+UNLIMITED = Limits(message=None, bad_commands=10**6)
+CUTS: st.SearchStrategy[Cut] = st.one_of(
+    st.sampled_from([whole, octet_by_octet]),
+    st.lists(st.integers(1, 2000), max_size=8).map(lambda points: at_points(*points)),
+)
 
 
-def make_server(limits: Limits | None = None, *, lmtp: bool = False) -> ServerConnection:
-    return ServerConnection(
-        "server.example",
-        STANDARD,
-        limits=limits or Limits(bad_commands=10**6),
-        mechanisms=(PLAIN, LOGIN),
-        plaintext_auth=True,
-        tls_available=True,
-        lmtp=lmtp,
+def make_pair(
+    *,
+    tls: bool = False,
+    lmtp: bool = False,
+    cut: Cut = whole,
+    policy: Policy = suggested,
+    hello: bool = True,
+) -> Pair:
+    server = make_server(limits=UNLIMITED, mechanisms=ALL, lmtp=lmtp)
+    client = ClientConnection(OFFER, lmtp=lmtp)
+    if tls:
+        server.tls_started()
+        client.tls_started()
+    pair = Pair(server, client, cut=cut, policy=policy)
+    if hello:
+        pair.send((Lhlo if lmtp else Ehlo)("client.example"))
+    return pair
+
+
+# What is possible in clear, and what under TLS; BDAT goes with its octets, which see below.
+SPOKEN = {
+    tls: smtp.commands([e for e in OFFER if e.keyword in smtp.full_offer(OFFER, tls=tls)]).filter(
+        lambda command: not isinstance(command, Bdat)
     )
+    for tls in (False, True)
+}
 
 
-CUTS = st.sampled_from([whole, octet_by_octet])
-
-
-@given(smtp.commands(standard=True), CUTS)
-def test_server_reads_the_command_that_the_client_sent(command: Command, cut: Cut) -> None:
-    pair = Pair(make_server(), cut=cut)
-    pair.send(Ehlo("client.example"))
+@given(st.data(), st.booleans(), CUTS)
+def test_server_reads_the_command_that_the_client_sent(
+    data: st.DataObject, tls: bool, cut: Cut
+) -> None:
+    command = data.draw(SPOKEN[tls])
+    event(type(command).__name__)
+    pair = make_pair(tls=tls, cut=cut)
     if isinstance(command, (Rcpt, Data)):
         pair.send(Mail(None))
     before = len(pair.server_events)
     pair.send(command)
     got = pair.server_events[before]
-    # A mechanism nobody has is still read back.
+    # A mechanism nobody has, and DATA without recipients, are read back and refused.
     assert (got.command if isinstance(got, BadCommand) else got) == command
+    assert isinstance(got, BadCommand) is isinstance(command, (Auth, Data))
 
 
+@pytest.mark.rfc("5321 §2.3.6 both-ends-agree-where-they-are")
 @given(smtp.replies(), CUTS)
 def test_client_reads_the_reply_that_the_server_sent(reply: Reply, cut: Cut) -> None:
-    pair = Pair(make_server(), cut=cut)
-    pair.send(Ehlo("client.example"))
+    pair = make_pair(cut=cut)
     # RSET may be answered by any 2yz, 4yz, 5yz; AUTH by 3yz.
     command: Command = Auth("PLAIN") if reply.code // 100 == 3 else Rset()
     pair.policy = lambda server, asked: reply
-    assert pair.send(command)[0] == reply
+    (heard,) = pair.send(command)[:1]
+    assert isinstance(heard, Reply)
+    assert (heard.code, heard.lines) == (reply.code, reply.lines)
+    # RFC 2034 §4: where none was given, one that says nothing may stand for it.
+    general = EnhancedStatus(reply.code // 100, 0, 0) if reply.code // 100 != 3 else None
+    assert heard.status in ({reply.status} if reply.status else {None, general})
     assert pair.client.state is pair.server.state
+
+
+@given(smtp.offers(), st.booleans())
+def test_client_reads_what_any_server_offers(offer: dict[str, str], lmtp: bool) -> None:
+    client = ClientConnection(STANDARD, lmtp=lmtp)
+    client.receive_data(b"220 server.example\r\n")
+    client.next_event()
+    client.send((Lhlo if lmtp else Ehlo)("client.example"))
+    lines = [f"{keyword} {argument}".rstrip() for keyword, argument in offer.items()]
+    client.receive_data(Reply(250, None, ["server.example", *lines]).serialize())
+    client.next_event()
+    assert client.offered == offer
 
 
 @given(smtp.clean_content(), st.data(), CUTS)
 def test_server_reads_the_content_that_the_client_sent(
     content: bytes, data: st.DataObject, cut: Cut
 ) -> None:
-    pair = Pair(make_server(), cut=cut)
-    pair.send(Ehlo("client.example"))
+    pair = make_pair(cut=cut)
     pair.send(Mail(None), Rcpt("Postmaster"), Data())
     for piece in data.draw(smtp.cuttings(content)) if content else []:
         pair.send(Content(piece))
@@ -94,179 +145,129 @@ def test_server_reads_the_content_that_the_client_sent(
     assert pair.client.state is pair.server.state is State.READY
 
 
-@given(st.data(), CUTS, st.booleans())
+@given(st.data(), CUTS, st.booleans(), st.booleans())
 def test_server_reads_the_chunks_that_the_client_sent(
-    data: st.DataObject, cut: Cut, lmtp: bool
+    data: st.DataObject, cut: Cut, lmtp: bool, binary: bool
 ) -> None:
-    pair = Pair(make_server(lmtp=lmtp), ClientConnection(STANDARD, lmtp=lmtp), cut=cut)
-    pair.send((Lhlo if lmtp else Ehlo)("client.example"))
-    pair.send(Mail(None), Rcpt("Postmaster"), Rcpt("a@b.example"))
-    content = data.draw(smtp.clean_content())
-    parts = data.draw(smtp.cuttings(content)) if content else []
-    pair.send(*map(Chunk, parts))
-    assert len(pair.send(Chunk(b"", last=True))) == (2 if lmtp else 1)
+    pair = make_pair(lmtp=lmtp, cut=cut)
+    pair.send(Mail(None, {"BODY": "BINARYMIME"} if binary else {}))
+    pair.send(Rcpt("Postmaster"), Rcpt("a@b.example"))
+    content = data.draw(smtp.binary_content() if binary else smtp.clean_content())
+    *some, last = data.draw(smtp.chunks(content))
+    pair.send(*some)
+    assert len(pair.send(last)) == (2 if lmtp else 1)
     read = b"".join(e.data for e in pair.server_events if isinstance(e, Content))
     assert read == content
     assert pair.server_events[-1] == EndOfContent(len(content), None)
     assert pair.client.state is pair.server.state is State.READY
 
 
-class TwoEnds(RuleBasedStateMachine):
-    """Random commands, legal and illegal, answered at random; idle, both ends agree."""
+def accept(server: ServerConnection, asked: ServerEvent | None) -> Reply:
+    """Say yes to everything, as long as it is right."""
+    usual = server.suggested_reply()
+    if isinstance(asked, BadCommand) or usual.code < 400:
+        return usual
+    return Reply(235 if isinstance(asked, Auth) else 250, None, "Yes")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.next_reply: Policy = suggested
-        self.pair: Pair | None = None
-        self.lmtp = False
 
-    @initialize(
-        refuse=st.sampled_from([*[None] * 12, 421, 554]),
-        hello=st.booleans(),
-        cut=CUTS,
-        lmtp=st.booleans(),
-    )
-    def connect(self, refuse: int | None, hello: bool, cut: Cut, lmtp: bool) -> None:
-        self.lmtp = lmtp
-        if refuse is not None:
-            self.next_reply = lambda server, asked: Reply(refuse, None, "no")
-        client = ClientConnection(STANDARD, lmtp=lmtp)
-        self.pair = Pair(make_server(lmtp=lmtp), client, policy=self.answer, cut=cut)
-        self.next_reply = suggested
-        if hello:
-            self.send((Lhlo if lmtp else Ehlo)("client.example"))
+def pulled(groups: list[Group]) -> list[object]:
+    """What a server has to pull for all this, content joined."""
+    found: list[object] = []
+    octets = 0
+    for group in groups:
+        if isinstance(group[-1], EndOfContent):
+            text = b"".join(thing.data for thing in group if isinstance(thing, Content))
+            text += b"" if text[-2:] in (b"", b"\r\n") else b"\r\n"
+            found += [Content(text), EndOfContent(len(text))]
+            continue
+        for thing in group:
+            if not isinstance(thing, Chunk):
+                found.append(thing)
+                octets = 0
+                continue
+            size = len(thing.data)
+            octets += size
+            end = EndOfContent(octets) if thing.last else EndOfChunk(size)
+            found += [Bdat(size, thing.last), Content(thing.data), end]
+    return [each for each in [*found, ConnectionClosed()] if each != Content(b"")]
 
-    def answer(self, server: ServerConnection, asked: ServerEvent | None) -> Reply:
-        return self.next_reply(server, asked)
 
-    @property
-    def joined(self) -> Pair:
-        assert self.pair is not None
-        return self.pair
+SESSIONS = {lmtp: smtp.sessions(OFFER, lmtp=lmtp, tls=True) for lmtp in (False, True)}
 
-    def send(self, *things: Command | Content | EndOfContent | Chunk) -> None:
+
+@pytest.mark.rfc("5321 §2.3.6 both-ends-agree-where-they-are")
+@given(st.data(), st.booleans(), CUTS)
+def test_a_legal_session_is_read_as_it_was_sent(data: st.DataObject, lmtp: bool, cut: Cut) -> None:
+    groups = data.draw(SESSIONS[lmtp])
+    pair = make_pair(lmtp=lmtp, cut=cut, policy=accept, hello=False)
+    for group in groups:
+        pair.send(*group)
+        if isinstance(group[-1], StartTls):
+            pair.start_tls()
+        assert pair.idle or pair.client.state is State.CLOSED
+        assert pair.client.state is pair.client.asked is pair.server.state
+        assert pair.client.authenticated is pair.server.authenticated
+    event(f"groups: {len(groups)}")
+    assert joined(pair.server_events) == pulled(groups)
+    assert pair.client.state is State.CLOSED
+
+
+def log_in(
+    pair: Pair, mechanism: Mechanism, credentials: Credentials, account: Account
+) -> str | None:
+    """Log in through both connections; return who is in by the server's account."""
+    client = ClientExchange(mechanism, credentials)
+    bindings = (credentials.binding,) if credentials.binding else ()
+    context = ServerContext("server.example", bindings, lambda: "server", b"secret", FEW)
+    exchange: ServerExchange | None = None
+    identity: str | None = None
+
+    def policy(connection: ServerConnection, asked: ServerEvent | None) -> Reply:
+        nonlocal exchange, identity
+        if isinstance(asked, BadCommand):
+            return connection.suggested_reply()
         try:
-            self.joined.send(*things)
-        except LocalProtocolError:
-            event("refused by the client")
+            if isinstance(asked, Auth):
+                exchange = ServerExchange(mechanism, asked.initial_response, context)
+                step = exchange.step()
+            else:
+                assert isinstance(asked, AuthResponse)
+                assert exchange
+                step = exchange.step(asked.data)
+            while not isinstance(step, (str, Challenge)):
+                step = exchange.step(account(step))
+        except AuthenticationError as error:
+            return error.reply
+        if isinstance(step, Challenge):
+            return step.reply()
+        identity = step
+        return Reply(235, "2.7.0", "In")
 
-    @rule(reply=smtp.replies())
-    def answer_with(self, reply: Reply) -> None:
-        """From now on answer so wherever it is legal."""
-        event("answers at random")
-
-        def choose(server: ServerConnection, asked: ServerEvent | None) -> Reply:
-            self.next_reply = suggested
-            usual = server.suggested_reply()
-            same_digit = reply.severity is usual.severity and not isinstance(asked, Ehlo)
-            return reply if same_digit or reply.code // 100 in (4, 5) else usual
-
-        self.next_reply = choose
-
-    @rule(command=smtp.commands(standard=True))
-    def any_command(self, command: Command) -> None:
-        self.send(command)
-
-    @rule(
-        batch=st.lists(
-            st.sampled_from([Mail("a@b.example"), Rcpt("c@d.example"), Rset(), Data()]), max_size=6
-        )
-    )
-    def pipeline(self, batch: list[Command]) -> None:
-        self.send(*batch)
-
-    @rule(hello=st.sampled_from([Ehlo("c.example"), Helo("c.example"), Lhlo("c.example")]))
-    def hello(self, hello: Command) -> None:
-        self.send(hello)
-
-    @rule()
-    def transaction(self) -> None:
-        self.send(Mail(ReversePath(None)), Rcpt("c@d.example"), Data())
-
-    @precondition(lambda self: self.joined.client.state is State.CONTENT)
-    @rule(content=smtp.clean_content())
-    def content(self, content: bytes) -> None:
-        self.send(Content(content), EndOfContent())
-
-    @rule(
-        rcpts=st.integers(1, 3),
-        chunks=st.lists(st.builds(Chunk, smtp.clean_content(), st.booleans()), max_size=4),
-        idle=st.sampled_from([None, None, Rset(), Noop(), Mail(None)]),
-    )
-    def chunks(self, rcpts: int, chunks: list[Chunk], idle: Command | None) -> None:
-        self.send(Mail(None), *[Rcpt("c@d.example")] * rcpts)
-        self.send(*chunks, *([idle] if idle else []))
-
-    @precondition(lambda self: self.joined.client.state in (State.RCPT, State.CHUNKS))
-    @rule(
-        chunks=st.lists(st.builds(Chunk, smtp.clean_content(), st.booleans()), max_size=4),
-        reply=smtp.replies([4, 5]),
-        nth=st.integers(0, 4),
-    )
-    def refused_chunk(self, chunks: list[Chunk], reply: Reply, nth: int) -> None:
-        left = nth
-
-        def refuse_one(server: ServerConnection, asked: ServerEvent | None) -> Reply:
-            nonlocal left
-            left -= 1
-            return reply if left == -1 else server.suggested_reply()
-
-        self.next_reply = refuse_one
-        self.send(*chunks)
-        self.next_reply = suggested
-
-    @rule()
-    def auth(self) -> None:
-        self.next_reply = lambda server, asked: Challenge(b"more").reply()
-        self.send(Auth("PLAIN"))
-        self.next_reply = suggested
-
-    @precondition(lambda self: self.joined.client.state is State.AUTH)
-    @rule(response=smtp.auth_responses(), code=st.sampled_from([235, 334, 535]))
-    def auth_response(self, response: AuthResponse, code: int) -> None:
-        self.next_reply = lambda server, asked: Reply(code, None, "")
-        self.send(response)
-        self.next_reply = suggested
-
-    @rule()
-    def start_tls(self) -> None:
-        self.send(StartTls())
-        if self.joined.client.state is State.TLS:
-            self.joined.start_tls()
-
-    @rule()
-    def quit(self) -> None:
-        if len(self.joined.server_events) > 12:
-            self.send(Quit())
-
-    @rule(line=smtp.texts())
-    def raw(self, line: str) -> None:
-        """What no client of ours would say, the server answers; both stay where they were."""
-        client, server = self.joined.client, self.joined.server
-        if server.state is State.GREETED and not client.owed and line[:1].isdigit():
-            before = server.state
-            server.receive_data(line.encode() + b"\r\n")
-            assert isinstance(server.next_event(), BadCommand)
-            server.send(Reply(500, None, "what?"))
-            assert server.state is before
-
-    @invariant()
-    def they_agree(self) -> None:
-        if self.pair is None:
-            return
-        client, server = self.pair.client, self.pair.server
-        event(f"idle in {server.state.name}")
-        assert client.state is server.state
-        if server.state is not State.CLOSED:
-            assert self.pair.idle
-            assert client.asked is client.state
-            assert client.authenticated == server.authenticated
-            assert (client.tls is None) == (server.tls is None)
-            if server.extended:
-                assert client.offered == server.offered
-            if server.state in (State.READY, State.GREETED):
-                assert server.envelope is None
+    pair.policy = policy
+    (reply,) = pair.send(Auth(mechanism.name, client.initial_response()))
+    while isinstance(reply, Reply) and reply.code == 334:
+        challenge = binascii.a2b_base64(reply.lines[0], strict_mode=True)
+        (reply,) = pair.send(AuthResponse(client.respond(challenge)))
+    if pair.client.authenticated:
+        client.succeed()
+    return identity
 
 
-TestTwoEnds = TwoEnds.TestCase
-TestTwoEnds.settings = settings(max_examples=60, stateful_step_count=25)
+@given(smtp.mechanisms(), st.data(), CUTS, st.booleans())
+def test_a_login_passes_through_both_connections(
+    mechanism: Mechanism, data: st.DataObject, cut: Cut, right: bool
+) -> None:
+    event(mechanism.name)
+    credentials = data.draw(smtp.credentials(mechanism))
+    account = Account(credentials.username, credentials.password or "", credentials.token or "")
+    if not right:
+        account = Account("somebody", "else", "another")
+    pair = make_pair(tls=True, cut=cut)
+    identity = log_in(pair, mechanism, credentials, account)
+    let_in = right or mechanism.name == "ANONYMOUS" or identity == "somebody"
+    assert (identity is not None) is let_in
+    if right and mechanism.name != "ANONYMOUS":
+        assert identity is not None
+        assert saslprep(identity) == saslprep(credentials.username)
+    assert pair.client.authenticated is pair.server.authenticated is let_in
+    assert pair.client.state is pair.server.state is State.READY

@@ -1,36 +1,68 @@
 """Linearity: twice the input is twice the work, counted in octets looked at and lines run.
 
 Wall time is never measured: what is counted is what `ReceiveBuffer` and `DotReader` are asked to
-look through, and how many lines of the core Python runs.
+look through, how many lines of ours Python runs, and how many steps a regex takes.
 """
 
+import importlib
+import pkgutil
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+import smtpproto
 import smtpproto.core
-from smtpproto import STANDARD, ClientConnection, Ehlo, Limits, RemoteProtocolError, Signal
+import smtpproto.extensions
+import smtpproto.mechanisms
+from smtpproto import (
+    STANDARD,
+    AuthResponse,
+    ClientConnection,
+    Ehlo,
+    GrammarError,
+    Limits,
+    Mailbox,
+    Parameters,
+    RemoteProtocolError,
+    Reply,
+    Signal,
+)
+from smtpproto.core import reception
 from smtpproto.core.buffer import ReceiveBuffer
-from smtpproto.core.content import DotReader
+from smtpproto.core.content import DotReader, DotWriter
+from smtpproto.core.proxy import ProxyHeader, ProxyReader
+from smtpproto.core.sasl import AuthenticationError, Mechanism, ServerExchange
 from smtpproto.core.server_connection import ServerConnection
+from smtpproto.core.xtext import decode_xtext, encode_xtext
+from smtpproto.extensions.dsn import NOTIFY
+from smtpproto.extensions.limits import Maxima
+from smtpproto.extensions.xforward import XForward
+from smtpproto.mechanisms import OAUTHBEARER, PLAIN, SCRAM_SHA_256
+from smtpproto.mechanisms.saslprep import saslprep
 from smtpproto.testing.pair import answer
 
-CORE = str(Path(smtpproto.core.__file__).parent)
+from .regexes import fits, steps
+
+OURS = str(Path(smtpproto.__file__).parent)
 HUGE = Limits(message=None, endless_line=10**9, reply=10**9, backlog=10**9, bad_commands=10**9)
 
 
 class Work:
-    """Octets that were searched or copied, and lines of the core that were run."""
+    """Octets that were searched or copied, and lines of ours that were run."""
 
     def __init__(self) -> None:
         self.octets = 0
         self.lines = 0
 
     def trace(self, frame: FrameType, what: str, _: object) -> object:
-        if not frame.f_code.co_filename.startswith(CORE):
+        if not frame.f_code.co_filename.startswith(OURS):
             return None
         if what == "line":
             self.lines += 1
@@ -57,6 +89,9 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Work
         counts.octets += len(data)
         return data
 
+    # A backlog is looked at in windows: small ones, so that it need not be large to be many.
+    monkeypatch.setattr(reception, "FIRST_LOOK", 128)
+    monkeypatch.setattr(reception, "MAX_PIECE", 1024)
     monkeypatch.setattr(ReceiveBuffer, "_find", counted_find)
     monkeypatch.setattr(DotReader, "feed", counted_feed)
     monkeypatch.setattr(ReceiveBuffer, "peek", counted_peek)
@@ -76,8 +111,8 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Work
     return measure
 
 
-# Octets by step. A backlog is looked at in windows, so it has to be some of them.
-SIZES = {1: 5_000, 10**9: 25_000}
+# Octets by step, at once or dribbled.
+SIZES = {1: 3_000, 10**9: 12_000}
 HELLO = b"EHLO c\r\n"
 TO_DATA = b"MAIL FROM:<>\r\nRCPT TO:<a@b>\r\nDATA\r\n"
 TO_BDAT = TO_DATA.removesuffix(b"DATA\r\n")
@@ -119,12 +154,16 @@ def _server(data: bytes, step: int) -> None:
 
 
 def _twice(
-    measure: Callable[[Callable[[], None]], Work], run: Callable[[int], None], size: int
+    measure: Callable[[Callable[[], None]], Work],
+    run: Callable[[int], None],
+    size: int,
+    *,
+    searches: bool = True,
 ) -> None:
     run(10)  # what is made once, as by a regex's first use, is not counted
     small, large = measure(lambda: run(size)), measure(lambda: run(2 * size))
     assert small.lines > 0
-    assert small.octets > 0
+    assert (small.octets > 0) is searches
     # 2 would be exact; the little above it is for what is done once.
     assert large.octets <= 2.2 * small.octets + 20_000
     assert large.lines <= 2.2 * small.lines + 200
@@ -168,3 +207,114 @@ def test_client(
             return
 
     _twice(work, run, SIZES[step])
+
+
+def _header(n: int) -> bytes:
+    vectors = ((1, b"x"),) * (n // 4)
+    return ProxyHeader(
+        2, source=("192.0.2.1", 1), destination=("192.0.2.2", 2), tlvs=vectors, checksum=True
+    ).serialize()
+
+
+def _dribbled(octets: bytes) -> None:
+    reader = ProxyReader(max_payload=65_535)
+    for at in range(len(octets)):
+        reader.feed(octets[at : at + 1])
+
+
+def _said(mechanism: Mechanism, message: bytes) -> None:
+    ServerExchange(mechanism, message).step()
+
+
+#: What no line's length keeps small, if somebody hands it in.
+READERS: dict[str, Callable[[int], object]] = {
+    "parameters": lambda n: Parameters.parse(b"".join(b" A%d=1" % i for i in range(n // 8))),
+    "xtext": lambda n: decode_xtext(encode_xtext(b"+" * n)),
+    "attributes": lambda n: XForward.parse(b"NAME=" + b"+41" * (n // 3)),
+    "the same attribute": lambda n: XForward.parse(b"NAME=a " * (n // 7)),
+    "a list": lambda n: NOTIFY.read(b"SUCCESS," * (n // 8)),
+    "limits": lambda n: Maxima.parse("RCPTMAX=1 " * (n // 10)),
+    "a mailbox in quotes": lambda n: Mailbox.parse(b'"' + b'\\"' * (n // 2) + b'"@d.example'),
+    "a mailbox of dots": lambda n: Mailbox.parse(b"a." * (n // 2) + b"a@" + b"d." * n + b"d"),
+    "a reply of many lines": lambda n: Reply.parse(
+        b"250-2.0.0 x\r\n" * (n // 13) + b"250 2.0.0\r\n"
+    ),
+    "a challenge": lambda n: AuthResponse.parse(b"QUJD" * (n // 4)),
+    "a header": lambda n: ProxyHeader.parse(_header(n)),
+    "a header, dribbled": lambda n: _dribbled(_header(n)),
+    "a line of version 1, dribbled": lambda n: _dribbled(b"PROXY UNKNOWN " + b"x" * n),
+    "content written": lambda n: DotWriter().feed(b"\r\n.." * (n // 4)),
+    "SASLprep": lambda n: saslprep("\u00ad\u00a0\ufb01" * (n // 3)),
+    "PLAIN": lambda n: _said(PLAIN, b"\0" + b"a" * n + b"\0p"),
+    "SCRAM": lambda n: _said(SCRAM_SHA_256, b"n,,n=" + b"=2C" * (n // 3) + b",r=x"),
+    "OAUTHBEARER": lambda n: _said(OAUTHBEARER, b"n,,\1" + b"host=x\1" * (n // 7) + b"\1"),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
+def test_reader(read: Callable[[int], object], work: Callable[[Callable[[], None]], Work]) -> None:
+    def run(n: int) -> None:
+        try:
+            read(n)
+        except (GrammarError, RemoteProtocolError, AuthenticationError):
+            return
+
+    _twice(work, run, 4000, searches=False)
+
+
+# Regexes
+
+
+def _regexes() -> dict[str, re.Pattern[Any]]:
+    found: dict[re.Pattern[Any], str] = {}
+    for package in (smtpproto.core, smtpproto.extensions, smtpproto.mechanisms):
+        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if isinstance(value, re.Pattern):
+                    found.setdefault(value, f"{module.name}.{name}")
+    return {name: pattern for pattern, name in found.items()}
+
+
+REGEXES = _regexes()
+BEGINS = b' < <" <a@ <@a: " a@[ n,,n= PROXY 250 A='.split(b" ")
+# Each of them over and over.
+UNITS = [
+    *b'a|-|.|a.|a-|@|@a,|\\|\\"|"| |a |=|+2B|,|0|1.|a=b,|[|:|1:|]|\r'.split(b"|"),
+    *"é é. é- -é".encode().split(),
+]
+
+
+MOST = 100_000
+
+
+def _is_linear(pattern: re.Pattern[Any]) -> bool:
+    for begin in BEGINS:
+        for unit in UNITS:
+            texts = [begin + unit * (size // len(unit)) + b"\0" for size in (60, 120)]
+            small, large = (steps(pattern, text, MOST) for text in texts)
+            if large == MOST or large > 2.2 * small + 200:
+                return False
+    return True
+
+
+@pytest.mark.parametrize("pattern", REGEXES.values(), ids=REGEXES.keys())
+def test_regex(pattern: re.Pattern[Any]) -> None:
+    assert _is_linear(pattern)
+
+
+@pytest.mark.parametrize("pattern", [rb"(?:a+)+b", rb"a*a*b", rb"(?:a|a)*b", rb"(?:[a.]+\.?)*b"])
+def test_a_regex_that_is_not_linear_is_noticed(pattern: bytes) -> None:
+    assert not _is_linear(re.compile(pattern))
+
+
+@given(
+    st.sampled_from([*REGEXES.values()]),
+    st.sampled_from(BEGINS),
+    st.lists(st.one_of(st.sampled_from(UNITS), st.binary(max_size=1)), max_size=8).map(b"".join),
+)
+def test_the_steps_are_those_of_a_matcher(
+    pattern: re.Pattern[Any], begin: bytes, rest: bytes
+) -> None:
+    text = begin + rest
+    whole = text if isinstance(pattern.pattern, bytes) else text.decode("latin-1")
+    assert fits(pattern, text) is (pattern.fullmatch(whole) is not None)

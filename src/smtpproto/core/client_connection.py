@@ -85,7 +85,8 @@ class ClientConnection(Connection):
         self._reader = ReplyReader(limits.reply)
         self._writer: DotWriter | None = None
         self._line_ends: LineEnds | None = None  # of the chunks so far
-        self._mail: Mail | None = None
+        self._mail: Mail | None = None  # of the transaction as it was asked for
+        self._accepted_mail: Mail | None = None
         self._accepted = 0  # recipients of this transaction
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
@@ -299,6 +300,9 @@ class ClientConnection(Connection):
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
         if self._begun < self._marks[0]:
             raise self._lost(f"a reply from before its command: {reply.code}")
+        cancelled = isinstance(thing, AuthResponse) and thing.data is None
+        if cancelled and reply.severity < Severity.TRANSIENT:
+            raise self._lost(f"{reply.code} is no answer to a cancelled AUTH (RFC 4954 §4)")
         if self.lmtp and state is State.CONTENT and not self._accepted:
             raise self._lost("354 without a recipient (RFC 2033 §4.2)")
         if asked is EndOfContent and self._more_to_come():
@@ -313,14 +317,19 @@ class ClientConnection(Connection):
             self._writer = DotWriter()
         elif state is State.CLOSED:
             self._close()
-        elif isinstance(thing, Mail):
-            self._accepted = 0
-            self._line_ends = None
         elif isinstance(thing, Bdat) and reply.severity >= Severity.TRANSIENT:
             # In LMTP the last has an answer for each recipient, and none for itself.
-            self._must_reset |= not (self.lmtp and thing.last)
+            resets = any(isinstance(later, Rset) for later in self._owed)
+            self._must_reset |= not (resets or (self.lmtp and thing.last))
+        elif isinstance(thing, Mail) and reply.severity >= Severity.TRANSIENT:
+            if not any(isinstance(later, Mail) for later in self._owed):
+                self._mail = self._accepted_mail
         elif reply.severity is Severity.COMPLETION:
-            if isinstance(thing, Rcpt):
+            if isinstance(thing, Mail):
+                self._accepted_mail = thing
+                self._accepted = 0
+                self._line_ends = None
+            elif isinstance(thing, Rcpt):
                 self._accepted += 1
             elif isinstance(thing, Command) and thing.starts_over:
                 self._forget()

@@ -63,7 +63,7 @@ from .refusal import (
     refusal_for,
 )
 from .reply import Reply, Severity
-from .sasl import Mechanism
+from .sasl import CANCELLED, Mechanism
 from .state import Asked, Greeting, State, expected, next_state
 from .transaction import Transaction
 
@@ -261,9 +261,12 @@ class ServerConnection(Connection):
             if length - 2 > AuthResponse.max_line:
                 return self._bad(line, AUTH_TOO_LONG)
             try:
-                return AuthResponse.parse(line)
+                response = AuthResponse.parse(line)
             except GrammarError as error:
                 return self._bad(line, refusal_for(error))
+            if response.data is None:  # RFC 4954 §4
+                self._suggestion, self._only_refuse = CANCELLED, True
+            return response
         self._owed = Command
         verb = line.partition(b" ")[0].upper()
         if verb in _HTTP:
@@ -321,16 +324,18 @@ class ServerConnection(Connection):
         if not (command.is_ascii or self._transaction.asks_for_utf8(command)):
             needs = NON_ASCII_SENDER if asked is Mail else NON_ASCII_RECIPIENT
             return self._bad(line, needs, command)
+        objection = None
         if command.parameters:
             if not (command.parameters.is_ascii or self._transaction.asks_for_utf8(command)):
                 return self._bad(line, NON_ASCII_VALUE, command)
             objection = self._offer.objection(command, extended=self.extended)
-            if objection is not None:
-                unknown = objection is UNKNOWN_PARAMETER  # policy may know better
-                self._owed = asked if unknown else Command
-                return self._bad(line, objection, command, only_refuse=not unknown)
+            if objection is not None and objection is not UNKNOWN_PARAMETER:
+                return self._bad(line, objection, command)
         if asked is Rcpt and len(self._transaction.rcpts) >= self.limits.recipients:
             return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
+        if objection is not None:  # policy may know the parameter better
+            self._owed = asked
+            return self._bad(line, objection, command, only_refuse=False)
         self._owed = asked
         return command
 
@@ -379,7 +384,7 @@ class ServerConnection(Connection):
             self._buffer.skip(octets)
             self._to_swallow -= octets
         self._refused = None
-        if self.lmtp and chunk.last and self._state is State.MAIL:
+        if self.lmtp and chunk.last and self._state is State.MAIL and Bdat in self._offer.verbs:
             # As many replies as accepted recipients: none at all (RFC 2033 §4.3).
             self._state = State.READY
             self._transaction = Transaction()
@@ -410,14 +415,15 @@ class ServerConnection(Connection):
         """
         if self._state in (State.CLOSED, State.TLS):
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
-        if self._owed is None:
+        owed = self._owed
+        if owed is None:
             if reply.code != 421:  # the one that needs no command (RFC 5321 §3.8)
                 raise LocalProtocolError("no reply is owed")
-            self._owed = Command
-        state = next_state(self._state, self._owed, reply)
+            owed = Command
+        state = next_state(self._state, owed, reply)
         accepts = reply.severity < Severity.TRANSIENT
         if state is None or (accepts and self._only_refuse):
-            what = getattr(self._owed, "verb", b"").decode() or self._owed.__name__
+            what = getattr(owed, "verb", b"").decode() or owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
         if accepts and isinstance(self._asked, (Ehlo, Helo)):
             # Behind HELO that is nothing at all (RFC 5321 §3.2).
@@ -428,8 +434,9 @@ class ServerConnection(Connection):
             raise LocalProtocolError(f"octets that this client did not ask for: {reply.lines!r}")
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
         again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
-        greets = again or self._owed in (Greeting, Ehlo, Helo, Lhlo)
+        greets = again or owed in (Greeting, Ehlo, Helo, Lhlo)
         with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
+        self._owed = owed
         self._move(state, reply, accepts)
         if with_status and reply.status is None:
             reply = reply.with_general_status()
@@ -475,6 +482,8 @@ class ServerConnection(Connection):
             self._transaction.accept(command)
 
     def _close(self) -> ConnectionClosed:
+        # What can be said yet, the error has with it.
+        self._owed = self._asked = self._suggestion = None
         self._transaction = Transaction()
         return super()._close()
 

@@ -159,7 +159,10 @@ def _read_orcpt(value: bytes | None) -> OriginalRecipient:
     if addr_type.lower() == b"utf-8":
         address = _EMBEDDED.sub(_embedded, address)
     _check_recipient(addr_type, address)
-    return taken(OriginalRecipient, addr_type=addr_type.decode(), address=address)
+    recipient = taken(OriginalRecipient, addr_type=addr_type.decode(), address=address)
+    if len(_write_orcpt(recipient)) + len(b"ORCPT=") > _MAX_ORCPT:  # so nobody could pass it on
+        raise GrammarError(f"ORCPT takes up to {_MAX_ORCPT} characters, written in ASCII")
+    return recipient
 
 
 def _embedded(match: re.Match[bytes]) -> bytes:

@@ -4,7 +4,8 @@
 
     smtpproto.testing.pair         a client and a server joined without a socket
     smtpproto.testing.dialogue     plays a text of `C:` and `S:` lines against either end
-    smtpproto.testing.strategies   values and octets of SMTP, for hypothesis (to be installed)
+    smtpproto.testing.strategies   commands, replies, values, sessions for hypothesis, which is to
+                                   be installed; your own extension can be plugged in
 
 All of it is pure: no clock, no socket, no randomness but hypothesis' own.
 """

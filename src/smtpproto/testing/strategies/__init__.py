@@ -22,10 +22,10 @@ Octets are `bytes` as on the wire, with CRLF unless it says otherwise.
 
 from __future__ import annotations
 
-try:
-    import hypothesis  # noqa: F401 - only to say it better where it is missing
-except ImportError as error:  # pragma: no cover
-    raise ImportError("smtpproto.testing.strategies needs hypothesis: pip install it") from error
+from importlib.util import find_spec
+
+if find_spec("hypothesis") is None:  # pragma: no cover
+    raise ImportError("smtpproto.testing.strategies needs hypothesis: pip install it")
 
 from .commands import (
     attribute_commands,

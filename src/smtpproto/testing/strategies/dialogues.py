@@ -207,7 +207,7 @@ def dialogue_octets(lmtp: bool = False) -> st.SearchStrategy[bytes]:
     rcpts = st.lists(rcpt_commands(STANDARD).map(Rcpt.serialize), max_size=3).map(b"".join)
     data = st.one_of(clean_content(), hostile_content()).map(b"DATA\r\n%b\r\n.\r\n".__mod__)
     body = st.one_of(data, chunk_octets())
-    transaction = st.tuples(mail, st.just(b"RCPT TO:<b@example.net>\r\n"), rcpts, body)
+    transaction = st.tuples(mail, st.just(b"RCPT TO:<Postmaster>\r\n"), rcpts, body)
     login = st.tuples(
         st.sampled_from([b"AUTH PLAIN\r\n", b"AUTH LOGIN\r\n", b"auth login AA==\r\n"]),
         st.lists(auth_responses().map(lambda r: r.serialize()), max_size=3).map(b"".join),

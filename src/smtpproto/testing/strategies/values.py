@@ -52,10 +52,13 @@ def moments() -> st.SearchStrategy[datetime]:
         st.just(UTC),
         st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes))),
     )
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
     # From the year 2 to 9998, so that no zone leads beyond what a date can be.
-    seconds = st.integers(-62_100_000_000, 253_300_000_000).map(lambda n: timedelta(seconds=n))
-    return st.builds(lambda after, zone: (epoch + after).astimezone(zone), seconds, zones)
+    seconds = st.integers(-62_100_000_000, 253_300_000_000)
+    return st.builds(_moment, seconds, zones)
+
+
+def _moment(seconds: int, zone: timezone) -> datetime:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).astimezone(zone)
 
 
 def submitters() -> st.SearchStrategy[Submitter]:

@@ -29,4 +29,4 @@ def utf8_texts(max_size: int = 8) -> st.SearchStrategy[str]:
 
 def base64_octets() -> st.SearchStrategy[bytes | None]:
     """What is sent as base64 within AUTH; None where nothing is."""
-    return st.one_of(st.none(), st.binary(max_size=60))
+    return st.one_of(st.none(), st.just(b""), st.binary(max_size=60))

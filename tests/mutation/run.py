@@ -1,0 +1,254 @@
+"""Mutation testing of `core/`: does a test fail for each small change of the code?
+
+    python tests/mutation/run.py                # all of core/, about half an hour
+    python tests/mutation/run.py reply path     # of these files, what has no verdict yet
+
+mutmut makes the mutants, all of them in one copy of the tree (`mutants/`) with a switch in front of
+each function. It would start pytest anew for each mutant, which takes hours here. So this collects
+the tests once, notes which functions each of them enters, and forks for each mutant: the child
+throws the switch and runs those tests, the quick ones first, until one fails.
+
+Verdicts are kept where mutmut keeps its own: `mutmut show NAME` prints a mutant, and
+`tests/mutation/survivors.py` tells what came of it all.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import gc
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+__all__ = ["NO_TESTS", "SKIPPED", "SURVIVED", "sources"]
+
+#: Verdicts, as mutmut numbers them.
+KILLED, SURVIVED, NO_TESTS, SKIPPED, TIMEOUT = 1, 0, 33, 34, 36
+#: Those that need no socket.
+SELECTED = ("tests/core", "tests/extensions", "tests/sasl", "tests/conformance")
+#: What needs an event loop, what reads the source, and what says again, at each split, what others
+#: say of the whole.
+LEFT_OUT = (
+    "asyncio or trio or test_every_reply or test_ledger or test_breaks or test_statements"
+    " or every_split"
+)
+#: Where no test enters a function: what looks at the tables that were made by it.
+AT_IMPORT = (
+    "tests/core/test_state.py",
+    "tests/core/test_grammar.py",
+    "tests/core/test_reply.py",
+    "tests/core/test_command.py",
+)
+#: CPU seconds: longer tests repeat what shorter ones say, for all inputs.
+LONGEST = 0.03
+
+Mutants = dict[str, Callable[..., Any]]
+
+
+def sources(meta: Path) -> Iterator[tuple[str, str, str]]:
+    """Return the name of each mutant of a file, the function as it was, and as it became."""
+    mutants = json.loads(meta.read_text())["exit_code_by_key"]
+    lines = meta.with_suffix("").read_text().splitlines()
+    if not mutants:
+        return
+    spans = json.loads(meta.with_suffix(".spans").read_text())["spans"]
+
+    def source(name: str) -> str:
+        first, last = spans[name]
+        body = [line for line in lines[first - 1 : last] if line.strip()]
+        return textwrap.dedent("\n".join(body))
+
+    for mutant in mutants:
+        name = mutant.rpartition(".")[2]
+        yield mutant, source(name.rpartition("__mutmut_")[0] + "__mutmut_orig"), source(name)
+
+
+class _Speechless(ast.NodeTransformer):
+    """Takes the words out of errors, and the name off a function."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        if name.endswith("Error") or name == "_lost":
+            node.args = node.args[1:]
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        self.generic_visit(node)
+        node.name = ""
+        return node
+
+
+def is_of_words(before: str, after: str) -> bool:
+    """Tell whether two functions differ in nothing but what their exceptions say."""
+    one, other = (ast.dump(_Speechless().visit(ast.parse(each))) for each in (before, after))
+    return one == other
+
+
+class Switch:
+    """Stands in front of every function that has mutants."""
+
+    def __init__(self) -> None:
+        self.entered: set[str] = set()
+        self.thrown = ""
+
+    def wrap(
+        self, mutants: Mutants, is_classmethod: bool = False
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Do what mutmut's decorator does, with less ado."""
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            module = function.__module__
+            entered: list[str] = []
+
+            @functools.wraps(function)
+            def switched(*args: Any, **kwargs: Any) -> Any:
+                chosen = mutants["_mutmut_orig"]
+                if self.thrown:
+                    where, _, name = self.thrown.rpartition(".")
+                    if where == module:
+                        chosen = mutants.get(name, chosen)
+                else:
+                    if not entered:
+                        name = chosen.__name__.removesuffix("__mutmut_orig")
+                        entered.append(f"{module}.{name}")
+                    self.entered.add(entered[0])
+                if is_classmethod:
+                    return getattr(args[0], chosen.__name__)(*args[1:], **kwargs)
+                return chosen(*args, **kwargs)
+
+            return switched
+
+        return decorate
+
+
+class Trial:
+    """Runs every test once, and then for each mutant those that enter its function."""
+
+    def __init__(self, switch: Switch, files: list[str]) -> None:
+        self.switch = switch
+        self.files = files
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        bearing: dict[str, list[tuple[float, pytest.Item]]] = {}
+        for item in session.items:
+            self.switch.entered.clear()
+            begun = time.process_time()
+            if self._fails(item):
+                print("left out, for it does not pass:", item.nodeid, flush=True)
+                continue
+            if (took := time.process_time() - begun) > LONGEST:
+                continue
+            for function in self.switch.entered:
+                bearing.setdefault(function, []).append((took, item))
+        every = {item: took for tests in bearing.values() for took, item in tests}
+        print(f"{len(every)} tests of {sum(every.values()):.1f} CPU seconds", flush=True)
+        for tests in bearing.values():
+            tests.sort(key=lambda test: test[0])
+        caches = [each for each in gc.get_objects() if isinstance(each, type(functools.cache(len)))]
+        gc.freeze()  # so that a child copies little
+        # Tests that fail a second time, with no mutant, would kill everything.
+        if self._try("no.mutant", [(took, item) for item, took in every.items()], caches):
+            raise pytest.UsageError("the tests fail in a child with no mutant at all")
+        if try_at_import("no.mutant") != NO_TESTS:
+            raise pytest.UsageError("the tests of AT_IMPORT fail with no mutant at all")
+        found = {meta.name.partition(".")[0]: meta for meta in Path("src").rglob("core/*.meta")}
+        for name in self.files or sorted(found):
+            self._try_file(found[name], bearing, caches)
+        return True
+
+    def _fails(self, item: Any) -> bool:
+        names: tuple[str, ...] = getattr(item, "fixturenames", ())
+        values = item.callspec.params if hasattr(item, "callspec") else {}
+        if {*names} - {*values} or item.get_closest_marker("xfail"):
+            return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
+        try:
+            item.obj(**values)  # all that it needs: ten times as quick
+        except BaseException:  # noqa: BLE001  # pytest's own are no Exceptions
+            return True
+        return False
+
+    def _try_file(
+        self, meta: Path, bearing: dict[str, list[tuple[float, pytest.Item]]], caches: list[Any]
+    ) -> None:
+        known = json.loads(meta.read_text())
+        verdicts: dict[str, int | None] = known["exit_code_by_key"]
+        for mutant, before, after in list(sources(meta)):
+            tests = bearing.get(mutant.rpartition("__mutmut_")[0], [])
+            if verdicts[mutant] is None:
+                if is_of_words(before, after):
+                    verdicts[mutant] = SKIPPED
+                else:
+                    verdicts[mutant] = (
+                        self._try(mutant, tests, caches) if tests else try_at_import(mutant)
+                    )
+                meta.write_text(json.dumps(known, indent=4))
+        survived = sum(verdict in (SURVIVED, NO_TESTS) for verdict in verdicts.values())
+        if verdicts:
+            print(f"{meta.name}: {survived} of {len(verdicts)} survived", flush=True)
+
+    def _try(self, mutant: str, tests: list[tuple[float, pytest.Item]], caches: list[Any]) -> int:
+        child = os.fork()
+        if not child:
+            # What was worked out before the switch was thrown is not to be found again.
+            for cache in caches:
+                cache.cache_clear()
+            seconds = int(5 + 5 * sum(seconds for seconds, _ in tests))
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+            self.switch.thrown = mutant
+            os._exit(KILLED if any(self._fails(item) for _, item in tests) else SURVIVED)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            return TIMEOUT
+        return os.waitstatus_to_exitcode(status)
+
+
+def try_at_import(mutant: str) -> int:
+    """Try one that no test enters in a new process: it may run while modules are imported."""
+    tried = subprocess.run(
+        [sys.executable, __file__, "--import", mutant], cwd="..", capture_output=True, check=False
+    )
+    return KILLED if tried.returncode else NO_TESTS
+
+
+def make_mutants() -> None:
+    """Let mutmut write `mutants/` anew, where a source has changed."""
+    mutmut: Any = importlib.import_module("mutmut.__main__")
+    Path("mutants").mkdir(exist_ok=True)
+    mutmut.copy_src_dir()
+    mutmut.copy_also_copy_files()
+    mutmut.create_mutants(1)
+
+
+def main(files: list[str]) -> int:
+    switch = Switch()
+    at_import = files[:1] == ["--import"]
+    if at_import:
+        switch.thrown = files[1]
+    else:
+        make_mutants()
+    trampoline: Any = importlib.import_module("mutmut.mutation.trampoline")
+    trampoline.wrap_in_trampoline = switch.wrap
+    os.chdir("mutants")
+    sys.path.insert(0, str(Path("src").resolve()))
+    os.environ["HYPOTHESIS_PROFILE"] = "ci"  # keeps no examples
+    if at_import:
+        return pytest.main(["--rootdir=.", "-qx", "-p", "no:cacheprovider", *AT_IMPORT])
+    args = ["--rootdir=.", "-q", "-k", f"not ({LEFT_OUT})", *SELECTED]
+    return pytest.main([*args, "-p", "no:cacheprovider"], plugins=[Trial(switch, files)])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
