@@ -23,7 +23,6 @@ from hypothesis.stateful import (
 from smtpproto import (
     NEED_DATA,
     PAUSED,
-    Auth,
     AuthResponse,
     BadCommand,
     Bdat,
@@ -37,14 +36,10 @@ from smtpproto import (
     EndOfChunk,
     EndOfContent,
     Envelope,
-    Expn,
-    Helo,
-    Help,
     Lhlo,
     Limits,
     LocalProtocolError,
     Mail,
-    Noop,
     Quit,
     Rcpt,
     RemoteProtocolError,
@@ -53,33 +48,32 @@ from smtpproto import (
     Signal,
     StartTls,
     State,
-    Vrfy,
 )
 from smtpproto.core.server_connection import ServerEvent
-from smtpproto.extensions.etrn import Etrn
-from smtpproto.extensions.xclient import XClient
 from smtpproto.extensions.xforward import XForward
 from smtpproto.testing import strategies as smtp
 from smtpproto.testing.strategies import Thing
 
 from .ends import OFFER, make_server
 from .model import PIPELINED, Session
+from .spoken import (
+    BETWEEN,
+    COMMANDS,
+    CONTENT,
+    HELLO,
+    LEADING_NOWHERE,
+    LOGIN,
+    MAIL,
+    RCPT,
+    UNDUE,
+    good,
+    name,
+    place,
+    unfit,
+    well,
+)
 
 LIMITS = Limits(message=60, recipients=3, bad_commands=10**6)
-UTF8, BINARY = Mail("ü@b.example", {"SMTPUTF8": None}), Mail(None, {"BODY": "BINARYMIME"})
-
-HELLO: list[Command] = [Ehlo("c.example"), Ehlo("c.example"), Lhlo("c.example"), Helo("c.example")]
-MAIL = [Mail("a@b.example"), Mail(None), UTF8, BINARY]
-RCPT = [Rcpt("c@d.example"), Rcpt("e@f.example"), Rcpt("Postmaster"), Rcpt("ü@d.example")]
-LOGIN = [Auth("PLAIN"), Auth("LOGIN", b""), AuthResponse(b"x"), AuthResponse(None)]
-IDLE: list[Command] = [Noop(), Help(), Vrfy("jo"), Expn("all"), Rset()]
-BETWEEN: list[Command] = [
-    Etrn("d.example"), XForward({"NAME": "c.example"}), XClient({"LOGIN": "jo"})
-]  # fmt: skip
-COMMANDS: list[Command] = [*HELLO, *MAIL, *RCPT, *LOGIN, *IDLE, *BETWEEN, Data(), StartTls()]
-LEADING_NOWHERE: list[list[Command]] = [HELLO, IDLE, BETWEEN]
-UNDUE: list[Thing] = [Chunk(b"abc"), Chunk(b"RCPT TO:<a@b>\r\n", last=True)]
-CONTENT: list[Thing] = [Content(b".\r\n"), EndOfContent(), Chunk(b"x" * 30), Chunk(b"", last=True)]
 CODES = [220, 221, 235, 250, 251, 334, 354, 450, 452, 500, 503, 550, 554]
 #: With what is answered, where that is legal; 0: well. None: not at all yet.
 SOME_CODES = st.one_of(
@@ -87,60 +81,6 @@ SOME_CODES = st.one_of(
 )
 RARELY = st.sampled_from([False] * 9 + [True])
 TRUNCATED = st.one_of(st.none(), st.integers(1, 40))  # octets; None: all that there are
-
-
-def name(thing: object) -> str:
-    """What the model calls what a client sends."""
-    if isinstance(thing, Chunk):
-        return "BDAT LAST" if thing.last else "BDAT"
-    if isinstance(thing, AuthResponse):
-        return "cancel" if thing.data is None else "response"
-    if isinstance(thing, Command):
-        return thing.verb.decode()
-    return "content" if isinstance(thing, (Content, EndOfContent)) else "greeting"
-
-
-def place(session: Session) -> State:
-    """The state in which an end has to be."""
-    for there, state in (
-        (session.closed, State.CLOSED),
-        (session.handshake, State.TLS),
-        (session.service is None, State.CONNECTED),
-        (not session.service, State.REFUSED),
-        (session.exchange, State.AUTH),
-        (session.dotted, State.CONTENT),
-        (session.spoiled, State.SPOILED),
-        (session.chunks, State.CHUNKS),
-        (session.recipients, State.RCPT),
-        (session.sender is not None, State.MAIL),
-        (session.hello, State.READY),
-    ):
-        if there:
-            return state
-    return State.GREETED
-
-
-def good(asked: str) -> int:
-    return {"DATA": 354, "AUTH": 235, "response": 235}.get(asked, 250)
-
-
-def well(thing: Thing | None) -> Reply:
-    """A good answer; to AUTH without an initial response, that one is wanted."""
-    ask = isinstance(thing, Auth) and thing.initial_response is None
-    return Reply(334 if ask else good(name(thing)))
-
-
-def asks_for(session: Session, what: str) -> bool:
-    """Whether the transaction's MAIL says SMTPUTF8, or BINARYMIME."""
-    sender = session.sender
-    return isinstance(sender, Mail) and what.encode() in sender.parameters.serialize()
-
-
-def unfit(session: Session, thing: Thing) -> bool:
-    """What is wrong with it here, though it be its turn (RFC 6531 §3.3, RFC 3030 §3)."""
-    if isinstance(thing, Rcpt):
-        return not (thing.is_ascii or asks_for(session, "SMTPUTF8"))
-    return isinstance(thing, Data) and asks_for(session, "BINARYMIME")
 
 
 class Dialogue(RuleBasedStateMachine):
@@ -295,14 +235,16 @@ class Dialogue(RuleBasedStateMachine):
 
     @rule(octets=TRUNCATED)
     def go_up(self, octets: int | None) -> None:
-        piece, self.up = self.up[:octets], self.up[len(self.up[:octets]) :]
+        piece = self.up[:octets]
+        self.up = self.up[len(piece) :]
         if piece:
             self.server.receive_data(piece)
             self.pull()
 
     @rule(octets=TRUNCATED)
     def go_down(self, octets: int | None) -> None:
-        piece, self.down = self.down[:octets], self.down[len(self.down[:octets]) :]
+        piece = self.down[:octets]
+        self.down = self.down[len(piece) :]
         if piece:
             self.client.receive_data(piece)
         while not isinstance(found := self.client.next_event(), Signal):

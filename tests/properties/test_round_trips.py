@@ -55,7 +55,7 @@ def test_auth_response(response: AuthResponse) -> None:
     assert AuthResponse.parse(wire.removesuffix(b"\r\n")) == response
 
 
-@given(smtp.replies(), st.data())
+@given(smtp.replies(utf8=True), st.data())
 def test_reply(reply: Reply, data: st.DataObject) -> None:
     wire = reply.serialize()
     assert wire.count(b"\r") == wire.count(b"\n") == len(reply.lines)
@@ -156,7 +156,7 @@ def test_auth_responses_as_others_write_them(line: bytes) -> None:
     canonical(AuthResponse.parse, _line, line)
 
 
-@given(smtp.mutations(smtp.replies().flatmap(smtp.reply_spellings), 1))
+@given(smtp.mutations(smtp.replies(utf8=True).flatmap(smtp.reply_spellings), 1))
 def test_replies_as_others_write_them(octets: bytes) -> None:
     canonical(Reply.parse, Reply.serialize, octets)
 

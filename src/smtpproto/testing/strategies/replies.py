@@ -18,7 +18,7 @@ from smtpproto.extensions import STANDARD
 
 from .paths import domains
 from .registry import arguments_of
-from .words import LET_DIG, PRINTABLE
+from .words import LET_DIG, PRINTABLE, utf8_texts
 
 __all__ = [
     "AnyAsked",
