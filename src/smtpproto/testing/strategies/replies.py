@@ -39,10 +39,15 @@ def enhanced_statuses(class_: int) -> st.SearchStrategy[EnhancedStatus]:
     return st.builds(EnhancedStatus, st.just(class_), st.integers(0, 999), st.integers(0, 999))
 
 
-def replies(first_digits: Sequence[int] = (2, 3, 4, 5)) -> st.SearchStrategy[Reply]:
-    """Replies of one to four lines; 421, which closes, only if drawn by chance."""
+def replies(
+    first_digits: Sequence[int] = (2, 3, 4, 5), *, utf8: bool = False
+) -> st.SearchStrategy[Reply]:
+    """Replies of one to four lines; 421, which closes, only if drawn by chance.
 
-    lines = st.lists(st.text(PRINTABLE + "\t", max_size=40), min_size=1, max_size=4)
+    With `utf8`, such as may answer a client that asked for that (RFC 6531 §3.7.4).
+    """
+    line = st.text(PRINTABLE + "\t", max_size=40)
+    lines = st.lists(st.one_of(line, utf8_texts()) if utf8 else line, min_size=1, max_size=4)
 
     def of(first: int) -> st.SearchStrategy[Reply]:
         statuses = st.none() if first == 3 else st.one_of(st.none(), enhanced_statuses(first))
