@@ -80,6 +80,8 @@ def policy(server: ServerConnection, event: ServerEvent | None) -> Reply:
     chance = zlib.crc32(repr(event).encode()) % 4
     if isinstance(event, BadCommand) or event is None:
         return server.suggested_reply()
+    if event == AuthResponse(None):  # cancelled: there is no choice (RFC 4954 §4)
+        return server.suggested_reply()
     if isinstance(event, (Auth, AuthResponse)):
         return (
             Challenge(b"Password:").reply(),
