@@ -41,8 +41,10 @@ from .core.sasl import (
 )
 from .core.server_connection import ServerConnection, ServerEvent
 from .core.state import State
+from .deadline import Alarm, DeadlineError, deadline
 from .handler import ContentError, ContentStream, Session, Welcomer, put_question
-from .stream import DeadlineError, Pump, StreamLostError, deadline, shown
+from .stream import Pump, StreamLostError, shown
+from .wire import ForeignWire
 
 if TYPE_CHECKING:
     from .server import Server
@@ -53,12 +55,16 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: What we listen to from a client that is sent away, before it is cut off.
+LINGER_OCTETS = 1 << 20
+
 HANDLER_FAILED = Reply(451, "4.3.0", "Local error in processing")
 NOT_NOW = Reply(421, "4.3.0", "Service not available")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down")
 TOO_SLOW = Reply(421, "4.4.2", "Timed out")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins")
+NO_LOGIN_NOW = Reply(454, "4.7.0", "Temporary failure")
 LOGGED_IN = Reply(235, "2.7.0", "Authentication successful")
 
 
@@ -80,32 +86,82 @@ class Dialogue:
             repair=server.repair,
         )
         self.pump: Pump[ServerEvent] = Pump(stream, self.connection)
+        self.alarm = Alarm()
+        self.end = float("inf")  # of the session, by the loop's clock
+        self.idle = False  # it waits for a command, and no transaction is on
+        self.parted = False  # nothing that the client may say will be left unheard
+        #: What to do instead of what a handler would have answered, if it takes too long.
+        self.instead: Callable[[], Awaitable[None]] | None = None
         self.failed_logins = 0
         self.login_begun = False
         self.between_chunks = False
-        self.flusher: anyio.abc.TaskGroup
-        self.handler_scope = anyio.CancelScope()
+        self.hearing = False  # a handler waits for content: that is the client's time
 
     async def run(self) -> None:
+        wire = self.pump.stream
         try:
-            async with anyio.create_task_group() as self.flusher:
-                try:
-                    with deadline("session", self.deadlines.session):
-                        await self.converse()
-                except DeadlineError:
-                    if self.can_talk:
-                        await self.answer(self.connection.closing(TOO_SLOW))
-                except RemoteProtocolError as error:
-                    # Framing is lost and the connection closed: the last reply there is.
-                    if error.reply is not None:
-                        self.show("S", error.reply)
-                        self.pump.put(error.reply.serialize())
-                        await self.flush()
-                self.flusher.cancel_scope.cancel()
+            if isinstance(wire, ForeignWire):
+                async with anyio.create_task_group() as wire.tasks:
+                    await self.lead()
+                    wire.tasks.cancel_scope.cancel()
+            else:
+                await self.lead()
         except* (StreamLostError, DeadlineError):
             pass  # the client has gone, or will not listen
         finally:
-            await self.pump.aclose()  # by now it may be another stream than the one given
+            await self.pump.aclose()
+
+    async def lead(self) -> None:
+        """Go through the session; on with it where a handler took too long."""
+        step: Callable[[], Awaitable[None]] | None = self.begin
+        while step is not None:
+            try:
+                with self.alarm:
+                    await step()
+                step = self.go_on_after(self.alarm.rang) if self.alarm.rang else None
+            except DeadlineError:
+                step = self.go_on_after("")
+            except RemoteProtocolError as error:
+                # Framing is lost and the connection closed: the last reply there is.
+                step = None
+                if error.reply is not None:
+                    self.show("S", error.reply)
+                    self.pump.put(error.reply.serialize())
+        await self.part()
+
+    def go_on_after(self, rang: str) -> Callable[[], Awaitable[None]] | None:
+        """Decide what follows when the alarm rang; None if it is only the goodbye."""
+        reply = TOO_SLOW
+        match rang:
+            case "write":
+                raise StreamLostError("the client does not listen")
+            case "handler":
+                log.error("a handler took longer than %s s", self.deadlines.handler)
+                if self.instead is not None:
+                    return self.go_on_without_handler
+                reply = NOT_NOW
+            case "stop":
+                reply = SHUTTING_DOWN
+            case _:
+                pass
+        if self.can_talk:
+            self.put(self.connection.closing(reply))
+        return None
+
+    async def go_on_without_handler(self) -> None:
+        assert self.instead is not None, "else the session had ended"
+        instead, self.instead = self.instead, None
+        await instead()
+        await self.converse()
+
+    async def part(self) -> None:
+        """Send the last reply, and see to it that it is heard."""
+        if not self.pump.begin():
+            with deadline("write", self.deadlines.write):
+                await self.pump.finish()
+        if not self.parted and self.deadlines.linger:
+            with anyio.move_on_after(self.deadlines.linger):
+                await self.pump.linger(LINGER_OCTETS)
 
     @property
     def can_talk(self) -> bool:
@@ -114,21 +170,27 @@ class Dialogue:
         )
         return not in_handshake and self.connection.state is not State.CLOSED
 
-    async def converse(self) -> None:
+    async def begin(self) -> None:
+        if self.deadlines.session is not None:
+            self.end = self.alarm.now() + self.deadlines.session
         if not self.server.has_room(self.session):
-            # No handshake for those: it would cost more than they are worth.
+            # No handshake for those, and no waiting: it would cost more than they are worth.
+            self.parted = True
             if self.can_talk:
                 await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
             return
         if self.server.implicit_tls:
             await self.start_tls()
-        if not await self.greet():
-            return
+        if await self.greet():
+            await self.converse()
+
+    async def converse(self) -> None:
         while self.connection.state is not State.CLOSED:
             event = await self.next_command()
             if event is None:
                 await self.answer(self.connection.closing(SHUTTING_DOWN))
             elif isinstance(event, ConnectionClosed):
+                self.parted = True
                 return
             else:
                 await self.respond(event)
@@ -141,34 +203,35 @@ class Dialogue:
         not_now = self.connection.closing(NOT_NOW)
         handler = self.server.handler
         if isinstance(handler, Welcomer):
-            reply = await self.ask(partial(handler.connect, self.session), failed=not_now)
+            reply = await self.ask(
+                partial(handler.connect, self.session),
+                failed=not_now,
+                instead=partial(self.answer, not_now),
+            )
         await self.answer(reply, failed=not_now)
         return self.connection.state is not State.CLOSED
 
     async def next_command(self) -> ServerEvent | None:
         """Wait for the next command; None when the server is to stop and no transaction is on."""
-        if self.connection.state in (State.MAIL, State.RCPT):
-            event: ServerEvent | None = await self.pull("command", self.deadlines.command)
-        else:
-            event = await self.pull_idle()
-        if event is not None:
-            self.show("C", event)
+        event = self.pump.pull_at_hand() if self.connection.buffered else None
+        if self.connection.state not in (State.MAIL, State.RCPT):
+            if self.server.stopping.is_set():
+                return None
+            if event is None:
+                await self.flush()  # so that no reply is cut off when the server stops
+                self.idle = True
+        if event is None:
+            try:
+                event = await self.wait_for_event("command", self.deadlines.command)
+            finally:
+                self.idle = False
+        self.show("C", event)
         return event
 
-    async def pull_idle(self) -> ServerEvent | None:
-        if self.server.stopping.is_set():
-            return None
-        event = self.pump.pull_at_hand()
-        if event is None:
-            await self.flush()  # outside of the scope: a reply is never cut off
-            with anyio.CancelScope() as idle:
-                self.server.idle.add(idle)
-                try:
-                    if not self.server.stopping.is_set():
-                        event = await self.pull("command", self.deadlines.command)
-                finally:
-                    self.server.idle.discard(idle)
-        return event
+    def stop(self) -> None:
+        """End the session where no transaction is on: the server stops."""
+        if self.idle:
+            self.alarm.ring("stop")
 
     async def respond(self, event: ServerEvent) -> None:
         handler = self.server.handler
@@ -177,11 +240,9 @@ class Dialogue:
                 await self.answer(event.reply)
             case Mail():
                 # The reply may share a write with others, if it is at hand (RFC 2920 §3.2).
-                reply = await self.ask(partial(handler.mail, self.session, event))
-                await self.answer(reply, flush=False)
+                self.put(await self.ask(partial(handler.mail, self.session, event)))
             case Rcpt():
-                reply = await self.ask(partial(handler.rcpt, self.session, event))
-                await self.answer(reply, flush=False)
+                self.put(await self.ask(partial(handler.rcpt, self.session, event)))
             case Data():
                 await self.answer(None)
                 await self.take_content()
@@ -192,13 +253,16 @@ class Dialogue:
             case StartTls():
                 await self.answer(None)
                 await self.start_tls()
+            case Quit():
+                self.parted = not self.connection.buffered
+                await self.answer(None)
             case Command():
-                await self.answer(None, flush=not event.pipelined)
+                self.put(None)
+                if not event.pipelined:
+                    await self.flush()
                 if isinstance(event, (Ehlo, Helo)):
                     self.session.helo_name = event.name.decode()
                     self.session.extended = isinstance(event, Ehlo)
-                elif isinstance(event, Quit):
-                    return
             case _:  # pragma: no cover - content comes only after 354
                 raise AssertionError(event)
 
@@ -207,7 +271,14 @@ class Dialogue:
         assert envelope is not None, "the core refuses DATA and BDAT without recipients"
         self.between_chunks = False
         stream = ContentStream(self.pull_content)
-        reply = await self.ask(partial(self.server.handler.content, self.session, envelope, stream))
+        handler = self.server.handler
+        reply = await self.ask(
+            partial(handler.content, self.session, envelope, stream),
+            instead=partial(self.end_content, stream, HANDLER_FAILED),
+        )
+        await self.end_content(stream, reply)
+
+    async def end_content(self, stream: ContentStream, reply: Reply | None) -> None:
         # Whatever the handler has read, the session goes on behind the true end of the content.
         while stream.end is None:
             with suppress(StopAsyncIteration, ContentError):
@@ -224,6 +295,7 @@ class Dialogue:
     async def start_tls(self) -> None:
         context = self.server.tls
         assert context is not None, "neither offered nor implicit without one"
+        self.wait("session", None)
         with deadline("tls", self.deadlines.tls):
             await self.pump.start_tls(context, server_side=True)
         self.session.tls = self.connection.tls
@@ -255,9 +327,12 @@ class Dialogue:
         step = exchange.step()
         while not isinstance(step, str):
             if not isinstance(step, Challenge):
-                answer = await self.ask(partial(put_question, authenticator, self.session, step))
+                answer = await self.ask(
+                    partial(put_question, authenticator, self.session, step),
+                    instead=partial(self.refuse_login, NO_LOGIN_NOW),
+                )
                 if isinstance(answer, Reply):  # the authenticator failed
-                    raise AuthenticationError(Reply(454, "4.7.0", "Temporary failure"))
+                    raise AuthenticationError(NO_LOGIN_NOW)
                 step = exchange.step(answer)
                 continue
             await self.answer(step.reply())
@@ -281,34 +356,50 @@ class Dialogue:
     # The small verbs
 
     async def ask(
-        self, handler: Callable[[], Awaitable[T]], *, failed: Reply = HANDLER_FAILED
+        self,
+        handler: Callable[[], Awaitable[T]],
+        *,
+        failed: Reply = HANDLER_FAILED,
+        instead: Callable[[], Awaitable[None]] | None = None,
     ) -> T | Reply:
         """Await a handler's answer, within its deadline; what goes wrong becomes `failed`.
 
         If the handler waits for something, what was held back for the client leaves meanwhile.
+        If it waits too long, `instead` takes the place of what follows; `failed`, by default.
         """
+        # Within another handler's content there is no going on without that.
+        outer = self.instead
+        self.instead = None if outer else instead or partial(self.answer, failed)
         try:
-            with anyio.CancelScope() as self.handler_scope:
-                self.start_handler_clock()
-                return await _Noticing(handler(), self.flush_soon)
-            log.error("a handler took longer than %s s", self.deadlines.handler)
+            reply: T | Reply = await _Noticing(handler(), self.wait_for_handler)
         except ContentError as error:
-            return error.reply or failed
+            reply = error.reply or failed
         except Exception:
             log.exception("a handler failed in session %d", self.session.id)
-        return failed
+            reply = failed
+        self.instead = outer
+        return reply
 
-    def start_handler_clock(self) -> None:
-        if self.deadlines.handler is not None:
-            self.handler_scope.deadline = anyio.current_time() + self.deadlines.handler
+    def wait_for_handler(self) -> None:
+        self.pump.flush_soon()
+        if not self.hearing:
+            self.wait("handler", self.deadlines.handler)
 
-    def stop_handler_clock(self) -> None:
-        self.handler_scope.deadline = float("inf")
+    def wait(self, name: str, seconds: float | None) -> None:
+        """Set the alarm for what is awaited next."""
+        at = self.end if seconds is None else self.alarm.now() + seconds
+        if at < self.end:
+            self.alarm.set(name, at)
+        else:
+            self.alarm.set("session", self.end)
 
-    async def answer(
-        self, reply: Reply | None, *, flush: bool = True, failed: Reply = HANDLER_FAILED
-    ) -> None:
+    async def answer(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> None:
         """Send a reply, None for the suggested one; `failed` where a handler's is illegal."""
+        self.put(reply, failed=failed)
+        await self.flush()
+
+    def put(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> None:
+        """Answer; what is written may share a write with others (RFC 2920 §3.2)."""
         if reply is None:
             reply = self.connection.suggested_reply()
         try:
@@ -319,36 +410,51 @@ class Dialogue:
             octets = self.connection.send(reply)
         self.pump.put(octets)
         self.show("S", reply)
-        if flush:
-            await self.flush()
 
     async def pull(self, name: str, seconds: float | None) -> ServerEvent:
         event = self.pump.pull_at_hand()
         if event is None:
-            await self.flush()
-            with deadline(name, seconds):
-                event = await self.pump.pull()
+            event = await self.wait_for_event(name, seconds)
         return event
 
+    async def pull_within(self, name: str, seconds: float | None) -> ServerEvent:
+        """Pull while a handler reads: it is not cut off, but told that there will be no more."""
+        event = self.pump.pull_at_hand()
+        if event is None:
+            if self.pump.unsent:
+                await self.flush()
+            self.wait("session", None)
+            with deadline(name, seconds):
+                event = await self.pump.wait()
+        return event
+
+    async def wait_for_event(self, name: str, seconds: float | None) -> ServerEvent:
+        """Wait for what is not at hand."""
+        if self.pump.unsent:
+            await self.flush()
+        self.wait(name, seconds)
+        return await self.pump.wait()
+
     async def pull_content(self) -> ServerEvent:
-        self.stop_handler_clock()  # this is the client's time
+        self.hearing = True
         try:
             while True:
                 if self.between_chunks:
                     await self.next_chunk()
-                event = await self.pull("block", self.deadlines.block)
+                event = await self.pull_within("block", self.deadlines.block)
                 if not isinstance(event, EndOfChunk):
                     return event
                 # A handler may give up waiting and read on later: remember where we are.
                 self.between_chunks = True
-                await self.answer(event.fault, flush=False)
+                self.put(event.fault)
         finally:
-            self.start_handler_clock()
+            self.hearing = False
+            self.wait("handler", self.deadlines.handler)
 
     async def next_chunk(self) -> None:
         """Wait for another BDAT; answer what else is said meanwhile."""
         while self.connection.state is State.CHUNKS:
-            event = await self.pull("command", self.deadlines.command)
+            event = await self.pull_within("command", self.deadlines.command)
             self.show("C", event)
             if isinstance(event, ConnectionClosed):
                 raise StreamLostError("closed between two chunks")
@@ -360,17 +466,9 @@ class Dialogue:
         raise _DroppedError("the client dropped the transaction between two chunks")
 
     async def flush(self) -> None:
-        if self.pump.unsent:
-            with deadline("write", self.deadlines.write):
-                await self.pump.flush()
-
-    def flush_soon(self) -> None:
-        if self.pump.unsent:
-            self.flusher.start_soon(self.flush_quietly)
-
-    async def flush_quietly(self) -> None:
-        with suppress(StreamLostError, DeadlineError):  # the dialogue will notice by itself
-            await self.flush()
+        if not self.pump.begin():
+            self.wait("write", self.deadlines.write)
+            await self.pump.finish()
 
     def show(self, side: str, thing: Any) -> None:
         if self.server.trace is None:

@@ -9,9 +9,9 @@ from attrs import fields
 from smtpproto import Envelope, Mail, Rcpt, Reply
 from smtpproto.client import Client, ClientDeadlines
 from smtpproto.core.sasl import Verify
+from smtpproto.deadline import DeadlineError, deadline
 from smtpproto.result import ConnectError
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
-from smtpproto.stream import DeadlineError, deadline
 
 from .wire import HOST, Wire, connect, raw_server, script
 from .world import (

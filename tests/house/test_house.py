@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 STOREYS = [
     {"core"},
     {"extensions", "mechanisms"},
+    {"wire", "deadline"},
     {"stream"},
     {"client", "server"},
     {"relay"},
