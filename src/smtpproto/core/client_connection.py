@@ -40,7 +40,7 @@ from .event import (
     Signal,
 )
 from .extension import Extension
-from .grammar import EHLO_LINE
+from .grammar import CONTROL, EHLO_LINE
 from .reply import Reply, ReplyReader, Severity
 from .state import Asked, Greeting, State, expected, next_state
 
@@ -152,6 +152,9 @@ class ClientConnection(Connection):
             name = type(command).__name__
             raise LocalProtocolError(f"{name} is out of sequence in {self.asked.name}")
         wire = command.serialize()
+        if type(command) not in _BASE and (CONTROL.search(wire[:-2]) or wire[-2:] != b"\r\n"):
+            # An extension's verb writes its own argument.
+            raise LocalProtocolError(f"not one line: {wire!r}")
         self._check_offered(command, len(wire))
         self._check_transaction(command)
         return wire

@@ -17,6 +17,7 @@ __all__ = [
     "DOT_STRING_UTF8",
     "EHLO_LINE",
     "HELO_NAME",
+    "KEYWORD",
     "LOCAL_PART",
     "PARAMETER",
     "PATH",
@@ -107,6 +108,9 @@ PARAMETER = re.compile(
 # Read wider than written: "_" in names. §4.1.2 wants a 501 for it, but many machines have it in
 # theirs, and no server in use refuses their mail for that.
 HELO_NAME = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
+
+# ehlo-keyword, esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
+KEYWORD = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*")
 
 # ehlo-line = ehlo-keyword *( SP ehlo-param ) ; ehlo-param = 1*(%d33-126)
 # Read wider: any run of spaces, since servers pad.
