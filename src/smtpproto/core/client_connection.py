@@ -41,6 +41,7 @@ from .event import (
 )
 from .extension import Extension
 from .grammar import CONTROL, EHLO_LINE
+from .path import as_domain
 from .reply import Reply, ReplyReader, Severity
 from .state import Asked, Greeting, State, expected, next_state
 
@@ -136,6 +137,8 @@ class ClientConnection(Connection):
             raise LocalProtocolError("send a Chunk, which has its BDAT line with it")
         if isinstance(thing, (Ehlo, Helo)) and isinstance(thing, Lhlo) is not self.lmtp:
             raise LocalProtocolError(f"no {thing.verb.decode()} here (RFC 2033 §4.1)")
+        if isinstance(thing, (Ehlo, Helo)):
+            as_domain(thing.name)  # servers read more than may be written
         wire = self._checked(thing)
         self._ask(thing)
         return wire
