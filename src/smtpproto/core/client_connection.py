@@ -81,8 +81,8 @@ class ClientConnection(Connection):
         self._marks = deque([0])
         self._pulled = 0  # octets taken off the buffer
         self._begun = 0  # where the reply that is being read began
-        self._asked = State.GREETED
-        self._asked_is_stale = False
+        # Where each of those leads if all goes well up to it.
+        self._path = deque([State.GREETED])
         self._reader = ReplyReader(limits.reply)
         self._writer: DotWriter | None = None
         self._line_ends: LineEnds | None = None  # of the chunks so far
@@ -107,13 +107,7 @@ class ClientConnection(Connection):
     @property
     def asked(self) -> State:
         """Where the session will be when all that is owed has been answered well."""
-        if self._asked_is_stale:
-            state = self._state
-            for thing in self._owed:
-                state = expected(state, _asked_by(thing)) or state
-            self._asked = state
-            self._asked_is_stale = False
-        return self._asked
+        return self._path[-1] if self._path and self._state is not State.CLOSED else self._state
 
     # Values in, octets out
 
@@ -230,7 +224,7 @@ class ClientConnection(Connection):
 
     def _send_chunk(self, chunk: Chunk) -> bytes:
         # RFC 3030 §2: the replies to MAIL and RCPT come first.
-        if any(not isinstance(thing, Bdat) for thing in self._owed):
+        if self._owed and not isinstance(self._owed[-1], Bdat):
             raise LocalProtocolError("the replies to MAIL and RCPT have to come first")
         command = Bdat(len(chunk.data), chunk.last)
         wire = self._checked(command) + chunk.data
@@ -252,7 +246,7 @@ class ClientConnection(Connection):
     def _ask(self, thing: Command | EndOfContent) -> None:
         state = expected(self.asked, _asked_by(thing))
         assert state is not None, "checked before"
-        self._asked = state
+        self._path.append(state)
         if isinstance(thing, Mail):
             self._mail = thing
         elif isinstance(thing, Rset):
@@ -315,8 +309,9 @@ class ClientConnection(Connection):
             return reply
         self._owed.popleft()
         self._marks.popleft()
-        self._asked_is_stale = True
         self._state = state
+        if state is not self._path.popleft():
+            self._find_path()
         if state is State.TLS:
             self._no_clear_text()
         elif state is State.CONTENT:
@@ -352,9 +347,14 @@ class ClientConnection(Connection):
         self._replies_left -= 1
         return self._replies_left > 0
 
-    def _close(self) -> ConnectionClosed:
-        self._asked_is_stale = True  # what is still owed will not come
-        return super()._close()
+    def _find_path(self) -> None:
+        """Find out where what is owed leads now, up to where that is as it was."""
+        state = self._state
+        for at, thing in enumerate(self._owed):
+            state = expected(state, _asked_by(thing)) or state
+            if self._path[at] is state:
+                break
+            self._path[at] = state
 
     def _lost(self, message: str) -> RemoteProtocolError:
         self._close()
@@ -371,7 +371,6 @@ class ClientConnection(Connection):
     def _forget(self) -> None:
         self.offered = {}
         self.authenticated = False
-        self._asked_is_stale = True
 
 
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:
