@@ -105,8 +105,9 @@ PARAMETER = re.compile(
 )
 
 # ehlo = "EHLO" SP ( Domain / address-literal )
-# Read wider than written: "_" in names. §4.1.2 wants a 501 for it, but many machines have it in
-# theirs, and no server in use refuses their mail for that.
+# Read wider than written: "_" in names, and labels that are empty, too long, or have a hyphen at an
+# end. §4.1.2 wants a 501 for it, but many machines have such names, and no server in use refuses
+# their mail for that.
 HELO_NAME = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
 
 # ehlo-keyword, esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
