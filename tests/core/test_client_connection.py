@@ -29,6 +29,7 @@ from smtpproto import (
     State,
     Vrfy,
 )
+from smtpproto.core.command import BASE_VERBS, parse_command
 
 from .hearing import hear, in_state, make
 
@@ -213,6 +214,15 @@ def test_helo_forgets_what_ehlo_learned() -> None:
     client.send(Helo("c"))
     hear(client, b"250 mx\r\n")
     assert client.offered == {}
+
+
+@pytest.mark.parametrize("line", [b"EHLO my_host", b"EHLO a..b", b"HELO _"])
+def test_a_name_that_was_read_is_not_said_where_it_is_none(line: bytes) -> None:
+    client = make()
+    read = parse_command(line, BASE_VERBS)
+    with pytest.raises(LocalProtocolError):
+        client.send(read)
+    assert client.owed == 0
 
 
 @pytest.mark.rfc("5321 §4.1.1.1 ehlo-line", "5321 §4.1.1.1 keywords-are-read-in-any-case")

@@ -1,11 +1,13 @@
 """What a caller may put into a command."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from smtpproto import (
     Auth,
+    Bdat,
     Command,
     Data,
     Ehlo,
@@ -18,6 +20,7 @@ from smtpproto import (
     Noop,
     Quit,
     Rcpt,
+    Reply,
     ReversePath,
     Vrfy,
 )
@@ -136,3 +139,31 @@ def test_values_are_values() -> None:
         Command.parse(b"")
     with pytest.raises(LocalProtocolError):
         Noop(" x")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Ehlo,
+        Noop,
+        Vrfy,
+        lambda octets: Mail(Mailbox(octets, "b")),
+        lambda octets: Rcpt(Mailbox("a", octets)),
+        lambda octets: Mail("a@b", {"X": octets}),
+        lambda octets: Reply(250, None, [octets]),
+    ],
+)
+def test_what_was_judged_does_not_change(make: Callable[[Any], Command | Reply]) -> None:
+    octets = bytearray(b"host")
+    thing = make(octets)
+    octets[:] = b"x\r\nRSET"
+    assert thing.serialize().count(b"\r\n") == 1
+    assert b"host" in thing.serialize()
+    hash(thing)
+
+
+@pytest.mark.parametrize("size", [-1, 10**20])
+def test_a_chunk_has_a_size(size: int) -> None:
+    with pytest.raises(LocalProtocolError):
+        Bdat(size)
+    assert Bdat.parse(b"99999999999999999999").serialize() == b"BDAT 99999999999999999999\r\n"

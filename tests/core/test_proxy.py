@@ -132,7 +132,10 @@ def test_example_of_version_2() -> None:
     assert header.serialize() == octets
 
 
-@pytest.mark.parametrize("kind", [b"\x20\x00", b"\x20\x11", b"\x21\x00", b"\x21\x10", b"\x21\x01"])
+@pytest.mark.parametrize(
+    "kind",
+    [b"\x20\x00", b"\x20\x11", b"\x20\xff", b"\x21\x00", b"\x21\x10", b"\x21\x01"],
+)
 @pytest.mark.parametrize("payload", [b"", b"\xff" * 30])
 def test_what_is_local_or_unspecified_is_skipped(kind: bytes, payload: bytes) -> None:
     header = ProxyHeader.parse(block(kind, payload))

@@ -98,6 +98,15 @@ def test_cancelling() -> None:
     assert str(caught.value.reply).startswith("501 5.7.0")
 
 
+def test_a_client_begins_once_and_first_of_all() -> None:
+    client = ClientExchange(PLAIN, Credentials("a", "b"))
+    with pytest.raises(LocalProtocolError):
+        client.respond(b"")
+    assert client.initial_response() == b"\0a\0b"
+    with pytest.raises(LocalProtocolError):
+        client.initial_response()
+
+
 def test_only_true_is_true() -> None:
     for answer in (b"yes", b"", False):
         server = ServerExchange(PLAIN, b"\0a\0b")

@@ -275,6 +275,7 @@ def test_the_envelope() -> None:
     with pytest.raises(LocalProtocolError):
         Envelope("a@b", [])
     assert Envelope(Mail("a@b"), Mailbox("c", "d")) == Envelope("a@b", (Rcpt("c@d"),))
+    assert Envelope(b"a@b", b"c@d") == Envelope("a@b", "c@d")
 
 
 @pytest.mark.parametrize("line", [b"EHLO x", b"HELO x", b"RSET"])

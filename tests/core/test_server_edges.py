@@ -11,6 +11,7 @@ from smtpproto import (
     Data,
     Expn,
     Limits,
+    LocalProtocolError,
     Mail,
     Parameters,
     Rcpt,
@@ -170,3 +171,9 @@ def test_a_second_starttls_and_a_second_login_are_told_so() -> None:
     server.next_event()
     server.send(Reply(235, None, "ok"))
     assert server.next_event() == BadCommand(b"AUTH PLAIN", refusal.ALREADY_IN, Auth("PLAIN"))
+
+
+@pytest.mark.parametrize("octets", [-1, 0, 10**20])
+def test_a_limit_can_be_announced(octets: int) -> None:
+    with pytest.raises(LocalProtocolError):
+        Limits(message=octets)

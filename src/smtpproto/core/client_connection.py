@@ -40,7 +40,8 @@ from .event import (
     Signal,
 )
 from .extension import Extension
-from .grammar import EHLO_LINE
+from .grammar import CONTROL, EHLO_LINE
+from .path import as_domain
 from .reply import Reply, ReplyReader, Severity
 from .state import Asked, Greeting, State, expected, next_state
 
@@ -80,8 +81,8 @@ class ClientConnection(Connection):
         self._marks = deque([0])
         self._pulled = 0  # octets taken off the buffer
         self._begun = 0  # where the reply that is being read began
-        self._asked = State.GREETED
-        self._asked_is_stale = False
+        # Where each of those leads if all goes well up to it.
+        self._path = deque([State.GREETED])
         self._reader = ReplyReader(limits.reply)
         self._writer: DotWriter | None = None
         self._line_ends: LineEnds | None = None  # of the chunks so far
@@ -106,13 +107,7 @@ class ClientConnection(Connection):
     @property
     def asked(self) -> State:
         """Where the session will be when all that is owed has been answered well."""
-        if self._asked_is_stale:
-            state = self._state
-            for thing in self._owed:
-                state = expected(state, _asked_by(thing)) or state
-            self._asked = state
-            self._asked_is_stale = False
-        return self._asked
+        return self._path[-1] if self._path and self._state is not State.CLOSED else self._state
 
     # Values in, octets out
 
@@ -136,6 +131,8 @@ class ClientConnection(Connection):
             raise LocalProtocolError("send a Chunk, which has its BDAT line with it")
         if isinstance(thing, (Ehlo, Helo)) and isinstance(thing, Lhlo) is not self.lmtp:
             raise LocalProtocolError(f"no {thing.verb.decode()} here (RFC 2033 §4.1)")
+        if isinstance(thing, (Ehlo, Helo)):
+            as_domain(thing.name)  # servers read more than may be written
         wire = self._checked(thing)
         self._ask(thing)
         return wire
@@ -152,6 +149,9 @@ class ClientConnection(Connection):
             name = type(command).__name__
             raise LocalProtocolError(f"{name} is out of sequence in {self.asked.name}")
         wire = command.serialize()
+        if type(command) not in _BASE and (CONTROL.search(wire[:-2]) or wire[-2:] != b"\r\n"):
+            # An extension's verb writes its own argument.
+            raise LocalProtocolError(f"not one line: {wire!r}")
         self._check_offered(command, len(wire))
         self._check_transaction(command)
         return wire
@@ -224,7 +224,7 @@ class ClientConnection(Connection):
 
     def _send_chunk(self, chunk: Chunk) -> bytes:
         # RFC 3030 §2: the replies to MAIL and RCPT come first.
-        if any(not isinstance(thing, Bdat) for thing in self._owed):
+        if self._owed and not isinstance(self._owed[-1], Bdat):
             raise LocalProtocolError("the replies to MAIL and RCPT have to come first")
         command = Bdat(len(chunk.data), chunk.last)
         wire = self._checked(command) + chunk.data
@@ -246,7 +246,7 @@ class ClientConnection(Connection):
     def _ask(self, thing: Command | EndOfContent) -> None:
         state = expected(self.asked, _asked_by(thing))
         assert state is not None, "checked before"
-        self._asked = state
+        self._path.append(state)
         if isinstance(thing, Mail):
             self._mail = thing
         elif isinstance(thing, Rset):
@@ -309,8 +309,9 @@ class ClientConnection(Connection):
             return reply
         self._owed.popleft()
         self._marks.popleft()
-        self._asked_is_stale = True
         self._state = state
+        if state is not self._path.popleft():
+            self._find_path()
         if state is State.TLS:
             self._no_clear_text()
         elif state is State.CONTENT:
@@ -346,9 +347,14 @@ class ClientConnection(Connection):
         self._replies_left -= 1
         return self._replies_left > 0
 
-    def _close(self) -> ConnectionClosed:
-        self._asked_is_stale = True  # what is still owed will not come
-        return super()._close()
+    def _find_path(self) -> None:
+        """Find out where what is owed leads now, up to where that is as it was."""
+        state = self._state
+        for at, thing in enumerate(self._owed):
+            state = expected(state, _asked_by(thing)) or state
+            if self._path[at] is state:
+                break
+            self._path[at] = state
 
     def _lost(self, message: str) -> RemoteProtocolError:
         self._close()
@@ -365,7 +371,6 @@ class ClientConnection(Connection):
     def _forget(self) -> None:
         self.offered = {}
         self.authenticated = False
-        self._asked_is_stale = True
 
 
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:

@@ -269,6 +269,12 @@ class Data(_Bare):
 _CHUNK = re.compile(rb"([0-9]{1,20})( +LAST)?", re.IGNORECASE)
 
 
+def _chunk_size(value: int) -> int:
+    if not 0 <= value < 10**20:
+        raise LocalProtocolError(f"not the size of a chunk: {value}")
+    return value
+
+
 @frozen
 class Bdat(Command):
     """BDAT: `size` octets of content follow this line; with `last`, the final ones (RFC 3030 §2).
@@ -280,7 +286,7 @@ class Bdat(Command):
     pipelined = True
     suggested = Reply(250, "2.0.0", "Chunk received")
 
-    size: int
+    size: int = field(converter=_chunk_size)
     last: bool = False
 
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .buffer import ReceiveBuffer
 from .errors import LocalProtocolError
@@ -20,14 +20,21 @@ from .state import State
 __all__ = ["DEFAULT_LIMITS", "Connection", "Limits"]
 
 
+def _message(value: int | None) -> int | None:
+    if value is not None and not 0 < value < 10**20:
+        raise LocalProtocolError(f"not the size of a message (RFC 1870 §3): {value}")
+    return value
+
+
 @frozen
 class Limits:
     """What one end accepts from its peer. Octets, unless said otherwise.
 
-    RFC 5321 §4.5.3.1 gives the floors; None means no limit.
+    RFC 5321 §4.5.3.1 gives the floors. A message of None has no limit; LocalProtocolError where it
+    is no size that SIZE could announce, for which 0 means no limit (RFC 1870 §3).
     """
 
-    message: int | None = 26_214_400
+    message: int | None = field(converter=_message, default=26_214_400)
     recipients: int = 1000  # of one transaction; at least 100 (§4.5.3.1.8)
     bad_commands: int = 20  # in one session, before 421
     endless_line: int = 65_536  # a line that has not ended by then loses the framing

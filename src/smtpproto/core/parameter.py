@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .errors import GrammarError, LocalProtocolError
-from .grammar import PARAMETER
+from .grammar import KEYWORD, PARAMETER
 from .path import as_octets
 
-__all__ = ["AnyParameters", "Parameter", "Parameters"]
+__all__ = ["AnyParameters", "Parameter", "Parameters", "as_keyword"]
 
 T = TypeVar("T")
 AnyParameters: TypeAlias = "Mapping[str, bytes | str | int | None]"
+
+
+def as_keyword(value: str) -> str:
+    """Check a keyword (RFC 5321 §4.1.2), make it upper case; LocalProtocolError if it is none."""
+    if KEYWORD.fullmatch(as_octets(value)) is None:
+        raise LocalProtocolError(f"not an ESMTP keyword: {value!r}")
+    return value.upper()
 
 
 class Parameters(Mapping[str, bytes | None]):
@@ -98,9 +105,10 @@ class Parameter(Generic[T]):
     `read` turns the value's octets (None: no value was given) into the typed value and raises
     GrammarError; `write` is its reverse. `octets` is what the parameter, its space included,
     adds to the longest command line (RFC 5321 §4.5.3.1.4), where its RFC says so.
+    LocalProtocolError for a keyword that is none.
     """
 
-    keyword: str
+    keyword: str = field(converter=as_keyword)
     read: Callable[[bytes | None], T]
     write: Callable[[T], bytes | None]
     octets: int = 0

@@ -47,9 +47,12 @@ AnyForwardPath: TypeAlias = "ForwardPath | Mailbox | str | bytes"
 def as_octets(value: str | bytes) -> bytes:
     """Encode what a caller gives as text; UTF-8, so that nothing is lost before it is judged.
 
-    Surrogates, too, become octets, which no rule of the grammar takes.
+    Surrogates, too, become octets, which no rule of the grammar takes. A buffer is copied: what
+    was judged must not change behind that.
     """
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    return value if type(value) is bytes else bytes(memoryview(value))
 
 
 def as_domain(value: str | bytes, *, utf8: bool = False) -> bytes:

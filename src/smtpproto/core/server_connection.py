@@ -431,16 +431,16 @@ class ServerConnection(Connection):
             if reply.lines[1:] != announced:
                 raise LocalProtocolError("the greeting does not announce what is offered")
         if not (reply.is_writable() or self._lets_utf8_into(reply)):
-            raise LocalProtocolError(f"octets that this client did not ask for: {reply.lines!r}")
+            raise LocalProtocolError(f"a reply that this client did not ask for: {reply!r}")
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
         again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
         greets = again or owed in (Greeting, Ehlo, Helo, Lhlo)
         with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
+        said = reply.with_general_status() if with_status else reply
+        wire = said.serialize(with_status=with_status)
         self._owed = owed
         self._move(state, reply, accepts)
-        if with_status and reply.status is None:
-            reply = reply.with_general_status()
-        return reply.serialize(with_status=with_status)
+        return wire
 
     def _lets_utf8_into(self, reply: Reply) -> bool:
         """Tell whether the client asked for UTF-8 where this reply has it (RFC 6531 §3.7.4)."""
