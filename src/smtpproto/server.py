@@ -62,8 +62,9 @@ class ServerDeadlines:
     RFC 5321 §4.5.3.2.7 asks for at least 5 minutes of patience with a client's next command.
     `command` bounds the wait for one whole line however it dribbles in, `block` that for the
     next octets of content, `handler` what a handler may take to answer, or between two readings
-    of content (clients give the final dot 10 minutes), `drain` how long transactions under way
-    may go on after `stop()`.
+    of content (clients give the final dot 10 minutes), `linger` how long a client that was sent
+    away is listened to, so that it hears why, and `drain` how long transactions under way may go
+    on after `stop()`.
     """
 
     tls: float | None = 60

@@ -28,6 +28,7 @@ STOREYS = [
 ANNEXES = {
     "__main__": "cli",
     "handler": "server",
+    "conversation": "server",
     "dialogue": "server",
     "result": "client",
     "source": "client",
