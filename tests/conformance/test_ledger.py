@@ -1,6 +1,7 @@
 """The ledger is true: what it calls tested has a test that passes, and the rest says why."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,15 +37,55 @@ def test_the_core_is_accounted_for() -> None:
     assert counts["core tested"] >= 0.95 * counts["core"]
 
 
-@pytest.mark.last
-def test_rows_called_tested_have_a_test_that_passed(request: pytest.FixtureRequest) -> None:
-    """Of the tests that this run has had: a file run alone answers for its own rows."""
-    recorder = request.config.pluginmanager.get_plugin("clauses")
-    assert isinstance(recorder, Recorder)
-    for row in read_ledger().rows:
-        ran = [test for test in recorder.bearing[row.id] if test in recorder.outcomes]
-        if row.status == "tested" and ran and not recorder.peers.issuperset(ran):
-            assert "passed" in map(recorder.outcomes.get, ran), row.id
+RUN = """
+import pytest
+
+@pytest.mark.rfc({skipped!r})
+@pytest.mark.parametrize("number", range(4))
+def test_skipped(number):
+    pytest.skip("not today")
+
+@pytest.mark.rfc({proved!r})
+@pytest.mark.parametrize("number", range(4))
+def test_passed_once(number):
+    if number:
+        pytest.skip("once is enough")
+
+@pytest.mark.peer("nobody")
+@pytest.mark.rfc({excused!r})
+def test_excused():
+    pytest.skip("not here")
+"""
+
+
+@pytest.mark.parametrize("how", [("-p", "no:xdist"), ("-n", "2")], ids=["alone", "workers"])
+def test_a_run_fails_for_the_rows_it_leaves_unproved(tmp_path: Path, how: tuple[str, str]) -> None:
+    """In one process as in several; a row that none of its tests bears is not spoken of."""
+    tested = [row.id for row in read_ledger().rows if row.status == "tested"]
+    skipped, proved, excused, *others = tested
+    (tmp_path / "test_it.py").write_text(
+        RUN.format(skipped=skipped, proved=proved, excused=excused), encoding="utf-8"
+    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  rfc: a row\n  peer: a program\n")
+
+    def run(*options: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "tests.conftest", *how, *options],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ledger.TESTS.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    done = run()
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert " failed" not in done.stdout
+    assert f"\n{skipped}: no test that bears it has passed (test_it.py" in done.stdout
+    assert not any(f"\n{row}:" in done.stdout for row in (proved, excused, *others))
+    done = run("-k", "once or excused")
+    assert done.returncode == pytest.ExitCode.OK, done.stdout
 
 
 def row(status: str = "tested", reason: str = "") -> Row:
