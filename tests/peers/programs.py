@@ -45,7 +45,7 @@ def find(program: str, package: str) -> str:
     return path or missing(f"{program} (apt-get install {package})")
 
 
-def wait_for(poll: Callable[[], T], what: str, *, within: float = 15.0) -> T:
+def wait_for(poll: Callable[[], T], what: str, *, within: float = 60.0) -> T:
     """The first truthy answer of `poll`."""
     deadline = time.monotonic() + within
     while not (answer := poll()):
