@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -80,6 +80,14 @@ class Parameters(Mapping[str, bytes | None]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    # Mapping's own two would call __getitem__ each time, and let it raise.
+
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in self._items
+
+    def items(self) -> ItemsView[str, bytes | None]:
+        return self._items.items()
 
     def __hash__(self) -> int:
         return hash(frozenset(self._items.items()))

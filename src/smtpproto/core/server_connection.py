@@ -321,13 +321,14 @@ class ServerConnection(Connection):
 
     def _place_path(self, line: bytes, command: Mail | Rcpt) -> Command | BadCommand:
         asked = type(command)
-        if not (command.is_ascii or self._transaction.asks_for_utf8(command)):
-            needs = NON_ASCII_SENDER if asked is Mail else NON_ASCII_RECIPIENT
-            return self._bad(line, needs, command)
+        if not (line.isascii() or self._transaction.asks_for_utf8(command)):
+            if not command.is_ascii:
+                needs = NON_ASCII_SENDER if asked is Mail else NON_ASCII_RECIPIENT
+                return self._bad(line, needs, command)
+            if not command.parameters.is_ascii:
+                return self._bad(line, NON_ASCII_VALUE, command)
         objection = None
         if command.parameters:
-            if not (command.parameters.is_ascii or self._transaction.asks_for_utf8(command)):
-                return self._bad(line, NON_ASCII_VALUE, command)
             objection = self._offer.objection(command, extended=self.extended)
             if objection is not None and objection is not UNKNOWN_PARAMETER:
                 return self._bad(line, objection, command)

@@ -28,8 +28,9 @@ class Transaction:
     @property
     def is_binary(self) -> bool:
         """Whether its content comes by BDAT alone, of any octets (RFC 3030 §3)."""
-        body = self.mail.parameters.get("BODY") if self.mail is not None else None
-        return body is not None and body.upper() == b"BINARYMIME"
+        if self.mail is None or "BODY" not in self.mail.parameters:
+            return False
+        return (self.mail.parameters["BODY"] or b"").upper() == b"BINARYMIME"
 
     def asks_for_utf8(self, command: Mail | Rcpt) -> bool:
         """Tell whether `command` may hold UTF-8: its MAIL asks for all of it (RFC 6531 §3.4)."""

@@ -35,8 +35,7 @@ def _announce(standing: Standing) -> str | None:
 
 def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
     size = SIZE_OCTETS.of(command.parameters) if isinstance(command, Mail) else None
-    limit = offered["SIZE"].encode()
-    if size is None or _SIZE_VALUE.fullmatch(limit) is None:
+    if size is None or _SIZE_VALUE.fullmatch(limit := offered["SIZE"].encode()) is None:
         return None
     return TOO_BIG if size > int(limit) > 0 else None
 
