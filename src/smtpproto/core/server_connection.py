@@ -64,7 +64,7 @@ from .refusal import (
 )
 from .reply import Reply, Severity
 from .sasl import CANCELLED, Mechanism
-from .state import Asked, Greeting, State, expected, next_state
+from .state import SILENT, Asked, Greeting, State, expected, next_state
 from .transaction import Transaction
 
 __all__ = ["ServerConnection", "ServerEvent"]
@@ -81,6 +81,9 @@ ACCEPTED = Reply(250, "2.0.0", "Message accepted")
 _HTTP = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values()))
 _TLS_RECORD = 0x16  # first octet of a ClientHello
+_HELLOS = frozenset((Ehlo, Helo, Lhlo))
+_DROPS = frozenset((*_HELLOS, Rset))  # the transaction (§4.1.4)
+_BARE = frozenset((*_HELLOS, Greeting))  # answered without a status (RFC 2034 §4)
 
 
 class ServerConnection(Connection):
@@ -209,11 +212,11 @@ class ServerConnection(Connection):
         Raises RemoteProtocolError, with the reply to send before closing, where the peer cannot
         be followed any more: a line without end, HTTP or TLS on this port, a BDAT of no size.
         """
-        if self._state is State.CLOSED:
-            return ConnectionClosed()
         if self._owed is not None:
             return PAUSED
-        if self._state is State.TLS:
+        if self._state in SILENT:
+            if self._state is State.CLOSED:
+                return ConnectionClosed()
             # What was pipelined behind STARTTLS came in clear, and is never executed.
             self._buffer.clear()
             return self._close() if self._eof else PAUSED
@@ -229,11 +232,15 @@ class ServerConnection(Connection):
             raise self._lost("a line without end", TOO_LONG)
         if found is None:
             return self._close() if self._eof else NEED_DATA
+        command: Command | None
         event = self._judge(found[0], length)
-        command = event.command if isinstance(event, BadCommand) else event
-        if command is None and isinstance(event, BadCommand) and self._may_be_bdat(event.line):
-            # How many octets of content come now, nobody knows.
-            raise self._lost("a chunk of no size", NO_SIZE)
+        if isinstance(event, BadCommand):
+            command = event.command
+            if command is None and self._may_be_bdat(event.line):
+                # How many octets of content come now, nobody knows.
+                raise self._lost("a chunk of no size", NO_SIZE)
+        else:
+            command = event
         if isinstance(command, Bdat):
             self._owed = None  # not before its octets are here
             if isinstance(event, BadCommand):
@@ -414,7 +421,7 @@ class ServerConnection(Connection):
         extensions than those offered (`suggested_reply()` has them), or when its text holds UTF-8
         and the client did not ask for that (RFC 6531 §3.7.4).
         """
-        if self._state in (State.CLOSED, State.TLS):
+        if self._state in SILENT:
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
         owed = self._owed
         if owed is None:
@@ -422,7 +429,7 @@ class ServerConnection(Connection):
                 raise LocalProtocolError("no reply is owed")
             owed = Command
         state = next_state(self._state, owed, reply)
-        accepts = reply.severity < Severity.TRANSIENT
+        accepts = reply.code < 400
         if state is None or (accepts and self._only_refuse):
             what = getattr(owed, "verb", b"").decode() or owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
@@ -435,8 +442,8 @@ class ServerConnection(Connection):
             raise LocalProtocolError(f"octets that this client did not ask for: {reply.lines!r}")
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
         again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
-        greets = again or owed in (Greeting, Ehlo, Helo, Lhlo)
-        with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
+        greets = again or owed in _BARE
+        with_status = "ENHANCEDSTATUSCODES" in self._offer.lines and not greets
         self._owed = owed
         self._move(state, reply, accepts)
         if with_status and reply.status is None:
@@ -464,7 +471,7 @@ class ServerConnection(Connection):
             self._close()
         if asked is Greeting:
             self.early_talker = len(self._buffer) > 0
-        if asked is EndOfContent or (accepts and asked in (Ehlo, Helo, Lhlo, Rset)):
+        if asked is EndOfContent or (accepts and asked in _DROPS):
             self._transaction = Transaction()
         if not accepts:
             return

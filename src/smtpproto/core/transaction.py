@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attrs import define, field
-
 from .command import Bdat, Command, Data, Mail, Rcpt
 from .envelope import Envelope
 from .reception import Reception
@@ -11,14 +9,16 @@ from .reception import Reception
 __all__ = ["Transaction"]
 
 
-@define
 class Transaction:
     """MAIL, the accepted RCPTs, what extensions' `preamble` verbs said, and the content."""
 
-    mail: Mail | None = None
-    rcpts: list[Rcpt] = field(factory=list[Rcpt])
-    preamble: dict[type[Command], Command] = field(factory=dict[type[Command], Command])
-    reception: Reception | None = None
+    __slots__ = ("mail", "preamble", "rcpts", "reception")
+
+    def __init__(self) -> None:
+        self.mail: Mail | None = None
+        self.rcpts: list[Rcpt] = []
+        self.preamble: dict[type[Command], Command] = {}
+        self.reception: Reception | None = None
 
     @property
     def envelope(self) -> Envelope | None:
