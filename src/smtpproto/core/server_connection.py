@@ -443,7 +443,7 @@ class ServerConnection(Connection):
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
         again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
         greets = again or owed in _BARE
-        with_status = "ENHANCEDSTATUSCODES" in self._offer.lines and not greets
+        with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
         self._owed = owed
         self._move(state, reply, accepts)
         if with_status and reply.status is None:
