@@ -433,9 +433,9 @@ class ServerConnection(Connection):
         if state is None or (accepts and self._only_refuse):
             what = getattr(owed, "verb", b"").decode() or owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
-        if accepts and isinstance(self._asked, (Ehlo, Helo)):
+        if accepts and owed in _HELLOS:
             # Behind HELO that is nothing at all (RFC 5321 §3.2).
-            announced = self._offer.ehlo_lines() if isinstance(self._asked, Ehlo) else ()
+            announced = () if owed is Helo else self._offer.ehlo_lines()
             if reply.lines[1:] != announced:
                 raise LocalProtocolError("the greeting does not announce what is offered")
         if not (reply.is_writable() or self._lets_utf8_into(reply)):
@@ -473,9 +473,11 @@ class ServerConnection(Connection):
             self.early_talker = len(self._buffer) > 0
         if asked is EndOfContent or (accepts and asked in _DROPS):
             self._transaction = Transaction()
-        if not accepts:
+        if not accepts or not isinstance(command, Command):
             return
-        if isinstance(command, Data):
+        if isinstance(command, (Mail, Rcpt)):
+            self._transaction.accept(command)
+        elif isinstance(command, Data):
             self._begin(command)
         elif isinstance(command, (Ehlo, Helo)):
             self.helo_name = command.name
@@ -484,9 +486,9 @@ class ServerConnection(Connection):
             self.authenticated = True
         elif state is State.TLS:
             self._buffer.clear()
-        elif isinstance(command, Command) and command.starts_over:
+        elif command.starts_over:
             self._forget()
-        elif isinstance(command, Command):
+        else:
             self._transaction.accept(command)
 
     def _close(self) -> ConnectionClosed:
