@@ -82,8 +82,6 @@ _HTTP = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split(
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values()))
 _TLS_RECORD = 0x16  # first octet of a ClientHello
 _HELLOS = frozenset((Ehlo, Helo, Lhlo))
-_DROPS = frozenset((*_HELLOS, Rset))  # the transaction (§4.1.4)
-_BARE = frozenset((*_HELLOS, Greeting))  # answered without a status (RFC 2034 §4)
 
 
 class ServerConnection(Connection):
@@ -232,15 +230,11 @@ class ServerConnection(Connection):
             raise self._lost("a line without end", TOO_LONG)
         if found is None:
             return self._close() if self._eof else NEED_DATA
-        command: Command | None
         event = self._judge(found[0], length)
-        if isinstance(event, BadCommand):
-            command = event.command
-            if command is None and self._may_be_bdat(event.line):
-                # How many octets of content come now, nobody knows.
-                raise self._lost("a chunk of no size", NO_SIZE)
-        else:
-            command = event
+        command = event.command if isinstance(event, BadCommand) else event
+        if command is None and isinstance(event, BadCommand) and self._may_be_bdat(event.line):
+            # How many octets of content come now, nobody knows.
+            raise self._lost("a chunk of no size", NO_SIZE)
         if isinstance(command, Bdat):
             self._owed = None  # not before its octets are here
             if isinstance(event, BadCommand):
@@ -442,7 +436,7 @@ class ServerConnection(Connection):
             raise LocalProtocolError(f"octets that this client did not ask for: {reply.lines!r}")
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
         again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
-        greets = again or owed in _BARE
+        greets = again or owed is Greeting or owed in _HELLOS
         with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
         self._owed = owed
         self._move(state, reply, accepts)
@@ -471,7 +465,7 @@ class ServerConnection(Connection):
             self._close()
         if asked is Greeting:
             self.early_talker = len(self._buffer) > 0
-        if asked is EndOfContent or (accepts and asked in _DROPS):
+        if asked is EndOfContent or (accepts and (asked is Rset or asked in _HELLOS)):
             self._transaction = Transaction()
         if not accepts or not isinstance(command, Command):
             return
