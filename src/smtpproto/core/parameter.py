@@ -10,6 +10,7 @@ from attrs import frozen
 from .errors import GrammarError, LocalProtocolError
 from .grammar import PARAMETER
 from .path import as_octets
+from .value import taker
 
 __all__ = ["AnyParameters", "Parameter", "Parameters"]
 
@@ -47,7 +48,7 @@ class Parameters(Mapping[str, bytes | None]):
     @classmethod
     def parse(cls, octets: bytes) -> Parameters:
         """Read `KEY=value KEY …`, any run of spaces between; GrammarError 501 if it is not that."""
-        self = cls()
+        items: dict[str, bytes | None] = {}
         for wire in octets.split(b" "):
             if not wire:
                 continue
@@ -55,10 +56,10 @@ class Parameters(Mapping[str, bytes | None]):
             if match is None:
                 raise GrammarError("malformed parameter")
             keyword = match[1].decode().upper()
-            if keyword in self._items:
+            if keyword in items:
                 raise GrammarError("duplicate parameter")
-            self._items[keyword] = match[2]
-        return self
+            items[keyword] = match[2]
+        return _take(items)
 
     @property
     def is_ascii(self) -> bool:
@@ -97,6 +98,9 @@ class Parameters(Mapping[str, bytes | None]):
 
     def __repr__(self) -> str:
         return f"Parameters({self._items!r})"
+
+
+_take = taker(Parameters, "_items")
 
 
 @frozen
