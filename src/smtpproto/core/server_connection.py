@@ -270,9 +270,9 @@ class ServerConnection(Connection):
             return response
         self._owed = Command
         verb = line.partition(b" ")[0].upper()
-        known = self._verbs.get(verb)
-        if known is None and verb in _HTTP:
+        if verb in _HTTP:
             raise self._lost("HTTP on an SMTP port", NOT_SMTP)
+        known = self._verbs.get(verb)
         if length > (
             self._offer.max_line.get(known, known.max_line) if known else Command.max_line
         ):
