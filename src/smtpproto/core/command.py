@@ -25,7 +25,7 @@ from .path import (
     as_octets,
 )
 from .reply import Reply
-from .value import taken
+from .value import taken, taker
 
 __all__ = [
     "BASE_VERBS",
@@ -219,9 +219,9 @@ class Mail(Command):
     parameters: Parameters = field(converter=_given, default=None)
 
     @classmethod
-    def parse(cls, argument: bytes) -> Self:
+    def parse(cls, argument: bytes) -> Mail:
         path, end = ReversePath.read(argument, _path_offset(argument, b"FROM:"))
-        return taken(cls, reverse_path=path, parameters=_parameters(argument, end))
+        return _take_mail(path, _parameters(argument, end))
 
     @property
     def is_ascii(self) -> bool:
@@ -230,6 +230,9 @@ class Mail(Command):
 
     def argument(self) -> bytes:
         return b"FROM:%b%b" % (self.reverse_path.serialize(), self.parameters.serialize())
+
+
+_take_mail = taker(Mail, "reverse_path", "parameters")
 
 
 @frozen
@@ -244,9 +247,9 @@ class Rcpt(Command):
     parameters: Parameters = field(converter=_given, default=None)
 
     @classmethod
-    def parse(cls, argument: bytes) -> Self:
+    def parse(cls, argument: bytes) -> Rcpt:
         path, end = ForwardPath.read(argument, _path_offset(argument, b"TO:"))
-        return taken(cls, forward_path=path, parameters=_parameters(argument, end))
+        return _take_rcpt(path, _parameters(argument, end))
 
     @property
     def is_ascii(self) -> bool:
@@ -255,6 +258,9 @@ class Rcpt(Command):
 
     def argument(self) -> bytes:
         return b"TO:%b%b" % (self.forward_path.serialize(), self.parameters.serialize())
+
+
+_take_rcpt = taker(Rcpt, "forward_path", "parameters")
 
 
 @frozen

@@ -67,7 +67,7 @@ from .command import (
 from .event import EndOfContent
 from .reply import Reply, Severity
 
-__all__ = ["MOVES", "Asked", "Greeting", "State", "expected", "moves", "next_state"]
+__all__ = ["MOVES", "SILENT", "Asked", "Greeting", "State", "expected", "moves", "next_state"]
 
 
 class State(enum.Enum):
@@ -87,6 +87,10 @@ class State(enum.Enum):
     AUTH = enum.auto()  #: within a SASL exchange
     TLS = enum.auto()  #: the handshake is owed
     CLOSED = enum.auto()  #: over
+
+
+#: Where no octet of SMTP may pass.
+SILENT = frozenset({State.TLS, State.CLOSED})
 
 
 class Greeting:
@@ -170,7 +174,7 @@ def moves(state: State, asked: Asked) -> Row | None:
 def expected(state: State, asked: Asked) -> State | None:
     """Return where a good answer leads; None where there is none, so nothing to ask for."""
     row = moves(state, asked) or {}
-    return row.get(Severity.COMPLETION) or row.get(Severity.INTERMEDIATE)
+    return row.get(_OK) or row.get(_GO_ON)
 
 
 def next_state(state: State, asked: Asked, reply: Reply) -> State | None:

@@ -29,9 +29,9 @@ BODY: Parameter[str] = Parameter("BODY", _read, str.encode, octets=17)
 
 
 def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
-    if not isinstance(command, Mail) or {"BINARYMIME", "CHUNKING"} <= offered.keys():
+    if not isinstance(command, Mail) or BODY.of(command.parameters) != "BINARYMIME":
         return None
-    return NOT_BINARY if BODY.of(command.parameters) == "BINARYMIME" else None
+    return None if {"BINARYMIME", "CHUNKING"} <= offered.keys() else NOT_BINARY
 
 
 EIGHTBITMIME = Extension("8BITMIME", rfc=6152, mail=(BODY,), judge=_judge)
