@@ -4,6 +4,8 @@ import pytest
 
 from smtpproto import (
     NEED_DATA,
+    Chunk,
+    ClientConnection,
     Command,
     ConnectionClosed,
     Content,
@@ -18,11 +20,12 @@ from smtpproto import (
     Rcpt,
     RemoteProtocolError,
     Reply,
+    Rset,
     StartTls,
     State,
 )
 
-from .hearing import cuts, hear, make
+from .hearing import OFFER, cuts, hear, in_state, make
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,63 @@ def test_answers_that_are_none(asked: Command, answer: bytes) -> None:
                 hear(client, piece)
         assert client.next_event() == ConnectionClosed()
         assert client.asked is State.CLOSED
+
+
+#: Ways into a transaction, each with its replies.
+TRANSACTIONS: list[tuple[list[Command | Chunk], bytes]] = [
+    ([Mail("a@b")], b"250 a\r\n"),
+    ([Mail("a@b"), Rcpt("c@d")], b"250 a\r\n250 b\r\n"),
+    ([Mail("a@b"), Rcpt("c@d"), Chunk(b"e")], b"250 a\r\n250 b\r\n250 c\r\n"),
+    ([Mail("a@b"), Rcpt("c@d"), Chunk(b"e")], b"250 a\r\n250 b\r\n554 c\r\n"),
+]
+
+
+def within(begun: list[Command | Chunk], replies: bytes) -> ClientConnection:
+    client = make(OFFER.replace(b"250 AUTH", b"250-CHUNKING\r\n250 AUTH"))
+    for thing, reply in zip(begun, replies.splitlines(keepends=True), strict=True):
+        client.send(thing)
+        hear(client, reply)
+    return client
+
+
+@pytest.mark.parametrize("refusal", [b"450 no\r\n", b"500-what\r\n500 no\r\n", b"554\r\n"])
+@pytest.mark.parametrize(("begun", "replies"), TRANSACTIONS)
+def test_a_refused_rset_is_the_end_where_there_was_something_to_drop(
+    begun: list[Command | Chunk], replies: bytes, refusal: bytes
+) -> None:
+    """Nobody can say whose recipients the next message would go to (RFC 5321 §4.1.1.5)."""
+    for pieces in cuts(refusal):
+        client = within(begun, replies)
+        for command in (Rset(), Mail("x@y"), Rcpt("e@f"), Data()):
+            client.send(command)
+        with pytest.raises(RemoteProtocolError):  # noqa: PT012
+            for piece in pieces:
+                hear(client, piece)
+        # What a server goes on with is heard no more: its 354 would be for the old recipients.
+        assert hear(client, b"503 nested\r\n250 ok\r\n354 go\r\n") == [ConnectionClosed()]
+        with pytest.raises(LocalProtocolError):
+            client.send(Content(b"x"))
+
+
+@pytest.mark.parametrize("greeted", [True, False])
+def test_a_refused_rset_is_nothing_where_there_was_nothing_to_drop(greeted: bool) -> None:
+    """RFC 3207 §4: a server that demands TLS may say 530 to it."""
+    client = make() if greeted else ClientConnection()
+    if not greeted:
+        hear(client, b"220 mx\r\n")
+    client.send(Rset())
+    assert hear(client, b"530 5.7.0 STARTTLS first\r\n") == [
+        Reply(530, "5.7.0", "STARTTLS first"),
+    ]
+    assert in_state(client, State.READY if greeted else State.GREETED)
+
+
+def test_rset_behind_a_refused_mail_has_nothing_to_drop() -> None:
+    client = make()
+    for command in (Mail("a@b"), Rset(), Mail("x@y")):
+        client.send(command)
+    hear(client, b"550 no\r\n530 no\r\n250 ok\r\n")
+    assert in_state(client, State.MAIL)
 
 
 @pytest.mark.parametrize(
