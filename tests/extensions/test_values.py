@@ -56,6 +56,11 @@ CANONICAL: list[tuple[Parameter[Any], Any, bytes | None]] = [
         OriginalRecipient("utf-8", "\U0001f600+=\\ @x"),
         rb"utf-8;\x{1F600}\x{2B}\x{3D}\x{5C}\x{20}@x",
     ),
+    (  # as it is where it would be too long in ASCII
+        ORCPT,
+        OriginalRecipient("utf-8", "ö" * 81 + "+ @x"),
+        b"utf-8;" + "ö".encode() * 81 + rb"\x{2B}\x{20}@x",
+    ),
     (SUBMITTER, Submitter(Mailbox.parse("e=mc2@example.com")), b"e+3Dmc2@example.com"),  # §5.1
     (SUBMITTER, Submitter(None), b"<>"),  # RFC 4954 §5.1
     (BY, DeliverBy(120, ByMode.RETURN), b"120;R"),  # RFC 2852 §6
@@ -148,6 +153,10 @@ REFUSED: list[tuple[Parameter[Any], list[bytes | None]]] = [
             rb"utf-8;\x{110000}",
             rb"utf-8;\x{0A}",
             b"rfc822;" + b"a" * 488,
+            b"utf-8;" + "é".encode() * 245,
+            # No utf-8-addr-xtext, and too long as one, so that nobody could pass it on.
+            b"utf-8;" + b"\\" * 82,
+            b"utf-8;" + b"+2B" * 82,
         ],
     ),
     (
