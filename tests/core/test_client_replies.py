@@ -89,6 +89,31 @@ def test_a_refused_rset_is_the_end_where_there_was_something_to_drop(
             client.send(Content(b"x"))
 
 
+# Both of these were found by fuzzing, when a refused RSET still left its transaction open: MAIL was
+# pipelined behind it, was refused as a second one, and yet counted for what came then.
+
+
+def test_a_mail_that_never_was_makes_no_content_binary() -> None:
+    """BODY=BINARYMIME of the refused MAIL let a bare CR into the open 7-bit transaction."""
+    client = make(b"250-mx\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n")
+    for command in (Mail("a@b"), Rcpt("c@d"), Rset(), Mail("a@b", {"BODY": "BINARYMIME"})):
+        client.send(command)
+    with pytest.raises(RemoteProtocolError, match="500 is no answer to Rset"):
+        hear(client, b"250 mail\r\n250 rcpt\r\n500 rset\r\n503 nested\r\n")
+    with pytest.raises(LocalProtocolError):
+        client.send(Chunk(b"bare\r", last=True))
+
+
+def test_a_mail_that_never_was_forgets_no_recipient_of_lmtp() -> None:
+    """It set the number of recipients to 0, and so made the 354 that followed a lie."""
+    client = make(lmtp=True)
+    for command in (Mail("a@b"), Rcpt("c@d"), Rset(), Mail("e@f"), Data()):
+        client.send(command)
+    with pytest.raises(RemoteProtocolError, match="500 is no answer to Rset"):
+        hear(client, b"250 mail\r\n250 rcpt\r\n500 rset\r\n503 nested\r\n354 go\r\n")
+    assert client.state is State.CLOSED
+
+
 @pytest.mark.parametrize("greeted", [True, False])
 def test_a_refused_rset_is_nothing_where_there_was_nothing_to_drop(greeted: bool) -> None:
     """RFC 3207 §4: a server that demands TLS may say 530 to it."""

@@ -309,6 +309,21 @@ def test_original_recipients_come_back(address: str) -> None:
         assert (parameters["ORCPT"] or b"").isascii()
 
 
+def test_no_original_recipient_is_read_that_cannot_be_written() -> None:
+    r"""Found by fuzzing: a bare `\` is read, and takes six octets where it stands as it should."""
+    for count, written in ((81, 498), (82, None)):
+        value = b"utf-8;" + b"\\" * count
+        if written is None:
+            with pytest.raises(GrammarError):
+                ORCPT.read(value)
+        else:
+            recipient = ORCPT.read(value)
+            assert recipient == OriginalRecipient("utf-8", b"\\" * count)
+            (again,) = ORCPT(recipient).values()
+            assert again == b"utf-8;" + rb"\x{5C}" * count
+            assert len(b"ORCPT=" + again) == written
+
+
 @pytest.mark.rfc("3461 §4.2 addr-type-is-registered")
 def test_an_original_recipient_of_a_mailbox() -> None:
     assert OriginalRecipient.of(Mailbox("a+b", "x.example")) == OriginalRecipient(

@@ -87,7 +87,6 @@ class ClientConnection(Connection):
         self._writer: DotWriter | None = None
         self._line_ends: LineEnds | None = None  # of the chunks so far
         self._mail: Mail | None = None  # of the transaction as it was asked for
-        self._accepted_mail: Mail | None = None
         self._accepted = 0  # recipients of this transaction
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
@@ -324,12 +323,8 @@ class ClientConnection(Connection):
             # In LMTP the last has an answer for each recipient, and none for itself.
             resets = any(isinstance(later, Rset) for later in self._owed)
             self._must_reset |= not (resets or (self.lmtp and thing.last))
-        elif isinstance(thing, Mail) and reply.severity >= Severity.TRANSIENT:
-            if not any(isinstance(later, Mail) for later in self._owed):
-                self._mail = self._accepted_mail
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Mail):
-                self._accepted_mail = thing
                 self._accepted = 0
                 self._line_ends = None
             elif isinstance(thing, Rcpt):
