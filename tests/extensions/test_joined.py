@@ -190,9 +190,29 @@ def test_a_verb_not_offered_is_refused_at_either_end(keyword: str, command: Comm
     assert (event.reply.code, str(event.reply.status)) == (502, "5.5.1")
 
 
-def test_by_default_nothing_is_offered_that_obliges() -> None:
-    server = ServerConnection("mx.example", STANDARD, mechanisms=(PLAIN,), plaintext_auth=True)
-    assert set(server.offered) == {e.keyword for e in DEFAULT} - {"STARTTLS"}
+#: Spelled out: whoever offers one of these has more to do than the core can.
+OBLIGING = [
+    "BINARYMIME", "SMTPUTF8", "EXPN", "DSN", "DELIVERBY", "FUTURERELEASE", "MT-PRIORITY",
+    "REQUIRETLS", "RRVS", "LIMITS", "ETRN", "XCLIENT", "XFORWARD",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_by_default_nothing_is_offered_that_obliges(tls: bool) -> None:
+    server = ServerConnection("mx.example", ALL, mechanisms=(PLAIN,), plaintext_auth=True)
+    if tls:
+        server.tls_started()
+    assert set(server.offered) == {e.keyword for e in ALL} - {"STARTTLS", *OBLIGING}
+    assert {e.keyword for e in STANDARD if e.obliges} == set(OBLIGING)
+
+
+@pytest.mark.parametrize("keyword", OBLIGING)
+def test_what_obliges_is_offered_by_whoever_declares_it(keyword: str) -> None:
+    """Known is not offered: the other obliging ones stay away, and nobody is told of them."""
+    declared = [e for e in ALL if e.keyword == keyword]
+    pair = greeted([*DEFAULT, *declared])
+    assert set(pair.client.offered) == {e.keyword for e in DEFAULT} - {"STARTTLS"} | {keyword}
+    assert keyword not in greeted(DEFAULT).client.offered
 
 
 def ehlo_argument(extension: Extension, *beside: Extension, tls: bool = True) -> str | None:
