@@ -177,6 +177,32 @@ def test_a_reply_may_have_as_many_octets_as_agreed() -> None:
             assert len(hear(client, octets)) == 1
 
 
+def test_an_ehlo_reply_of_ten_thousand_lines_is_read_where_it_is_allowed() -> None:
+    offer = b"".join(b"250-X%d\r\n" % number for number in range(10_000)) + b"250 HELP\r\n"
+    client = make(offer, Limits(reply=len(offer)))
+    assert len(client.offered) == 10_000  # the first line is a greeting
+    with pytest.raises(RemoteProtocolError, match="more than"):
+        make(offer, Limits(reply=len(offer) - 1))
+
+
+def test_odd_lines_of_an_ehlo_reply() -> None:
+    """Of a keyword that stands twice the last line counts; what is no ehlo-line is passed over."""
+    client = make(
+        b"250-mx\r\n250-SIZE 10\r\n250-size 20\r\n250-AUTH=PLAIN\r\n250-\xc5\xbfIZE 30\r\n"
+        b"250-\xff\r\n250- SIZE 40\r\n250-SIZE\t50\r\n250-SIZE\x0b60\r\n250-\r\n250 -A\r\n"
+    )
+    assert client.offered == {"SIZE": "20"}
+    with pytest.raises(LocalProtocolError):
+        client.send(Mail("a@b", {"SIZE": 21}))
+
+
+@pytest.mark.parametrize("limit", [b"", b"9" * 5000, b"-1", b"1_0", b"0x10", b"1 2", b"10.0"])
+def test_a_size_that_is_none_limits_nothing(limit: bytes) -> None:
+    """Python makes no number of 5,000 digits, and one of `1_0`."""
+    client = make(b"250-mx\r\n250 SIZE " + limit + b"\r\n")
+    assert client.send(Mail("a@b", {"SIZE": 11})) == b"MAIL FROM:<a@b> SIZE=11\r\n"
+
+
 @pytest.mark.rfc("5321 §4.2 bare-code-is-a-reply", "5321 §4.2 any-text-is-taken")
 def test_odd_replies_that_are_some() -> None:
     for octets in (
