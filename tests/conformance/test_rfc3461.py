@@ -24,7 +24,7 @@ from smtpproto import (
     Reply,
     ServerConnection,
 )
-from smtpproto.core.command import Command
+from smtpproto.core.command import BASE_VERBS, Command, parse_command
 from smtpproto.core.xtext import decode_xtext, encode_xtext
 from smtpproto.extensions import DSN, EIGHTBITMIME, SIZE, SMTPUTF8
 from smtpproto.extensions.dsn import (
@@ -354,6 +354,16 @@ def test_what_is_wrong_is_501_and_no_caller_can_change_that(line: bytes) -> None
     assert (event.reply.code, str(event.reply.status)) == (501, "5.5.4")
     with pytest.raises(LocalProtocolError):
         server.send(Reply(250))
+
+
+@pytest.mark.parametrize("line", WRONG[:-4])  # the last four nobody can make
+def test_a_client_that_is_given_the_same_sends_nothing(line: bytes) -> None:
+    client = client_after(b"250-mx.example\r\n250 DSN\r\n")
+    if line.startswith(b"RCPT"):
+        agreed(client, Mail("a@b"))
+    with pytest.raises(LocalProtocolError):
+        client.send(parse_command(line, BASE_VERBS))
+    assert client.owed == 0
 
 
 @pytest.mark.rfc("3461 §4.2 address-is-printable", "3461 §4.4 envid-is-printable")
