@@ -395,10 +395,7 @@ class Client:
 
     async def _transact(self, transaction: Transaction, mail: Mail, taken: Source) -> None:
         if self._connection.state is not State.READY:
-            reset = await self._ask(Rset(), "ehlo")
-            if reset.severity is not Severity.COMPLETION and reset.code != 421:
-                raise RemoteProtocolError(f"RSET was refused: {reset}")
-            self._require("RSET", reset)
+            self._require("RSET", await self._ask(Rset(), "ehlo"))
         replies: list[Reply] = []
         try:
             await self._ask_all([mail, *transaction.envelope.rcpts, Data()], replies)

@@ -83,6 +83,8 @@ def test_bdat_is_a_value() -> None:
     assert Bdat(3).serialize() == b"BDAT 3\r\n"
     assert Bdat(0, last=True).serialize() == b"BDAT 0 LAST\r\n"
     assert Bdat.parse(b"9" * 20) == Bdat(10**20 - 1)
+    for last in (b"LAST", b"last", b"LaSt"):
+        assert Bdat.parse(b"2 " + last) == Bdat(2, last=True)
     for argument in (b"", b"LAST", b"1 2", b"9" * 21, b"1\tLAST", b"1 LAST x", b"\xb2"):
         with pytest.raises(GrammarError):
             Bdat.parse(argument)

@@ -122,6 +122,7 @@ UNKNOWN = Parameters({"X": b"1"})
         (TRANSACTION, Rcpt("a@b", UNKNOWN), UNKNOWN_PARAMETER),
         (BINARY, Data(), refusal.NO_BINARY),
         (BINARY, Rcpt("e@f"), refusal.TOO_MANY_RECIPIENTS),
+        (BINARY, Rcpt("e@f", UNKNOWN), refusal.TOO_MANY_RECIPIENTS),
         (HELLO, Mail("é@b"), refusal.NON_ASCII_SENDER),
         (HELLO, Mail("a@b", Parameters({"X": "é".encode()})), refusal.NON_ASCII_VALUE),
         (HELLO, Mail("a@b", Parameters({"BODY": b"9BIT"})), None),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from .command import (
@@ -41,6 +41,7 @@ from .event import (
 )
 from .extension import Extension
 from .grammar import CONTROL, EHLO_LINE
+from .parameter import Parameter
 from .path import as_domain
 from .reply import Reply, ReplyReader, Severity
 from .state import SILENT, Asked, Greeting, State, expected, next_state
@@ -87,7 +88,6 @@ class ClientConnection(Connection):
         self._writer: DotWriter | None = None
         self._line_ends: LineEnds | None = None  # of the chunks so far
         self._mail: Mail | None = None  # of the transaction as it was asked for
-        self._accepted_mail: Mail | None = None
         self._accepted = 0  # recipients of this transaction
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
@@ -95,8 +95,8 @@ class ClientConnection(Connection):
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
-            Mail: {p.keyword: (e.keyword, p) for e in extensions for p in e.mail},
-            Rcpt: {p.keyword: (e.keyword, p) for e in extensions for p in e.rcpt},
+            Mail: _by_keyword((e, p) for e in extensions for p in e.mail),
+            Rcpt: _by_keyword((e, p) for e in extensions for p in e.rcpt),
         }
 
     @property
@@ -191,9 +191,11 @@ class ClientConnection(Connection):
         if isinstance(command, (Mail, Rcpt)):
             known = self._parameters[type(command)]
             for keyword, value in command.parameters.items():
-                extension, parameter = known.get(keyword, (keyword, None))
-                if parameter is None or extension not in self.offered:
-                    raise LocalProtocolError(f"the server does not offer {extension}")
+                defined = known.get(keyword, {})
+                parameter = next((p for e, p in defined.items() if e in self.offered), None)
+                if parameter is None:
+                    needed = " or ".join(defined) or keyword
+                    raise LocalProtocolError(f"the server does not offer {needed}")
                 try:
                     parameter.read(value)
                 except GrammarError as error:
@@ -322,12 +324,8 @@ class ClientConnection(Connection):
             # In LMTP the last has an answer for each recipient, and none for itself.
             resets = any(isinstance(later, Rset) for later in self._owed)
             self._must_reset |= not (resets or (self.lmtp and thing.last))
-        elif isinstance(thing, Mail) and refuses:
-            if not any(isinstance(later, Mail) for later in self._owed):
-                self._mail = self._accepted_mail
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Mail):
-                self._accepted_mail = thing
                 self._accepted = 0
                 self._line_ends = None
             elif isinstance(thing, Rcpt):
@@ -371,6 +369,16 @@ class ClientConnection(Connection):
     def _forget(self) -> None:
         self.offered = {}
         self.authenticated = False
+
+
+def _by_keyword(
+    defined: Iterable[tuple[Extension, Parameter[object]]],
+) -> dict[str, dict[str, Parameter[object]]]:
+    """Sort parameters: keyword -> keyword of each extension that defines it -> the parameter."""
+    known: dict[str, dict[str, Parameter[object]]] = {}
+    for extension, parameter in defined:
+        known.setdefault(parameter.keyword, {})[extension.keyword] = parameter
+    return known
 
 
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:

@@ -26,6 +26,8 @@ the content (asked for by its end). They have rows of their own, under `Greeting
   a protocol error of whoever says it.
 - What is asked where its row is missing is out of sequence (503) and moves nothing.
 - EHLO and RSET drop the transaction (§4.1.4); a refused EHLO changes nothing.
+- RSET may be refused where it has nothing to drop (RFC 3207 §4), and never in a transaction
+  (§4.1.1.5, §4.3.2): what comes behind it would belong to one of which nobody can say which it is.
 - STARTTLS ends in TLS, where no octet of SMTP may pass until the handshake is done; the session
   then begins anew without a greeting (RFC 3207 §4.2).
 - A command refused in AUTH ends the exchange: there is no other way out of it (RFC 4954 §4).
@@ -141,9 +143,10 @@ def _table() -> dict[tuple[State, Asked], Row]:
     for state in (_S.GREETED, _S.READY, *_TRANSACTION):
         for hello in (Ehlo, Helo, Lhlo):
             table[state, hello] = _row(state, ok=_S.READY)
-        for idle in (Noop, Help, Vrfy, Expn):
+        for idle in (Noop, Help, Vrfy, Expn, Rset):
             table[state, idle] = _row(state, ok=state)
-        table[state, Rset] = _row(state, ok=_S.GREETED if state is _S.GREETED else _S.READY)
+    for state in _TRANSACTION:
+        table[state, Rset] = {_OK: _S.READY}
     return table
 
 
