@@ -2,6 +2,7 @@
 
     python tests/mutation/run.py                # all of core/, about half an hour
     python tests/mutation/run.py reply path     # of these files, what has no verdict yet
+    python tests/mutation/run.py --again path   # and what survived, for there are new tests
 
 mutmut makes the mutants, all of them in one copy of the tree (`mutants/`) with a switch in front of
 each function. It would start pytest anew for each mutant, which takes hours here. So this collects
@@ -9,11 +10,13 @@ the tests once, notes which functions each of them enters, and forks for each mu
 throws the switch and runs those tests, the quick ones first, until one fails.
 
 Verdicts are kept where mutmut keeps its own: `mutmut show NAME` prints a mutant, and
-`tests/mutation/survivors.py` tells what came of it all.
+`tests/mutation/survivors.py` tells what came of it all. What runs only while modules are imported
+is tried in a process of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import gc
@@ -32,25 +35,31 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-__all__ = ["NO_TESTS", "SKIPPED", "SURVIVED", "sources"]
+__all__ = ["KILLED", "SKIPPED", "SURVIVED", "TIMEOUT", "sources"]
 
 #: Verdicts, as mutmut numbers them.
-KILLED, SURVIVED, NO_TESTS, SKIPPED, TIMEOUT = 1, 0, 33, 34, 36
+KILLED, SURVIVED, SKIPPED, TIMEOUT = 1, 0, 34, 36
 #: Those that need no socket.
-SELECTED = ("tests/core", "tests/extensions", "tests/sasl", "tests/conformance")
+SELECTED = (
+    "tests/core",
+    "tests/extensions",
+    "tests/sasl",
+    "tests/conformance",
+    "tests/dialogues",
+    "tests/properties",
+    "tests/machine",
+)
 #: What needs an event loop, what reads the source, and what says again, at each split, what others
 #: say of the whole.
 LEFT_OUT = (
     "asyncio or trio or test_every_reply or test_ledger or test_breaks or test_statements"
     " or every_split"
 )
-#: Where no test enters a function: what looks at the tables that were made by it.
-AT_IMPORT = (
-    "tests/core/test_state.py",
-    "tests/core/test_grammar.py",
-    "tests/core/test_reply.py",
-    "tests/core/test_command.py",
-)
+#: Where no test enters a function: what looks at the tables that were made by it, by the module.
+AT_IMPORT = {
+    "state": ("tests/core/test_state.py",),
+    "proxy": ("tests/core/test_proxy.py::test_checksum",),
+}
 #: CPU seconds: longer tests repeat what shorter ones say, for all inputs.
 LONGEST = 0.03
 
@@ -137,9 +146,10 @@ class Switch:
 class Trial:
     """Runs every test once, and then for each mutant those that enter its function."""
 
-    def __init__(self, switch: Switch, files: list[str]) -> None:
+    def __init__(self, switch: Switch, files: list[str], again: bool) -> None:
         self.switch = switch
         self.files = files
+        self.again = again
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         bearing: dict[str, list[tuple[float, pytest.Item]]] = {}
@@ -162,7 +172,7 @@ class Trial:
         # Tests that fail a second time, with no mutant, would kill everything.
         if self._try("no.mutant", [(took, item) for item, took in every.items()], caches):
             raise pytest.UsageError("the tests fail in a child with no mutant at all")
-        if try_at_import("no.mutant") != NO_TESTS:
+        if any(try_at_import(f"{module}.none") == KILLED for module in AT_IMPORT):
             raise pytest.UsageError("the tests of AT_IMPORT fail with no mutant at all")
         found = {meta.name.partition(".")[0]: meta for meta in Path("src").rglob("core/*.meta")}
         for name in self.files or sorted(found):
@@ -187,7 +197,7 @@ class Trial:
         verdicts: dict[str, int | None] = known["exit_code_by_key"]
         for mutant, before, after in list(sources(meta)):
             tests = bearing.get(mutant.rpartition("__mutmut_")[0], [])
-            if verdicts[mutant] is None:
+            if verdicts[mutant] is None or self.again and verdicts[mutant] == SURVIVED:
                 if is_of_words(before, after):
                     verdicts[mutant] = SKIPPED
                 else:
@@ -195,7 +205,7 @@ class Trial:
                         self._try(mutant, tests, caches) if tests else try_at_import(mutant)
                     )
                 meta.write_text(json.dumps(known, indent=4))
-        survived = sum(verdict in (SURVIVED, NO_TESTS) for verdict in verdicts.values())
+        survived = sum(verdict == SURVIVED for verdict in verdicts.values())
         if verdicts:
             print(f"{meta.name}: {survived} of {len(verdicts)} survived", flush=True)
 
@@ -217,10 +227,16 @@ class Trial:
 
 def try_at_import(mutant: str) -> int:
     """Try one that no test enters in a new process: it may run while modules are imported."""
+    if not tests_at_import(mutant):
+        return SURVIVED
     tried = subprocess.run(
         [sys.executable, __file__, "--import", mutant], cwd="..", capture_output=True, check=False
     )
-    return KILLED if tried.returncode else NO_TESTS
+    return KILLED if tried.returncode else SURVIVED
+
+
+def tests_at_import(mutant: str) -> tuple[str, ...]:
+    return AT_IMPORT.get(mutant.split(".")[-2], ())
 
 
 def make_mutants() -> None:
@@ -232,23 +248,28 @@ def make_mutants() -> None:
     mutmut.create_mutants(1)
 
 
-def main(files: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Try the mutants of core/.")
+    parser.add_argument("--again", action="store_true", help="what survived, too")
+    parser.add_argument("--import", dest="at_import", metavar="MUTANT", help=argparse.SUPPRESS)
+    parser.add_argument("modules", nargs="*")
+    asked = parser.parse_args()
     switch = Switch()
-    at_import = files[:1] == ["--import"]
-    if at_import:
-        switch.thrown = files[1]
+    if asked.at_import:
+        switch.thrown = asked.at_import
     else:
         make_mutants()
     trampoline: Any = importlib.import_module("mutmut.mutation.trampoline")
     trampoline.wrap_in_trampoline = switch.wrap
     os.chdir("mutants")
     sys.path.insert(0, str(Path("src").resolve()))
-    os.environ["HYPOTHESIS_PROFILE"] = "ci"  # keeps no examples
-    if at_import:
-        return pytest.main(["--rootdir=.", "-qx", "-p", "no:cacheprovider", *AT_IMPORT])
-    args = ["--rootdir=.", "-q", "-k", f"not ({LEFT_OUT})", *SELECTED]
-    return pytest.main([*args, "-p", "no:cacheprovider"], plugins=[Trial(switch, files)])
+    os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+    args = ["--rootdir=.", "-q", "-p", "no:cacheprovider"]
+    if asked.at_import:
+        return pytest.main([*args, "-x", *tests_at_import(asked.at_import)])
+    trial = Trial(switch, asked.modules, asked.again)
+    return pytest.main([*args, "-k", f"not ({LEFT_OUT})", *SELECTED], plugins=[trial])
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())
