@@ -163,9 +163,8 @@ def main() -> int:
         found = [*verdicts(module)]
         if found:
             counted[module] = Counter(each.kind for each in found)
-        for each in found:
-            if each.kind in ("survived", "untried"):
-                wrong.append(f"{each.kind}: {each.name}\n{each.change}\n")
+        missing = (each for each in found if each.kind in ("survived", "untried"))
+        wrong += [f"{each.kind}: {each.name}\n{each.change}\n" for each in missing]
         wrong += [f"explained, but no survivor: {module}.{each}\n" for each in idle(module, found)]
     print(table(counted))
     if asked.page:
