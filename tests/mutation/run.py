@@ -54,7 +54,10 @@ LEFT_OUT = "asyncio or trio or test_every_reply or test_ledger or test_breaks or
 #: Where no test enters a function: what looks at the tables that were made by it, by the module.
 AT_IMPORT = {
     "state": ("tests/core/test_state.py",),
-    "proxy": ("tests/core/test_proxy.py::test_checksum",),
+    "proxy": (
+        "tests/core/test_proxy.py::test_sums_that_others_worked_out",
+        "tests/core/test_proxy.py::test_a_sum_behind_its_octets_always_gives_the_same_sum",
+    ),
 }
 #: CPU seconds: longer tests repeat what shorter ones say, for all inputs.
 LONGEST = 0.3

@@ -49,7 +49,7 @@ def as_octets(value: str | bytes) -> bytes:
 
     Surrogates, too, become octets, which no rule of the grammar takes.
     """
-    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    return value.encode(errors="surrogatepass") if isinstance(value, str) else value
 
 
 def as_domain(value: str | bytes, *, utf8: bool = False) -> bytes:
@@ -135,12 +135,12 @@ class Mailbox:
         return self.local_part.isascii() and self.domain.isascii()
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
 
 
 def _is_utf8(octets: bytes) -> bool:
     try:
-        octets.decode("utf-8")
+        octets.decode()
     except UnicodeDecodeError:
         return False
     return True
@@ -148,7 +148,7 @@ def _is_utf8(octets: bytes) -> bool:
 
 def _from_match(match: re.Match[bytes], status: str) -> Mailbox:
     local, domain = match.groups()
-    if len(local) + len(domain) + 3 > MAX_PATH or len(domain) > MAX_DOMAIN:
+    if len(local) + len(domain) + len("<@>") > MAX_PATH:
         raise GrammarError("address too long", 501, status)
     if domain[:1] == b"[" and not is_address_literal(domain[1:-1]):
         raise GrammarError("malformed address literal", 501, status)
@@ -193,7 +193,7 @@ class ReversePath:
         return b"<%b>" % (self.mailbox.serialize() if self.mailbox else b"")
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
 
 
 NULL_PATH = taken(ReversePath, mailbox=None)
@@ -236,4 +236,4 @@ class ForwardPath:
         return b"<%b>" % self.mailbox.serialize()
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
