@@ -254,16 +254,16 @@ LAID_OUT = {
         SIGNATURE + b"\x21\x22\x00\x24" + SIX,
     ),
     "a unix stream": (
-        ProxyHeader(2, source=b"/run/a b", destination=b"x" * 108),
-        SIGNATURE + b"\x21\x31\x00\xd8" + b"/run/a b" + bytes(100) + b"x" * 108,
+        ProxyHeader(2, source=b"/run/a MX", destination=b"/run/x/X"),
+        SIGNATURE + b"\x21\x31\x00\xd8" + b"/run/a MX" + bytes(99) + b"/run/x/X" + bytes(100),
     ),
     "unix datagrams, of a name without a file and of none": (
         ProxyHeader(2, source=b"\0name", destination=b"", datagram=True),
         SIGNATURE + b"\x21\x32\x00\xd8" + b"\0name" + bytes(103 + 108),
     ),
     "a unix path behind zeros": (
-        ProxyHeader(2, source=b"", destination=b"\0\0end"),
-        SIGNATURE + b"\x21\x31\x00\xd8" + bytes(108) + b"\0\0end" + bytes(103),
+        ProxyHeader(2, source=b"x" * 108, destination=b"\0\0end"),
+        SIGNATURE + b"\x21\x31\x00\xd8" + b"x" * 108 + b"\0\0end" + bytes(103),
     ),
     "vectors": (
         four(
@@ -344,6 +344,14 @@ def test_the_checksum_may_stand_before_other_vectors() -> None:
     octets[sum_at : sum_at + 4] = crc32c(bytes(octets)).to_bytes(4)
     assert ProxyHeader.parse(bytes(octets)) == four(tlvs=((0xEA, b"x"),), checksum=True)
     octets[-1] ^= 1
+    with pytest.raises(GrammarError):
+        ProxyHeader.parse(bytes(octets))
+
+
+def test_a_right_checksum_in_a_vector_that_is_too_long_is_none() -> None:
+    sum_at = 16 + 12 + 3
+    octets = bytearray(block(b"\x21\x11", FOUR + b"\x03\x00\x05" + bytes(5)))
+    octets[sum_at : sum_at + 4] = crc32c(bytes(octets)).to_bytes(4)
     with pytest.raises(GrammarError):
         ProxyHeader.parse(bytes(octets))
 

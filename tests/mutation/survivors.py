@@ -26,12 +26,11 @@ CORE = Path("mutants/src/smtpproto/core")
 EXPLAINED = Path(__file__).parent / "explained"
 PAGE = Path("docs/explanation/mutants.md")
 #: By the number that mutmut and `run.py` keep. Out of time is a kill, too: no test passed.
-KINDS = {
+KINDS: dict[int | None, str] = {
     KILLED: "killed",
     TIMEOUT: "out of time",
     SURVIVED: "survived",
     SKIPPED: "words",
-    None: "untried",
 }
 
 
@@ -101,7 +100,7 @@ def verdicts(module: str) -> Iterator[Verdict]:
         change = change_of(mutant, before, after)
         seen[change] += 1
         change = evolve(change, nth=seen[change])
-        kind = KINDS.get(known[mutant], "killed")
+        kind = KINDS.get(known[mutant], "untried")
         if kind == "survived" and change in reasons:
             kind = "explained"
         yield Verdict(mutant, kind, change)
@@ -157,6 +156,8 @@ def main() -> int:
     parser.add_argument("--page", action="store_true", help=f"write the table into {PAGE}")
     parser.add_argument("modules", nargs="*")
     asked = parser.parse_args()
+    if asked.page and asked.modules:
+        parser.error("the page has all files")
     counted: dict[str, Counter[str]] = {}
     wrong: list[str] = []
     for module in asked.modules or sorted(path.stem for path in CORE.glob("[a-z]*.py")):
