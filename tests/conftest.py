@@ -11,6 +11,8 @@ from tests.conformance.ledger import Verdict
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("local", _COMMON, max_examples=60)
 settings.register_profile("ci", _COMMON, max_examples=100, database=None, print_blob=True)
+# Whether a mutant is noticed is no matter of luck (tests/mutation).
+settings.register_profile("mutants", _COMMON, max_examples=100, database=None, derandomize=True)
 settings.register_profile("long", _COMMON, max_examples=5000)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if "CI" in os.environ else "local")

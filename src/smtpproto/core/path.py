@@ -51,7 +51,7 @@ def as_octets(value: str | bytes) -> bytes:
     was judged must not change behind that.
     """
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
+        return value.encode(errors="surrogatepass")
     return value if type(value) is bytes else bytes(memoryview(value))
 
 
@@ -138,7 +138,7 @@ class Mailbox:
         return self.local_part.isascii() and self.domain.isascii()
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
 
 
 _take_mailbox = taker(Mailbox, "local_part", "domain")
@@ -146,7 +146,7 @@ _take_mailbox = taker(Mailbox, "local_part", "domain")
 
 def _is_utf8(octets: bytes) -> bool:
     try:
-        octets.decode("utf-8")
+        octets.decode()
     except UnicodeDecodeError:
         return False
     return True
@@ -154,7 +154,7 @@ def _is_utf8(octets: bytes) -> bool:
 
 def _from_match(match: re.Match[bytes], status: str) -> Mailbox:
     local, domain = match.groups()
-    if len(local) + len(domain) + 3 > MAX_PATH or len(domain) > MAX_DOMAIN:
+    if len(local) + len(domain) + len("<@>") > MAX_PATH:
         raise GrammarError("address too long", 501, status)
     if domain[:1] == b"[" and not is_address_literal(domain[1:-1]):
         raise GrammarError("malformed address literal", 501, status)
@@ -199,7 +199,7 @@ class ReversePath:
         return b"<%b>" % (self.mailbox.serialize() if self.mailbox else b"")
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
 
 
 _take_reverse_path = taker(ReversePath, "mailbox")
@@ -243,7 +243,7 @@ class ForwardPath:
         return b"<%b>" % self.mailbox.serialize()
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
 
 
 _take_forward_path = taker(ForwardPath, "mailbox")
