@@ -92,6 +92,18 @@ def test_a_reply_may_have_as_many_octets_as_agreed() -> None:
             assert len(hear(client, octets)) == 1
 
 
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_line_that_has_not_ended_is_without_end_beyond_that(surplus: int) -> None:
+    client = make(limits=Limits(reply=500))
+    client.send(Noop())
+    client.receive_data(b"250 " + b"x" * (496 + surplus))
+    if surplus:
+        with pytest.raises(RemoteProtocolError):
+            client.next_event()
+    else:
+        assert client.next_event() is NEED_DATA
+
+
 @pytest.mark.rfc("5321 §4.2 bare-code-is-a-reply", "5321 §4.2 any-text-is-taken")
 def test_odd_replies_that_are_some() -> None:
     for octets in (
