@@ -439,6 +439,18 @@ def test_chunks_behind_a_refused_one_are_all_refused() -> None:
     assert pair.server_events[-1] == EndOfContent(4)
 
 
+@pytest.mark.rfc("3030 §2 no-chunk-behind-a-refused-one")
+def test_a_reset_that_is_on_its_way_is_reset_enough() -> None:
+    pair = greeted(message=2)
+    replies = pair.send(Chunk(b"abc"), Rset())
+    assert [str(reply)[:3] for reply in replies] == ["552", "250"]
+    pair.send(*OPENED)
+    assert in_state(pair.server, State.RCPT)
+    pair.send(Chunk(b"abc"), Chunk(b"d", last=True))
+    with pytest.raises(LocalProtocolError, match="RSET comes next"):
+        pair.send(Mail("a@b"))
+
+
 def test_the_next_transaction_may_be_pipelined_behind_the_last_chunk() -> None:
     pair = greeted()
     pair.send(Chunk(b"one\r", last=False), Chunk(b"\n", last=True), *OPENED)

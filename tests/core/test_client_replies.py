@@ -203,6 +203,18 @@ def test_a_size_that_is_none_limits_nothing(limit: bytes) -> None:
     assert client.send(Mail("a@b", {"SIZE": 11})) == b"MAIL FROM:<a@b> SIZE=11\r\n"
 
 
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_line_that_has_not_ended_is_without_end_beyond_that(surplus: int) -> None:
+    client = make(limits=Limits(reply=500))
+    client.send(Noop())
+    client.receive_data(b"250 " + b"x" * (496 + surplus))
+    if surplus:
+        with pytest.raises(RemoteProtocolError):
+            client.next_event()
+    else:
+        assert client.next_event() is NEED_DATA
+
+
 @pytest.mark.rfc("5321 §4.2 bare-code-is-a-reply", "5321 §4.2 any-text-is-taken")
 def test_odd_replies_that_are_some() -> None:
     for octets in (

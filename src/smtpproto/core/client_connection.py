@@ -73,7 +73,7 @@ class ClientConnection(Connection):
         limits: Limits = DEFAULT_LIMITS,
         lmtp: bool = False,
     ) -> None:
-        super().__init__(extensions, limits)
+        super().__init__(limits)
         self.lmtp = lmtp
         #: Keyword -> argument, as the server's last reply to EHLO had them.
         self.offered: dict[str, str] = {}
@@ -246,7 +246,7 @@ class ClientConnection(Connection):
 
     def _ask(self, thing: Command | EndOfContent) -> None:
         state = expected(self.asked, _asked_by(thing))
-        assert state is not None, "checked before"
+        assert state is not None  # checked before
         self._path.append(state)
         if isinstance(thing, Mail):
             self._mail = thing

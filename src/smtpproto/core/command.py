@@ -115,7 +115,7 @@ class _Bare(Command):
 
 def _text(value: str | bytes) -> bytes:
     octets = as_octets(value)
-    if TEXT.fullmatch(octets) is None or octets != octets.strip(b" "):
+    if TEXT.fullmatch(octets) is None or octets != octets.strip():
         raise LocalProtocolError(f"octets no argument can hold: {octets!r}")
     return octets
 
@@ -128,7 +128,7 @@ class _Text(Command):
     def parse(cls, argument: bytes) -> Self:
         if TEXT.fullmatch(argument) is None:
             raise GrammarError("octets that no argument may hold")
-        return taken(cls, text=argument.strip(b" "))
+        return taken(cls, text=argument.strip())
 
     def argument(self) -> bytes:
         return self.text
@@ -335,13 +335,13 @@ def _lift_smtputf8(text: bytes) -> tuple[bytes, bool]:
     """Take off the word that may follow what is asked for; tell whether it was there."""
     before, _, word = text.rpartition(b" ")
     if before and word.upper() == b"SMTPUTF8":
-        return before.rstrip(b" "), True
+        return before.rstrip(), True
     return text, False
 
 
 def _query_text(value: str | bytes) -> bytes:
     octets = as_octets(value)
-    if TEXT_UTF8.fullmatch(octets) is None or not octets or octets != octets.strip(b" "):
+    if TEXT_UTF8.fullmatch(octets) is None or not octets or octets != octets.strip():
         raise LocalProtocolError(f"nothing that can be asked for: {octets!r}")
     return octets
 

@@ -60,7 +60,7 @@ class DotReader:
         end = data.find(b"\r\n.\r\n", dotted) if dotted >= 0 else -1
         if end >= 0:
             self.ended = True
-            body, self._held, behind = data[: end + 2], b"", len(data) - (end + 5)
+            body, behind = data[: end + 2], len(data) - (end + 5)
         else:
             # A body never ends between the CR and the LF of a pair: that CR would be held.
             held = _unfinished(data)

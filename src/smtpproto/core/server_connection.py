@@ -108,7 +108,7 @@ class ServerConnection(Connection):
         repair: bool = False,
         lmtp: bool = False,
     ) -> None:
-        super().__init__(extensions, limits)
+        super().__init__(limits)
         self.lmtp = lmtp
         self.hostname = as_domain(hostname).decode()
         self.mechanisms = tuple(mechanisms)
