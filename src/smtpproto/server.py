@@ -181,7 +181,6 @@ class Server:
             self.peers[peer[0]] -= 1
             if not self.peers[peer[0]]:
                 del self.peers[peer[0]]
-            await anyio.aclose_forcefully(stream)
 
     def has_room(self, session: Session) -> bool:
         address = session.peer[0]  # empty for streams that are no TCP
