@@ -20,6 +20,7 @@ STOREYS = [
     {"extensions", "mechanisms"},
     {"stream"},
     {"client", "server"},
+    {"handlers"},
     {"relay"},
     {"cli"},
 ]
@@ -31,6 +32,7 @@ ANNEXES = {
     "result": "client",
     "source": "client",
     "pool": "client",
+    "maildir": "handlers",
 }
 
 

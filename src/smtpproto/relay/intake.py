@@ -20,8 +20,9 @@ from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
+from smtpproto.maildir import MailboxUnavailable
 
-from .mailbox import MailboxStore, MailboxUnavailable
+from .mailbox import MailboxStore
 from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
