@@ -41,7 +41,15 @@ from .core.sasl import (
 )
 from .core.server_connection import ServerConnection, ServerEvent
 from .core.state import State
-from .handler import ContentError, ContentStream, Session, Welcomer, put_question
+from .handler import (
+    ContentError,
+    ContentStream,
+    HangUp,
+    Interceptor,
+    Session,
+    Welcomer,
+    put_question,
+)
 from .stream import DeadlineError, Pump, StreamLostError, deadline, shown
 
 if TYPE_CHECKING:
@@ -80,6 +88,7 @@ class Dialogue:
             repair=server.repair,
         )
         self.pump: Pump[ServerEvent] = Pump(stream, self.connection)
+        self.interceptor = server.handler if isinstance(server.handler, Interceptor) else None
         self.failed_logins = 0
         self.login_begun = False
         self.between_chunks = False
@@ -101,6 +110,9 @@ class Dialogue:
                         self.show("S", error.reply)
                         self.pump.put(error.reply.serialize())
                         await self.flush()
+                except HangUp as order:
+                    self.pump.put(order.octets)
+                    await self.flush()
                 self.flusher.cancel_scope.cancel()
         except* (StreamLostError, DeadlineError):
             pass  # the client has gone, or will not listen
@@ -172,6 +184,12 @@ class Dialogue:
 
     async def respond(self, event: ServerEvent) -> None:
         handler = self.server.handler
+        if self.interceptor is not None and isinstance(event, (Command, BadCommand)):
+            usual = None if isinstance(event, Bdat) else self.connection.suggested_reply()
+            before = partial(self.interceptor.before, self.session, event, usual)
+            if (reply := await self.ask(before)) is not None:
+                await self.answer(reply)
+                return
         match event:
             case BadCommand():
                 await self.answer(event.reply)
@@ -292,6 +310,8 @@ class Dialogue:
                 self.start_handler_clock()
                 return await _Noticing(handler(), self.flush_soon)
             log.error("a handler took longer than %s s", self.deadlines.handler)
+        except HangUp:
+            raise
         except ContentError as error:
             return error.reply or failed
         except Exception:

@@ -31,6 +31,7 @@ from .extensions import STANDARD
 from .handler import (
     AnyAuthenticator,
     Authenticator,
+    Closer,
     ContentError,
     ContentStream,
     Handler,
@@ -57,6 +58,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+FAREWELL = 10  # seconds that a handler has after a session
 
 # What accept says when it never will again; all else it says is about one connection, or passes.
 _NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
@@ -200,7 +203,16 @@ class Server:
             self.peers[peer[0]] -= 1
             if not self.peers[peer[0]]:
                 del self.peers[peer[0]]
+            if isinstance(self.handler, Closer):
+                await self._tell_closed(self.handler, session)
             await anyio.aclose_forcefully(stream)
+
+    async def _tell_closed(self, handler: Closer, session: Session) -> None:
+        with anyio.move_on_after(FAREWELL, shield=True):
+            try:
+                await handler.closed(session)
+            except Exception:
+                log.exception("a handler failed after session %d", session.id)
 
     def has_room(self, session: Session) -> bool:
         address = session.peer[0]  # empty for streams that are no TCP

@@ -33,6 +33,7 @@ ANNEXES = {
     "source": "client",
     "pool": "client",
     "maildir": "handlers",
+    "trace": "handlers",
 }
 
 
