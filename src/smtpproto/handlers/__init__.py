@@ -9,8 +9,9 @@
     Mbox       into one mbox file, durably
     Forward    hand it to another server while the client waits, and answer what that says
     Faulty     wrap another handler, and go wrong on purpose: to test those who send
+    Wrapper    wrap another handler, to override some of it
 
-All but the last two are a `Discard` whose `content` does something: subclass them, and override
+The first five are a `Discard` whose `content` does something: subclass them, and override
 `mail` and `rcpt`, to be choosy about who may send what to whom.
 """
 
@@ -23,6 +24,7 @@ from .forward import Forward, NextHop
 from .maildirs import Maildirs
 from .mbox import Mbox
 from .memory import Memory, Received
+from .wrapper import Wrapper
 
 __all__ = [
     "CLOSING",
@@ -38,4 +40,5 @@ __all__ = [
     "Memory",
     "NextHop",
     "Received",
+    "Wrapper",
 ]

@@ -16,12 +16,14 @@ from typing import Literal, TypeAlias
 import anyio
 from attrs import define, field, frozen
 
-from smtpproto.core.command import AuthResponse, Command, Mail, Rcpt
+from smtpproto.core.command import AuthResponse, Command
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.event import BadCommand
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.core.server_connection import ACCEPTED
-from smtpproto.handler import ContentStream, Handler, HangUp, Session, Welcomer
+from smtpproto.handler import ContentStream, Handler, HangUp, Interceptor, Session, Welcomer
+
+from .wrapper import Wrapper
 
 __all__ = ["CLOSING", "HARD", "SOFT", "Asked", "Fault", "Faulty"]
 
@@ -102,25 +104,19 @@ class Fault:
         return self.reply is not None or self.cut is not None or self.drop
 
 
-class Faulty:
+class Faulty(Wrapper):
     """A handler that does what `handler` does, but for `faults`.
 
     Of several faults at one place, all that wait do so, and the first that does more is the last.
     The same `seed` draws the same lots for the same commands in a server's first session, in its
-    second, and so on, whatever others do meanwhile. `faults` may be replaced at any time. The
-    handler's other powers are this one's, too.
+    second, and so on, whatever others do meanwhile. `faults` may be replaced at any time.
     """
 
     def __init__(self, handler: Handler, faults: Iterable[Fault] = (), *, seed: int = 0) -> None:
+        super().__init__(handler)
         self.faults = tuple(faults)
-        self._handler = handler
         self._seed = seed
         self._dice: dict[int, random.Random] = {}
-        # A power is looked for on the object itself: what is delegated in secret is not seen.
-        for name in dir(handler):
-            power = getattr(handler, name, None)
-            if not name.startswith("_") and callable(power) and not hasattr(type(self), name):
-                setattr(self, name, power)
 
     @property
     def faults(self) -> tuple[Fault, ...]:
@@ -135,8 +131,8 @@ class Faulty:
         """Let the handler judge a connection, after the faults at CONNECT."""
         fault = await self._strike("CONNECT", session, None)
         reply = fault.reply if fault else None
-        if reply is None and isinstance(self._handler, Welcomer):
-            reply = await self._handler.connect(session)
+        if reply is None and isinstance(self.handler, Welcomer):
+            reply = await self.handler.connect(session)
         return _answer(fault, reply, GREETING)
 
     async def before(
@@ -147,15 +143,10 @@ class Faulty:
             return None
         verb = command.line.split(b" ")[0] if isinstance(command, BadCommand) else command.verb
         fault = await self._strike(verb.decode("ascii", "replace").upper(), session, command)
-        return _answer(fault, fault.reply if fault else None, usual)
-
-    async def mail(self, session: Session, command: Mail) -> Reply | None:
-        """Let the handler judge a sender."""
-        return await self._handler.mail(session, command)
-
-    async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
-        """Let the handler judge a recipient."""
-        return await self._handler.rcpt(session, command)
+        reply = fault.reply if fault else None
+        if reply is None and isinstance(self.handler, Interceptor):
+            reply = await self.handler.before(session, command, usual)
+        return _answer(fault, reply, usual)
 
     async def content(
         self, session: Session, envelope: Envelope, content: ContentStream
@@ -173,7 +164,7 @@ class Faulty:
                 pass
             reply = last.reply
         else:
-            reply = await self._handler.content(session, envelope, content)
+            reply = await self.handler.content(session, envelope, content)
         await _wait(drawn)
         return _answer(last, reply, ACCEPTED)
 

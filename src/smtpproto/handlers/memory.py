@@ -66,6 +66,9 @@ class Memory(Discard):
         self, session: Session, envelope: Envelope, content: ContentStream
     ) -> Reply | None:
         """Keep the message."""
-        octets = b"".join([chunk async for chunk in content])
-        self.received.append(Received(copy.copy(session), envelope, octets))
+        self.keep(session, envelope, b"".join([chunk async for chunk in content]))
         return None
+
+    def keep(self, session: Session, envelope: Envelope, content: bytes) -> None:
+        """Keep a message, with what is known of the client now."""
+        self.received.append(Received(copy.copy(session), envelope, content))
