@@ -127,6 +127,11 @@ class Faulty(Wrapper):
     def faults(self, faults: Iterable[Fault]) -> None:
         self._plans = [_Plan(fault) for fault in faults]
 
+    @property
+    def happened(self) -> int:
+        """How many times one of the faults in force has happened."""
+        return sum(plan.happened for plan in self._plans)
+
     async def connect(self, session: Session) -> Reply | None:
         """Let the handler judge a connection, after the faults at CONNECT."""
         fault = await self._strike("CONNECT", session, None)
