@@ -54,9 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def smtp_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Whoever signs the certificates of this run's servers: `ca_file`, `client_context()`."""
-    from smtpproto.testing.server import certificate_authority  # noqa: PLC0415 - see above
+    from smtpproto.testing.certificate import Authority  # noqa: PLC0415 - see above
 
-    return certificate_authority(tmp_path_factory.mktemp("smtp"))
+    return Authority(tmp_path_factory.mktemp("smtp"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import smtpproto.testing.certificate  # else each run below would load all of it anew
+import smtpproto.testing.signing  # else each run below would load all of it anew
 
 pytest_plugins = ["pytester"]
 

@@ -211,7 +211,7 @@ def test_tls_without_cryptography_says_what_is_missing(monkeypatch: pytest.Monke
     real = builtins.__import__
 
     def without(name: str, *args: Any, **named: Any) -> Any:
-        if name.startswith("cryptography") or name == "certificate":
+        if name.startswith("cryptography") or name == "signing":
             raise ModuleNotFoundError("No module named 'cryptography'", name="cryptography")
         return real(name, *args, **named)
 

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import anyio
 from anyio import to_thread
@@ -41,10 +41,9 @@ from smtpproto.result import Result
 from smtpproto.server import Server, ServerDeadlines
 from smtpproto.source import AnyContent
 
-if TYPE_CHECKING:
-    from .certificate import Authority
+from .certificate import Authority
 
-__all__ = ["NotArrivedError", "SmtpClient", "SmtpServer", "certificate_authority"]
+__all__ = ["NotArrivedError", "SmtpClient", "SmtpServer"]
 
 HOST = "127.0.0.1"
 LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
@@ -54,22 +53,6 @@ _KEPT, _SHOWN = 10_000, 20
 
 class NotArrivedError(AssertionError):
     """Not as many messages arrived in time; says which did, and what was said last."""
-
-
-def certificate_authority(directory: Path) -> Authority:
-    """Return an authority that writes certificates for tests into a directory.
-
-    ModuleNotFoundError if `cryptography` is not installed: it is in the extra `pytest`.
-    """
-    try:
-        from .certificate import Authority  # noqa: PLC0415 - an extra, for those who use TLS
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "TLS in tests needs a certificate, and that needs the package cryptography: "
-            "pip install 'smtpproto[pytest]'",
-            name=error.name,
-        ) from error
-    return Authority(directory)
 
 
 class SmtpServer:
@@ -138,7 +121,7 @@ class SmtpServer:
             if self._tls is not None:
                 if self._authority is None:
                     directory = stack.enter_context(TemporaryDirectory(prefix="smtpproto-"))
-                    self._authority = certificate_authority(Path(directory))
+                    self._authority = Authority(Path(directory))
                     stack.callback(setattr, self, "_authority", None)
                 context = self._authority.server_context("localhost", HOST)
             server = Server(
