@@ -436,7 +436,8 @@ async def test_the_end_is_told_within_a_limit_even_when_cancelled(
     handler = Leaves()
     handler.gone = []
     server = Server(handler)
-    next(server.ids), next(server.ids)
+    for _ in range(2):
+        next(server.ids)
     async with running(server) as port:
         wire = await connect(port)
         await wire.reply()

@@ -124,19 +124,16 @@ class SmtpServer:
                     self._authority = Authority(Path(directory))
                     stack.callback(setattr, self, "_authority", None)
                 context = self._authority.server_context("localhost", HOST)
-            server = Server(
-                self._faulty,
-                **{
-                    "tls": context,
-                    "implicit_tls": self._tls == "implicit",
-                    "authenticator": self._accounts,
-                    "plaintext_auth": "never" if self._tls else "loopback",
-                    "failed_login_delay": 0,
-                    "deadlines": ServerDeadlines(drain=1),
-                    "trace": self._note,
-                    **self._options,
-                },
-            )
+            settings: dict[str, Any] = {
+                "tls": context,
+                "implicit_tls": self._tls == "implicit",
+                "authenticator": self._accounts,
+                "plaintext_auth": "never" if self._tls else "loopback",
+                "failed_login_delay": 0,
+                "deadlines": ServerDeadlines(drain=1),
+                "trace": self._note,
+            }
+            server = Server(self._faulty, **settings | self._options)
             portal = stack.enter_context(start_blocking_portal(self._backend))
             serving, (self.host, self.port) = portal.start_task(server.serve, HOST, self.port)
             stack.callback(serving.result)
@@ -226,8 +223,12 @@ class SmtpServer:
         """
         mode = {"starttls": "required", "implicit": "implicit", None: "none"}[self._tls]
         trusting = self.authority.client_context() if self._tls else None
-        defaults = {"tls": mode, "ssl_context": trusting, "login_in_clear": self._tls is None}
-        return Client(self.host, self.port, **{**defaults, **options})
+        settings: dict[str, Any] = {
+            "tls": mode,
+            "ssl_context": trusting,
+            "login_in_clear": self._tls is None,
+        }
+        return Client(self.host, self.port, **settings | options)
 
     def deliver(self, envelope: Envelope, content: AnyContent, **options: Any) -> Result:
         """Hand a message over in a session of its own, and block; an outcome for each recipient.
