@@ -30,7 +30,8 @@ from .core.sasl import (
     VerifyToken,
 )
 from .core.server_connection import ServerEvent
-from .stream import DeadlineError, StreamLostError
+from .deadline import DeadlineError
+from .stream import StreamLostError
 
 __all__ = [
     "AnonymousVerifier",

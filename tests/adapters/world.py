@@ -74,7 +74,7 @@ async def running(server: Server) -> AsyncIterator[int]:
         yield port
         tasks.cancel_scope.cancel()
     assert not server.peers
-    assert not server.idle
+    assert not server.dialogues
 
 
 @asynccontextmanager

@@ -48,6 +48,7 @@ PROXIED = [
     ),
     Proxied(_block(b"\x20\x00", b""), "nobody", "LOCAL: the proxy itself asks how we are."),
     Proxied(_block(b"\x20\x11", b"\xff" * 30), "nobody", "What it has with it is passed over."),
+    Proxied(_block(b"\x20\x51", b""), "nobody", "So is a family that there is not (§2.2)."),
     Proxied(_block(b"\x21\x00", b"\xff" * 9), "unknown", "UNSPEC, likewise."),
     Proxied(_block(b"\x31\x11", _FOUR), "refused", "Version 3."),
     Proxied(_block(b"\x22\x11", _FOUR), "refused", "Neither LOCAL nor PROXY."),

@@ -1,15 +1,18 @@
 """What a caller may put into a command."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from smtpproto import (
     Auth,
+    Bdat,
     Command,
     Data,
     Ehlo,
     Expn,
+    GrammarError,
     Helo,
     Help,
     LocalProtocolError,
@@ -18,9 +21,11 @@ from smtpproto import (
     Noop,
     Quit,
     Rcpt,
+    Reply,
     ReversePath,
     Vrfy,
 )
+from smtpproto.core.command import BASE_VERBS, parse_command
 from smtpproto.core.parameter import Parameters
 from smtpproto.extensions.eightbitmime import BODY
 from smtpproto.extensions.size import SIZE_OCTETS
@@ -136,3 +141,62 @@ def test_values_are_values() -> None:
         Command.parse(b"")
     with pytest.raises(LocalProtocolError):
         Noop(" x")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Ehlo,
+        Noop,
+        Vrfy,
+        lambda octets: Mail(Mailbox(octets, "b")),
+        lambda octets: Rcpt(Mailbox("a", octets)),
+        lambda octets: Mail("a@b", {"X": octets}),
+        lambda octets: Reply(250, None, [octets]),
+    ],
+)
+def test_what_was_judged_does_not_change(make: Callable[[Any], Command | Reply]) -> None:
+    octets = bytearray(b"host")
+    thing = make(octets)
+    octets[:] = b"x\r\nRSET"
+    assert thing.serialize().count(b"\r\n") == 1
+    assert b"host" in thing.serialize()
+    hash(thing)
+
+
+@pytest.mark.parametrize("size", [-1, 10**20])
+def test_a_chunk_has_a_size(size: int) -> None:
+    with pytest.raises(LocalProtocolError):
+        Bdat(size)
+    assert Bdat.parse(b"99999999999999999999").serialize() == b"BDAT 99999999999999999999\r\n"
+
+
+def test_a_text_of_any_letters_is_written_and_read_as_it_is() -> None:
+    for command in (Noop("X"), Noop("Xmas X"), Vrfy("X"), Vrfy("Xaver X")):
+        assert parse_command(command.serialize()[:-2], BASE_VERBS) == command
+    for make in (Noop, Vrfy):
+        for text in (" X", "X "):
+            with pytest.raises(LocalProtocolError):
+                make(text)
+
+
+def test_spaces_around_a_text_are_no_part_of_it() -> None:
+    assert parse_command(b"NOOP   a  b ", BASE_VERBS) == Noop("a  b")
+    assert parse_command(b"VRFY   a  b ", BASE_VERBS) == Vrfy("a  b")
+    assert parse_command(b"VRFY   X  SMTPUTF8", BASE_VERBS) == Vrfy("X", smtputf8=True)
+
+
+@pytest.mark.parametrize("line", [b"NOOP \tX", b"VRFY \tX", b"VRFY a\tb"])
+def test_a_tab_is_tolerated_at_the_end_alone(line: bytes) -> None:
+    with pytest.raises(GrammarError):
+        parse_command(line, BASE_VERBS)
+    parse_command(line.replace(b"\t", b"") + b"\t", BASE_VERBS)
+
+
+@pytest.mark.rfc("5321 §2.3.8 nothing-else-is-taken-for-a-line-end")
+@pytest.mark.parametrize("octet", [b"\r", b"\n", b"\0"])
+@pytest.mark.parametrize("line", [b"NOOP a%bb", b"RSET %b", b"MAIL FROM:<a@b>%b", b"VRFY a%b"])
+def test_a_bare_line_end_or_nul_in_a_command_is_a_syntax_error(line: bytes, octet: bytes) -> None:
+    with pytest.raises(GrammarError) as caught:
+        parse_command(line % octet, BASE_VERBS)
+    assert (caught.value.code, caught.value.status) == (501, "5.5.2")

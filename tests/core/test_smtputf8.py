@@ -352,6 +352,8 @@ def test_nowhere_else(first: Sequence[Command], command: Command, codes: Sequenc
         "250 é".encode(),
         b"250 " + b"x" * 507,
         b"250-a\r\n250 \x7f",
+        b"299 a",
+        b"560 a",
     ],
 )
 def test_a_reply_that_was_read_is_not_said_where_it_is_none_of_ours(octets: bytes) -> None:

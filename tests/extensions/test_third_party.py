@@ -3,17 +3,22 @@
 import importlib.util
 import pathlib
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
+from attrs import frozen
 
 from smtpproto import (
     STANDARD,
     BadCommand,
     ClientConnection,
+    Command,
     Ehlo,
+    Extension,
     LocalProtocolError,
     Mail,
+    Parameter,
     Reply,
     ServerConnection,
 )
@@ -71,3 +76,60 @@ def test_it_is_not_sent_to_who_does_not_know_it(example: ModuleType) -> None:
     for command in (example.XStatus(7), Mail("a@example.org", example.TICKET(7))):
         with pytest.raises(LocalProtocolError, match="does not offer XTICKET"):
             pair.send(command)
+
+
+def test_keywords_are_given_in_any_case(example: ModuleType) -> None:
+    ticket = Parameter("xticket", example.read_ticket, example.TICKET.write)
+    mine = Extension("xticket", mail=[ticket], verbs=[example.XStatus], needs=["pipelining"])
+    known = (*STANDARD, mine)
+    pair = Pair(ServerConnection("mx.example", known), ClientConnection(known))
+    pair.send(Ehlo("c.example"))
+    assert "XTICKET" in pair.client.offered
+    pair.send(example.XStatus(7))
+    (reply,) = pair.send(Mail("a@example.org", ticket(7)))
+    assert isinstance(reply, Reply)
+    assert reply.code == 250
+
+
+@frozen
+class XEcho(Command):
+    """What it says is anything at all."""
+
+    verb = b"XECHO"
+    text: bytes
+
+    def argument(self) -> bytes:
+        return self.text
+
+
+class XLower(XEcho):
+    verb = b"xlower"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Extension("X TICKET"),
+        lambda: Extension(""),
+        lambda: Extension("X\r\n250 Y"),
+        lambda: Extension("XTICKET", needs=("8bit mime",)),
+        lambda: Extension("XLOWER", verbs=(XLower,)),
+        lambda: Parameter("X_TICKET", int, str),  # type: ignore[arg-type]  # never called
+    ],
+)
+def test_what_is_no_keyword_and_no_verb(make: Callable[[], object]) -> None:
+    with pytest.raises(LocalProtocolError):
+        make()
+
+
+@pytest.mark.parametrize("text", [b"a\r\nRSET", b"a\rb", b"a\nb", b"a\0b", b"a\x7fb"])
+def test_no_verb_of_an_extension_is_two_lines(text: bytes) -> None:
+    client = ClientConnection((Extension("XECHO", verbs=(XEcho,)),))
+    client.receive_data(b"220 mx.example\r\n")
+    client.next_event()
+    client.send(Ehlo("c.example"))
+    client.receive_data(b"250-mx.example\r\n250 XECHO\r\n")
+    client.next_event()
+    with pytest.raises(LocalProtocolError):
+        client.send(XEcho(text))
+    assert client.send(XEcho(b"a b")) == b"XECHO a b\r\n"

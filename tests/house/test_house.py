@@ -18,6 +18,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 STOREYS = [
     {"core"},
     {"extensions", "mechanisms"},
+    {"wire", "deadline"},
     {"stream"},
     {"client", "server"},
     {"handlers"},
@@ -28,6 +29,7 @@ STOREYS = [
 ANNEXES = {
     "__main__": "cli",
     "handler": "server",
+    "conversation": "server",
     "dialogue": "server",
     "result": "client",
     "source": "client",

@@ -24,12 +24,15 @@ import smtpproto.mechanisms
 from smtpproto import (
     STANDARD,
     AuthResponse,
+    Chunk,
     ClientConnection,
     Ehlo,
     GrammarError,
     Limits,
+    Mail,
     Mailbox,
     Parameters,
+    Rcpt,
     RemoteProtocolError,
     Reply,
     Signal,
@@ -207,6 +210,50 @@ def test_client(
             return
 
     _twice(work, run, SIZES[step])
+
+
+@pytest.mark.parametrize("reply", [b"250 x\r\n", b"550 x\r\n"], ids=["accepted", "refused"])
+def test_a_client_with_many_commands_under_way(
+    reply: bytes, work: Callable[[Callable[[], None]], Work]
+) -> None:
+    def run(n: int) -> None:
+        client = ClientConnection(STANDARD, limits=HUGE)
+        client.receive_data(b"220 x\r\n")
+        client.next_event()
+        client.send(Ehlo("c.example"))
+        client.receive_data(b"250-x\r\n250 PIPELINING\r\n")
+        client.next_event()
+        client.send(Mail("a@b"))
+        for _ in range(n):
+            client.send(Rcpt("c@d"))
+        client.receive_data(b"250 x\r\n")
+        client.next_event()
+        for _ in range(n):
+            client.receive_data(reply)
+            client.next_event()
+            client.send(Rcpt("c@d"))
+
+    _twice(work, run, 100)
+
+
+def test_a_client_with_many_chunks_under_way(work: Callable[[Callable[[], None]], Work]) -> None:
+    def run(n: int) -> None:
+        client = ClientConnection(STANDARD, limits=HUGE)
+        client.receive_data(b"220 x\r\n")
+        client.next_event()
+        offer = b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+        for command, reply in (
+            (Ehlo("c.example"), offer),
+            (Mail("a@b"), b"250 x\r\n"),
+            (Rcpt("c@d"), b"250 x\r\n"),
+        ):
+            client.send(command)
+            client.receive_data(reply)
+            client.next_event()
+        for _ in range(n):
+            client.send(Chunk(b"x"))
+
+    _twice(work, run, 100)
 
 
 def _header(n: int) -> bytes:

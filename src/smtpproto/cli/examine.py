@@ -21,18 +21,11 @@ from smtpproto.core.event import TlsInfo
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.core.sasl import ClientExchange, Credentials, ExchangeError
 from smtpproto.core.state import State
+from smtpproto.deadline import DeadlineError, deadline
 from smtpproto.extensions import STANDARD
 from smtpproto.mechanisms import strongest
 from smtpproto.relay.route import HostPort
-from smtpproto.stream import (
-    DeadlineError,
-    Pump,
-    StreamLostError,
-    deadline,
-    local_address,
-    peer_address,
-    shown,
-)
+from smtpproto.stream import Pump, StreamLostError, local_address, peer_address, shown
 
 from .certificate import days_left
 from .console import reply_text

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import cast
 
 from smtpproto.core.errors import RemoteProtocolError
-from smtpproto.stream import DeadlineError, StreamLostError
+from smtpproto.deadline import DeadlineError
+from smtpproto.stream import StreamLostError
 
 from .console import amount
 

@@ -7,27 +7,31 @@ before, and neither end ever holds more than its limits and what was fed last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from attrs import frozen
+from attrs import field, frozen
 
 from .buffer import ReceiveBuffer
 from .errors import LocalProtocolError
 from .event import ConnectionClosed, TlsInfo
-from .extension import Extension
 from .state import State
 
 __all__ = ["DEFAULT_LIMITS", "Connection", "Limits"]
+
+
+def _message(value: int | None) -> int | None:
+    if value is not None and not 0 < value < 10**20:
+        raise LocalProtocolError(f"not the size of a message (RFC 1870 §3): {value}")
+    return value
 
 
 @frozen
 class Limits:
     """What one end accepts from its peer. Octets, unless said otherwise.
 
-    RFC 5321 §4.5.3.1 gives the floors; None means no limit.
+    RFC 5321 §4.5.3.1 gives the floors. A message of None has no limit; LocalProtocolError where it
+    is no size that SIZE could announce, for which 0 means no limit (RFC 1870 §3).
     """
 
-    message: int | None = 26_214_400
+    message: int | None = field(converter=_message, default=26_214_400)
     recipients: int = 1000  # of one transaction; at least 100 (§4.5.3.1.8)
     bad_commands: int = 20  # in one session, before 421
     endless_line: int = 65_536  # a line that has not ended by then loses the framing
@@ -41,14 +45,13 @@ DEFAULT_LIMITS = Limits()
 class Connection:
     """What both ends share. Use `ServerConnection` or `ClientConnection`."""
 
-    def __init__(self, extensions: Sequence[Extension], limits: Limits) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         #: What is known of the TLS layer, None in clear.
         self.tls: TlsInfo | None = None
         #: The client has logged in.
         self.authenticated = False
         self._state = State.CONNECTED
-        self._known = tuple(extensions)
         self._buffer = ReceiveBuffer()
         self._eof = False
 
@@ -65,8 +68,8 @@ class Connection:
     def receive_data(self, data: bytes) -> None:
         """Store what was received; `b""` is the end of file.
 
-        LocalProtocolError when `limits.backlog` unread octets are there already: that is a
-        caller who feeds without pulling.
+        LocalProtocolError when more than `limits.backlog` unread octets are there already: that
+        is a caller who feeds without pulling.
         """
         if not data:
             self._eof = True

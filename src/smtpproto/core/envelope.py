@@ -13,8 +13,8 @@ from .path import ForwardPath, Mailbox, ReversePath
 
 __all__ = ["Envelope"]
 
-AnySender: TypeAlias = "Mail | ReversePath | Mailbox | str | None"
-AnyRecipient: TypeAlias = "Rcpt | ForwardPath | Mailbox | str"
+AnySender: TypeAlias = "Mail | ReversePath | Mailbox | str | bytes | None"
+AnyRecipient: TypeAlias = "Rcpt | ForwardPath | Mailbox | str | bytes"
 
 
 def _mail(value: AnySender) -> Mail:
@@ -22,7 +22,7 @@ def _mail(value: AnySender) -> Mail:
 
 
 def _rcpts(values: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Rcpt, ...]:
-    if isinstance(values, (Rcpt, ForwardPath, Mailbox, str)):
+    if isinstance(values, (Rcpt, ForwardPath, Mailbox, str, bytes)):
         values = (values,)
     rcpts = tuple(value if isinstance(value, Rcpt) else Rcpt(value) for value in values)
     if not rcpts:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .command import Command
-from .parameter import Parameter
+from .errors import LocalProtocolError
+from .parameter import Parameter, as_keyword
 from .reply import Reply
 
 __all__ = ["Extension", "Standing"]
@@ -29,6 +30,23 @@ def _always(_: Standing) -> str | None:
     return ""
 
 
+def _parameters(values: Iterable[Parameter[Any]]) -> tuple[Parameter[Any], ...]:
+    return tuple(values)
+
+
+def _verbs(values: Iterable[type[Command]]) -> tuple[type[Command], ...]:
+    verbs = tuple(values)
+    for each in verbs:
+        verb = each.verb.decode("ascii", "backslashreplace")
+        if as_keyword(verb) != verb:
+            raise LocalProtocolError(f"a verb is declared in upper case: {verb}")
+    return verbs
+
+
+def _keywords(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(as_keyword(value) for value in values)
+
+
 @frozen
 class Extension:
     """One ESMTP keyword and all that comes with it.
@@ -41,14 +59,17 @@ class Extension:
     may refuse one of its verbs, or a MAIL or RCPT with parameters, that is well-formed.
     It sees what is offered, keyword -> argument, and so gives the same answer at both ends: the
     server replies with it, the client sends nothing.
+
+    Keywords are in upper case, however they were given. LocalProtocolError for what is no keyword
+    or verb.
     """
 
-    keyword: str
+    keyword: str = field(converter=as_keyword)
     rfc: int | None = None
-    mail: tuple[Parameter[Any], ...] = ()
-    rcpt: tuple[Parameter[Any], ...] = ()
-    verbs: tuple[type[Command], ...] = ()
-    needs: tuple[str, ...] = ()
+    mail: tuple[Parameter[Any], ...] = field(converter=_parameters, default=())
+    rcpt: tuple[Parameter[Any], ...] = field(converter=_parameters, default=())
+    verbs: tuple[type[Command], ...] = field(converter=_verbs, default=())
+    needs: tuple[str, ...] = field(converter=_keywords, default=())
     obliges: str = ""
     announce: Callable[[Standing], str | None] = _always
     judge: Callable[[Command, Mapping[str, str]], Reply | None] | None = None

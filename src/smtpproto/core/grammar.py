@@ -17,6 +17,7 @@ __all__ = [
     "DOT_STRING_UTF8",
     "EHLO_LINE",
     "HELO_NAME",
+    "KEYWORD",
     "LOCAL_PART",
     "PARAMETER",
     "PATH",
@@ -104,9 +105,13 @@ PARAMETER = re.compile(
 )
 
 # ehlo = "EHLO" SP ( Domain / address-literal )
-# Read wider than written: "_" in names. §4.1.2 wants a 501 for it, but many machines have it in
-# theirs, and no server in use refuses their mail for that.
+# Read wider than written: "_" in names, and labels that are empty, too long, or have a hyphen at an
+# end. §4.1.2 wants a 501 for it, but many machines have such names, and no server in use refuses
+# their mail for that.
 HELO_NAME = re.compile(rb"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253}[A-Za-z0-9_])?")
+
+# ehlo-keyword, esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
+KEYWORD = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*")
 
 # ehlo-line = ehlo-keyword *( SP ehlo-param ) ; ehlo-param = 1*(%d33-126)
 # Read wider: any run of spaces, since servers pad.

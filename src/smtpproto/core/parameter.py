@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from .errors import GrammarError, LocalProtocolError
-from .grammar import PARAMETER
+from .grammar import KEYWORD, PARAMETER
 from .path import as_octets
+from .value import taker
 
-__all__ = ["AnyParameters", "Parameter", "Parameters"]
+__all__ = ["AnyParameters", "Parameter", "Parameters", "as_keyword"]
 
 T = TypeVar("T")
 AnyParameters: TypeAlias = "Mapping[str, bytes | str | int | None]"
+
+
+def as_keyword(value: str) -> str:
+    """Check a keyword (RFC 5321 §4.1.2), make it upper case; LocalProtocolError if it is none."""
+    if KEYWORD.fullmatch(as_octets(value)) is None:
+        raise LocalProtocolError(f"not an ESMTP keyword: {value!r}")
+    return value.upper()
 
 
 class Parameters(Mapping[str, bytes | None]):
@@ -47,7 +55,7 @@ class Parameters(Mapping[str, bytes | None]):
     @classmethod
     def parse(cls, octets: bytes) -> Parameters:
         """Read `KEY=value KEY …`, any run of spaces between; GrammarError 501 if it is not that."""
-        self = cls()
+        items: dict[str, bytes | None] = {}
         for wire in octets.split(b" "):
             if not wire:
                 continue
@@ -55,10 +63,10 @@ class Parameters(Mapping[str, bytes | None]):
             if match is None:
                 raise GrammarError("malformed parameter")
             keyword = match[1].decode().upper()
-            if keyword in self._items:
+            if keyword in items:
                 raise GrammarError("duplicate parameter")
-            self._items[keyword] = match[2]
-        return self
+            items[keyword] = match[2]
+        return _take(items)
 
     @property
     def is_ascii(self) -> bool:
@@ -81,6 +89,14 @@ class Parameters(Mapping[str, bytes | None]):
     def __len__(self) -> int:
         return len(self._items)
 
+    # Mapping's own two would call __getitem__ each time, and let it raise.
+
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in self._items
+
+    def items(self) -> ItemsView[str, bytes | None]:
+        return self._items.items()
+
     def __hash__(self) -> int:
         return hash(frozenset(self._items.items()))
 
@@ -91,6 +107,9 @@ class Parameters(Mapping[str, bytes | None]):
         return f"Parameters({self._items!r})"
 
 
+_take = taker(Parameters, "_items")
+
+
 @frozen
 class Parameter(Generic[T]):
     """What an extension knows of one parameter.
@@ -98,9 +117,10 @@ class Parameter(Generic[T]):
     `read` turns the value's octets (None: no value was given) into the typed value and raises
     GrammarError; `write` is its reverse. `octets` is what the parameter, its space included,
     adds to the longest command line (RFC 5321 §4.5.3.1.4), where its RFC says so.
+    LocalProtocolError for a keyword that is none.
     """
 
-    keyword: str
+    keyword: str = field(converter=as_keyword)
     read: Callable[[bytes | None], T]
     write: Callable[[T], bytes | None]
     octets: int = 0

@@ -31,10 +31,11 @@ CRC32C = 0x03  # the type of the vector that holds the checksum (§2.2.3)
 _V1 = b"PROXY "
 _V2 = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED = 16  # signature, version and command, family and transport, length
+_LOCAL = 0x20  # version 2, command LOCAL
 
 _PORT = r"(0|[1-9][0-9]{0,4})"
 _LINE = re.compile(rf"PROXY TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) {_PORT} {_PORT}")
-_UNKNOWN = re.compile(r"PROXY UNKNOWN(?: .*)?")
+_UNKNOWN = re.compile(r"PROXY UNKNOWN(?: [^\r\n]*)?")
 
 
 class ProxyCommand(enum.Enum):
@@ -245,8 +246,6 @@ def _read_line(line: bytes) -> ProxyHeader:
         text = line.decode("ascii")
     except UnicodeDecodeError:
         raise GrammarError("a line that is not ASCII") from None
-    if "\r" in text or "\n" in text:
-        raise GrammarError("a bare CR or LF")
     if _UNKNOWN.fullmatch(text):
         return ProxyHeader(1)
     match = _LINE.fullmatch(text)
@@ -262,7 +261,12 @@ def _read_line(line: bytes) -> ProxyHeader:
 
 
 def _read_kind(first: int, second: int) -> tuple[ProxyCommand, ProxyFamily, int]:
-    """Read version and command, family and transport; values not given away yet are refused."""
+    """Read version and command, family and transport; values not given away yet are refused.
+
+    But for LOCAL, whose family is ignored (§2.2).
+    """
+    if first == _LOCAL:
+        return ProxyCommand.LOCAL, ProxyFamily.UNSPECIFIED, 0
     if first >> 4 != 2 or first & 15 > 1 or second >> 4 > 3 or second & 15 > 2:
         raise GrammarError(f"an unknown version, command, family or transport: {first}, {second}")
     return ProxyCommand(first & 15), ProxyFamily(second >> 4), second & 15

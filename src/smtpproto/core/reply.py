@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from attrs import evolve, field, frozen
 
@@ -23,6 +24,10 @@ _STATUS_AND_TEXT = re.compile(
 )
 
 
+# Servers say the same few in all of their replies.
+_read_status = lru_cache(maxsize=256)(EnhancedStatus.parse)
+
+
 class Severity(enum.IntEnum):
     """The first digit of a reply code (§4.2.1): all that a client has to go by."""
 
@@ -37,8 +42,13 @@ class Severity(enum.IntEnum):
 _SEVERITIES = {int(severity): severity for severity in Severity}
 
 
+def _is_code(value: int) -> bool:
+    # Reply-code = %x32-35 %x30-35 %x30-39
+    return 200 <= value <= 559 and value // 10 % 10 <= 5
+
+
 def _code(value: int) -> int:
-    if not (200 <= value <= 559 and value // 10 % 10 <= 5):
+    if not _is_code(value):
         raise LocalProtocolError(f"not a reply code (RFC 5321 §4.2): {value}")
     return value
 
@@ -111,13 +121,14 @@ class Reply:
     def is_writable(self, *, utf8: bool = False) -> bool:
         """Tell whether a server may say it: one that was read off the wire may hold anything.
 
-        Its text is printable ASCII, with `utf8` UTF-8 too (RFC 5321 §4.2, RFC 6531 §3.7.4), in
-        lines of 512 octets at most (§4.5.3.1.5) but for a challenge of AUTH (RFC 4954 §4).
+        Its code is one that a caller could give; its text is printable ASCII, with `utf8` UTF-8 too
+        (RFC 5321 §4.2, RFC 6531 §3.7.4), in lines of 512 octets at most (§4.5.3.1.5) but for a
+        challenge of AUTH (RFC 4954 §4).
         """
         if self._wire:  # looked at when it was made
             return utf8 or self._wire.isascii()
         wire = self._wire_lines(with_status=True)
-        return all(
+        return _is_code(self.code) and all(
             (len(line) <= MAX_REPLY_LINE or self.code == 334)
             and (utf8 or line.isascii())
             and PRINTABLE.fullmatch(line, 0, len(line) - 2) is not None
@@ -167,7 +178,7 @@ def _lift(
         texts.append(match[2] or b"")
     if len(found) != 1:
         return None, lines
-    status = EnhancedStatus.parse(found.pop().decode())
+    status = _read_status(found.pop().decode())
     if status.class_ != code // 100:
         return None, lines
     return status, tuple(texts)

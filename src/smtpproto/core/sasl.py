@@ -325,21 +325,29 @@ class ClientExchange:
 
     def __init__(self, mechanism: Mechanism, credentials: Credentials) -> None:
         self._steps = mechanism.client(credentials)
+        self._begun = False
         #: What the server said last; for OAuth this tells why a token was refused.
         self.last_challenge: bytes | None = None
 
     def initial_response(self) -> bytes | None:
         """Return the initial response, or None where the server speaks first.
 
-        LocalProtocolError where the credentials cannot be said in this mechanism.
+        LocalProtocolError where the credentials cannot be said in this mechanism, and on a second
+        call.
         """
+        if self._begun:
+            raise LocalProtocolError("this exchange has begun already")
+        self._begun = True
         return next(self._steps)
 
     def respond(self, challenge: bytes) -> bytes | None:
         """Return the response to a challenge, or None to cancel: there is nothing left to say.
 
         ExchangeError, after which to cancel as well, where the server is not to be believed.
+        LocalProtocolError ahead of `initial_response`.
         """
+        if not self._begun:
+            raise LocalProtocolError("the initial response comes first")
         self.last_challenge = challenge
         try:
             return self._steps.send(challenge)

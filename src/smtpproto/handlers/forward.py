@@ -19,9 +19,10 @@ from smtpproto.core.errors import LocalProtocolError, RemoteProtocolError
 from smtpproto.core.event import Content, EndOfContent
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.core.state import State
+from smtpproto.deadline import DeadlineError
 from smtpproto.handler import ContentError, ContentStream, Session
 from smtpproto.result import ClientError, ConnectError
-from smtpproto.stream import DeadlineError, StreamLostError
+from smtpproto.stream import StreamLostError
 from smtpproto.trace import MAX_HOPS, HeaderScan, stamp
 
 __all__ = ["Forward", "NextHop"]
@@ -104,12 +105,13 @@ class NextHop(Client):
 
     def _fit(self, command: Mail | Rcpt) -> Mail | Rcpt | Reply:
         """Return the command without what is not offered; the refusal if it needs that."""
-        known = {
-            parameter.keyword: extension.keyword
+        offered = {
+            parameter.keyword
             for extension in self.extensions
+            if extension.keyword in self.offered
             for parameter in (extension.mail if isinstance(command, Mail) else extension.rcpt)
         }
-        lacking = {k for k in command.parameters if known.get(k) not in self.offered}
+        lacking = command.parameters.keys() - offered
         if (command.parameters.get("BODY") or b"").upper() == b"BINARYMIME":
             return NO_BINARY  # it would have to go by BDAT
         if "SMTPUTF8" in lacking:
