@@ -41,12 +41,18 @@ from .event import (
 )
 from .extension import Extension
 from .grammar import EHLO_LINE
+from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER
 from .reply import Reply, ReplyReader, Severity
 from .state import Asked, Greeting, State, expected, next_state
 
 __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
+
+NEEDS_TLS = Reply(550, "5.7.10", "REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
+
+# Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
+_UNMET = {"REQUIRETLS": (550, "5.7.30")}
 
 # What any server may be asked; old ones never announce EXPN and HELP.
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values(), AuthResponse, Expn, Help))
@@ -113,6 +119,27 @@ class ClientConnection(Connection):
             self._asked = state
             self._asked_is_stale = False
         return self._asked
+
+    @property
+    def must_reset(self) -> bool:
+        """Whether nothing but RSET or QUIT may come next: a chunk was refused (RFC 3030 §2)."""
+        return self._must_reset
+
+    def objection(self, command: Mail | Rcpt) -> Reply | None:
+        """Return what a command has earned by what this server does not offer; None if it may go.
+
+        So a caller learns beforehand, and with a status, what `send` would refuse. Whatever
+        the server offers, a malformed parameter or a line too long is a LocalProtocolError.
+        """
+        if "SMTPUTF8" not in self.offered:
+            if not command.is_ascii:
+                return NON_ASCII_SENDER if isinstance(command, Mail) else NON_ASCII_RECIPIENT
+            if not command.parameters.is_ascii:
+                return _not_offered("SMTPUTF8")
+        refusal = self._unoffered(command) or self._judged(command)
+        if refusal is None:
+            self._check_length(command, len(command.serialize()))
+        return refusal
 
     # Values in, octets out
 
@@ -186,24 +213,38 @@ class ClientConnection(Connection):
             raise LocalProtocolError("already authenticated (RFC 4954 §4)")
         if isinstance(command, StartTls) and self.tls is not None:
             raise LocalProtocolError("TLS is already on (RFC 3207 §4.2)")
-        if isinstance(command, Mail) and "REQUIRETLS" in command.parameters and self.tls is None:
-            raise LocalProtocolError("REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
+        refusal = self._unoffered(command) if isinstance(command, (Mail, Rcpt)) else None
+        refusal = refusal or self._judged(command)
+        if refusal is not None:
+            raise LocalProtocolError(refusal.text)
+        self._check_length(command, length)
+
+    def _unoffered(self, command: Mail | Rcpt) -> Reply | None:
+        if "REQUIRETLS" in command.parameters and self.tls is None:
+            return NEEDS_TLS
+        known = self._parameters[type(command)]
+        for keyword, value in command.parameters.items():
+            extension, parameter = known.get(keyword, (keyword, None))
+            if parameter is None or extension not in self.offered:
+                return _not_offered(extension)
+            try:
+                parameter.read(value)
+            except GrammarError as error:
+                raise LocalProtocolError(str(error)) from None
+        return None
+
+    def _judged(self, command: Command) -> Reply | None:
+        for keyword, judge in self._judges:
+            if keyword in self.offered and (refusal := judge(command, self.offered)) is not None:
+                return refusal
+        return None
+
+    def _check_length(self, command: Command, length: int) -> None:
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.
         longest = 512 if isinstance(command, Auth) else command.max_line
         if isinstance(command, (Mail, Rcpt)):
             known = self._parameters[type(command)]
-            for keyword, value in command.parameters.items():
-                extension, parameter = known.get(keyword, (keyword, None))
-                if parameter is None or extension not in self.offered:
-                    raise LocalProtocolError(f"the server does not offer {extension}")
-                try:
-                    parameter.read(value)
-                except GrammarError as error:
-                    raise LocalProtocolError(str(error)) from None
-                longest += parameter.octets
-        for keyword, judge in self._judges:
-            if keyword in self.offered and (refusal := judge(command, self.offered)) is not None:
-                raise LocalProtocolError(refusal.text)
+            longest += sum(known[keyword][1].octets for keyword in command.parameters)
         if length - 2 * isinstance(command, AuthResponse) > longest:
             raise LocalProtocolError(f"a line of {length} octets; at most {longest} are allowed")
 
@@ -366,6 +407,11 @@ class ClientConnection(Connection):
         self.offered = {}
         self.authenticated = False
         self._asked_is_stale = True
+
+
+def _not_offered(extension: str) -> Reply:
+    code, status = _UNMET.get(extension, (555, "5.5.4"))
+    return Reply(code, status, f"The server does not offer {extension}")
 
 
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:

@@ -271,7 +271,9 @@ class Deliverer:
             Mail(entry.mail.reverse_path), [Rcpt(r.rcpt.forward_path) for r in recipients]
         )
         try:
-            content = Source(self.spool.content(entry.id), entry.octets, None)
+            # What came without SMTPUTF8 goes on without it: it is not for us to look into.
+            utf8 = "SMTPUTF8" in entry.mail.parameters
+            content = Source(self.spool.content(entry.id), entry.octets, utf8=utf8)
             result = await client.deliver(envelope, content)
         except SpoolUnavailable as error:
             return all_of_them(Fate.TRANSIENT, reason=f"spool: {error}"), True
