@@ -50,7 +50,7 @@ class UnixConnector:
         try:
             return await anyio.connect_unix(self.path)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
 
 #: By TCP, with the defaults.
