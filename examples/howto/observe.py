@@ -26,7 +26,8 @@ def bar(octets: int, total: int | None) -> None:
         print(f"{octets / total:.0%} of {total} octets")
 
 
-async def main(host: str, port: str, sender: str, *recipients: str) -> None:
+async def main(*arguments: str) -> None:
+    host, port, sender, *recipients = arguments
     percent = progress(bar)
 
     def observer(event: Event) -> None:

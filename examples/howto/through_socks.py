@@ -28,7 +28,8 @@ class SocksConnector:
         return connection.anyio_stream
 
 
-async def main(url: str, host: str, port: str, sender: str, *recipients: str) -> None:
+async def main(*arguments: str) -> None:
+    url, host, port, sender, *recipients = arguments
     # TLS is with the server, all the way through the proxy; here it is left out for the test.
     client = Client(host, int(port), tls="none", connector=SocksConnector(url))
     async with client:

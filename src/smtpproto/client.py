@@ -15,6 +15,7 @@ import enum
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +31,7 @@ from .core.client_connection import ClientConnection
 from .core.command import Auth, AuthResponse, Command, Ehlo, Helo, Lhlo, Quit, Rset, StartTls
 from .core.connection import Limits
 from .core.envelope import Envelope
-from .core.errors import RemoteProtocolError
+from .core.errors import LocalProtocolError, RemoteProtocolError
 from .core.event import TlsInfo
 from .core.extension import Extension
 from .core.reply import Reply, Severity
@@ -87,11 +88,12 @@ class Tls(enum.Enum):
     NONE = "none"
 
 
-def verifying(cafile: str | None = None) -> ssl.SSLContext:
+def verifying(cafile: str | Path | None = None) -> ssl.SSLContext:
     """Return a context that verifies the server and its name as RFC 9525 has it.
 
     By the certificates that the system trusts, or those of the PEM file `cafile`. Beyond
     Python's own default, a common name never stands in for a missing subjectAltName (§6.3).
+    Blocks; OSError and ssl.SSLError as the file has it.
     """
     context = ssl.create_default_context(cafile=cafile)
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:
@@ -116,8 +118,8 @@ class Client:
     be offered. `observe` is told of all that happens (`smtpproto.observe`), `trace` is shown the
     dialogue line by line, redacted.
 
-    Entering raises ConnectError, TlsError, RefusedError or LoginError. A session is for one task
-    at a time.
+    Entering raises ConnectError, TlsError, RefusedError or LoginError; making one for LMTP at
+    port 25 LocalProtocolError. A session is for one task at a time.
     """
 
     host: str
@@ -141,6 +143,10 @@ class Client:
     #: The server's greeting, once connected.
     greeting: Reply | None = field(default=None, init=False)
     _session: ClientSession = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.lmtp and self.port == 25:
+            raise LocalProtocolError("LMTP is not for port 25 (RFC 2033 §5)")
 
     @property
     def offered(self) -> dict[str, str]:

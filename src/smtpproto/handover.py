@@ -109,10 +109,9 @@ class Handover:
         return None
 
     def _objection(self, command: Mail | Rcpt) -> Reply | None:
-        plain = command.is_ascii
-        if plain and not command.parameters:
-            return None  # nothing that has to be offered
-        self._utf8 |= not (plain and command.parameters.is_ascii)
+        if command.is_plain:
+            return None
+        self._utf8 |= not (command.is_ascii and command.parameters.is_ascii)
         return self._connection.objection(command)
 
     def _choose(self) -> None:

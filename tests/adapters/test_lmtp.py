@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpproto import Envelope, Noop, Reply
+from smtpproto import Envelope, LocalProtocolError, Noop, Reply
 from smtpproto.client import Client, ClientDeadlines, UnixConnector
 from smtpproto.result import ConnectError, RefusedError, Result
 from smtpproto.server import Server
@@ -64,6 +64,12 @@ async def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
     client = Client("localhost", lmtp=True, connector=UnixConnector(tmp_path / "none"))
     with pytest.raises(ConnectError, match=r"No such file or directory: '.*/none'"):
         await client.__aenter__()
+
+
+@pytest.mark.rfc("2033 §5 not-on-port-25")
+def test_port_25_is_for_smtp() -> None:
+    with pytest.raises(LocalProtocolError, match="port 25"):
+        Client("store.example", 25, lmtp=True)
 
 
 @pytest.mark.rfc("2033 §4.1 misconfiguration-shows", "2033 §4.1 no-2yz-to-helo-and-ehlo")

@@ -179,14 +179,15 @@ class ClientConnection(Connection):
             name = type(command).__name__
             raise LocalProtocolError(f"{name} is out of sequence in {self.asked.name}")
         wire = command.serialize()
-        self._check_offered(command, len(wire))
-        self._check_transaction(command)
+        if self._must_reset and not isinstance(command, (Rset, Quit)):
+            raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
+        if not (isinstance(command, (Mail, Rcpt)) and command.is_plain):
+            self._check_offered(command, len(wire))
+            self._check_transaction(command)
         return wire
 
     def _check_transaction(self, command: Command) -> None:
         """Check what hangs on what was said and answered in this transaction."""
-        if self._must_reset and not isinstance(command, (Rset, Quit)):
-            raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
         mail = command if isinstance(command, Mail) else self._mail
         asks = mail is not None and "SMTPUTF8" in mail.parameters
         if isinstance(command, (Mail, Rcpt)) and not (

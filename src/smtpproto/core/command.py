@@ -228,6 +228,11 @@ class Mail(Command):
         """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3); of the parameters, they say."""
         return self.reverse_path.mailbox is None or self.reverse_path.mailbox.is_ascii
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it has to be offered: no parameters, and a path in ASCII."""
+        return not self.parameters and self.is_ascii
+
     def argument(self) -> bytes:
         return b"FROM:%b%b" % (self.reverse_path.serialize(), self.parameters.serialize())
 
@@ -252,6 +257,11 @@ class Rcpt(Command):
     def is_ascii(self) -> bool:
         """Whether its path needs no SMTPUTF8 (RFC 6531 §3.3); of the parameters, they say."""
         return self.forward_path.mailbox.is_ascii
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing in it has to be offered: no parameters, and a path in ASCII."""
+        return not self.parameters and self.is_ascii
 
     def argument(self) -> bytes:
         return b"TO:%b%b" % (self.forward_path.serialize(), self.parameters.serialize())

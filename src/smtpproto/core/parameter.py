@@ -75,6 +75,9 @@ class Parameters(Mapping[str, bytes | None]):
     def __getitem__(self, keyword: str) -> bytes | None:
         return self._items[keyword]
 
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in self._items
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 
