@@ -372,7 +372,10 @@ class Client:
         """
         session = self._session
         if not session.usable:
-            raise ClientError("this session is over")
+            most = (
+                f": the server grants {session.transactions} transactions" if session.open else ""
+            )
+            raise ClientError(f"this session is over{most}")
         handover = Handover(session, envelope)
         transaction = handover.transaction
         try:
@@ -397,7 +400,7 @@ class Client:
         except BaseException:
             # Not ours: cancelled, or the content is at fault. Without the end of the content
             # nothing is delivered, so where RSET does not do, there is nothing but to leave.
-            if session.pump.unsent or not session.usable:
+            if session.pump.unsent or not session.open:
                 await session.aclose("a transaction was broken off")
             raise
         return transaction.result()
@@ -409,7 +412,7 @@ class Client:
         LocalProtocolError for a command that may not be sent.
         """
         session = self._session
-        if not session.usable:
+        if not session.open:
             raise ClientError("this session is over")
         try:
             with session.clock:

@@ -250,8 +250,9 @@ class Handover:
                     await self._chunk_replies()
                     return
                 piece = following
-            if piece and not reading.binary and not piece.endswith(b"\r\n"):
-                piece += b"\r\n"  # as behind DATA (RFC 5321 §4.1.1.4)
+            # As behind DATA (RFC 5321 §4.1.1.4); the CR of its LF may be in the piece before.
+            if piece and not reading.binary and not piece.endswith(b"\n"):
+                piece += b"\r\n"
             session.put(Chunk(piece, last=True))
         except _UnfitError:
             await self._chunk_replies()

@@ -151,15 +151,17 @@ class ClientSession:
         return bool(self._observers)
 
     @property
+    def open(self) -> bool:
+        """Whether commands may be sent."""
+        return (
+            not self.pump.closed and not self.connection.owed and self.connection.state in _BETWEEN
+        )
+
+    @property
     def usable(self) -> bool:
         """Whether another transaction may be tried."""
         most = self.offer.maxima.mail
-        return (
-            not self.pump.closed
-            and not self.connection.owed
-            and self.connection.state in _BETWEEN
-            and (most is None or self.transactions < most)
-        )
+        return self.open and (most is None or self.transactions < most)
 
     def tell(self, event: Event) -> None:
         """Tell everybody who asked. What an observer raises is logged: no mail hangs on it."""
