@@ -394,7 +394,7 @@ class Client:
                         await reading.aclose()
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
             await session.aclose(str(error))
-            transaction.lose(str(error))
+            transaction.lose(str(error), unheard=handover.unheard)
         except RefusedError as closing:
             transaction.settle(closing.reply)
         except BaseException:

@@ -68,6 +68,8 @@ class Handover:
         #: Numbers of the recipients that are asked for, and of those the server said yes to.
         self._asked: list[int] = []
         self._accepted: list[int] = []
+        #: Nothing was heard of the server since this message was begun.
+        self.unheard = True
         self._utf8 = False  # the envelope needs it
         self._octets = 0  # of content, on their way so far
 
@@ -197,6 +199,7 @@ class Handover:
                 command = commands[answered]
                 reply = await session.reply(_DEADLINES[command.verb])
                 answered += 1
+                self.unheard = False
                 if isinstance(command, Rcpt):
                     number = next(recipients)
                     self.transaction.heard(number, reply)

@@ -77,10 +77,13 @@ class Outcome:
 class Result:
     """The outcomes of one transaction, in the order of the envelope's recipients.
 
-    It is true where all were accepted: `if not result` overlooks nobody.
+    It is true where all were accepted: `if not result` overlooks nobody. `unheard` says that the
+    session was lost before the server answered anything, as one does that was idle for too long:
+    nothing was begun, and another session may have it.
     """
 
     outcomes: tuple[Outcome, ...]
+    unheard: bool = False
 
     def __bool__(self) -> bool:
         return self.all_accepted
@@ -112,6 +115,7 @@ class Transaction:
         #: The end of the content is on its way, so the server may have accepted it.
         self.end_sent = False
         self._outcomes: list[Outcome | None] = [None] * len(envelope.rcpts)
+        self._unheard = False
 
     @property
     def open(self) -> bool:
@@ -143,8 +147,9 @@ class Transaction:
         for number in range(len(self._outcomes)):
             self.decide(number, reply, local=local)
 
-    def lose(self, reason: str) -> None:
-        """Decide all that are open: the session was lost."""
+    def lose(self, reason: str, *, unheard: bool = False) -> None:
+        """Decide all that are open: the session was lost, perhaps before any reply came."""
+        self._unheard = unheard
         fate = Fate.UNKNOWN if self.end_sent else Fate.TRANSIENT
         for number, outcome in enumerate(self._outcomes):
             if outcome is None:
@@ -153,7 +158,8 @@ class Transaction:
 
     def result(self) -> Result:
         """Return what became of each; all have to be decided."""
-        return Result(tuple(outcome for outcome in self._outcomes if outcome is not None))
+        outcomes = tuple(outcome for outcome in self._outcomes if outcome is not None)
+        return Result(outcomes, self._unheard)
 
 
 class ClientError(Exception):

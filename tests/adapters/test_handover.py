@@ -310,6 +310,25 @@ async def test_content_at_fault_in_its_midst_costs_no_session(fault: str, box: B
     assert [received.content for received in box.received] == [MESSAGE]
 
 
+@pytest.mark.parametrize(("said", "unheard"), [("", True), ("250 ok\r\n", False)])
+async def test_a_session_that_was_dead_already_is_told_from_one_that_died(
+    said: str, unheard: bool
+) -> None:
+    """So that another session may have the message, as if nothing had been."""
+
+    async def behaviour(wire: Wire) -> None:
+        await wire.play(OPENING + "S: 250 PIPELINING")
+        if said:
+            await wire.hear()
+        await wire.send(said.encode())
+
+    async with raw_server(behaviour) as port, clear(port) as client:
+        result = await client.deliver(ENVELOPE, MESSAGE)
+        assert fates(result) == ["transient"]
+        assert result.unheard is unheard
+        assert not client.usable
+
+
 async def test_421_to_a_chunk_ends_the_session_without_doubt() -> None:
     async def behaviour(wire: Wire) -> None:
         await wire.play(OPENING + "S: 250-PIPELINING\nS: 250 CHUNKING\nC: MAIL *\nC: RCPT *")

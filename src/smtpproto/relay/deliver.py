@@ -283,7 +283,9 @@ class Deliverer:
             log.error("message %s cannot be sent on: %s", entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
         attempts = [
-            Attempt(recipient, outcome.fate, where, outcome.reply, outcome.reason, remote=True)
+            Attempt(
+                recipient, outcome.fate, where, outcome.reply, outcome.reason, not outcome.local
+            )
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
         return attempts, True
