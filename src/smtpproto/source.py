@@ -8,7 +8,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterable
 from email.encoders import encode_base64
 from email.message import EmailMessage, Message
-from email.policy import SMTP
+from email.policy import SMTPUTF8, EmailPolicy
 from email.utils import getaddresses
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -232,7 +232,12 @@ def _flatten(message: Message[Any, Any], *, eight_bit: bool, binary: bool) -> So
                 del part["Content-Transfer-Encoding"]
                 encode_base64(part)
     utf8 = _needs_utf8(message)
-    policy = SMTP.clone(cte_type="8bit" if eight_bit or utf8 else "7bit", utf8=utf8)
+    policy = message.policy
+    if isinstance(policy, EmailPolicy):
+        policy = policy.clone(utf8=utf8)
+    elif utf8:  # the older policy knows no UTF-8, as the newer one knows no Header objects
+        policy = SMTPUTF8
+    policy = policy.clone(cte_type="8bit" if eight_bit or utf8 else "7bit", linesep="\r\n")
     octets = crlf(message.as_bytes(policy=policy))
     for stand_in, payload in as_they_are.items():
         octets = octets.replace(stand_in.encode(), payload)
@@ -249,6 +254,6 @@ def _needs_utf8(message: Message[Any, Any]) -> bool:
     return any(
         not address.isascii()
         for name, value in message.raw_items()
-        if name.lower() in _ADDRESSES and not value.isascii()
+        if name.lower() in _ADDRESSES and not str(value).isascii()
         for _, address in getaddresses([str(value)])
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
+from email.header import Header
 from email.message import EmailMessage, Message
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,13 @@ async def test_an_email_message_fits_what_the_server_takes(offered: bool, box: B
 async def test_an_old_style_message_goes_as_well(box: Box) -> None:
     message = Message()
     message["Subject"] = "old"
+    message["To"] = Header("Jürgen <bob@example.net>", "utf-8")  # an object, in this API
     message.set_payload("text\n")
     async with session(Server(box)) as client:
         await client.send(ENVELOPE, message)
-    assert box.received[0].content == b"Subject: old\r\n\r\ntext\r\n"
+    header, _, body = box.received[0].content.partition(b"\r\n\r\n")
+    assert header.startswith(b"Subject: old\r\nTo: =?utf-8?")
+    assert body == b"text\r\n"
 
 
 @pytest.mark.rfc("5321 §2.3.8 client-sends-no-bare-cr-or-lf")
