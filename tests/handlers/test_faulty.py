@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from smtpproto import Envelope, Rcpt, Reply
+from smtpproto import STANDARD, Envelope, Rcpt, Reply
 from smtpproto.client import ClientDeadlines
 from smtpproto.core.command import Command, Mail, Noop
 from smtpproto.core.event import BadCommand
+from smtpproto.extensions import CHUNKING
 from smtpproto.handler import Authenticator, HangUp, Interceptor, Session, Welcomer
 from smtpproto.handlers import CLOSING, HARD, SOFT, Discard, Fault, Faulty, Memory
 from smtpproto.handlers.faulty import Asked
@@ -180,7 +181,8 @@ async def test_a_delay_is_seen_by_the_clients_deadlines(at: str) -> None:
             with pytest.raises(ConnectError, match=names.get(at, at.lower())):
                 await clear(port, deadlines=deadlines).__aenter__()
         else:
-            async with clear(port, deadlines=deadlines) as client:
+            by_data = [each for each in STANDARD if each is not CHUNKING]
+            async with clear(port, deadlines=deadlines, extensions=by_data) as client:
                 (outcome,) = (await client.deliver(ENVELOPE, MESSAGE)).outcomes
             assert names.get(at, at.lower()) in outcome.reason
         async with clear(port) as client:

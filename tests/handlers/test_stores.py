@@ -112,7 +112,7 @@ async def test_debug_cuts_what_is_long() -> None:
 async def test_debug_prints_where_the_output_has_no_such_characters() -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, "ascii", newline="\n")
-    await handed(Debug(out), "é\r\n".encode())
+    assert await handed(Debug(out), "\r\né\r\n".encode()) == [250]
     assert b"\\xe9\n" in raw.getvalue()
 
 

@@ -557,7 +557,7 @@ async def test_between_two_of_ours_tls_is_used_though_nobody_vouches(tmp_path: P
 
 # --- what is sent ----------------------------------------------------------------------------
 
-EIGHT_BIT = "Subject: ä\r\n\r\nGrüße\r\n".encode()
+EIGHT_BIT = "Subject: a\r\n\r\nGrüße\r\n".encode()
 
 
 @pytest.mark.rfc("6152 §3 no-8-bit-where-it-is-not-offered", "6152 §3 convert-or-fail")
