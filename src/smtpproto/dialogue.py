@@ -86,16 +86,17 @@ class Dialogue(Conversation):
         if self.server.greeting_delay:
             await self.pump.listen(self.server.greeting_delay)
             self.session.early_talker = self.connection.buffered > 0
-        reply = None
-        not_now = self.connection.closing(NOT_NOW)
         handler = self.server.handler
         if isinstance(handler, Welcomer):
+            not_now = self.connection.closing(NOT_NOW)
             reply = await self.ask(
                 partial(handler.connect, self.session),
                 failed=not_now,
                 instead=partial(self.answer, not_now),
             )
-        await self.answer(reply, failed=not_now)
+            await self.answer(reply, failed=not_now)
+        else:
+            await self.answer(None)
         return self.connection.state is not State.CLOSED
 
     async def next_command(self) -> ServerEvent | None:

@@ -192,7 +192,6 @@ class Server:
                 del self.peers[peer[0]]
             if self.closer is not None:
                 await self._tell_closed(self.closer, session)
-            await anyio.aclose_forcefully(stream)
 
     async def _tell_closed(self, closer: Closer, session: Session) -> None:
         with anyio.move_on_after(FAREWELL, shield=True):

@@ -330,26 +330,6 @@ NON_ASCII = Rcpt("é@d.example")
 
 @pytest.mark.rfc("6531 §3.1 parameter-opens-the-whole-transaction")
 @pytest.mark.parametrize("asks", [True, False])
-@pytest.mark.parametrize("refusal", [b"451 no\r\n", b"503 no\r\n"])
-def test_a_refused_mail_leaves_the_transaction_that_is_under_way(
-    asks: bool, refusal: bytes
-) -> None:
-    """The RSET between them was refused as well, so the first is still what counts."""
-    first, second = (ASKING, Mail("a@b")) if asks else (Mail("a@b"), ASKING)
-    client = make(UTF8)
-    for command in (first, Rset(), second):
-        client.send(command)
-    hear(client, b"250 ok\r\n" + 2 * refusal)
-    assert in_state(client, State.MAIL)
-    if asks:
-        client.send(NON_ASCII)
-    else:
-        with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
-            client.send(NON_ASCII)
-
-
-@pytest.mark.rfc("6531 §3.1 parameter-opens-the-whole-transaction")
-@pytest.mark.parametrize("asks", [True, False])
 def test_a_refused_mail_does_not_matter_to_the_next_that_is_on_its_way(asks: bool) -> None:
     first, second = (Mail("a@b"), ASKING) if asks else (ASKING, Mail("a@b"))
     client = make(UTF8)
