@@ -221,6 +221,15 @@ async def test_replies_held_back_leave_before_a_cut() -> None:
         assert (await wire.rest()).count(b"250 2.1.") == 2
 
 
+@pytest.mark.parametrize("octets", [1, 200_000])
+async def test_the_last_words_are_heard_whatever_was_left_unread(octets: int) -> None:
+    server = server_with([Fault("CONTENT", delay=0.05), Fault("CONTENT", HARD, cut="after")])
+    async with running(server) as port, await connect(port) as wire:
+        await dialogue(wire, until=".")
+        await wire.send(b"x" * octets)
+        assert await wire.rest() == b"550 5.3.0 Command failed\r\n"
+
+
 async def test_starttls_and_its_cut(tmp_path_factory: pytest.TempPathFactory) -> None:
     tls: Certificates = certificates(tmp_path_factory.mktemp("tls"))
     for fault in Fault("STARTTLS", SOFT), Fault("STARTTLS", cut="after"):
@@ -386,6 +395,15 @@ async def test_an_interceptor_may_answer_but_not_accept_what_is_wrong() -> None:
     assert handler.seen == ["Ehlo", "Noop", "BadCommand", "Vrfy", "Quit"]
 
 
+async def test_a_handler_with_faults_may_intercept_too() -> None:
+    server = Server(Faulty(Silent(), [Fault("NOOP", SOFT, times=1)]))
+    async with running(server) as port, await connect(port) as wire:
+        await wire.reply()
+        await wire.ask("EHLO c")
+        assert await wire.ask("NOOP") == str(SOFT)
+        assert await wire.ask("NOOP") == "250 2.0.0 noop indeed"
+
+
 class Waiter(Discard):
     async def before(
         self, session: Session, command: Command | BadCommand, usual: Reply | None
@@ -413,6 +431,7 @@ class Leaves(Discard):
         raise HangUp(b"451 bye\r\n")
 
     async def closed(self, session: Session) -> None:
+        await anyio.lowlevel.checkpoint()
         self.gone.append(session.id)
         if session.id == 2:
             raise RuntimeError("a handler's fault")

@@ -31,8 +31,8 @@ def delivery_status(octets: bytes) -> tuple[EmailMessage, list[dict[str, str]]]:
 
 
 async def the_report(node: Node) -> tuple[EmailMessage, list[dict[str, str]]]:
-    """The one report in the sender's mailbox."""
-    while not node.mail(SENDER):
+    """The one report in the sender's mailbox, once that is settled."""
+    while f"mailbox {SENDER}" not in (event.where for event in node.told(Delivered)):
         await node.until(Delivered, len(node.told(Delivered)) + 1)
     (octets,) = node.mail(SENDER)
     return delivery_status(octets)
