@@ -18,9 +18,9 @@ FILES = sorted(ROOT.rglob("*.py"))
 STOREYS = [
     {"core"},
     {"extensions", "mechanisms"},
-    {"stream"},
+    {"stream", "resolve"},
     {"client", "server"},
-    {"relay"},
+    {"discover", "relay"},
     {"cli"},
 ]
 #: Files beside those rooms belong to them; what is not named here needs a place first.
@@ -125,6 +125,14 @@ def test_client_and_server_do_not_know_each_other() -> None:
         here = room(module_name(file))
         if here in ("client", "server"):
             other = {"client": "server", "server": "client"}[here]
+            assert other not in map(room, imports(file)), module_name(file)
+
+
+def test_discover_and_relay_do_not_know_each_other() -> None:
+    for file in FILES:
+        here = room(module_name(file))
+        if here in ("discover", "relay"):
+            other = {"discover": "relay", "relay": "discover"}[here]
             assert other not in map(room, imports(file)), module_name(file)
 
 
