@@ -7,10 +7,10 @@ The seam above is `Pump`, which client and server share; neither touches the str
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import anyio
 from anyio import TypedAttributeProvider
@@ -35,6 +35,7 @@ __all__ = [
     "DeadlineError",
     "Pump",
     "StreamLostError",
+    "causes",
     "deadline",
     "first_cause",
     "local_address",
@@ -219,6 +220,21 @@ def _lost_stream() -> Generator[None]:
             raise
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         raise StreamLostError(str(cause) or type(cause).__name__) from error
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Go from an error down to what caused it, into groups, the error itself first."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        if isinstance(found, BaseExceptionGroup):
+            waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
+        waiting.append(found.__cause__ or found.__context__)
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -28,6 +28,7 @@ from smtpproto.stream import (
     DeadlineError,
     Pump,
     StreamLostError,
+    causes,
     deadline,
     local_address,
     peer_address,
@@ -37,7 +38,7 @@ from smtpproto.stream import (
 from .certificate import days_left
 from .console import reply_text
 from .values import is_loopback
-from .words import causes, explain
+from .words import explain
 
 __all__ = ["Findings", "Probe"]
 
