@@ -52,11 +52,11 @@ async def check(
     connector: Connector,
     seconds: float,
 ) -> Check:
-    """Open a session at `host`, of at most `seconds`, and look at what it offers under TLS.
+    """Open a session at `host`, and look at what it offers under TLS.
 
-    The certificate has to be for `host` or else, for which a second session is needed, for the
-    domain of the address: those are the reference identifiers of RFC 7817 §3. `context` has to
-    verify.
+    Each wait has at most `seconds`, and a session twice that. The certificate has to be for `host`
+    or else, for which a second session is needed, for the domain of the address: those are the
+    reference identifiers of RFC 7817 §3. `context` has to verify.
     """
     found: Check | None = None
     for name in dict.fromkeys([host, account.domain]):
@@ -87,7 +87,7 @@ def _deadlines(seconds: float) -> ClientDeadlines:
         greeting=seconds,
         ehlo=seconds,
         quit=min(seconds, 2),
-        session=seconds,
+        session=2 * seconds,
     )
 
 

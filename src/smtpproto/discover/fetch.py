@@ -6,10 +6,13 @@ import socket
 import ssl
 from typing import Protocol
 
+import anyio
 import httpx
 from anyio import to_thread
 
 from smtpproto.stream import causes
+
+from .account import host_name
 
 __all__ = ["FetchError", "Fetcher", "HttpxFetcher"]
 
@@ -60,8 +63,7 @@ class HttpxFetcher:
             ) as client:
                 request = client.build_request("GET", url)
                 for _ in range(MAX_REDIRECTS + 1):
-                    if request.url.scheme != "https":
-                        raise FetchError(f"it leads to {request.url.scheme}, where anybody can lie")
+                    _admit(request.url)
                     response = await client.send(request, stream=True)
                     try:
                         if response.next_request is None:
@@ -69,15 +71,30 @@ class HttpxFetcher:
                         request = response.next_request
                     finally:
                         await response.aclose()
-        except httpx.InvalidURL as error:
-            raise FetchError(f"it leads to no address: {error}") from error
+        except (httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: a name that IDNA forbids
+            raise FetchError(f"it leads nowhere: {error}") from error
         except httpx.HTTPError as error:
             for cause in causes(error):
                 if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
                     raise FetchError("no such host") from error
+                if isinstance(cause, ssl.SSLCertVerificationError):
+                    why = f"its certificate is not accepted: {cause.verify_message}"
+                    raise FetchError(why) from error
             why = str(error) or type(error).__name__
             raise FetchError(f"no answer: {why}", failed=True) from error
         raise FetchError(f"it leads on more than {MAX_REDIRECTS} times")
+
+
+def _admit(url: httpx.URL) -> None:
+    """FetchError for what is not HTTPS at a host with a name, or would confuse what connects."""
+    if url.scheme != "https":
+        raise FetchError(f"it leads to {url.scheme or 'nowhere'}, where anybody can lie")
+    try:
+        host_name(url.raw_host.decode("ascii"))
+        if url.port is not None and not 0 < url.port < 65_536:
+            raise ValueError(f"not a port: {url.port}")
+    except ValueError as error:
+        raise FetchError(f"it leads nowhere: {error}") from None
 
 
 async def _content(response: httpx.Response, most: int) -> bytes:
@@ -86,8 +103,13 @@ async def _content(response: httpx.Response, most: int) -> bytes:
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise FetchError("it is packed")
     octets = bytearray()
-    async for chunk in response.aiter_raw():
-        octets += chunk
-        if len(octets) > most:
-            raise FetchError(f"it has more than {most} octets")
+    with anyio.CancelScope() as enough:
+        # Not left by `break`: cancelled, all of httpx' generators come to their end, here and now.
+        async for chunk in response.aiter_raw():
+            if len(octets) <= most:
+                octets += chunk
+            if len(octets) > most:
+                enough.cancel()
+    if len(octets) > most:
+        raise FetchError(f"it has more than {most} octets")
     return bytes(octets)

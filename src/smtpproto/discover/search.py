@@ -49,9 +49,9 @@ class Resolver(Protocol):
 class Bounds:
     """How far a search goes.
 
-    `seconds` is the time for all of it, `each` for one question or one session; `concurrency` how
-    many of these there are at a time. At most `candidates` servers are tried, those that are named
-    first; a configuration file has at most `file` octets.
+    `seconds` is the time for all of it, `each` for one question or one wait within a session;
+    `concurrency` how many questions or sessions there are at a time. At most `candidates` servers
+    are tried, those that are named first; a configuration file has at most `file` octets.
     """
 
     seconds: float = 60
