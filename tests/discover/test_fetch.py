@@ -42,8 +42,9 @@ class Web:
             response = self.pages.get(request.split()[1].decode(), b"HTTP/1.1 404 No\r\n\r\n")
             if response is None:
                 await anyio.sleep_forever()
-            with suppress(anyio.BrokenResourceError):  # they may have had enough
-                await stream.send(response)
+            else:
+                with suppress(anyio.BrokenResourceError):  # they may have had enough
+                    await stream.send(response)
 
     def url(self, path: str) -> str:
         return f"https://localhost:{self.port}{path}"

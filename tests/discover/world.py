@@ -1,12 +1,13 @@
 """A small internet on loopback: name servers and web servers that are dictionaries, real SMTP."""
 
 import datetime
+import errno
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 from anyio.abc import ByteStream
@@ -31,8 +32,6 @@ WELL_KNOWN = "https://example.org/.well-known/autoconfig/mail/config-v1.1.xml"
 
 SRV_NAME = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.7")
 
-Record = TypeVar("Record")
-
 
 class Authority:
     """Signs certificates, and is trusted by `trusting`."""
@@ -48,7 +47,9 @@ class Authority:
     def trusting(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.file))
 
-    def certificate(self, key: ec.EllipticCurvePrivateKey, *names: str, srv: Sequence[str] = ()):
+    def certificate(
+        self, key: ec.EllipticCurvePrivateKey, *names: str, srv: Sequence[str] = ()
+    ) -> x509.Certificate:
         others = [x509.OtherName(SRV_NAME, ia5_string(name)) for name in srv]
         return self._sign(key, "a server", [*map(x509.DNSName, names), *others])
 
@@ -108,13 +109,6 @@ def ia5_string(text: str) -> bytes:
     return b"\x16" + length + octets
 
 
-def _look_up(table: dict[str, Any], name: str) -> Any:
-    found = table.get(name, NoRecords(name))
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
 @define
 class World:
     """What is where. An exception in a table is what the question gets; None waits for ever."""
@@ -134,50 +128,48 @@ class World:
 
     async def srv(self, name: str) -> Sequence[Srv]:
         self.asked.append(name)
-        found: Sequence[Srv] = await self._answer(self.srvs, name)
+        found: Sequence[Srv] = await self._wait(self.srvs, name, NoRecords(name))
         return found
 
     async def mx(self, domain: str) -> Sequence[Mx]:
         self.asked.append(f"{domain} MX")
-        found: Sequence[Mx] = await self._answer(self.mxs, domain)
+        found: Sequence[Mx] = await self._wait(self.mxs, domain, NoRecords(domain))
         return found
 
-    async def _answer(self, table: dict[str, Any], name: str) -> Any:
+    async def _wait(self, table: dict[str, Any], name: str, missing: Exception) -> Any:
+        with self._counted():
+            await anyio.lowlevel.checkpoint()
+            found = table.get(name, missing)
+            if found is None:
+                await anyio.sleep_forever()
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         self.waiting += 1
         self.most_waiting = max(self.waiting, self.most_waiting)
         try:
-            await anyio.lowlevel.checkpoint()
-            if table.get(name, ...) is None:
-                await anyio.sleep_forever()
-            return _look_up(table, name)
+            yield
         finally:
             self.waiting -= 1
 
     async def fetch(self, url: str, most: int) -> bytes:
         self.asked.append(url)
-        await anyio.lowlevel.checkpoint()
-        found = self.files.get(url, FetchError("no such file: 404"))
-        if found is None:
-            await anyio.sleep_forever()
-        if isinstance(found, Exception):
-            raise found
+        found: Any = await self._wait(self.files, url, FetchError("no such file: 404"))
         assert len(found) <= most
-        octets: bytes = found
-        return octets
+        return bytes(found)
 
     async def connect(self, host: str, port: int) -> ByteStream:
         self.connected.append((host, port))
-        self.waiting += 1
-        self.most_waiting = max(self.waiting, self.most_waiting)
-        try:
+        with self._counted():
             await anyio.lowlevel.checkpoint()
-            if (host, port) not in self.ports:
-                if any(there == host for there, _ in self.ports):
-                    raise ConnectionRefusedError(111, "Connection refused")
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return await connect_tcp(HOST, self.ports[host, port])
-        finally:
-            self.waiting -= 1
+            if (host, port) in self.ports:
+                return await connect_tcp(HOST, self.ports[host, port])
+            if any(there == host for there, _ in self.ports):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     async def discover(self, address: str = ADDRESS, **options: Any) -> Discovery:
         chosen: dict[str, Any] = {

@@ -98,7 +98,7 @@ def _admit(url: httpx.URL) -> None:
 
 
 async def _content(response: httpx.Response, most: int) -> bytes:
-    if response.status_code != httpx.codes.OK:
+    if response.status_code != 200:
         raise FetchError(f"no such file: {response.status_code}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise FetchError("it is packed")

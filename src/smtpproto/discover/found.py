@@ -65,9 +65,9 @@ class Candidate:
     server offers under TLS; `authentication` is what a configuration file says of logins, in its
     own words.
 
-    `confirm`: before anybody enters a password, ask them whether this host is their provider's,
-    for `confirm_reason`. `server_name` is the name that the certificate has to have; it is not
-    `host` where only the address's domain is in the certificate (RFC 7817 §3).
+    `confirm`: it is usable, but before anybody enters a password, ask them whether this host is
+    their provider's, for `confirm_reason`. `server_name` is the name that the certificate has to
+    have; it is not `host` where only the address's domain is in the certificate (RFC 7817 §3).
     """
 
     host: str

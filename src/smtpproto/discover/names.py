@@ -15,8 +15,9 @@ PORTS = {Tls.IMPLICIT: 465, Tls.REQUIRED: 587}
 
 # Second-level labels below which registries of countries let names be registered. Not the whole
 # of the public suffix list: what is missed is asked a question that nobody answers.
-_REGISTRIES = frozenset({"ac", "co", "com", "edu", "gob", "gov", "go", "ltd", "mil", "ne"})
-_REGISTRIES |= {"net", "nom", "or", "org", "plc", "sch"}
+_REGISTRIES = frozenset(
+    ("ac", "co", "com", "edu", "go", "gob", "gov", "ltd", "mil", "ne", "net", "nom", "or", "org")
+)
 
 
 def usual_hosts(account: Account, exchange: str | None) -> list[str]:

@@ -327,7 +327,8 @@ class _Search:
         host, port, tls = where
         account = self.account
         confirm = ""
-        if not (account.covers(host) or named.vouched or checked.vouches):
+        known = account.covers(host) or named.vouched or checked.vouches
+        if checked.verdict is Verdict.USABLE and not known:
             confirm = (
                 f"{host} is not in {account.domain}, its certificate does not have that name, "
                 "and the DNS, which led there, can be forged"
