@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from smtpproto.client import Tls
 from smtpproto.discover import (
@@ -31,10 +33,10 @@ __all__ = ["discover"]
 
 _SOURCES = {
     Source.SRV: "SRV record",
-    Source.AUTOCONFIG: "its configuration file",
-    Source.PROVIDER: "provider's configuration file",
+    Source.AUTOCONFIG: "config file",
+    Source.PROVIDER: "provider's file",
     Source.GUESS: "usual name",
-    Source.PROVIDER_GUESS: "usual name at the provider",
+    Source.PROVIDER_GUESS: "provider's name",
 }
 
 _TLS = {Tls.IMPLICIT: "TLS", Tls.REQUIRED: "STARTTLS", Tls.NONE: "none"}
@@ -99,17 +101,8 @@ def _report(discovery: Discovery) -> None:
         say("    ", (finding.found, "warn" if finding.failed else "dim"))
     console = out()
     if discovery.candidates:
-        rows = [
-            (
-                HostPort(candidate.host, candidate.port),
-                _TLS[candidate.tls],
-                ", ".join(_SOURCES[source] for source in candidate.sources),
-                _verdict(candidate),
-            )
-            for candidate in discovery.candidates
-        ]
         console.print()
-        console.print(table("server", "by", "named by", "", rows=rows))
+        console.print(_servers(discovery.candidates))
     console.print()
     best = discovery.best
     if best is not None:
@@ -130,6 +123,22 @@ def _report(discovery: Discovery) -> None:
             f" no server was found to which {discovery.address} could hand its mail; "
             "the provider's help pages should name one (see it with: smtpproto probe HOST:465)",
         )
+
+
+def _servers(candidates: Sequence[Candidate]) -> Table:
+    rows = [
+        (
+            HostPort(candidate.host, candidate.port),
+            _TLS[candidate.tls],
+            ", ".join(_SOURCES[source] for source in candidate.sources),
+            _verdict(candidate),
+        )
+        for candidate in candidates
+    ]
+    made = table("server", "by", "named by", "", rows=rows)
+    # The others fold first.
+    made.columns[0].no_wrap = all(len(str(server)) <= 40 for server, *_ in rows)
+    return made
 
 
 def _verdict(candidate: Candidate) -> str:

@@ -27,9 +27,10 @@ try:
     from .found import Candidate, Discovery, Finding, Source, Verdict
     from .search import Bounds, Resolver, discover
 except ModuleNotFoundError as error:
-    missing = {"dns": "dnspython"}.get(error.name or "", error.name or "")
-    if missing.startswith("smtpproto"):
+    missing = (error.name or "").partition(".")[0]
+    if missing in {"", "smtpproto"}:
         raise
+    missing = {"dns": "dnspython"}.get(missing, missing)
     raise ModuleNotFoundError(
         f"smtpproto.discover needs {missing}, which is not installed: install smtpproto with its "
         "extra `discover`, as in: pip install 'smtpproto[discover]'",
