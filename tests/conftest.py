@@ -1,16 +1,19 @@
 """What every test may use."""
 
 import os
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.conformance.ledger import Recorder
+from tests.conformance.ledger import Verdict
 
 # Wall time says nothing about what is promised here, so no example has a deadline.
 _COMMON = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("local", _COMMON, max_examples=60)
 settings.register_profile("ci", _COMMON, max_examples=100, database=None, print_blob=True)
+# Whether a mutant is noticed is no matter of luck (tests/mutation).
+settings.register_profile("mutants", _COMMON, max_examples=100, database=None, derandomize=True)
 settings.register_profile("long", _COMMON, max_examples=5000)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if "CI" in os.environ else "local")
@@ -25,11 +28,11 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Note which tests bear a row of the clause ledger, and what becomes of them."""
-    config.pluginmanager.register(Recorder(), "clauses")
+    """At its end, a run fails for each row of the clause ledger that its tests leave unproved."""
+    config.pluginmanager.register(Verdict(), "clauses")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What speaks about the whole run comes last."""
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """For `-n auto`: each worker finds all tests first, and takes 250 MB; more gain nothing."""
+    return min((yield), 8)

@@ -12,10 +12,11 @@ from anyio.abc import ByteStream, SocketAttribute
 from attrs import define
 
 from smtpproto import Envelope, Mail, Rcpt, RemoteProtocolError, Reply
-from smtpproto.client import Client, connect_tcp
+from smtpproto.client import Client
 from smtpproto.core.proxy import ProxyHeader, ProxyReader
 from smtpproto.server import ContentStream, Server, Session
-from smtpproto.stream import peer_address, read_on_demand
+from smtpproto.stream import peer_address
+from smtpproto.wire import connect_tcp, listen_tcp
 
 PROXIES = {"127.0.0.1"}  # whom to believe; a header from anybody else is refused
 PATIENCE = 5.0  # seconds
@@ -58,7 +59,6 @@ class Proxied(ByteStream):
 
 async def accept(server: Server, stream: ByteStream) -> None:
     """Read the header, and serve the client that it names."""
-    read_on_demand(stream)
     reader, header = ProxyReader(), None
     try:
         if peer_address(stream)[0] in PROXIES:
@@ -97,10 +97,9 @@ async def connect_as_proxy(host: str, port: int) -> ByteStream:
 
 async def main() -> None:
     server = Server(Printer())
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, partial(accept, server))
-        port = listener.extra(SocketAttribute.local_port)
+    async with await listen_tcp("127.0.0.1", 0) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, partial(accept, server), tasks)
+        port = listener.address[1]
         connector = connect_as_proxy
         async with Client("127.0.0.1", port, tls="none", connector=connector) as client:
             envelope = Envelope("a@example.net", ["b@example.org"])

@@ -34,6 +34,7 @@ from .core.extension import Extension
 from .core.reply import Reply, Severity
 from .core.sasl import ClientExchange, Credentials, ExchangeError, Mechanism
 from .core.state import State, moves
+from .deadline import DeadlineError, deadline
 from .extensions import STANDARD
 from .extensions.eightbitmime import BODY
 from .extensions.size import SIZE_OCTETS
@@ -51,15 +52,8 @@ from .result import (
     Transaction,
 )
 from .source import AnyContent, Source, source
-from .stream import (
-    DeadlineError,
-    Pump,
-    StreamLostError,
-    deadline,
-    first_cause,
-    own_literal,
-    shown,
-)
+from .stream import Pump, StreamLostError, first_cause, own_literal, shown
+from .wire import connect_tcp
 
 __all__ = ["Client", "ClientDeadlines", "Connector", "Tls", "connect_tcp"]
 
@@ -112,11 +106,6 @@ class Connector(Protocol):
     async def __call__(self, host: str, port: int) -> ByteStream:
         """Return a connected stream; OSError if it cannot be had."""
         ...
-
-
-async def connect_tcp(host: str, port: int) -> ByteStream:
-    """Connect by TCP, trying all addresses of the host (RFC 6555)."""
-    return await anyio.connect_tcp(host, port)
 
 
 @define(eq=False)
@@ -406,10 +395,7 @@ class Client:
 
     async def _transact(self, transaction: Transaction, mail: Mail, taken: Source) -> None:
         if self._connection.state is not State.READY:
-            reset = await self._ask(Rset(), "ehlo")
-            if reset.severity is not Severity.COMPLETION and reset.code != 421:
-                raise RemoteProtocolError(f"RSET was refused: {reset}")
-            self._require("RSET", reset)
+            self._require("RSET", await self._ask(Rset(), "ehlo"))
         replies: list[Reply] = []
         try:
             await self._ask_all([mail, *transaction.envelope.rcpts, Data()], replies)

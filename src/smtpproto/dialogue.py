@@ -1,21 +1,16 @@
-"""One session of a server, from greeting to goodbye: asks the core, the handler and the clock.
-
-The core says what was said and what may be answered, the handler what to answer; here it is
-awaited, within its deadline, and what is written leaves in as few writes as RFC 2920 allows.
-"""
+"""What is said in one session of a server, from the greeting to the goodbye."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from anyio.abc import ByteStream
 from attrs import evolve
 
+from .conversation import HANDLER_FAILED, NOT_NOW, SHUTTING_DOWN, Conversation
 from .core.command import (
     Auth,
     AuthResponse,
@@ -29,7 +24,6 @@ from .core.command import (
     Rcpt,
     StartTls,
 )
-from .core.errors import LocalProtocolError, RemoteProtocolError
 from .core.event import BadCommand, ConnectionClosed, EndOfChunk
 from .core.reply import Reply
 from .core.sasl import (
@@ -39,13 +33,14 @@ from .core.sasl import (
     ServerContext,
     ServerExchange,
 )
-from .core.server_connection import ServerConnection, ServerEvent
+from .core.server_connection import ServerEvent
 from .core.state import State
-from .handler import ContentError, ContentStream, Session, Welcomer, put_question
-from .stream import DeadlineError, Pump, StreamLostError, deadline, shown
+from .deadline import deadline
+from .handler import ContentError, ContentStream, Welcomer, put_question
+from .stream import StreamLostError
 
 if TYPE_CHECKING:
-    from .server import Server
+    pass
 
 __all__ = ["Dialogue"]
 
@@ -53,82 +48,36 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-HANDLER_FAILED = Reply(451, "4.3.0", "Local error in processing")
-NOT_NOW = Reply(421, "4.3.0", "Service not available")
-SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down")
-TOO_SLOW = Reply(421, "4.4.2", "Timed out")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins")
+NO_LOGIN_NOW = Reply(454, "4.7.0", "Temporary failure")
 LOGGED_IN = Reply(235, "2.7.0", "Authentication successful")
 
 
-class Dialogue:
+class Dialogue(Conversation):
     """One session from greeting to goodbye."""
 
-    def __init__(self, server: Server, session: Session, stream: ByteStream) -> None:
-        self.server = server
-        self.session = session
-        self.deadlines = server.deadlines
-        self.connection = ServerConnection(
-            server.hostname,
-            server.extensions,
-            offer=server.offer,
-            limits=server.limits,
-            mechanisms=server.usable_mechanisms(),
-            plaintext_auth=server.plaintext_allowed(session),
-            tls_available=server.tls is not None,
-            repair=server.repair,
-        )
-        self.pump: Pump[ServerEvent] = Pump(stream, self.connection)
-        self.failed_logins = 0
-        self.login_begun = False
-        self.between_chunks = False
-        self.flusher: anyio.abc.TaskGroup
-        self.handler_scope = anyio.CancelScope()
-
-    async def run(self) -> None:
-        try:
-            async with anyio.create_task_group() as self.flusher:
-                try:
-                    with deadline("session", self.deadlines.session):
-                        await self.converse()
-                except DeadlineError:
-                    if self.can_talk:
-                        await self.answer(self.connection.closing(TOO_SLOW))
-                except RemoteProtocolError as error:
-                    # Framing is lost and the connection closed: the last reply there is.
-                    if error.reply is not None:
-                        self.show("S", error.reply)
-                        self.pump.put(error.reply.serialize())
-                        await self.flush()
-                self.flusher.cancel_scope.cancel()
-        except* (StreamLostError, DeadlineError):
-            pass  # the client has gone, or will not listen
-        finally:
-            await self.pump.aclose()  # by now it may be another stream than the one given
-
-    @property
-    def can_talk(self) -> bool:
-        in_handshake = self.connection.state is State.TLS or (
-            self.server.implicit_tls and self.connection.tls is None
-        )
-        return not in_handshake and self.connection.state is not State.CLOSED
-
-    async def converse(self) -> None:
+    async def begin(self) -> None:
+        if self.deadlines.session is not None:
+            self.end = self.alarm.now() + self.deadlines.session
         if not self.server.has_room(self.session):
-            # No handshake for those: it would cost more than they are worth.
+            # No handshake for those, and no waiting: it would cost more than they are worth.
+            self.parted = True
             if self.can_talk:
                 await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
             return
         if self.server.implicit_tls:
             await self.start_tls()
-        if not await self.greet():
-            return
+        if await self.greet():
+            await self.converse()
+
+    async def converse(self) -> None:
         while self.connection.state is not State.CLOSED:
             event = await self.next_command()
             if event is None:
                 await self.answer(self.connection.closing(SHUTTING_DOWN))
             elif isinstance(event, ConnectionClosed):
+                self.parted = True
                 return
             else:
                 await self.respond(event)
@@ -137,51 +86,58 @@ class Dialogue:
         if self.server.greeting_delay:
             await self.pump.listen(self.server.greeting_delay)
             self.session.early_talker = self.connection.buffered > 0
-        reply = None
-        not_now = self.connection.closing(NOT_NOW)
         handler = self.server.handler
         if isinstance(handler, Welcomer):
-            reply = await self.ask(partial(handler.connect, self.session), failed=not_now)
-        await self.answer(reply, failed=not_now)
+            not_now = self.connection.closing(NOT_NOW)
+            reply = await self.ask(
+                partial(handler.connect, self.session),
+                failed=not_now,
+                instead=partial(self.answer, not_now),
+            )
+            await self.answer(reply, failed=not_now)
+        else:
+            await self.answer(None)
         return self.connection.state is not State.CLOSED
 
     async def next_command(self) -> ServerEvent | None:
         """Wait for the next command; None when the server is to stop and no transaction is on."""
-        if self.connection.state in (State.MAIL, State.RCPT):
-            event: ServerEvent | None = await self.pull("command", self.deadlines.command)
-        else:
-            event = await self.pull_idle()
-        if event is not None:
-            self.show("C", event)
+        event = self.pump.pull_at_hand() if self.connection.buffered else None
+        if self.connection.state not in (State.MAIL, State.RCPT):
+            if self.server.stopping.is_set():
+                return None
+            if event is None:
+                await self.flush()  # so that no reply is cut off when the server stops
+                self.idle = True
+        if event is None:
+            try:
+                event = await self.wait_for_event("command", self.deadlines.command)
+            finally:
+                self.idle = False
+        self.show("C", event)
         return event
 
-    async def pull_idle(self) -> ServerEvent | None:
-        if self.server.stopping.is_set():
-            return None
-        event = self.pump.pull_at_hand()
-        if event is None:
-            await self.flush()  # outside of the scope: a reply is never cut off
-            with anyio.CancelScope() as idle:
-                self.server.idle.add(idle)
-                try:
-                    if not self.server.stopping.is_set():
-                        event = await self.pull("command", self.deadlines.command)
-                finally:
-                    self.server.idle.discard(idle)
-        return event
+    def stop(self) -> None:
+        """End the session where no transaction is on: the server stops."""
+        if self.idle:
+            self.alarm.ring("stop")
 
     async def respond(self, event: ServerEvent) -> None:
         handler = self.server.handler
+        interceptor = self.server.interceptor
+        if interceptor is not None and isinstance(event, (Command, BadCommand)):
+            usual = None if isinstance(event, Bdat) else self.connection.suggested_reply()
+            before = partial(interceptor.before, self.session, event, usual)
+            if (reply := await self.ask(before)) is not None:
+                await self.answer(reply)
+                return
         match event:
             case BadCommand():
                 await self.answer(event.reply)
             case Mail():
                 # The reply may share a write with others, if it is at hand (RFC 2920 §3.2).
-                reply = await self.ask(partial(handler.mail, self.session, event))
-                await self.answer(reply, flush=False)
+                self.put(await self.ask(partial(handler.mail, self.session, event)))
             case Rcpt():
-                reply = await self.ask(partial(handler.rcpt, self.session, event))
-                await self.answer(reply, flush=False)
+                self.put(await self.ask(partial(handler.rcpt, self.session, event)))
             case Data():
                 await self.answer(None)
                 await self.take_content()
@@ -192,13 +148,16 @@ class Dialogue:
             case StartTls():
                 await self.answer(None)
                 await self.start_tls()
+            case Quit():
+                self.parted = not self.connection.buffered
+                await self.answer(None)
             case Command():
-                await self.answer(None, flush=not event.pipelined)
+                self.put(None)
+                if not event.pipelined:
+                    await self.flush()
                 if isinstance(event, (Ehlo, Helo)):
                     self.session.helo_name = event.name.decode()
                     self.session.extended = isinstance(event, Ehlo)
-                elif isinstance(event, Quit):
-                    return
             case _:  # pragma: no cover - content comes only after 354
                 raise AssertionError(event)
 
@@ -207,7 +166,14 @@ class Dialogue:
         assert envelope is not None, "the core refuses DATA and BDAT without recipients"
         self.between_chunks = False
         stream = ContentStream(self.pull_content)
-        reply = await self.ask(partial(self.server.handler.content, self.session, envelope, stream))
+        handler = self.server.handler
+        reply = await self.ask(
+            partial(handler.content, self.session, envelope, stream),
+            instead=partial(self.end_content, stream, HANDLER_FAILED),
+        )
+        await self.end_content(stream, reply)
+
+    async def end_content(self, stream: ContentStream, reply: Reply | None) -> None:
         # Whatever the handler has read, the session goes on behind the true end of the content.
         while stream.end is None:
             with suppress(StopAsyncIteration, ContentError):
@@ -224,6 +190,7 @@ class Dialogue:
     async def start_tls(self) -> None:
         context = self.server.tls
         assert context is not None, "neither offered nor implicit without one"
+        self.wait("session", None)
         with deadline("tls", self.deadlines.tls):
             await self.pump.start_tls(context, server_side=True)
         self.session.tls = self.connection.tls
@@ -255,9 +222,12 @@ class Dialogue:
         step = exchange.step()
         while not isinstance(step, str):
             if not isinstance(step, Challenge):
-                answer = await self.ask(partial(put_question, authenticator, self.session, step))
+                answer = await self.ask(
+                    partial(put_question, authenticator, self.session, step),
+                    instead=partial(self.refuse_login, NO_LOGIN_NOW),
+                )
                 if isinstance(answer, Reply):  # the authenticator failed
-                    raise AuthenticationError(Reply(454, "4.7.0", "Temporary failure"))
+                    raise AuthenticationError(NO_LOGIN_NOW)
                 step = exchange.step(answer)
                 continue
             await self.answer(step.reply())
@@ -278,77 +248,26 @@ class Dialogue:
         await anyio.sleep(self.server.failed_login_delay)
         await self.answer(reply)
 
-    # The small verbs
-
-    async def ask(
-        self, handler: Callable[[], Awaitable[T]], *, failed: Reply = HANDLER_FAILED
-    ) -> T | Reply:
-        """Await a handler's answer, within its deadline; what goes wrong becomes `failed`.
-
-        If the handler waits for something, what was held back for the client leaves meanwhile.
-        """
-        try:
-            with anyio.CancelScope() as self.handler_scope:
-                self.start_handler_clock()
-                return await _Noticing(handler(), self.flush_soon)
-            log.error("a handler took longer than %s s", self.deadlines.handler)
-        except ContentError as error:
-            return error.reply or failed
-        except Exception:
-            log.exception("a handler failed in session %d", self.session.id)
-        return failed
-
-    def start_handler_clock(self) -> None:
-        if self.deadlines.handler is not None:
-            self.handler_scope.deadline = anyio.current_time() + self.deadlines.handler
-
-    def stop_handler_clock(self) -> None:
-        self.handler_scope.deadline = float("inf")
-
-    async def answer(
-        self, reply: Reply | None, *, flush: bool = True, failed: Reply = HANDLER_FAILED
-    ) -> None:
-        """Send a reply, None for the suggested one; `failed` where a handler's is illegal."""
-        if reply is None:
-            reply = self.connection.suggested_reply()
-        try:
-            octets = self.connection.send(reply)
-        except LocalProtocolError:
-            log.exception("a handler's reply is none in session %d", self.session.id)
-            reply = failed
-            octets = self.connection.send(reply)
-        self.pump.put(octets)
-        self.show("S", reply)
-        if flush:
-            await self.flush()
-
-    async def pull(self, name: str, seconds: float | None) -> ServerEvent:
-        event = self.pump.pull_at_hand()
-        if event is None:
-            await self.flush()
-            with deadline(name, seconds):
-                event = await self.pump.pull()
-        return event
-
     async def pull_content(self) -> ServerEvent:
-        self.stop_handler_clock()  # this is the client's time
+        self.hearing = True
         try:
             while True:
                 if self.between_chunks:
                     await self.next_chunk()
-                event = await self.pull("block", self.deadlines.block)
+                event = await self.pull_within("block", self.deadlines.block)
                 if not isinstance(event, EndOfChunk):
                     return event
                 # A handler may give up waiting and read on later: remember where we are.
                 self.between_chunks = True
-                await self.answer(event.fault, flush=False)
+                self.put(event.fault)
         finally:
-            self.start_handler_clock()
+            self.hearing = False
+            self.wait("handler", self.deadlines.handler)
 
     async def next_chunk(self) -> None:
         """Wait for another BDAT; answer what else is said meanwhile."""
         while self.connection.state is State.CHUNKS:
-            event = await self.pull("command", self.deadlines.command)
+            event = await self.pull_within("command", self.deadlines.command)
             self.show("C", event)
             if isinstance(event, ConnectionClosed):
                 raise StreamLostError("closed between two chunks")
@@ -359,61 +278,6 @@ class Dialogue:
         await self.flush()  # the handler may take its time to tidy up
         raise _DroppedError("the client dropped the transaction between two chunks")
 
-    async def flush(self) -> None:
-        if self.pump.unsent:
-            with deadline("write", self.deadlines.write):
-                await self.pump.flush()
-
-    def flush_soon(self) -> None:
-        if self.pump.unsent:
-            self.flusher.start_soon(self.flush_quietly)
-
-    async def flush_quietly(self) -> None:
-        with suppress(StreamLostError, DeadlineError):  # the dialogue will notice by itself
-            await self.flush()
-
-    def show(self, side: str, thing: Any) -> None:
-        if self.server.trace is None:
-            return
-        # A line behind AUTH that is no command may be a password all the same.
-        secret = isinstance(thing, BadCommand) and thing.command is None and self.login_begun
-        for line in ["****"] if secret else shown(thing):
-            self.server.trace(self.session, f"{side}: {line}")
-        if isinstance(thing, (Auth, AuthResponse)):
-            self.login_begun = True
-        elif isinstance(thing, BadCommand):
-            self.login_begun |= thing.line[:4].upper() == b"AUTH"
-        elif isinstance(thing, Command):
-            self.login_begun = False
-
 
 class _DroppedError(StreamLostError):
     """There is no more content for this handler, and yet the session goes on."""
-
-
-class _Noticing(Awaitable[T]):
-    """Awaits `inner`, and calls `on_wait` when it first has to wait (PEP 380, spelled out)."""
-
-    def __init__(self, inner: Awaitable[T], on_wait: Callable[[], None]) -> None:
-        self._inner = inner
-        self._on_wait = on_wait
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        steps = self._inner.__await__()
-        assert isinstance(steps, Generator) or hasattr(steps, "send")
-        try:
-            waiting = next(steps)
-            self._on_wait()
-            while True:
-                try:
-                    sent = yield waiting
-                except GeneratorExit:
-                    steps.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - whatever it is, it is for `inner`
-                    waiting = steps.throw(error)
-                else:
-                    waiting = steps.send(sent)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result

@@ -5,7 +5,6 @@ Policy is the handler's, protocol the core's; between them are only octets and t
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import itertools
 import logging
@@ -31,19 +30,18 @@ from .extensions import STANDARD
 from .handler import (
     AnyAuthenticator,
     Authenticator,
+    Closer,
     ContentError,
     ContentStream,
     Handler,
+    Interceptor,
     Session,
     Welcomer,
     can_answer,
 )
 from .mechanisms import STANDARD as MECHANISMS
-from .stream import (
-    local_address,
-    peer_address,
-    read_on_demand,
-)
+from .stream import local_address, peer_address
+from .wire import listen_tcp
 
 __all__ = [
     "Authenticator",
@@ -58,8 +56,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-# What accept says when it never will again; all else it says is about one connection, or passes.
-_NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+FAREWELL = 10  # seconds that a handler has after a session
 
 
 @frozen
@@ -69,8 +66,9 @@ class ServerDeadlines:
     RFC 5321 §4.5.3.2.7 asks for at least 5 minutes of patience with a client's next command.
     `command` bounds the wait for one whole line however it dribbles in, `block` that for the
     next octets of content, `handler` what a handler may take to answer, or between two readings
-    of content (clients give the final dot 10 minutes), `drain` how long transactions under way
-    may go on after `stop()`.
+    of content (clients give the final dot 10 minutes), `linger` how long a client that was sent
+    away is listened to, so that it hears why, and `drain` how long transactions under way may go
+    on after `stop()`.
     """
 
     tls: float | None = 60
@@ -78,6 +76,7 @@ class ServerDeadlines:
     auth: float | None = 120
     block: float | None = 180
     write: float | None = 180
+    linger: float | None = 2
     handler: float | None = 570
     session: float | None = 4 * 3600
     drain: float | None = 30
@@ -119,16 +118,19 @@ class Server:
 
     # What the running server keeps, for its dialogues.
     stopping: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
-    idle: set[anyio.CancelScope] = field(
-        default=Factory(set[anyio.CancelScope]), init=False, repr=False
-    )
+    dialogues: set[Dialogue] = field(default=Factory(set[Dialogue]), init=False, repr=False)
     peers: Counter[str] = field(default=Factory(Counter[str]), init=False, repr=False)
     ids: Iterator[int] = field(default=Factory(lambda: itertools.count(1)), init=False, repr=False)
+    # Powers of the handler that few have; to look for them in each session costs some 10 µs.
+    interceptor: Interceptor | None = field(init=False, repr=False)
+    closer: Closer | None = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         as_domain(self.hostname)
         if self.implicit_tls and self.tls is None:
             raise LocalProtocolError("a server with implicit_tls needs a TLS context")
+        self.interceptor = self.handler if isinstance(self.handler, Interceptor) else None
+        self.closer = self.handler if isinstance(self.handler, Closer) else None
 
     def usable_mechanisms(self) -> tuple[Mechanism, ...]:
         """Return those that the authenticator can answer, bound ones if there is a binding."""
@@ -145,8 +147,8 @@ class Server:
         `serve` returns when they have, or when the drain deadline is over.
         """
         self.stopping.set()
-        for scope in list(self.idle):
-            scope.cancel()
+        for dialogue in self.dialogues:
+            dialogue.stop()
 
     async def serve(
         self,
@@ -160,47 +162,43 @@ class Server:
         Reports the address and port it is bound to when it is ready. OSError if it cannot bind.
         """
         async with (
-            await anyio.create_tcp_listener(local_host=host, local_port=port) as listener,
+            await listen_tcp(host, port) as listener,
             anyio.create_task_group() as sessions,
         ):
-            task_status.started(local_address(listener))
+            task_status.started(listener.address)
             async with anyio.create_task_group() as accepting:
-                for one in listener.listeners:
-                    accepting.start_soon(self._accept, one, sessions)
+                accepting.start_soon(listener.serve, self.serve_stream, sessions)
                 await self.stopping.wait()
                 accepting.cancel_scope.cancel()
             await listener.aclose()
             if self.deadlines.drain is not None:
                 sessions.cancel_scope.deadline = anyio.current_time() + self.deadlines.drain
 
-    async def _accept(
-        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], sessions: anyio.abc.TaskGroup
-    ) -> None:
-        while True:
-            try:
-                await listener.serve(self.serve_stream, sessions)
-            except (OSError, anyio.BrokenResourceError) as error:
-                cause = error if isinstance(error, OSError) else error.__cause__
-                if getattr(cause, "errno", errno.EBADF) in _NOT_LISTENING:
-                    raise
-                log.error("cannot accept a connection: %s", cause)
-                await anyio.sleep(0.1)
-
     async def serve_stream(self, stream: ByteStream) -> None:
         """Serve one connection on a stream that is open already, and close it."""
-        read_on_demand(stream)
         peer = peer_address(stream)
         session = Session(next(self.ids), peer, local_address(stream))
         self.peers[peer[0]] += 1
+        dialogue = Dialogue(self, session, stream)
+        self.dialogues.add(dialogue)
         try:
-            await Dialogue(self, session, stream).run()
+            await dialogue.run()
         except Exception:
             log.exception("session %d with %s ended by an error", session.id, peer[0])
         finally:
+            self.dialogues.discard(dialogue)
             self.peers[peer[0]] -= 1
             if not self.peers[peer[0]]:
                 del self.peers[peer[0]]
-            await anyio.aclose_forcefully(stream)
+            if self.closer is not None:
+                await self._tell_closed(self.closer, session)
+
+    async def _tell_closed(self, closer: Closer, session: Session) -> None:
+        with anyio.move_on_after(FAREWELL, shield=True):
+            try:
+                await closer.closed(session)
+            except Exception:
+                log.exception("a handler failed after session %d", session.id)
 
     def has_room(self, session: Session) -> bool:
         address = session.peer[0]  # empty for streams that are no TCP

@@ -1,21 +1,20 @@
-"""The one pump: octets between a byte stream and a connection, with flushing, TLS and deadlines.
+"""The one pump: octets between a byte stream and a connection, with flushing and TLS.
 
-The seam below is anyio's `ByteStream`: whatever can receive, send and close may carry a session.
+The seam below is a `Wire`, which can be made of any anyio `ByteStream`: whatever can receive, send
+and close may carry a session.
 The seam above is `Pump`, which client and server share; neither touches the stream itself.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 import anyio
 from anyio import TypedAttributeProvider
 from anyio.abc import ByteStream, SocketAttribute
-from anyio.streams.tls import TLSAttribute, TLSStream
 
 from .core.client_connection import ClientConnection, ClientEvent
 from .core.command import Auth, AuthResponse, Command
@@ -30,74 +29,24 @@ from .core.event import (
 )
 from .core.reply import Reply
 from .core.server_connection import ServerConnection, ServerEvent
+from .wire import TlsWire, Wire, as_wire
 
 __all__ = [
-    "DeadlineError",
     "Pump",
     "StreamLostError",
     "causes",
-    "deadline",
     "first_cause",
     "local_address",
     "own_literal",
     "peer_address",
-    "read_on_demand",
     "shown",
 ]
-
-RECEIVE_OCTETS = 65_536
 
 Event = TypeVar("Event", ClientEvent, ServerEvent)
 
 
 class StreamLostError(Exception):
     """The stream broke: reset, closed, or TLS failed on it."""
-
-
-class DeadlineError(TimeoutError):
-    """A wait was longer than its deadline allows.
-
-    `name` is the deadline's field in ClientDeadlines or ServerDeadlines, `seconds` its value.
-    """
-
-    def __init__(self, name: str, seconds: float) -> None:
-        super().__init__(f"no progress within the {name} deadline of {seconds:g} s")
-        self.name = name
-        self.seconds = seconds
-
-
-class deadline:  # noqa: N801 - read as a verb: `with deadline("mail", 300)`
-    """Bound what is awaited inside to `seconds` by the event loop's clock; None does not.
-
-    `left` is what is left of them where they began to run before. Raises DeadlineError, which
-    names the deadline.
-    """
-
-    __slots__ = ("_left", "_name", "_scope", "_seconds")
-
-    def __init__(self, name: str, seconds: float | None, left: float | None = None) -> None:
-        self._name = name
-        self._seconds = seconds
-        self._left = seconds if left is None else left
-        self._scope: anyio.CancelScope | None = None
-
-    def __enter__(self) -> None:
-        # A class and one scope: this stands around every wait, and generators cost more.
-        if self._seconds is not None and self._left is not None:
-            self._scope = anyio.CancelScope(deadline=anyio.current_time() + self._left)
-            self._scope.__enter__()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._scope is None or self._seconds is None:
-            return
-        self._scope.__exit__(kind, error, traceback)
-        if self._scope.cancelled_caught:  # all that it ever swallows is its own cancellation
-            raise DeadlineError(self._name, self._seconds)
 
 
 class Pump(Generic[Event]):
@@ -108,44 +57,54 @@ class Pump(Generic[Event]):
     """
 
     def __init__(self, stream: ByteStream, connection: ServerConnection | ClientConnection) -> None:
-        self._stream = stream
+        self._wire = as_wire(stream)
         self._connection = connection
-        self._out = bytearray()
-        self._writing = anyio.Lock()
-        self._torn = False  # a write was cut off, so nothing that follows can be understood
+        self._out: list[bytes] = []
         #: We have closed the stream.
         self.closed = False
 
     @property
-    def stream(self) -> ByteStream:
+    def stream(self) -> Wire:
         """The stream of now: after STARTTLS, the TLS stream."""
-        return self._stream
+        return self._wire
 
     @property
-    def unsent(self) -> int:
-        """Octets that were put and have not begun to leave."""
-        return len(self._out)
+    def unsent(self) -> bool:
+        """Whether something was put and has not begun to leave."""
+        return bool(self._out)
 
     def put(self, octets: bytes) -> None:
         """Store octets to be written."""
-        self._out += octets
+        self._out.append(octets)
+
+    def begin(self) -> bool:
+        """Begin to write all that was put; tell whether it has left. StreamLostError as `flush`."""
+        if not self._out:
+            return True
+        octets = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        try:
+            return self._wire.write(octets)
+        except LOST as error:
+            raise _lost(error) from error
+
+    async def finish(self) -> None:
+        """Wait until all that was begun has left. StreamLostError when the stream is broken."""
+        try:
+            await self._wire.drain()
+        except LOST as error:
+            raise _lost(error) from error
 
     async def flush(self) -> None:
-        """Write all that was put. StreamLostError when the stream is broken.
+        """Write all that was put. StreamLostError when the stream is broken."""
+        if not self.begin():
+            await self.finish()
 
-        Cancelled in the midst of a write, it leaves a stream that is broken.
-        """
-        while self._out:
-            async with self._writing:
-                if self._torn:
-                    raise StreamLostError("an earlier write was cut off")
-                octets = bytes(self._out)
-                self._out.clear()
-                if octets:
-                    self._torn = True
-                    with _lost_stream():
-                        await self._stream.send(octets)
-                    self._torn = False
+    def flush_soon(self) -> None:
+        """Write all that was put, while the caller does something else."""
+        with suppress(StreamLostError):  # whoever writes or reads next will notice
+            if not self.begin():
+                self._wire.drain_soon()
 
     def pull_at_hand(self) -> Event | None:
         """Return the connection's next event; None when something has to be received for it."""
@@ -159,10 +118,17 @@ class Pump(Generic[Event]):
         Flushes before it waits. Raises RemoteProtocolError as the connection does, and
         StreamLostError. Must not be called while the connection is PAUSED.
         """
-        while (event := self.pull_at_hand()) is None:
+        event = self.pull_at_hand()
+        return await self.wait() if event is None else event
+
+    async def wait(self) -> Event:
+        """Do as `pull` where nothing is at hand."""
+        if self._out:
             await self.flush()
+        while True:
             self._connection.receive_data(await self._receive())
-        return event
+            if (event := self.pull_at_hand()) is not None:
+                return event
 
     async def listen(self, seconds: float) -> None:
         """Receive what comes within `seconds`, once, and say nothing."""
@@ -170,56 +136,61 @@ class Pump(Generic[Event]):
             self._connection.receive_data(await self._receive())
 
     async def _receive(self) -> bytes:
-        with _lost_stream():
-            try:
-                return await self._stream.receive(RECEIVE_OCTETS)
-            except anyio.EndOfStream:
-                return b""
+        try:
+            return await self._wire.receive()
+        except anyio.EndOfStream:
+            return b""
+        except LOST as error:
+            raise _lost(error) from error
+
+    async def linger(self, octets: int) -> None:
+        """Say that we have nothing more to say, and listen until the peer says so, too.
+
+        A socket that is closed with input unread takes back what it has sent last; the peer would
+        not see why it was sent away. Gives up after so many octets.
+        """
+        with suppress(*LOST):
+            await self._wire.send_eof()
+            while octets > 0:
+                octets -= len(await self._wire.receive())
 
     async def start_tls(
         self, context: ssl.SSLContext, *, server_side: bool, hostname: str | None = None
     ) -> None:
         """Wrap the stream in TLS and tell the connection. StreamLostError when it fails."""
         await self.flush()
-        with _lost_stream():
-            # Many peers close without TLS's own goodbye; SMTP marks its ends itself.
-            stream = await TLSStream.wrap(
-                self._stream,
-                server_side=server_side,
-                hostname=hostname,
-                ssl_context=context,
-                standard_compatible=False,
+        try:
+            wire = await TlsWire.wrap(
+                self._wire, context, server_side=server_side, hostname=hostname
             )
-        self._stream = stream
-        cipher = stream.extra(TLSAttribute.cipher)
-        version = stream.extra(TLSAttribute.tls_version)
-        certificate = stream.extra(TLSAttribute.peer_certificate_binary, None) or b""
+        except LOST as error:
+            raise _lost(error) from error
+        self._wire = wire
+        version, (cipher, *_) = wire.tls.version() or "", wire.tls.cipher() or ("",)
         unique = b""
         # TLS 1.3 has none; that of a resumed session may be another session's (RFC 7677 §4).
-        if version != "TLSv1.3" and not stream.extra(TLSAttribute.ssl_object).session_reused:
-            unique = stream.extra(TLSAttribute.channel_binding_tls_unique, None) or b""
-        self._connection.tls_started(TlsInfo(version, cipher[0], certificate, unique))
+        if version != "TLSv1.3" and not wire.tls.session_reused:
+            unique = wire.tls.get_channel_binding("tls-unique") or b""
+        certificate = wire.tls.getpeercert(binary_form=True) or b""
+        self._connection.tls_started(TlsInfo(version, cipher, certificate, unique))
 
     async def aclose(self) -> None:
         """Close the stream without waiting for the peer."""
         self.closed = True
-        await anyio.aclose_forcefully(self._stream)
+        await self._wire.aclose()
 
 
-@contextmanager
-def _lost_stream() -> Generator[None]:
-    try:
-        yield
-    except (
-        anyio.BrokenResourceError,
-        anyio.ClosedResourceError,
-        anyio.EndOfStream,
-        OSError,
-    ) as error:
-        if isinstance(error, DeadlineError):
-            raise
-        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        raise StreamLostError(str(cause) or type(cause).__name__) from error
+LOST = (
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.EndOfStream,
+    OSError,  # among them ssl.SSLError
+)
+
+
+def _lost(error: Exception) -> StreamLostError:
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return StreamLostError(str(cause) or type(cause).__name__)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -245,18 +216,6 @@ def first_cause(error: BaseException) -> BaseException:
             error = below
         below = below.__cause__ or getattr(below, "exceptions", (None,))[0]
     return error
-
-
-def read_on_demand(stream: ByteStream) -> None:
-    """Make an accepted stream read only when asked to.
-
-    On asyncio, anyio lets an accepted connection read by itself until somebody waits for input,
-    and keeps all of it: a client that never stops talking would fill our memory. There is no
-    public way to say so.
-    """
-    pause = getattr(getattr(stream, "_transport", None), "pause_reading", None)
-    if pause is not None:
-        pause()
 
 
 def peer_address(stream: TypedAttributeProvider) -> tuple[str, int]:

@@ -15,10 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from smtpproto.cli.node import load_login
-from tests.cli.conftest import SOURCE
+from tests.cli.conftest import SOURCE, Run
 from tests.peers.programs import find, listening, wait_for
 
 PATIENCE = 60
@@ -116,6 +117,20 @@ def refused(*options: object, command: tuple[str, ...] = MODULE) -> tuple[int, s
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
     return done.returncode, done.stderr.strip()
+
+
+@pytest.fixture
+def refused_here(cli: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Do the same in this process, where it is an error if anything begins."""
+
+    def run(*options: object) -> tuple[int, str]:
+        monkeypatch.setattr(anyio, "run", lambda *_, **__: pytest.fail("it began"))
+        result = cli("serve", *options)
+        assert result.stdout == ""
+        assert result.stderr.count("\n") == 1, result.stderr
+        return result.exit_code, result.stderr.strip()
+
+    return run
 
 
 def paste(line: str) -> "subprocess.CompletedProcess[str]":
@@ -518,10 +533,10 @@ def test_data_where_we_may_not_write(data: str) -> None:
     ],
 )
 def test_a_wrong_setting_names_file_and_key_before_anything_is_opened(
-    text: str, words: str
+    text: str, words: str, refused_here: Callable[..., tuple[int, str]]
 ) -> None:
     Path("node.toml").write_text(text)
-    code, line = refused("--config", "node.toml", "--data", "data")
+    code, line = refused_here("--config", "node.toml", "--data", "data")
     assert code == 2
     assert line.startswith(f"smtpproto: node.toml: {words}")
     assert not Path("data").exists()
@@ -540,11 +555,18 @@ def test_a_wrong_setting_names_file_and_key_before_anything_is_opened(
     ],
 )
 def test_a_wrong_flag_says_what_is_accepted_before_anything_is_opened(
-    options: tuple[str, ...], words: str
+    options: tuple[str, ...], words: str, refused_here: Callable[..., tuple[int, str]]
 ) -> None:
-    code, line = refused(*options)
+    code, line = refused_here(*options)
     assert code == 2
     assert words in line
+    assert not DATA.exists()
+
+
+def test_what_is_wrong_ends_the_process() -> None:
+    Path("node.toml").write_text("listen = 25")
+    assert refused("--config", "node.toml")[0] == 2
+    assert refused("--listen", "25")[0] == 2
     assert not DATA.exists()
 
 

@@ -19,8 +19,9 @@ import re
 import sys
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -30,10 +31,12 @@ __all__ = [
     "Ledger",
     "Recorder",
     "Row",
+    "Verdict",
     "errors",
     "in_scope",
     "read_ledger",
     "report",
+    "unproved",
 ]
 
 ROWS = Path(__file__).with_name("rows")
@@ -168,7 +171,11 @@ def _order(section: str) -> list[int]:
 
 
 class Recorder:
-    """A pytest plugin: which tests bear which rows, and what became of them."""
+    """A pytest plugin: which tests bear which rows, and what became of them.
+
+    Where pytest-xdist spreads the run over processes, it knows all of it in the one that leads:
+    reports come there by themselves, and what the workers found is handed over when they end.
+    """
 
     def __init__(self) -> None:
         self.bearing: dict[str, list[str]] = defaultdict(list)
@@ -189,6 +196,18 @@ class Recorder:
                 for name in mark.args:
                     self.bearing[name].append(item.nodeid)
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if (output := getattr(session.config, "workeroutput", None)) is not None:
+            output["ledger"] = dict(self.bearing), sorted(self.peers)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """All workers have found the same tests; one that crashed has nothing to say."""
+        if told := getattr(node, "workeroutput", {}).get("ledger"):
+            bearing, peers = told
+            self.bearing.update(bearing)
+            self.peers.update(peers)
+
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
             self.broken.append(report.nodeid)
@@ -198,6 +217,42 @@ class Recorder:
         if report.outcome != "passed" or hasattr(report, "wasxfail"):
             worst = "failed" if report.outcome == "failed" else "skipped"
         self.outcomes[report.nodeid] = worst
+
+
+class Verdict(Recorder):
+    """Fail the run, at its end, for each row called tested that none of its tests has passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unproved: list[str] = []
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        result = yield
+        if self.outcomes and self.bearing and not hasattr(session.config, "workerinput"):
+            self.unproved += unproved(read_ledger(), self)
+            session.testsfailed += len(self.unproved)  # what the exit code is made of
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.unproved:
+            terminalreporter.section("rows of the clause ledger not proved", red=True, bold=True)
+            for line in self.unproved:
+                terminalreporter.line(line)
+
+
+def unproved(ledger: Ledger, recorded: Recorder) -> Iterator[str]:
+    """The rows whose tests have run, and none has passed: a file alone answers for its own rows.
+
+    Rows that only tests with a peer would have borne in this run are not among them.
+    """
+    for row in ledger.rows:
+        bearing = recorded.bearing.get(row.id, [])
+        ran = {test: recorded.outcomes[test] for test in bearing if test in recorded.outcomes}
+        excused = row.status != "tested" or recorded.peers.issuperset(ran)
+        if not excused and "passed" not in ran.values():
+            listed = dict.fromkeys(f"{test.partition('[')[0]} {was}" for test, was in ran.items())
+            yield f"{row.id}: no test that bears it has passed ({', '.join(listed)})"
 
 
 def errors(ledger: Ledger, recorded: Recorder, *, ran: bool) -> Iterator[str]:

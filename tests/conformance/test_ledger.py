@@ -1,6 +1,7 @@
 """The ledger is true: what it calls tested has a test that passes, and the rest says why."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +12,26 @@ import pytest
 from tests.conformance import ledger
 from tests.conformance.ledger import Recorder, Row, errors, read_ledger, totals
 
+ROOT = ledger.TESTS.parent
 COMMAND = str(Path(ledger.__file__))
 
 
-def test_rows_and_markers_agree() -> None:
-    done = subprocess.run(
-        [sys.executable, COMMAND, "--json", "--collect"],
+def python(*arguments: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run it without what measures coverage, which would only be slow."""
+    environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
+
+
+def test_rows_and_markers_agree() -> None:
+    done = python(COMMAND, "--json", "--collect")
     assert done.stdout, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     assert told["errors"] == []
@@ -36,15 +46,52 @@ def test_the_core_is_accounted_for() -> None:
     assert counts["core tested"] >= 0.95 * counts["core"]
 
 
-@pytest.mark.last
-def test_rows_called_tested_have_a_test_that_passed(request: pytest.FixtureRequest) -> None:
-    """Of the tests that this run has had: a file run alone answers for its own rows."""
-    recorder = request.config.pluginmanager.get_plugin("clauses")
-    assert isinstance(recorder, Recorder)
-    for row in read_ledger().rows:
-        ran = [test for test in recorder.bearing[row.id] if test in recorder.outcomes]
-        if row.status == "tested" and ran and not recorder.peers.issuperset(ran):
-            assert "passed" in map(recorder.outcomes.get, ran), row.id
+RUN = """
+import pytest
+
+@pytest.mark.rfc({skipped!r})
+@pytest.mark.parametrize("number", range(4))
+def test_skipped(number):
+    pytest.skip("not today")
+
+@pytest.mark.rfc({proved!r})
+@pytest.mark.parametrize("number", range(4))
+def test_passed_once(number):
+    if number:
+        pytest.skip("once is enough")
+
+@pytest.mark.peer("nobody")
+@pytest.mark.rfc({excused!r})
+def test_excused():
+    pytest.skip("not here")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "only", "code"),
+    [
+        (("-p", "no:xdist"), "", pytest.ExitCode.TESTS_FAILED),
+        (("-n", "2"), "", pytest.ExitCode.TESTS_FAILED),
+        (("-p", "no:xdist"), "once or excused", pytest.ExitCode.OK),
+    ],
+    ids=["alone", "workers", "not selected"],
+)
+def test_a_run_fails_for_the_rows_it_leaves_unproved(
+    how: tuple[str, str], only: str, code: int, tmp_path: Path
+) -> None:
+    """Of rows that none of its tests bears it says nothing."""
+    tested = [row.id for row in read_ledger().rows if row.status == "tested"]
+    skipped, proved, excused, *others = tested
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  rfc: a row\n  peer: a program\n")
+    (tmp_path / "test_it.py").write_text(
+        RUN.format(skipped=skipped, proved=proved, excused=excused), encoding="utf-8"
+    )
+    done = python("-m", "pytest", "-p", "tests.conftest", *how, "-k", only, folder=tmp_path)
+    assert done.returncode == code, done.stdout
+    assert " failed" not in done.stdout
+    said = f"\n{skipped}: no test that bears it has passed (test_it.py"
+    assert (said in done.stdout) is (code != pytest.ExitCode.OK)
+    assert not any(f"\n{row}:" in done.stdout for row in (proved, excused, *others))
 
 
 def row(status: str = "tested", reason: str = "") -> Row:

@@ -204,6 +204,27 @@ def test_a_client_declares_no_binary_without_chunking() -> None:
     assert client_after(ALL_OFFERED).send(Mail("a@b", BODY("BINARYMIME")))
 
 
+@pytest.mark.rfc("3030 §3 client-needs-chunking-for-it", "3030 §3 body-value")
+def test_a_client_declares_what_is_offered_and_no_more() -> None:
+    """BODY is defined by two extensions, and either may be offered alone."""
+    chunked = b"250-mx.example\r\n250-CHUNKING\r\n250 BINARYMIME\r\n"
+    assert client_after(chunked).send(Mail("a@b", BODY("BINARYMIME")))
+    assert client_after(chunked).send(Mail("a@b", BODY("7BIT")))
+    with pytest.raises(LocalProtocolError, match="8BITMIME"):
+        client_after(chunked).send(Mail("a@b", BODY("8BITMIME")))
+    for offer in (b"250 BINARYMIME\r\n", b"250-8BITMIME\r\n250 CHUNKING\r\n", b"250 SIZE\r\n"):
+        with pytest.raises(LocalProtocolError, match="BINARYMIME"):
+            client_after(b"250-mx.example\r\n" + offer).send(Mail("a@b", BODY("BINARYMIME")))
+
+
+@pytest.mark.rfc("3030 §3 needs-chunking", "3030 §3 body-value")
+def test_a_server_takes_what_it_offers_and_no_more() -> None:
+    offer = (evolve(BINARYMIME, obliges=""), CHUNKING)
+    for value, code in ((b"BINARYMIME", b"250"), (b"7BIT", b"250"), (b"8BITMIME", b"501")):
+        assert say(server_after(HELLO, offer), b"MAIL FROM:<> BODY=%b\r\n" % value)[:3] == code
+    assert "BINARYMIME" not in server_after(HELLO, (BINARYMIME, EIGHTBITMIME)).offered
+
+
 @pytest.mark.anyio
 @pytest.mark.rfc(
     "3030 §3 may-be-encoded-in-seven-bits",
@@ -417,9 +438,8 @@ S: 220 cnri.example ESMTP
 C: EHLO ymir.example
 S: 250-cnri.example greets ymir.example
 S: 250-PIPELINING
-S: 250-8BITMIME
-S: 250-CHUNKING
-S: 250 BINARYMIME
+S: 250-BINARYMIME
+S: 250 CHUNKING
 C: MAIL FROM:<ned@ymir.example> BODY=BINARYMIME
 C: RCPT TO:<gvaudre@cnri.example>
 C: RCPT TO:<jstewart@cnri.example>
@@ -446,6 +466,11 @@ def test_the_example_of_one_chunk() -> None:
     play_client(ONE_CHUNK, ClientConnection(STANDARD))
 
 
-@pytest.mark.rfc("3030 §4.2 binary-in-three-chunks-at-once")
+@pytest.mark.rfc(
+    "3030 §4.2 binary-in-three-chunks-at-once",
+    "3030 §4.2 client-sends-binary-in-three-chunks-at-once",
+)
 def test_the_example_of_binary_in_three_chunks_at_once() -> None:
-    play_server(THREE_CHUNKS, ServerConnection("cnri.example", BINARY))
+    offer = (PIPELINING, evolve(BINARYMIME, obliges=""), CHUNKING)
+    play_server(THREE_CHUNKS, ServerConnection("cnri.example", offer))
+    play_client(THREE_CHUNKS, ClientConnection(STANDARD))

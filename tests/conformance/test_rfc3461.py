@@ -5,6 +5,7 @@ test_xtext.py beside it, what a report looks like in tests/relay/test_report.py.
 ends on the wire, and the relay where NOTIFY has its say.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,9 @@ from smtpproto import (
     Reply,
     ServerConnection,
 )
-from smtpproto.core.command import Command
+from smtpproto.core.command import BASE_VERBS, Command, parse_command
 from smtpproto.core.xtext import decode_xtext, encode_xtext
-from smtpproto.extensions import DSN, SIZE
+from smtpproto.extensions import DSN, EIGHTBITMIME, SIZE, SMTPUTF8
 from smtpproto.extensions.dsn import (
     ENVID,
     NEVER,
@@ -41,7 +42,7 @@ from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.story import Delivered, Failed, Reported
 from smtpproto.testing import Pair
 from tests.conformance.ends import MAIL as THEN_MAIL
-from tests.conformance.ends import client_after, say, server_after
+from tests.conformance.ends import agreed, client_after, say, server_after
 from tests.relay.test_delivery import the_report
 from tests.relay.world import MESSAGE, Node, world
 
@@ -355,6 +356,16 @@ def test_what_is_wrong_is_501_and_no_caller_can_change_that(line: bytes) -> None
         server.send(Reply(250))
 
 
+@pytest.mark.parametrize("line", WRONG[:-4])  # the last four nobody can make
+def test_a_client_that_is_given_the_same_sends_nothing(line: bytes) -> None:
+    client = client_after(b"250-mx.example\r\n250 DSN\r\n")
+    if line.startswith(b"RCPT"):
+        agreed(client, Mail("a@b"))
+    with pytest.raises(LocalProtocolError):
+        client.send(parse_command(line, BASE_VERBS))
+    assert client.owed == 0
+
+
 @pytest.mark.rfc("3461 §4.2 address-is-printable", "3461 §4.4 envid-is-printable")
 @pytest.mark.parametrize("octets", [b"a\r\n", b"\x00", b"\x7f", "ü".encode()])
 def test_a_client_writes_what_is_printable(octets: bytes) -> None:
@@ -424,6 +435,55 @@ def test_an_original_recipient_of_five_hundred_characters() -> None:
     )
     with pytest.raises(LocalProtocolError):
         ORCPT(OriginalRecipient("rfc822", b"a" * 488))
+
+
+#: Of the type utf-8 and 500 octets in all, written as RFC 6533 §3 has it.
+LONGEST_IN_UTF8 = [
+    "é" * 244,
+    "\U00010348" * 122,
+    "中" * 162,
+    r"\x{F6}" * 81,
+    r"\x{5C}" * 40 + "é" * 124,
+]
+
+
+@pytest.mark.rfc("3461 §5.4 orcpt-of-500", "3461 §4.2 orcpt-of-500")
+@pytest.mark.parametrize("written", LONGEST_IN_UTF8, ids=lambda written: ascii(written[:8]))
+def test_500_octets_of_utf8_are_taken_and_can_be_passed_on(written: str) -> None:
+    written += "x" * (500 - len(b"ORCPT=utf-8;" + written.encode()))
+    line = f"RCPT TO:<c@d> ORCPT=utf-8;{written}".encode()
+    offer = (*OFFERED, EIGHTBITMIME, evolve(SMTPUTF8, obliges=""))
+    server = server_after(THEN_MAIL.replace(b">", b"> SMTPUTF8"), offer)
+    assert say(server, line + b"x\r\n").startswith(b"501 ")  # 501 octets
+    server.receive_data(line + b"\r\n")
+    rcpt = server.next_event()
+    assert isinstance(rcpt, Rcpt)
+    original = ORCPT.of(rcpt.parameters)
+    assert original is not None
+    meant = re.sub(r"\\x\{(..)\}", lambda found: chr(int(found[1], 16)), written)
+    assert original == OriginalRecipient("utf-8", meant)
+    again = Parameters(ORCPT(original))
+    assert ORCPT.of(again) == original
+    assert len(again.serialize()) <= 501
+
+
+@pytest.mark.rfc("3461 §4.2 orcpt-of-500")
+def test_a_long_original_recipient_goes_in_utf8_where_that_may_pass() -> None:
+    """82 letters are too many as `\\x{E9}`, and 164 octets as they are (RFC 6533 §3)."""
+    short, long = (OriginalRecipient("utf-8", "é" * letters) for letters in (81, 82))
+    assert ORCPT(short) == {"ORCPT": rb"utf-8;" + rb"\x{E9}" * 81}
+    assert ORCPT(long) == {"ORCPT": b"utf-8;" + "é".encode() * 82}
+    assert ORCPT(OriginalRecipient("utf-8", "é" * 242))
+    with pytest.raises(LocalProtocolError):
+        ORCPT(OriginalRecipient("utf-8", "é" * 245))
+    with_utf8 = b"250-mx.example\r\n250-DSN\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+    asking, other = client_after(with_utf8), client_after(with_utf8)
+    agreed(asking, Mail("a@b", {"SMTPUTF8": None}))
+    assert len(asking.send(Rcpt("c@d", ORCPT(long)))) < 512
+    agreed(other, Mail("a@b"))
+    with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
+        other.send(Rcpt("c@d", ORCPT(long)))
+    assert other.send(Rcpt("c@d", ORCPT(short))).isascii()
 
 
 @pytest.mark.rfc("3461 §5.4 notify-of-28", "3461 §5.4 ret-of-8")

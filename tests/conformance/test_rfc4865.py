@@ -275,9 +275,22 @@ def test_hold_and_by_may_go_together(mode: ByMode) -> None:
     "4865 §5.2.2 that-refusal-is-501",
     "4865 §5.2.2 that-refusal-has-5-5-4",
 )
-@pytest.mark.parametrize("by", [b"120;R", b"120;N", b"0;N", b"-1;N"])
-def test_nothing_is_held_beyond_by(by: bytes) -> None:
+@pytest.mark.parametrize("by", [b"120;R", b"120;N", b"121;R", b"121;NT", b"0;N", b"-1;N"])
+def test_nothing_is_held_until_by_leaves_no_time(by: bytes) -> None:
     assert mail(b"HOLDFOR=121 BY=" + by, OFFER, DELIVERBY).startswith(b"501 5.5.4 ")
+    assert mail(b"HOLDFOR=121 BY=122;R", OFFER, DELIVERBY).startswith(b"250 ")
+    assert mail(b"HOLDFOR=121 BY=122;N", OFFER, DELIVERBY).startswith(b"250 ")
+
+
+@pytest.mark.rfc("4865 §5.2.1 by-is-later-than-holdfor")
+@pytest.mark.parametrize("mode", list(ByMode))
+def test_the_client_leaves_time_behind_the_hold(mode: ByMode) -> None:
+    offered = ANNOUNCED.replace(b"250 FUTURE", b"250-DELIVERBY\r\n250 FUTURE")
+    for seconds in (1, 59, 60):
+        with pytest.raises(LocalProtocolError, match="BY"):
+            client_after(offered).send(Mail("a@b", HOLDFOR(60) | BY(DeliverBy(seconds, mode))))
+    later = HOLDFOR(60) | BY(DeliverBy(61, mode))
+    assert b" HOLDFOR=60 BY=61;" in client_after(offered).send(Mail("a@b", later))
 
 
 # --- quotas

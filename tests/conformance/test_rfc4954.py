@@ -39,6 +39,7 @@ from smtpproto.mechanisms import (
     OAUTHBEARER,
     PLAIN,
     SCRAM_SHA_256,
+    SCRAM_SHA_256_PLUS,
 )
 from smtpproto.result import LoginError
 from smtpproto.testing import play_client, play_server
@@ -136,6 +137,16 @@ def test_the_names_are_listed_with_spaces_between() -> None:
     pair = greeted(SCRAM_SHA_256, PLAIN, LOGIN)
     assert b"250 AUTH SCRAM-SHA-256 PLAIN LOGIN\r\n" in pair.to_client
     assert pair.client.offered["AUTH"].split() == ["SCRAM-SHA-256", "PLAIN", "LOGIN"]
+
+
+@pytest.mark.rfc("4954 §3 mechanisms-are-listed")
+def test_the_names_are_those_of_mechanisms_that_can_be_used_now() -> None:
+    """Not those that show a password, nor those that bind to TLS, while there is no TLS."""
+    server = make_server(SCRAM_SHA_256_PLUS, SCRAM_SHA_256, PLAIN, LOGIN, in_clear=False)
+    assert server.offered["AUTH"] == "SCRAM-SHA-256"
+    server.tls_started()
+    assert server.offered["AUTH"] == "SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN LOGIN"
+    assert "AUTH" not in make_server(PLAIN, in_clear=False).offered
 
 
 @pytest.mark.rfc("4954 §3 parameter-adds-500-octets")

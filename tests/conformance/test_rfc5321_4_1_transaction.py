@@ -277,6 +277,21 @@ def test_rset_is_sent_and_answered_at_any_time_and_the_session_goes_on(before: b
     client.send(Noop())
 
 
+@pytest.mark.rfc("5321 §4.1.1.5 rset-is-answered-250")
+@pytest.mark.parametrize("before", [MAIL, RCPT])
+@pytest.mark.parametrize("code", [354, 450, 451, 500, 501, 503, 530, 554])
+def test_rset_of_a_transaction_is_not_refused(before: bytes, code: int) -> None:
+    server = server_after(before)
+    kept = server.state
+    server.receive_data(b"RSET\r\n")
+    assert server.next_event() == Rset()
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(code))
+    assert (server.state, server.replies_owed) == (kept, 1)
+    assert server.send(server.suggested_reply()) == b"250 Reset\r\n"
+    assert server.state is State.READY
+
+
 @pytest.mark.rfc("5321 §4.1.1.5 rset-without-a-transaction-does-nothing")
 @pytest.mark.parametrize("before", [b"", HELLO, RCPT + b"DATA\r\n.\r\n"])
 def test_rset_is_nothing_where_there_is_no_transaction(before: bytes) -> None:

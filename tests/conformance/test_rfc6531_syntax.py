@@ -109,6 +109,10 @@ def test_delimiters_mean_what_they_meant() -> None:
         "é.ü@b": "é.ü",
     }.items():
         assert Mailbox.parse(text) == Mailbox(local_part, "b")
+    for text in ("é@ü@b", ".é@b", "é.@b", "é..ü@b", '"é@b', 'é"@b', 'é"ü"@b', "é ü@b", "é\\ü@b"):
+        with pytest.raises(GrammarError):
+            Mailbox.parse(text)
+        assert Mailbox(text.removesuffix("@b"), "b").serialize().startswith(b'"')
 
 
 FIT_FOR_ATOMS = "!#$%&'*+-/=?^_`{|}~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz."

@@ -1,8 +1,20 @@
 """What was decided about command lines: for decisions.py."""
 
-from .decision import MAIL, OLD_HELLO, RCPT, WITH_MORE_VERBS, Decision, line
+from attrs import evolve
+
+from smtpproto.extensions import DSN
+
+from .decision import BASIC, HELLO, MAIL, OLD_HELLO, RCPT, WITH_MORE_VERBS, Decision, line
 
 __all__ = ["COMMANDS"]
+
+_MANY = "".join(f" P{number}" for number in range(150))
+
+
+def _dsn(text: str, replies: str, why: str) -> Decision:
+    with_dsn = (*BASIC, DSN)
+    return line(text, replies, why, HELLO, extensions=with_dsn, offer=with_dsn)
+
 
 COMMANDS: dict[str, list[Decision]] = {
     "Addresses": [
@@ -24,6 +36,10 @@ COMMANDS: dict[str, list[Decision]] = {
         line("MAIL FROM:<Postmaster>", "501 5.1.7", "Only a recipient may lack its domain."),
         line("RCPT TO:<Postmaster>", "250 2.1.5", "§4.5.1.", MAIL),
         line("RCPT TO:<pOSTMASTER>", "250 2.1.5", "In any case.", MAIL),
+        line('RCPT TO:<"Postmaster">', "501 5.1.3", "Word for word: not in quotes,", MAIL),
+        line("RCPT TO:<postmaster@>", "501 5.1.3", "not with half a domain,", MAIL),
+        line("RCPT TO:<@x.example:Postmaster>", "501 5.1.3", "nor by a route.", MAIL),
+        line("RCPT TO:<po\u017ftmaster>", "501 5.1.3", "A long s is no S.", MAIL),
         line("RCPT TO:<>", "501 5.1.3", "A recipient is somebody.", MAIL),
         line(
             "RCPT TO:<@x.example,@y.example:c@d>", "250 2.1.5", "A route is dropped (app. C).", MAIL
@@ -32,6 +48,16 @@ COMMANDS: dict[str, list[Decision]] = {
         line('RCPT TO:<"c d"@e>', "250 2.1.5", "A quoted local part.", MAIL),
         line('RCPT TO:<""@e>', "250 2.1.5", "An empty one is a Quoted-string, too.", MAIL),
         line('RCPT TO:<"v@ext">', "501 5.1.3", "Quotes do not make a domain.", MAIL),
+        line('RCPT TO:<"v%ext">', "501 5.1.3", "The same.", MAIL),
+        line('RCPT TO:<"v@ext"@our.dom>', "250 2.1.5", "In quotes an @ is as good as any.", MAIL),
+        line("RCPT TO:<ext!v>", "501 5.1.3", "Nor does a `!`.", MAIL),
+        line("RCPT TO:<ext!v@our.dom>", "250 2.1.5", "It is an octet of a local part.", MAIL),
+        line(r'RCPT TO:<"c\\"@d>', "250 2.1.5", "A quoted pair may be the last.", MAIL),
+        line(r'RCPT TO:<"c\ "@d>', "250 2.1.5", "Of whichever character.", MAIL),
+        line(r'RCPT TO:<"c\"@d>', "501 5.1.3", "That quote is quoted, and none closes.", MAIL),
+        line(r'RCPT TO:<"c\\\"@d>', "501 5.1.3", "The same, behind a whole pair.", MAIL),
+        line(r"RCPT TO:<c\d@e>", "501 5.1.3", "Pairs stand within quotes.", MAIL),
+        line('RCPT TO:<"c"."d"@e>', "501 5.1.3", "All of it is quoted, or nothing.", MAIL),
         line("RCPT TO:<v@ext@our.dom>", "501 5.1.3", "One @ outside quotes.", MAIL),
         line(
             "RCPT TO:<v%ext@our.dom>",
@@ -60,6 +86,18 @@ COMMANDS: dict[str, list[Decision]] = {
             "`::` stands for two groups or more.",
             MAIL,
         ),
+        line("RCPT TO:<c@[ipV6:::]>", "250 2.1.5", "All of them; the tag in any case.", MAIL),
+        line("RCPT TO:<c@[IPv6:::ffff:192.0.2.1]>", "250 2.1.5", "With an IPv4 tail.", MAIL),
+        line("RCPT TO:<c@[IPv6:1:2:3:4:5:6:7:192.0.2.1]>", "501 5.1.3", "One group more.", MAIL),
+        line("RCPT TO:<c@[IPv6:fe80::1%eth0]>", "501 5.1.3", "No zones.", MAIL),
+        line("RCPT TO:<c@[::1]>", "501 5.1.3", "A tag is not empty.", MAIL),
+        line("RCPT TO:<c@[IPv6: ::1]>", "501 5.1.3", "No spaces.", MAIL),
+        line("RCPT TO:<c@[[IPv6:::1]]>", "501 5.1.3", "One pair of brackets.", MAIL),
+        line("RCPT TO:<c@[IPv6:::1]d>", "501 5.1.3", "Nothing behind it.", MAIL),
+        line("RCPT TO:<c@[0xc0.0.2.1]>", "501 5.1.3", "Decimal digits,", MAIL),
+        line("RCPT TO:<c@[3221225985]>", "501 5.1.3", "in four parts.", MAIL),
+        line("MAIL FROM:<a\x0bb@c>", "501 5.1.7", "No control octets, line ends or others."),
+        line("MAIL FROM:<a\u2028b@c>", "550 5.6.7", "A line separator ends no line."),
         line("RCPT TO:<c@é>", "553 5.6.7", "Not without SMTPUTF8 (RFC 6531 §3.5).", MAIL),
         line("MAIL FROM:<é@b>", "550 5.6.7", "Nor the sender, who has a code of his own."),
         line("RCPT TO:<é@c> XYZ", "553 5.6.7", "Nor what policy might let pass.", MAIL),
@@ -73,6 +111,10 @@ COMMANDS: dict[str, list[Decision]] = {
         ),
         line(f"RCPT TO:<{'c' * 252}@d>", "250 2.1.5", "256 octets, brackets included.", MAIL),
         line(f"RCPT TO:<{'c' * 253}@d>", "501 5.1.3", "257.", MAIL),
+        evolve(
+            line(f"MAIL FROM:<{'@x,' * 99}@x:a@b>", "250 2.1.0", "It is not for the route."),
+            shown=b"MAIL FROM:<@x,@x, (and so on, 100 of them) @x:a@b>",
+        ),
         line("RCPT TO:<c@d>", "452 4.5.3", "Over the limit of recipients, here 1.", RCPT),
     ],
     "Parameters": [
@@ -101,12 +143,28 @@ COMMANDS: dict[str, list[Decision]] = {
         line("MAIL FROM:<a@b> BODY=9BIT", "501 5.5.4", "One of two."),
         line("MAIL FROM:<a@b> BODY=BINARYMIME", "501 5.5.4", "Not without BINARYMIME (RFC 3030)."),
         line("MAIL FROM:<a@b> XYZ=1", "555 5.5.4", "Nobody offered it (§4.1.1.11)."),
+        line(f"MAIL FROM:<a@b> XYZ={'x' * 500}", "555 5.5.4", "Of whatever length"),
+        line(f"MAIL FROM:<a@b> XYZ={'x' * 1100}", "500 5.5.2", "that the line has room for."),
+        evolve(
+            line(f"MAIL FROM:<a@b>{_MANY}", "555 5.5.4", "As many of them."),
+            shown=b"MAIL FROM:<a@b> P0 P1 (and so on) P149",
+        ),
+        evolve(
+            line(f"MAIL FROM:<a@b>{_MANY} p7", "501 5.5.4", "Of which one stands twice."),
+            shown=b"MAIL FROM:<a@b> P0 P1 (and so on) P149 p7",
+        ),
+        line("MAIL FROM:<a@b> \u017fIZE=1", "501 5.5.4", "A long s is no S."),
         line("MAIL FROM:<a@b> XYZ SIZE=x", "501 5.5.4", "What is malformed is told first."),
         line("MAIL FROM:<a@b> A=B=C", "501 5.5.4", "`=` in a value is written otherwise."),
         line("MAIL FROM:<a@b> -A=1", "501 5.5.4", "A keyword begins with a letter or digit."),
         line("MAIL FROM:<a@b> SIZE=1", "555 5.5.4", "HELO asked for no extensions.", OLD_HELLO),
         line("RCPT TO:<c@d> SIZE=1", "555 5.5.4", "SIZE belongs to MAIL.", MAIL),
         line("RCPT TO:<c@d> NOTIFY=NEVER", "555 5.5.4", "DSN is not offered.", MAIL),
+        _dsn("MAIL FROM:<a@b> ENVID=a+2D", "250 2.1.0", "Where it is: xtext (RFC 3461 §4)."),
+        _dsn("MAIL FROM:<a@b> ENVID=a+2d", "501 5.5.4", "Its digits are in upper case,"),
+        _dsn("MAIL FROM:<a@b> ENVID=a+2", "501 5.5.4", "and two,"),
+        _dsn("MAIL FROM:<a@b> ENVID=a+0D+0ARSET", "501 5.5.4", "and stand for no line end."),
+        line("MAIL FROM:<a@b> AUTH=a+2db@c", "250 2.1.0", "In any case here (RFC 4954 §8)."),
     ],
     "Greeting": [
         line("EHLO c.example", "250-", "", b""),
@@ -156,6 +214,15 @@ COMMANDS: dict[str, list[Decision]] = {
         line(
             "NOOP a\x0bb\x0cc\x1cd\x85e\u2028f", "501 5.5.4", "Nor do other line ends of Python's."
         ),
+        line("NOOP" + " " * 500, "250 2.0.0", "White space at the end is tolerated."),
+        line(" ", "500 5.5.2", "Not alone."),
+        line(".", "500 5.5.2", "No end of data where there is none."),
+        line("250 2.0.0 Ok", "500 5.5.2", "A reply is no command."),
+        line("R\u017fET", "500 5.5.2", "A long s is no S,"),
+        line("ＮＯＯＰ", "500 5.5.2", "nor are wide letters letters,"),
+        line("NOOP\u3000x", "500 5.5.2", "nor is a wide space a space."),
+        Decision(b"\xef\xbb\xbfNOOP\r\n", "500 5.5.2", "A byte order mark is part of no verb."),
+        Decision(b"\xff\xfb\x01\xff\xfd\x03NOOP\r\n", "500 5.5.2", "Nor is Telnet."),
         line("RSET now", "501 5.5.4", "No argument."),
         line("QUIT\t ", "221 2.0.0", "White space at the end is tolerated."),
         line("QUIT\x0b", "500 5.5.2", "A space or tab, that is, and nothing else."),

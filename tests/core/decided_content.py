@@ -1,5 +1,7 @@
 """What was decided about content, chunks, UTF-8 and LMTP: for decisions.py."""
 
+from smtpproto.extensions import SMTPUTF8
+
 from .decision import (
     BASIC,
     BINARY,
@@ -19,6 +21,12 @@ from .decision import (
 )
 
 __all__ = ["CONTENT"]
+
+
+def _octets(octets: bytes, why: str) -> Decision:
+    offered = (*BASIC, SMTPUTF8)
+    return Decision(octets, "501 5.1.3", why, UTF8, (("extensions", offered), ("offer", offered)))
+
 
 CONTENT: dict[str, list[Decision]] = {
     "Content": [
@@ -146,6 +154,11 @@ CONTENT: dict[str, list[Decision]] = {
         utf8('RCPT TO:<"é è"@c>', "250 2.1.5", "In quotes.", UTF8),
         utf8("RCPT TO:<c@grüße.example>", "250 2.1.5", "A U-label.", UTF8),
         utf8("RCPT TO:<c@[é:x]>", "501 5.1.3", "No literal has it.", UTF8),
+        utf8("RCPT TO:<c\u2028d@e>", "250 2.1.5", "A line separator ends no line,", UTF8),
+        utf8("RCPT TO:<c\x85d@e>", "250 2.1.5", "nor does a C1 control.", UTF8),
+        _octets(b"RCPT TO:<\xc0\xaf@e>\r\n", "In the shortest form alone (RFC 3629 §3),"),
+        _octets(b"RCPT TO:<\xed\xa0\x80@e>\r\n", "no surrogates,"),
+        _octets(b"RCPT TO:<\xf4\x90\x80\x80@e>\r\n", "and nothing beyond Unicode."),
         utf8("MAIL FROM:<a@b> SIZE=٣", "501 5.5.4", "Nor is UTF-8 in a value."),
         utf8("MAIL FROM:<a@b> SIZE=٣ SMTPUTF8", "501 5.5.4", "Digits are ASCII."),
         utf8("MAIL FROM:<a@b> XYZ=é SMTPUTF8", "555 5.5.4", "A value; nobody offered it."),

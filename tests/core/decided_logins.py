@@ -129,6 +129,13 @@ _MECHANISMS = [
     line("AUTH ANONYMOUS =", "235 2.7.0", "No trace.", mechanisms=ALL),
     _login("ANONYMOUS", [b"x" * 256], "501 5.5.2", "255 characters at most (RFC 4505 §2)."),
     _login("ANONYMOUS", [b"a\x07"], "501 5.5.2", "No control characters."),
+    _login("ANONYMOUS", [b"a\0"], "501 5.5.2", "No NUL."),
+    _login("LOGIN", [b"a\0", b"b"], "334, 535 5.7.8", "What has NUL in it is no name of ours."),
+    _login("LOGIN", [b"a", b"b\0"], "334, 535 5.7.8", "Nor a password."),
+    _login("CRAM-MD5", [b"", b"a\0 " + b"0" * 32], "334, 535 5.7.8", "The same."),
+    _login("SCRAM-SHA-256", [b"n,,n=a\0,r=mine"], "501 5.5.2", "Not in SCRAM (RFC 5802 §7)."),
+    _login("XOAUTH2", [b"user=a\0\1auth=Bearer token\1\1"], "501 5.5.2", "No NUL."),
+    _login("OAUTHBEARER", [b"n,a=a\0,\1auth=Bearer token\1\1"], "501 5.5.2", "No NUL."),
 ]
 
 LOGINS: dict[str, list[Decision]] = {
@@ -150,6 +157,9 @@ LOGINS: dict[str, list[Decision]] = {
         line("AUTH PLAIN AGEAYg==AAAA", "501 5.5.2", "Padding ends it."),
         line("AUTH PLAIN AG EA", "501 5.5.2", "No spaces in base64."),
         line("AUTH PLAIN AGEAYg==\x0c", "501 5.5.2", "Nor anything else."),
+        line("AUTH PLAIN AGEA\0Yg==", "501 5.5.2", "Nor NUL,"),
+        line("AUTH PLAIN\r\nAGEA\0Yg==", "334, 501 5.5.2", "in a response, too,"),
+        line("AUTH PL\0AIN AGEAYg==", "501 5.5.2", "nor in a name."),
         line("AUTH PLAIN *", "501 5.5.2", "`*` cancels only what has begun."),
         line("AUTH PLAIN " + "A" * 20000, "500 5.5.6", "Over 12288 octets (RFC 4954 §4)."),
         line("AUTH PLAIN\r\nA", "334, 501 5.5.2", "A response of bad base64."),

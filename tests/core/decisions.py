@@ -11,6 +11,7 @@ from .decided_commands import COMMANDS
 from .decided_content import CONTENT
 from .decided_logins import LOGINS
 from .decided_proxy import PROXIED
+from .decided_replies import HEARD
 from .decision import AFTER, BASIC, Decision, make_server
 
 __all__ = ["BASIC", "DECISIONS", "PAGE", "Decision", "make_server", "render"]
@@ -36,8 +37,9 @@ def render() -> str:
         "# What odd input gets",
         "",
         "Each of these was decided once. The page is made from `tests/core/decisions.py`, and the",
-        "tests send every row to a server, whole, octet by octet, and cut in two at every point",
-        "(the longest lines: around their limits), so it cannot say what is not so.",
+        "tests send every row to a server (the last but one table: to a client), whole, octet by",
+        "octet, and cut in two at every point (the longest lines: around their limits), so it",
+        "cannot say what is not so.",
         "§ alone is RFC 5321. The reply is the suggested one; what a policy refuses is its own",
         "affair. In all rows but those that say *closed* the session stays in step.",
         "What stands in braces goes in base64.",
@@ -50,6 +52,11 @@ def render() -> str:
             shown = _shown(d.shown or d.octets).replace("|", "\\|")
             page.append(f"| {AFTER[d.before]} | {shown} | {d.replies} | {why} |")
         page.append("")
+    page += ["## Replies, to a client", ""]
+    page += ["What is pulled of them; *closed* is a RemoteProtocolError, or 421.", ""]
+    page += ["| asked | reply | pulled | why |", "|---|---|---|---|"]
+    page += [f"| {h.asked} | {_shown(h.shown or h.octets)} | {h.result} | {h.why} |" for h in HEARD]
+    page.append("")
     page += ["## The PROXY protocol, where a header is due", ""]
     page += ["§ is HAProxy's `doc/proxy-protocol.txt`. Whatever is refused closes, unanswered.", ""]
     page += ["| input | from | why |", "|---|---|---|"]

@@ -1,6 +1,15 @@
 """A client brought to where it can be tested, and what it hears."""
 
-from smtpproto import STANDARD, ClientConnection, ConnectionClosed, Ehlo, Limits, Signal, State
+from smtpproto import (
+    STANDARD,
+    ClientConnection,
+    ConnectionClosed,
+    Ehlo,
+    Lhlo,
+    Limits,
+    Signal,
+    State,
+)
 from smtpproto.core.client_connection import ClientEvent
 
 __all__ = ["OFFER", "cuts", "hear", "in_state", "make"]
@@ -25,10 +34,12 @@ def in_state(client: ClientConnection, state: State) -> bool:
     return client.state is client.asked is state
 
 
-def make(offer: bytes = OFFER, limits: Limits | None = None) -> ClientConnection:
-    client = ClientConnection(STANDARD, limits=limits or Limits())
+def make(
+    offer: bytes = OFFER, limits: Limits | None = None, *, lmtp: bool = False
+) -> ClientConnection:
+    client = ClientConnection(STANDARD, limits=limits or Limits(), lmtp=lmtp)
     hear(client, b"220 mx\r\n")
-    client.send(Ehlo("c.example"))
+    client.send((Lhlo if lmtp else Ehlo)("c.example"))
     hear(client, offer)
     assert client.state is client.asked is State.READY
     return client

@@ -1,5 +1,7 @@
 """ReceiveBuffer at its edges: what it finds where it has looked before, and what it forgets."""
 
+from typing import Any
+
 import pytest
 
 from smtpproto.core.buffer import ReceiveBuffer
@@ -58,3 +60,27 @@ def test_a_cr_that_begins_no_crlf_is_part_of_the_line() -> None:
     buffer = holding(b"a\r", b"b\r", b"\n")
     assert buffer.take_line(9) == (b"a\rb", 5)
     assert buffer.first_octet() is None
+
+
+class Watched(bytearray):
+    """Octets that count how many of them `find` had to look at."""
+
+    looked_at = 0
+
+    def find(self, needle: Any, start: Any = 0, *end: Any) -> int:
+        at = super().find(needle, start, *end)
+        self.looked_at += (len(self) if at < 0 else at + len(needle)) - (start or 0)
+        return at
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 100])
+def test_no_octet_of_a_line_is_looked_at_twice(step: int) -> None:
+    buffer = ReceiveBuffer()
+    buffer._data = watched = Watched()
+    for _ in range(100 // step):
+        buffer.append(b"x" * step)
+        assert buffer.take_line(1000) is None
+    buffer.append(b"\r\n")
+    found = buffer.take_line(1000)
+    assert found is not None
+    assert watched.looked_at == found[1]

@@ -83,6 +83,8 @@ def test_bdat_is_a_value() -> None:
     assert Bdat(3).serialize() == b"BDAT 3\r\n"
     assert Bdat(0, last=True).serialize() == b"BDAT 0 LAST\r\n"
     assert Bdat.parse(b"9" * 20) == Bdat(10**20 - 1)
+    for last in (b"LAST", b"last", b"LaSt"):
+        assert Bdat.parse(b"2 " + last) == Bdat(2, last=True)
     for argument in (b"", b"LAST", b"1 2", b"9" * 21, b"1\tLAST", b"1 LAST x", b"\xb2"):
         with pytest.raises(GrammarError):
             Bdat.parse(argument)
@@ -435,6 +437,18 @@ def test_chunks_behind_a_refused_one_are_all_refused() -> None:
     pair.send(*OPENED)
     pair.send(Chunk(b"abcd", last=True))
     assert pair.server_events[-1] == EndOfContent(4)
+
+
+@pytest.mark.rfc("3030 §2 no-chunk-behind-a-refused-one")
+def test_a_reset_that_is_on_its_way_is_reset_enough() -> None:
+    pair = greeted(message=2)
+    replies = pair.send(Chunk(b"abc"), Rset())
+    assert [str(reply)[:3] for reply in replies] == ["552", "250"]
+    pair.send(*OPENED)
+    assert in_state(pair.server, State.RCPT)
+    pair.send(Chunk(b"abc"), Chunk(b"d", last=True))
+    with pytest.raises(LocalProtocolError, match="RSET comes next"):
+        pair.send(Mail("a@b"))
 
 
 def test_the_next_transaction_may_be_pipelined_behind_the_last_chunk() -> None:

@@ -59,7 +59,8 @@ def test_after_a_refusing_greeting_only_quit(greeting: bytes) -> None:
 def test_out_of_sequence(command: Command) -> None:
     client = ClientConnection(STANDARD)
     hear(client, b"220 mx\r\n")
-    with pytest.raises(LocalProtocolError):
+    name = type(command).__name__
+    with pytest.raises(LocalProtocolError, match=f"{name} is out of sequence in GREETED"):
         client.send(command)
     assert client.owed == 0
 
@@ -204,8 +205,12 @@ def test_a_client_that_knows_no_extensions_sends_none() -> None:
     hear(client, b"220 mx\r\n")
     client.send(Ehlo("c.example"))
     hear(client, b"250-mx\r\n250 SIZE\r\n")
-    for command in (StartTls(), Auth("PLAIN"), Mail("a@b", {"SIZE": 1})):
-        with pytest.raises(LocalProtocolError, match="does not offer"):
+    for command, keyword in (
+        (StartTls(), "STARTTLS"),
+        (Auth("PLAIN"), "AUTH"),
+        (Mail("a@b", {"SIZE": 1}), "SIZE"),
+    ):
+        with pytest.raises(LocalProtocolError, match=f"does not offer {keyword}"):
             client.send(command)
 
 
@@ -245,6 +250,15 @@ def test_lines_that_are_too_long_are_not_sent() -> None:
     assert client.state is State.READY
 
 
+@pytest.mark.rfc("4954 §4 auth-line-is-no-longer-than-others")
+def test_the_auth_line_has_512_octets_at_most() -> None:
+    client = make()
+    response = b"x" * 375  # 500 octets in base64
+    with pytest.raises(LocalProtocolError, match="512"):
+        client.send(Auth("LOGIN", response))
+    assert len(client.send(Auth("PLAI", response))) == 512
+
+
 @pytest.mark.rfc("4954 §4 only-one-login", "4954 §4 star-cancels", "4954 §4 long-lines-are-handled")
 def test_auth() -> None:
     client = make()
@@ -276,3 +290,54 @@ def test_implicit_tls() -> None:
     client.receive_data(b"220 in clear\r\n")
     with pytest.raises(RemoteProtocolError):
         client.tls_started()
+
+
+def test_behind_the_end_there_is_no_more_content() -> None:
+    client = make()
+    for command in (Mail("a@b"), Rcpt("c@d"), Data()):
+        client.send(command)
+    hear(client, b"250 a\r\n250 b\r\n354 c\r\n")
+    client.send(EndOfContent())
+    hear(client, b"250 taken\r\n")
+    for thing in (Content(b"x"), EndOfContent()):
+        with pytest.raises(LocalProtocolError, match="after the 354"):
+            client.send(thing)
+
+
+@pytest.mark.rfc("4954 §4 star-cancels", "4954 §4 cancelled-exchange-gets-501")
+@pytest.mark.parametrize("code", [235, 250, 334, 354, 421, 454, 501, 535])
+def test_a_cancelled_auth_is_refused_and_nothing_else(code: int) -> None:
+    client = make()
+    client.send(Auth("PLAIN"))
+    hear(client, b"334 \r\n")
+    client.send(AuthResponse(None))
+    client.receive_data(b"%d x\r\n" % code)
+    if code < 400:
+        with pytest.raises(RemoteProtocolError):
+            client.next_event()
+        assert not client.authenticated
+    else:
+        assert client.next_event() == Reply(code, None, "x")
+        assert client.state is (State.CLOSED if code == 421 else State.READY)
+
+
+# What a transaction asked for, where parts of a pipelined group fail
+
+ASKING = Mail("a@b", {"SMTPUTF8": None})
+UTF8 = b"250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-CHUNKING\r\n250 SMTPUTF8\r\n"
+NON_ASCII = Rcpt("é@d.example")
+
+
+@pytest.mark.rfc("6531 §3.1 parameter-opens-the-whole-transaction")
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_refused_mail_does_not_matter_to_the_next_that_is_on_its_way(asks: bool) -> None:
+    first, second = (Mail("a@b"), ASKING) if asks else (ASKING, Mail("a@b"))
+    client = make(UTF8)
+    for command in (first, Rset(), second):
+        client.send(command)
+    hear(client, b"550 no\r\n")
+    if asks:
+        client.send(NON_ASCII)
+    else:
+        with pytest.raises(LocalProtocolError, match="SMTPUTF8"):
+            client.send(NON_ASCII)

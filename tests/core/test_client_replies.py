@@ -4,6 +4,8 @@ import pytest
 
 from smtpproto import (
     NEED_DATA,
+    Chunk,
+    ClientConnection,
     Command,
     ConnectionClosed,
     Content,
@@ -18,11 +20,12 @@ from smtpproto import (
     Rcpt,
     RemoteProtocolError,
     Reply,
+    Rset,
     StartTls,
     State,
 )
 
-from .hearing import cuts, hear, make
+from .hearing import OFFER, cuts, hear, in_state, make
 
 
 @pytest.mark.parametrize(
@@ -48,6 +51,88 @@ def test_answers_that_are_none(asked: Command, answer: bytes) -> None:
                 hear(client, piece)
         assert client.next_event() == ConnectionClosed()
         assert client.asked is State.CLOSED
+
+
+#: Ways into a transaction, each with its replies.
+TRANSACTIONS: list[tuple[list[Command | Chunk], bytes]] = [
+    ([Mail("a@b")], b"250 a\r\n"),
+    ([Mail("a@b"), Rcpt("c@d")], b"250 a\r\n250 b\r\n"),
+    ([Mail("a@b"), Rcpt("c@d"), Chunk(b"e")], b"250 a\r\n250 b\r\n250 c\r\n"),
+    ([Mail("a@b"), Rcpt("c@d"), Chunk(b"e")], b"250 a\r\n250 b\r\n554 c\r\n"),
+]
+
+
+def within(begun: list[Command | Chunk], replies: bytes) -> ClientConnection:
+    client = make(OFFER.replace(b"250 AUTH", b"250-CHUNKING\r\n250 AUTH"))
+    for thing, reply in zip(begun, replies.splitlines(keepends=True), strict=True):
+        client.send(thing)
+        hear(client, reply)
+    return client
+
+
+@pytest.mark.parametrize("refusal", [b"450 no\r\n", b"500-what\r\n500 no\r\n", b"554\r\n"])
+@pytest.mark.parametrize(("begun", "replies"), TRANSACTIONS)
+def test_a_refused_rset_is_the_end_where_there_was_something_to_drop(
+    begun: list[Command | Chunk], replies: bytes, refusal: bytes
+) -> None:
+    """Nobody can say whose recipients the next message would go to (RFC 5321 §4.1.1.5)."""
+    for pieces in cuts(refusal):
+        client = within(begun, replies)
+        for command in (Rset(), Mail("x@y"), Rcpt("e@f"), Data()):
+            client.send(command)
+        with pytest.raises(RemoteProtocolError):  # noqa: PT012
+            for piece in pieces:
+                hear(client, piece)
+        # What a server goes on with is heard no more: its 354 would be for the old recipients.
+        assert hear(client, b"503 nested\r\n250 ok\r\n354 go\r\n") == [ConnectionClosed()]
+        with pytest.raises(LocalProtocolError):
+            client.send(Content(b"x"))
+
+
+# Both of these were found by fuzzing, when a refused RSET still left its transaction open: MAIL was
+# pipelined behind it, was refused as a second one, and yet counted for what came then.
+
+
+def test_a_mail_that_never_was_makes_no_content_binary() -> None:
+    """BODY=BINARYMIME of the refused MAIL let a bare CR into the open 7-bit transaction."""
+    client = make(b"250-mx\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n")
+    for command in (Mail("a@b"), Rcpt("c@d"), Rset(), Mail("a@b", {"BODY": "BINARYMIME"})):
+        client.send(command)
+    with pytest.raises(RemoteProtocolError, match="500 is no answer to Rset"):
+        hear(client, b"250 mail\r\n250 rcpt\r\n500 rset\r\n503 nested\r\n")
+    with pytest.raises(LocalProtocolError):
+        client.send(Chunk(b"bare\r", last=True))
+
+
+def test_a_mail_that_never_was_forgets_no_recipient_of_lmtp() -> None:
+    """It set the number of recipients to 0, and so made the 354 that followed a lie."""
+    client = make(lmtp=True)
+    for command in (Mail("a@b"), Rcpt("c@d"), Rset(), Mail("e@f"), Data()):
+        client.send(command)
+    with pytest.raises(RemoteProtocolError, match="500 is no answer to Rset"):
+        hear(client, b"250 mail\r\n250 rcpt\r\n500 rset\r\n503 nested\r\n354 go\r\n")
+    assert client.state is State.CLOSED
+
+
+@pytest.mark.parametrize("greeted", [True, False])
+def test_a_refused_rset_is_nothing_where_there_was_nothing_to_drop(greeted: bool) -> None:
+    """RFC 3207 §4: a server that demands TLS may say 530 to it."""
+    client = make() if greeted else ClientConnection()
+    if not greeted:
+        hear(client, b"220 mx\r\n")
+    client.send(Rset())
+    assert hear(client, b"530 5.7.0 STARTTLS first\r\n") == [
+        Reply(530, "5.7.0", "STARTTLS first"),
+    ]
+    assert in_state(client, State.READY if greeted else State.GREETED)
+
+
+def test_rset_behind_a_refused_mail_has_nothing_to_drop() -> None:
+    client = make()
+    for command in (Mail("a@b"), Rset(), Mail("x@y")):
+        client.send(command)
+    hear(client, b"550 no\r\n530 no\r\n250 ok\r\n")
+    assert in_state(client, State.MAIL)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +175,44 @@ def test_a_reply_may_have_as_many_octets_as_agreed() -> None:
                 hear(client, octets)
         else:
             assert len(hear(client, octets)) == 1
+
+
+def test_an_ehlo_reply_of_ten_thousand_lines_is_read_where_it_is_allowed() -> None:
+    offer = b"".join(b"250-X%d\r\n" % number for number in range(10_000)) + b"250 HELP\r\n"
+    client = make(offer, Limits(reply=len(offer)))
+    assert len(client.offered) == 10_000  # the first line is a greeting
+    with pytest.raises(RemoteProtocolError, match="more than"):
+        make(offer, Limits(reply=len(offer) - 1))
+
+
+def test_odd_lines_of_an_ehlo_reply() -> None:
+    """Of a keyword that stands twice the last line counts; what is no ehlo-line is passed over."""
+    client = make(
+        b"250-mx\r\n250-SIZE 10\r\n250-size 20\r\n250-AUTH=PLAIN\r\n250-\xc5\xbfIZE 30\r\n"
+        b"250-\xff\r\n250- SIZE 40\r\n250-SIZE\t50\r\n250-SIZE\x0b60\r\n250-\r\n250 -A\r\n"
+    )
+    assert client.offered == {"SIZE": "20"}
+    with pytest.raises(LocalProtocolError):
+        client.send(Mail("a@b", {"SIZE": 21}))
+
+
+@pytest.mark.parametrize("limit", [b"", b"9" * 5000, b"-1", b"1_0", b"0x10", b"1 2", b"10.0"])
+def test_a_size_that_is_none_limits_nothing(limit: bytes) -> None:
+    """Python makes no number of 5,000 digits, and one of `1_0`."""
+    client = make(b"250-mx\r\n250 SIZE " + limit + b"\r\n")
+    assert client.send(Mail("a@b", {"SIZE": 11})) == b"MAIL FROM:<a@b> SIZE=11\r\n"
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_line_that_has_not_ended_is_without_end_beyond_that(surplus: int) -> None:
+    client = make(limits=Limits(reply=500))
+    client.send(Noop())
+    client.receive_data(b"250 " + b"x" * (496 + surplus))
+    if surplus:
+        with pytest.raises(RemoteProtocolError):
+            client.next_event()
+    else:
+        assert client.next_event() is NEED_DATA
 
 
 @pytest.mark.rfc("5321 §4.2 bare-code-is-a-reply", "5321 §4.2 any-text-is-taken")

@@ -12,6 +12,7 @@ from smtpproto import (
     Data,
     Ehlo,
     Expn,
+    GrammarError,
     Helo,
     Help,
     LocalProtocolError,
@@ -24,6 +25,7 @@ from smtpproto import (
     ReversePath,
     Vrfy,
 )
+from smtpproto.core.command import BASE_VERBS, parse_command
 from smtpproto.core.parameter import Parameters
 from smtpproto.extensions.eightbitmime import BODY
 from smtpproto.extensions.size import SIZE_OCTETS
@@ -167,3 +169,34 @@ def test_a_chunk_has_a_size(size: int) -> None:
     with pytest.raises(LocalProtocolError):
         Bdat(size)
     assert Bdat.parse(b"99999999999999999999").serialize() == b"BDAT 99999999999999999999\r\n"
+
+
+def test_a_text_of_any_letters_is_written_and_read_as_it_is() -> None:
+    for command in (Noop("X"), Noop("Xmas X"), Vrfy("X"), Vrfy("Xaver X")):
+        assert parse_command(command.serialize()[:-2], BASE_VERBS) == command
+    for make in (Noop, Vrfy):
+        for text in (" X", "X "):
+            with pytest.raises(LocalProtocolError):
+                make(text)
+
+
+def test_spaces_around_a_text_are_no_part_of_it() -> None:
+    assert parse_command(b"NOOP   a  b ", BASE_VERBS) == Noop("a  b")
+    assert parse_command(b"VRFY   a  b ", BASE_VERBS) == Vrfy("a  b")
+    assert parse_command(b"VRFY   X  SMTPUTF8", BASE_VERBS) == Vrfy("X", smtputf8=True)
+
+
+@pytest.mark.parametrize("line", [b"NOOP \tX", b"VRFY \tX", b"VRFY a\tb"])
+def test_a_tab_is_tolerated_at_the_end_alone(line: bytes) -> None:
+    with pytest.raises(GrammarError):
+        parse_command(line, BASE_VERBS)
+    parse_command(line.replace(b"\t", b"") + b"\t", BASE_VERBS)
+
+
+@pytest.mark.rfc("5321 §2.3.8 nothing-else-is-taken-for-a-line-end")
+@pytest.mark.parametrize("octet", [b"\r", b"\n", b"\0"])
+@pytest.mark.parametrize("line", [b"NOOP a%bb", b"RSET %b", b"MAIL FROM:<a@b>%b", b"VRFY a%b"])
+def test_a_bare_line_end_or_nul_in_a_command_is_a_syntax_error(line: bytes, octet: bytes) -> None:
+    with pytest.raises(GrammarError) as caught:
+        parse_command(line % octet, BASE_VERBS)
+    assert (caught.value.code, caught.value.status) == (501, "5.5.2")

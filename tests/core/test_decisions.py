@@ -4,11 +4,12 @@ import re
 
 import pytest
 
-from smtpproto import RemoteProtocolError, State
+from smtpproto import RemoteProtocolError, Reply, State
 from smtpproto.core.proxy import ProxyCommand, ProxyReader
 from smtpproto.testing.pair import answer
 
 from .decided_proxy import PROXIED, Proxied
+from .decided_replies import HEARD, Heard, asking
 from .decisions import DECISIONS, PAGE, Decision, make_server, render
 from .logins import with_passwords
 
@@ -62,6 +63,27 @@ def test_at_every_split_point(decision: Decision) -> None:
         assert played(decision, pieces) == decision.replies.split(", ")
 
 
+def pulled(heard: Heard, pieces: list[bytes]) -> str:
+    client = asking(heard)
+    found: list[str] = []
+    for piece in pieces:
+        client.receive_data(piece)
+        try:
+            while isinstance(event := client.next_event(), Reply):
+                found.append(str(event.code))
+        except RemoteProtocolError:
+            break
+    if client.state is State.CLOSED:
+        found.append("closed")
+    return ", ".join(found)
+
+
+@pytest.mark.parametrize("heard", HEARD, ids=lambda h: name(h.asked.encode() + h.octets[:40]))
+def test_a_reply_at_every_split_point(heard: Heard) -> None:
+    for pieces in cuts(heard.octets):
+        assert pulled(heard, pieces) == heard.result
+
+
 def whom_it_is_for(pieces: list[bytes]) -> str:
     reader = ProxyReader()
     try:
@@ -90,3 +112,4 @@ def test_no_row_stands_twice() -> None:
     keys = [(d.before, d.octets, d.options) for d in ROWS]
     assert len(set(keys)) == len(keys)
     assert len({proxied.octets for proxied in PROXIED}) == len(PROXIED)
+    assert len({(heard.asked, heard.octets) for heard in HEARD}) == len(HEARD)

@@ -87,6 +87,27 @@ def test_a_second_cr_before_the_end_is_refused_and_the_end_is_the_end() -> None:
         assert content == b"hi\r\r\n"
 
 
+@pytest.mark.rfc("5321 §4.1.1.4 crlf-dot-crlf-ends-the-content")
+def test_the_first_end_is_the_end_however_many_are_there() -> None:
+    """A whole second transaction stands behind it, and comes in the same segment."""
+    reader = DotReader()
+    behind = HEAD + b"two\r\n.\r\n"
+    assert reader.feed(b"one\r\n.\r\n" + behind) == (b"one\r\n", len(behind))
+    assert reader.ended
+
+
+def test_before_anything_was_read_nothing_is_wrong_or_at_its_end() -> None:
+    reader = DotReader()
+    assert reader.bare is False
+    assert reader.ended is False
+
+
+def test_nothing_is_repaired_that_nobody_asked_to_repair() -> None:
+    reader = DotReader()
+    assert reader.feed(b"a\nb\rc") == (b"a\nb\rc", 0)
+    assert reader.bare
+
+
 @pytest.mark.rfc("5321 §4.1.1.4 crlf-of-data-may-begin-the-end")
 def test_the_first_crlf_may_be_that_of_data() -> None:
     for pieces in every_cut(b".\r\nNOOP\r\n"):
@@ -260,3 +281,23 @@ def test_a_reader_holds_back_four_octets_at_most() -> None:
             given += len(body)
             assert behind == 0
             assert fed - given <= 4 + octets.count(b".")
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        (b"a", b""),
+        (b"a.", b""),
+        (b"a\n", b""),
+        (b"a\n.", b""),
+        (b"a\r", b"\r"),
+        (b"a\r.\r", b"\r"),
+        (b"a\r\n", b"\r\n"),
+        (b"a\r\n.", b"\r\n."),
+        (b"a\r\n.\r", b"\r\n.\r"),
+    ],
+)
+def test_a_reader_holds_back_what_may_begin_the_end_and_nothing_else(
+    content: bytes, held: bytes
+) -> None:
+    assert DotReader().feed(content) == (content.removesuffix(held), 0)

@@ -94,10 +94,20 @@ def test_mailboxes(text: bytes) -> None:
 @pytest.mark.rfc("5321 §4.1.2 Mailbox", "5321 §4.1.1 local-part-fits-the-grammar")
 @pytest.mark.parametrize("text", NO_MAILBOXES)
 def test_no_mailboxes(text: bytes) -> None:
-    with pytest.raises(GrammarError):
+    with pytest.raises(GrammarError) as caught:
         Mailbox.parse(text)
+    assert (caught.value.code, caught.value.status) == (501, "5.1.3")
     with pytest.raises(LocalProtocolError):
         Mailbox.of(text)
+
+
+@pytest.mark.rfc("5321 §4.1.3 IPv4-address-literal", "5321 §4.5.3.1.3 path-has-256-octets-at-most")
+@pytest.mark.parametrize("path", [b"<a@[1.2.3]>", b"<" + b"x" * 251 + b"@y.z>"])
+def test_a_path_of_the_right_form_may_yet_be_bad(path: bytes) -> None:
+    for read, status in ((ReversePath.read, "5.1.7"), (ForwardPath.read, "5.1.3")):
+        with pytest.raises(GrammarError) as caught:
+            read(path)
+        assert (caught.value.code, caught.value.status) == (501, status)  # RFC 3463 §3.2
 
 
 @pytest.mark.rfc("5321 §4.1.2 quoted-forms-are-equal", "5321 §4.1.2 least-quoting-is-written")
@@ -175,6 +185,7 @@ def test_no_ipv6_literals(text: str) -> None:
         ("001.02.3.04", True),
         ("1.2.3.0400", False),
         ("1.2.3.999", False),
+        ("256.1.1.1", False),
         ("1.2.3.-4", False),
         ("x25:whatever", True),
         ("a-b:c", True),
@@ -186,6 +197,12 @@ def test_no_ipv6_literals(text: str) -> None:
 )
 def test_ipv4_and_general_literals(inside: str, fits: bool) -> None:
     assert is_address_literal(inside.encode()) is fits
+    literal = f"[{inside}]"
+    if fits:
+        assert as_domain(literal) == literal.encode()
+    else:
+        with pytest.raises(LocalProtocolError):
+            as_domain(literal)
 
 
 @pytest.mark.rfc(

@@ -276,6 +276,30 @@ def test_421_in_the_middle_closes() -> None:
     assert in_state(pair.server, State.CLOSED)
 
 
+@pytest.mark.rfc("3030 §2 no-chunk-behind-a-refused-one")
+def test_behind_a_refused_chunk_comes_rset_though_the_last_was_answered_for_each() -> None:
+    client = joined().client
+    client.send(Chunk(b"a"))
+    client.send(Chunk(b"b", last=True))
+    client.receive_data(b"452 full\r\n503 one\r\n503 two\r\n")
+    while client.owed:
+        assert isinstance(client.next_event(), Reply)
+    assert in_state(client, State.READY)
+    with pytest.raises(LocalProtocolError, match="RSET comes next"):
+        client.send(Mail(None))
+    client.send(Rset())
+    client.send(Mail(None))
+
+
+def test_a_refused_last_chunk_alone_ends_the_transaction() -> None:
+    client = joined().client
+    client.send(Chunk(b"a", last=True))
+    client.receive_data(b"452 full\r\n250 taken\r\n")
+    while client.owed:
+        assert isinstance(client.next_event(), Reply)
+    client.send(Mail(None))
+
+
 def test_354_without_recipients_cannot_be_followed() -> None:
     client = joined(commands=(Mail("a@b"), Rcpt("no@d"))).client
     client.send(Data())

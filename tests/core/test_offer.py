@@ -6,9 +6,11 @@ import weakref
 import pytest
 from attrs import evolve
 
-from smtpproto import STANDARD, Extension, Limits, ServerConnection, TlsInfo
+from smtpproto import STANDARD, Extension, GrammarError, Limits, Mail, ServerConnection, TlsInfo
 from smtpproto.core.extension import Standing
-from smtpproto.core.offer import offer_for
+from smtpproto.core.offer import UNKNOWN_PARAMETER, offer_for
+from smtpproto.core.refusal import refusal_for
+from smtpproto.extensions.eightbitmime import BODY
 from smtpproto.mechanisms import PLAIN
 
 IN_CLEAR = Standing(tls=False, tls_available=True, mechanisms=(), max_octets=10, max_recipients=1)
@@ -74,3 +76,17 @@ def test_what_is_offered_follows_the_session() -> None:
     server.tls_started(TlsInfo())
     assert "STARTTLS" not in server.offered
     assert server.offered["AUTH"] == "PLAIN"
+
+
+@pytest.mark.parametrize("before", [{}, {"XYZ": 1}])
+@pytest.mark.parametrize("behind", [{}, {"XYZ2": 1}])
+def test_a_malformed_value_is_told_before_an_unknown_parameter(
+    before: dict[str, int], behind: dict[str, int]
+) -> None:
+    """Policy may let an unknown parameter pass; a malformed value, never."""
+    offer = offer_for(STANDARD, IN_CLEAR)
+    with pytest.raises(GrammarError) as caught:
+        BODY.read(b"9BIT")
+    wrong = Mail("a@b", {**before, "BODY": "9BIT", **behind})
+    assert offer.objection(wrong, extended=True) == refusal_for(caught.value)
+    assert offer.objection(Mail("a@b", {"XYZ": 1}), extended=True) is UNKNOWN_PARAMETER

@@ -165,6 +165,8 @@ def test_what_is_local_or_unspecified_is_skipped(kind: bytes, payload: bytes) ->
         b"PROXY UDP4 1.2.3.4 1.2.3.4 1 1\r\n",
         b"PROXY UNKNOWNS\r\n",
         b"PROXY UNKNOWN \n\r\n",
+        b"PROXY UNKNOWN \r\r\n",
+        b"PROXY UNKNOWN\n\r\n",
         b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\n\r\n",
         b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n",  # 108 octets
         b"PROXY " + b"x" * 101,  # and it need not end
@@ -209,8 +211,175 @@ def test_a_header_says_when_it_is_too_long_before_it_comes() -> None:
         ProxyReader(max_payload=11).feed(INET.serialize()[:16])
 
 
+FOUR = bytes([192, 0, 2, 1, 192, 0, 2, 2]) + bytes.fromhex("c001 0019")
+SIX = bytes.fromhex("20010db8") + bytes(11) + b"\1" + bytes(15) + b"\1" + bytes.fromhex("0000ffff")
+
+
+def four(
+    version: int = 2,
+    tlvs: tuple[tuple[int, bytes], ...] = (),
+    datagram: bool = False,
+    checksum: bool = False,
+) -> ProxyHeader:
+    return ProxyHeader(
+        version,
+        source=("192.0.2.1", 0xC001),
+        destination=("192.0.2.2", 25),
+        datagram=datagram,
+        tlvs=tlvs,
+        checksum=checksum,
+    )
+
+
+def six(version: int = 2, datagram: bool = False) -> ProxyHeader:
+    return ProxyHeader(
+        version, source=("2001:db8::1", 0), destination=("::1", 65535), datagram=datagram
+    )
+
+
+LAID_OUT = {
+    "version 1, IPv4": (
+        four(1),
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 49153 25\r\n",
+    ),
+    "version 1, IPv6": (six(1), b"PROXY TCP6 2001:db8::1 ::1 0 65535\r\n"),
+    "version 1, unknown": (ProxyHeader(1), b"PROXY UNKNOWN\r\n"),
+    "local": (ProxyHeader(2, ProxyCommand.LOCAL), SIGNATURE + b"\x20\x00\x00\x00"),
+    "unspecified": (ProxyHeader(2), SIGNATURE + b"\x21\x00\x00\x00"),
+    "TCP over IPv4": (four(), SIGNATURE + b"\x21\x11\x00\x0c" + FOUR),
+    "UDP over IPv4": (
+        four(datagram=True),
+        SIGNATURE + b"\x21\x12\x00\x0c" + FOUR,
+    ),
+    "TCP over IPv6": (six(), SIGNATURE + b"\x21\x21\x00\x24" + SIX),
+    "UDP over IPv6": (
+        six(datagram=True),
+        SIGNATURE + b"\x21\x22\x00\x24" + SIX,
+    ),
+    "a unix stream": (
+        ProxyHeader(2, source=b"/run/a MX", destination=b"/run/x/X"),
+        SIGNATURE + b"\x21\x31\x00\xd8" + b"/run/a MX" + bytes(99) + b"/run/x/X" + bytes(100),
+    ),
+    "unix datagrams, of a name without a file and of none": (
+        ProxyHeader(2, source=b"\0name", destination=b"", datagram=True),
+        SIGNATURE + b"\x21\x32\x00\xd8" + b"\0name" + bytes(103 + 108),
+    ),
+    "a unix path behind zeros": (
+        ProxyHeader(2, source=b"x" * 108, destination=b"\0\0end"),
+        SIGNATURE + b"\x21\x31\x00\xd8" + b"x" * 108 + b"\0\0end" + bytes(103),
+    ),
+    "vectors": (
+        four(
+            tlvs=(
+                (0, b""),
+                (255, b"mail"),
+                (4, bytes(257)),
+                (0xEE, b""),
+            )
+        ),
+        SIGNATURE
+        + b"\x21\x11\x01\x1d"
+        + FOUR
+        + b"\x00\x00\x00\xff\x00\x04mail\x04\x01\x01"
+        + bytes(257)
+        + b"\xee\x00\x00",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_each_is_laid_out_as_the_text_has_it(name: str) -> None:
+    header, octets = LAID_OUT[name]
+    assert header.serialize() == octets
+    assert ProxyHeader.parse(octets) == header
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_a_header_is_whole_with_its_last_octet_and_not_before(name: str) -> None:
+    header, octets = LAID_OUT[name]
+    for cut in range(len(octets)):
+        reader = ProxyReader()
+        assert reader.feed(octets[:cut]) is None
+        assert reader.leftover == b""
+        assert reader.feed(octets[cut:] + b"EHLO c\r\n") == header
+        assert reader.leftover == b"EHLO c\r\n"
+        with pytest.raises(LocalProtocolError):
+            reader.feed(b"")
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_one_is_parsed_and_no_part_of_one_or_more(name: str) -> None:
+    _, octets = LAID_OUT[name]
+    for wrong in (b"", octets[:-1], octets + b"\0", octets + octets):
+        with pytest.raises(GrammarError):
+            ProxyHeader.parse(wrong)
+
+
+def test_what_followed_a_refused_header_is_not_kept_and_nothing_more_is_read() -> None:
+    reader = ProxyReader()
+    with pytest.raises(RemoteProtocolError):
+        reader.feed(b"EHLO c\r\n")
+    assert reader.leftover == b""
+    with pytest.raises(LocalProtocolError):
+        reader.feed(INET.serialize())
+
+
+def test_a_line_of_107_octets_without_an_end_waits_for_no_more() -> None:
+    line = b"PROXY UNKNOWN ".ljust(107, b"x")
+    assert ProxyReader().feed(line[:-1]) is None
+    with pytest.raises(RemoteProtocolError):
+        ProxyReader().feed(line)
+
+
+def test_a_payload_of_65535_octets_is_the_largest_that_can_be_written() -> None:
+    header = four(tlvs=((4, bytes(65_535 - 12 - 3)),))
+    octets = header.serialize()
+    assert len(octets) == 16 + 65_535
+    assert octets[14:16] == b"\xff\xff"
+    assert ProxyHeader.parse(octets) == header
+    with pytest.raises(LocalProtocolError):
+        four(tlvs=((4, bytes(65_535 - 12 - 3 + 1)),))
+
+
+def test_the_checksum_may_stand_before_other_vectors() -> None:
+    sum_at = 16 + 12 + 3
+    octets = bytearray(block(b"\x21\x11", FOUR + b"\x03\x00\x04" + bytes(4) + b"\xea\x00\x01x"))
+    octets[sum_at : sum_at + 4] = crc32c(bytes(octets)).to_bytes(4)
+    assert ProxyHeader.parse(bytes(octets)) == four(tlvs=((0xEA, b"x"),), checksum=True)
+    octets[-1] ^= 1
+    with pytest.raises(GrammarError):
+        ProxyHeader.parse(bytes(octets))
+
+
+def test_a_right_checksum_in_a_vector_that_is_too_long_is_none() -> None:
+    sum_at = 16 + 12 + 3
+    octets = bytearray(block(b"\x21\x11", FOUR + b"\x03\x00\x05" + bytes(5)))
+    octets[sum_at : sum_at + 4] = crc32c(bytes(octets)).to_bytes(4)
+    with pytest.raises(GrammarError):
+        ProxyHeader.parse(bytes(octets))
+
+
+@pytest.mark.parametrize(
+    ("octets", "value"),
+    [
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),  # this and what follows: RFC 3720 appendix B.4
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (bytes(reversed(range(32))), 0x113FDB5C),
+    ],
+)
+def test_sums_that_others_worked_out(octets: bytes, value: int) -> None:
+    assert crc32c(octets) == value
+
+
+def test_a_sum_behind_its_octets_always_gives_the_same_sum() -> None:
+    octets = (bytes([octet]) for octet in range(256))
+    assert {crc32c(each + crc32c(each).to_bytes(4, "little")) for each in octets} == {0x48674BC7}
+
+
 def test_checksum() -> None:
-    assert crc32c(b"123456789") == 0xE3069283
     header = ProxyHeader(2, source=INET.source, destination=INET.destination, checksum=True)
     octets = header.serialize()
     assert ProxyHeader.parse(octets).checksum
@@ -230,12 +399,20 @@ def test_checksum() -> None:
         lambda: ProxyHeader(2, source=("mx.example", 1), destination=("1.2.3.4", 1)),
         lambda: ProxyHeader(2, source=("1.2.3.4", 65536), destination=("1.2.3.4", 1)),
         lambda: ProxyHeader(2, source=("fe80::1%x\r\n", 1), destination=("::1", 1)),
+        lambda: ProxyHeader(2, source=("1.2.3.4", -1), destination=("1.2.3.4", 1)),
         lambda: ProxyHeader(2, source=b"x" * 109, destination=b""),
+        lambda: ProxyHeader(2, source=b"", destination=b"x" * 109),
+        lambda: ProxyHeader(2, source=b"/run/x\0", destination=b"/run/y"),
         lambda: ProxyHeader(1, source=b"x", destination=b"x"),
         lambda: ProxyHeader(1, source=("1.2.3.4", 1), destination=("1.2.3.4", 1), checksum=True),
+        lambda: ProxyHeader(1, source=("1.2.3.4", 1), destination=("1.2.3.4", 1), datagram=True),
+        lambda: ProxyHeader(1, source=("1.2.3.4", 1), destination=("1.2.3.4", 1), tlvs=((4, b""),)),
         lambda: ProxyHeader(2, checksum=True),
+        lambda: ProxyHeader(2, datagram=True),
+        lambda: ProxyHeader(2, tlvs=((4, b""),)),
         lambda: ProxyHeader(2, source=b"x", destination=b"x", tlvs=((3, b"sum!"),)),
         lambda: ProxyHeader(2, source=b"x", destination=b"x", tlvs=((256, b""),)),
+        lambda: ProxyHeader(2, source=b"x", destination=b"x", tlvs=((-1, b""),)),
         lambda: ProxyHeader(2, source=b"x", destination=b"x", tlvs=((4, b"x" * 65500),)),
     ],
 )

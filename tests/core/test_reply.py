@@ -147,3 +147,41 @@ def test_a_reader_counts_each_reply_for_itself() -> None:
     reader.feed(b"250-12345")
     with pytest.raises(GrammarError):
         reader.feed(b"250 1234")
+
+
+def test_a_reply_is_written_once_however_often_it_is_said() -> None:
+    for reply in (Reply(250, "2.0.0", "x"), Reply(354)):
+        assert reply.serialize() is reply.serialize()
+    plain = Reply(250, None, ["a", "b"])
+    assert plain.serialize(with_status=False) is plain.serialize()
+
+
+def test_without_a_status_none_is_shown() -> None:
+    assert str(Reply(250, None, "x")) == "250 x"
+
+
+@pytest.mark.parametrize("octets", GOOD)
+def test_what_was_read_is_written_as_it_was_but_for_a_space(octets: bytes) -> None:
+    assert Reply.parse(octets).serialize() == octets.replace(b"250\r", b"250 \r")
+
+
+@pytest.mark.rfc("5321 §4.5.3.1.5 reply-line-has-512-octets-at-most")
+@pytest.mark.parametrize("head", [b"250 ", b"250 2.0.0 "])
+def test_a_reply_that_was_read_may_be_said_in_lines_of_512_octets(head: bytes) -> None:
+    longest = head + b"x" * (510 - len(head))
+    assert Reply.parse(longest + b"\r\n").is_writable()
+    assert not Reply.parse(longest + b"x\r\n").is_writable()
+
+
+@pytest.mark.rfc("2034 §4 each-line-has-the-status")
+def test_a_status_is_added_where_the_line_has_512_octets_with_it() -> None:
+    longest = Reply(250, None, ["", "x" * 500])
+    assert len(longest.with_general_status().serialize().split(b"\r\n")[1]) == 510
+    longer = Reply(250, None, ["", "x" * 501])
+    assert longer.with_general_status() is longer
+
+
+@pytest.mark.rfc("2034 §4 class-agrees-with-the-code")
+@pytest.mark.parametrize("code", [200, 259, 400, 459, 500, 559])
+def test_a_general_status_has_the_class_of_the_code(code: int) -> None:
+    assert Reply(code).with_general_status() == Reply(code, f"{code // 100}.0.0")

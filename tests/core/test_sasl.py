@@ -11,6 +11,7 @@ from smtpproto.core.sasl import (
     Mechanism,
     ServerExchange,
     Verify,
+    random_nonce,
 )
 from smtpproto.mechanisms import LOGIN, PLAIN
 
@@ -124,3 +125,17 @@ def test_a_challenge_is_as_long_as_it_has_to_be() -> None:
 @pytest.mark.parametrize("mechanism", [PLAIN, LOGIN])
 def test_both_show_the_password(mechanism: Mechanism) -> None:
     assert mechanism.plaintext
+
+
+def test_a_nonce_has_144_fresh_bits() -> None:
+    one, other = random_nonce(), random_nonce()
+    assert len(bytes.fromhex(one)) * 8 == len(bytes.fromhex(other)) * 8 == 144
+    assert one != other
+
+
+def test_a_server_that_has_said_nothing_has_said_nothing() -> None:
+    client = ClientExchange(LOGIN, Credentials("u", "p"))
+    assert client.last_challenge is None
+    client.initial_response()
+    client.respond(b"Username:")
+    assert client.last_challenge == b"Username:"

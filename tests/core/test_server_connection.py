@@ -264,6 +264,17 @@ def test_421_may_be_said_at_any_moment_and_closes(octets: bytes) -> None:
         server.send(Reply(421))
 
 
+def test_a_421_that_may_not_be_said_leaves_no_reply_owed() -> None:
+    """Found by fuzzing: refused for its UTF-8, it left the server deaf, waiting to be answered."""
+    server = make(HELLO)
+    with pytest.raises(LocalProtocolError):
+        server.send(Reply(421, "4.3.2", "Adiós"))
+    assert server.replies_owed == 0
+    assert server.next_event() is NEED_DATA
+    assert say(server, b"NOOP\r\n") == b"250 2.0.0 Ok\r\n"
+    assert server.send(Reply(421, "4.3.2", "Goodbye")) == b"421 4.3.2 Goodbye\r\n"
+
+
 def test_the_envelope() -> None:
     server = make(HELLO, b"MAIL FROM:<a@b>\r\n")
     assert server.envelope is None

@@ -6,10 +6,13 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import ByteStream
+from attrs import define, field
 
 from smtpproto.client import Tls
+from smtpproto.core.sasl import Verify
 from smtpproto.discover import Account, Verdict
 from smtpproto.discover.check import Check, check, vouches
+from smtpproto.handler import Session
 from tests.adapters.world import Scripted
 
 from .world import Authority, World
@@ -44,26 +47,53 @@ async def test_tls_for_the_right_name_and_logins_under_it(world: World, port: in
     assert len(world.connected) == 1
 
 
-async def test_nothing_is_said_of_the_user(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No MAIL, no AUTH, and nothing in clear but EHLO and STARTTLS (RFC 8314 §5.1)."""
+@define
+class Guard:
+    """Keeps the logins that are tried."""
+
+    asked: list[Verify] = field(factory=list)
+
+    async def verify(self, session: Session, question: Verify) -> bool:
+        self.asked.append(question)
+        return True
+
+
+class Overheard(ByteStream):
+    """A stream that keeps what goes out through it."""
+
+    def __init__(self, inner: ByteStream, said: list[bytes]) -> None:
+        self.inner, self.said = inner, said
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        return await self.inner.receive(max_bytes)
+
+    async def send(self, item: bytes) -> None:
+        self.said.append(bytes(item))
+        await self.inner.send(item)
+
+    async def send_eof(self) -> None:
+        await self.inner.send_eof()
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@pytest.mark.rfc("8314 §5.1")
+async def test_nothing_is_said_of_the_user(world: World) -> None:
+    """No MAIL, no AUTH, and nothing in clear but EHLO and STARTTLS."""
     said: list[bytes] = []
-    async with world.serving((HOST, 587)):
 
-        async def connect(host: str, port: int) -> ByteStream:
-            stream = await world.connect(host, port)
-            send = stream.send
+    async def connect(host: str, port: int) -> ByteStream:
+        return Overheard(await world.connect(host, port), said)
 
-            async def overhear(octets: bytes) -> None:
-                said.append(octets)
-                await send(octets)
-
-            monkeypatch.setattr(stream, "send", overhear)
-            return stream
-
+    guard = Guard()
+    async with world.serving((HOST, 587), authenticator=guard):
         assert (await look(world, 587, connector=connect)).verdict is Verdict.USABLE
     clear = [octets for octets in said if octets[:1].isalpha()]
     assert [octets.split()[0] for octets in clear] == [b"EHLO", b"STARTTLS"]
+    assert len(said) > len(clear)
     assert not any(b"ann" in octets for octets in said)
+    assert not guard.asked
     assert not world.box.received
 
 

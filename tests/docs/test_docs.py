@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,8 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT
 
 import pytest
+
+from tests.peers.programs import free_port
 
 from .pages import DOCS, includes, matches, plain_blocks, steps
 
@@ -28,16 +29,6 @@ def ids(page: Path) -> str:
 
 
 # Following a tutorial
-
-
-def free_ports(count: int) -> list[int]:
-    with_port = [socket.socket() for _ in range(count)]
-    for one in with_port:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in with_port]
-    for one in with_port:
-        one.close()
-    return ports
 
 
 class Background:
@@ -76,8 +67,7 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        first, second = free_ports(2)
-        self.ports: dict[str, str] = {"2525": str(first), "2526": str(second)}
+        self.ports: dict[str, str] = {"2525": str(free_port()), "2526": str(free_port())}
         self.background: dict[str, Background] = {}
         self.environment = {
             **os.environ,

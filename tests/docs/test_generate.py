@@ -185,7 +185,7 @@ def test_the_tables_have_everything(tmp_path: Path) -> None:
     for command in COMMANDS:
         assert f"\n## smtpproto {command}\n" in tables["command-line.md"]
     assert "| `message` | 26 214 400 |" in tables["limits.md"]
-    assert "| `dialogue.py` | 421 | 4.3.2 | Service shutting down |" in tables["fixed.md"]
+    assert "| `conversation.py` | 421 | 4.3.2 | Service shutting down |" in tables["fixed.md"]
 
 
 def test_defaults_of_attrs_classes_are_those_that_are_written() -> None:

@@ -56,6 +56,11 @@ CANONICAL: list[tuple[Parameter[Any], Any, bytes | None]] = [
         OriginalRecipient("utf-8", "\U0001f600+=\\ @x"),
         rb"utf-8;\x{1F600}\x{2B}\x{3D}\x{5C}\x{20}@x",
     ),
+    (  # as it is where it would be too long in ASCII
+        ORCPT,
+        OriginalRecipient("utf-8", "ö" * 81 + "+ @x"),
+        b"utf-8;" + "ö".encode() * 81 + rb"\x{2B}\x{20}@x",
+    ),
     (SUBMITTER, Submitter(Mailbox.parse("e=mc2@example.com")), b"e+3Dmc2@example.com"),  # §5.1
     (SUBMITTER, Submitter(None), b"<>"),  # RFC 4954 §5.1
     (BY, DeliverBy(120, ByMode.RETURN), b"120;R"),  # RFC 2852 §6
@@ -148,6 +153,10 @@ REFUSED: list[tuple[Parameter[Any], list[bytes | None]]] = [
             rb"utf-8;\x{110000}",
             rb"utf-8;\x{0A}",
             b"rfc822;" + b"a" * 488,
+            b"utf-8;" + "é".encode() * 245,
+            # No utf-8-addr-xtext, and too long as one, so that nobody could pass it on.
+            b"utf-8;" + b"\\" * 82,
+            b"utf-8;" + b"+2B" * 82,
         ],
     ),
     (
@@ -298,6 +307,21 @@ def test_original_recipients_come_back(address: str) -> None:
         assert ORCPT.of(parameters) == recipient
         assert recipient.text == address
         assert (parameters["ORCPT"] or b"").isascii()
+
+
+def test_no_original_recipient_is_read_that_cannot_be_written() -> None:
+    r"""Found by fuzzing: a bare `\` is read, and takes six octets where it stands as it should."""
+    for count, written in ((81, 498), (82, None)):
+        value = b"utf-8;" + b"\\" * count
+        if written is None:
+            with pytest.raises(GrammarError):
+                ORCPT.read(value)
+        else:
+            recipient = ORCPT.read(value)
+            assert recipient == OriginalRecipient("utf-8", b"\\" * count)
+            (again,) = ORCPT(recipient).values()
+            assert again == b"utf-8;" + rb"\x{5C}" * count
+            assert len(b"ORCPT=" + again) == written
 
 
 @pytest.mark.rfc("3461 §4.2 addr-type-is-registered")

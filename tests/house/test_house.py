@@ -18,19 +18,24 @@ FILES = sorted(ROOT.rglob("*.py"))
 STOREYS = [
     {"core"},
     {"extensions", "mechanisms"},
-    {"stream", "resolve"},
+    {"wire", "deadline", "resolve"},
+    {"stream"},
     {"client", "server"},
-    {"discover", "relay"},
+    {"handlers", "discover"},
+    {"relay"},
     {"cli"},
 ]
 #: Files beside those rooms belong to them; what is not named here needs a place first.
 ANNEXES = {
     "__main__": "cli",
     "handler": "server",
+    "conversation": "server",
     "dialogue": "server",
     "result": "client",
     "source": "client",
     "pool": "client",
+    "maildir": "handlers",
+    "trace": "handlers",
 }
 
 

@@ -303,13 +303,8 @@ def handshake(found: Walk, node: Joint) -> Iterator[Joint]:
 def reply(found: Walk, node: Joint, answer: Answer) -> Iterator[Joint]:
     """Give the client this reply, whether or not the server can say it."""
     asked = node.past.asked
-    if node.past.over or (
-        asked is not None
-        and asked.verb == "RSET"
-        and answer.code // 100 in (4, 5)
-        and answer.code != 421
-    ):
-        return  # RFC 5321 §4.1.1.5: RSET is not refused
+    if node.past.over:
+        return
     found.answered += 1
     line = f"S: {answer}"
     client, server = fork(node.client), fork(node.server)

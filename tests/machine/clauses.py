@@ -126,6 +126,13 @@ def malformed(it: Saying) -> bool:
     return it.accepts("")
 
 
+@forbids("RFC 5321 §4.1.1.5, §4.3.2")
+def rset_refused(it: Saying) -> bool:
+    """RSET is not refused in a transaction, but by 421."""
+    drops = it.verb == "RSET" and it.past.mail != ""
+    return drops and it.digit > 3 and it.answer.code != 421
+
+
 @forbids("RFC 5321 §3.1")
 def greeted_with_554(it: Saying) -> bool:
     """A 554 greeting leaves nothing but QUIT."""

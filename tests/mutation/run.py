@@ -2,6 +2,7 @@
 
     python tests/mutation/run.py                # all of core/, about half an hour
     python tests/mutation/run.py reply path     # of these files, what has no verdict yet
+    python tests/mutation/run.py --again path   # and what survived, for there are new tests
 
 mutmut makes the mutants, all of them in one copy of the tree (`mutants/`) with a switch in front of
 each function. It would start pytest anew for each mutant, which takes hours here. So this collects
@@ -9,11 +10,13 @@ the tests once, notes which functions each of them enters, and forks for each mu
 throws the switch and runs those tests, the quick ones first, until one fails.
 
 Verdicts are kept where mutmut keeps its own: `mutmut show NAME` prints a mutant, and
-`tests/mutation/survivors.py` tells what came of it all.
+`tests/mutation/survivors.py` tells what came of it all. What runs only while modules are imported
+is tried in a process of its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import functools
 import gc
@@ -21,6 +24,7 @@ import importlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -32,27 +36,37 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-__all__ = ["NO_TESTS", "SKIPPED", "SURVIVED", "sources"]
+__all__ = ["KILLED", "SKIPPED", "SURVIVED", "TIMEOUT", "sources"]
 
 #: Verdicts, as mutmut numbers them.
-KILLED, SURVIVED, NO_TESTS, SKIPPED, TIMEOUT = 1, 0, 33, 34, 36
+KILLED, SURVIVED, SKIPPED, TIMEOUT = VERDICTS = 1, 0, 34, 36
 #: Those that need no socket.
-SELECTED = ("tests/core", "tests/extensions", "tests/sasl", "tests/conformance")
-#: What needs an event loop, what reads the source, and what says again, at each split, what others
-#: say of the whole.
+SELECTED = (
+    "tests/core",
+    "tests/extensions",
+    "tests/sasl",
+    "tests/conformance",
+    "tests/dialogues",
+    "tests/properties",
+)
+#: What needs an event loop, what reads the source, what all others have to pass already, what
+#: cannot be run twice, and what counts work: whether a mutant is slower is no verdict on it.
 LEFT_OUT = (
     "asyncio or trio or test_every_reply or test_ledger or test_breaks or test_statements"
-    " or every_split"
+    " or test_strategies or test_linearity"
 )
-#: Where no test enters a function: what looks at the tables that were made by it.
-AT_IMPORT = (
-    "tests/core/test_state.py",
-    "tests/core/test_grammar.py",
-    "tests/core/test_reply.py",
-    "tests/core/test_command.py",
-)
+#: Where no test enters a function: what looks at the tables that were made by it, by the module.
+AT_IMPORT = {
+    "state": ("tests/core/test_state.py::test_every_move",),
+    "proxy": (
+        "tests/core/test_proxy.py::test_sums_that_others_worked_out",
+        "tests/core/test_proxy.py::test_a_sum_behind_its_octets_always_gives_the_same_sum",
+    ),
+}
 #: CPU seconds: longer tests repeat what shorter ones say, for all inputs.
-LONGEST = 0.03
+LONGEST = 0.1
+
+NO_MUTANT = "no.mutant"
 
 Mutants = dict[str, Callable[..., Any]]
 
@@ -134,23 +148,42 @@ class Switch:
         return decorate
 
 
+class _TooLong(BaseException):
+    """Ends a test, whatever it catches."""
+
+
+def _stop(*_: object) -> None:
+    raise _TooLong
+
+
 class Trial:
     """Runs every test once, and then for each mutant those that enter its function."""
 
-    def __init__(self, switch: Switch, files: list[str]) -> None:
+    def __init__(self, switch: Switch, files: list[str], again: bool) -> None:
         self.switch = switch
         self.files = files
+        self.again = again
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         bearing: dict[str, list[tuple[float, pytest.Item]]] = {}
+        signal.signal(signal.SIGPROF, _stop)
         for item in session.items:
             self.switch.entered.clear()
             begun = time.process_time()
-            if self._fails(item):
+            fails, left = True, 0.0
+            try:
+                signal.setitimer(signal.ITIMER_PROF, LONGEST)
+                fails = self._fails(item)
+                left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
+            except _TooLong:
+                pass
+            if not left:
+                session._setupstate.teardown_exact(None)  # what a test that was ended had set up
+                continue
+            if fails:
                 print("left out, for it does not pass:", item.nodeid, flush=True)
                 continue
-            if (took := time.process_time() - begun) > LONGEST:
-                continue
+            took = time.process_time() - begun
             for function in self.switch.entered:
                 bearing.setdefault(function, []).append((took, item))
         every = {item: took for tests in bearing.values() for took, item in tests}
@@ -160,9 +193,9 @@ class Trial:
         caches = [each for each in gc.get_objects() if isinstance(each, type(functools.cache(len)))]
         gc.freeze()  # so that a child copies little
         # Tests that fail a second time, with no mutant, would kill everything.
-        if self._try("no.mutant", [(took, item) for item, took in every.items()], caches):
+        if self._try(NO_MUTANT, [(took, item) for item, took in every.items()], caches):
             raise pytest.UsageError("the tests fail in a child with no mutant at all")
-        if try_at_import("no.mutant") != NO_TESTS:
+        if any(try_at_import(f"{module}.none") == KILLED for module in AT_IMPORT):
             raise pytest.UsageError("the tests of AT_IMPORT fail with no mutant at all")
         found = {meta.name.partition(".")[0]: meta for meta in Path("src").rglob("core/*.meta")}
         for name in self.files or sorted(found):
@@ -185,9 +218,10 @@ class Trial:
     ) -> None:
         known = json.loads(meta.read_text())
         verdicts: dict[str, int | None] = known["exit_code_by_key"]
+        settled = {*VERDICTS} - {SURVIVED} if self.again else {*VERDICTS}
         for mutant, before, after in list(sources(meta)):
             tests = bearing.get(mutant.rpartition("__mutmut_")[0], [])
-            if verdicts[mutant] is None:
+            if verdicts[mutant] not in settled:
                 if is_of_words(before, after):
                     verdicts[mutant] = SKIPPED
                 else:
@@ -195,7 +229,7 @@ class Trial:
                         self._try(mutant, tests, caches) if tests else try_at_import(mutant)
                     )
                 meta.write_text(json.dumps(known, indent=4))
-        survived = sum(verdict in (SURVIVED, NO_TESTS) for verdict in verdicts.values())
+        survived = sum(verdict == SURVIVED for verdict in verdicts.values())
         if verdicts:
             print(f"{meta.name}: {survived} of {len(verdicts)} survived", flush=True)
 
@@ -208,7 +242,10 @@ class Trial:
             seconds = int(5 + 5 * sum(seconds for seconds, _ in tests))
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
             self.switch.thrown = mutant
-            os._exit(KILLED if any(self._fails(item) for _, item in tests) else SURVIVED)
+            failed = next((item for _, item in tests if self._fails(item)), None)
+            if failed is not None and mutant == NO_MUTANT:
+                print(failed.nodeid, "fails when it is run twice", flush=True)
+            os._exit(SURVIVED if failed is None else KILLED)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             return TIMEOUT
@@ -217,10 +254,20 @@ class Trial:
 
 def try_at_import(mutant: str) -> int:
     """Try one that no test enters in a new process: it may run while modules are imported."""
+    if not tests_at_import(mutant):
+        return SURVIVED
     tried = subprocess.run(
-        [sys.executable, __file__, "--import", mutant], cwd="..", capture_output=True, check=False
+        [sys.executable, __file__, "--import", mutant],
+        cwd="..",
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # half the time
+        capture_output=True,
+        check=False,
     )
-    return KILLED if tried.returncode else NO_TESTS
+    return KILLED if tried.returncode else SURVIVED
+
+
+def tests_at_import(mutant: str) -> tuple[str, ...]:
+    return AT_IMPORT.get(mutant.split(".")[-2], ())
 
 
 def make_mutants() -> None:
@@ -232,23 +279,28 @@ def make_mutants() -> None:
     mutmut.create_mutants(1)
 
 
-def main(files: list[str]) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Try the mutants of core/.")
+    parser.add_argument("--again", action="store_true", help="what survived, too")
+    parser.add_argument("--import", dest="at_import", metavar="MUTANT", help=argparse.SUPPRESS)
+    parser.add_argument("modules", nargs="*")
+    asked = parser.parse_args()
     switch = Switch()
-    at_import = files[:1] == ["--import"]
-    if at_import:
-        switch.thrown = files[1]
+    if asked.at_import:
+        switch.thrown = asked.at_import
     else:
         make_mutants()
     trampoline: Any = importlib.import_module("mutmut.mutation.trampoline")
     trampoline.wrap_in_trampoline = switch.wrap
     os.chdir("mutants")
     sys.path.insert(0, str(Path("src").resolve()))
-    os.environ["HYPOTHESIS_PROFILE"] = "ci"  # keeps no examples
-    if at_import:
-        return pytest.main(["--rootdir=.", "-qx", "-p", "no:cacheprovider", *AT_IMPORT])
-    args = ["--rootdir=.", "-q", "-k", f"not ({LEFT_OUT})", *SELECTED]
-    return pytest.main([*args, "-p", "no:cacheprovider"], plugins=[Trial(switch, files)])
+    os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+    args = ["--rootdir=.", "-q", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
+    if asked.at_import:
+        return pytest.main([*args, "-x", *tests_at_import(asked.at_import)])
+    trial = Trial(switch, asked.modules, asked.again)
+    return pytest.main([*args, "-k", f"not ({LEFT_OUT})", *SELECTED], plugins=[trial])
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

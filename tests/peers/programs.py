@@ -12,6 +12,7 @@ import grp
 import imaplib
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
@@ -44,7 +45,7 @@ def find(program: str, package: str) -> str:
     return path or missing(f"{program} (apt-get install {package})")
 
 
-def wait_for(poll: Callable[[], T], what: str, *, within: float = 15.0) -> T:
+def wait_for(poll: Callable[[], T], what: str, *, within: float = 60.0) -> T:
     """The first truthy answer of `poll`."""
     deadline = time.monotonic() + within
     while not (answer := poll()):
@@ -55,9 +56,15 @@ def wait_for(poll: Callable[[], T], what: str, *, within: float = 15.0) -> T:
 
 
 def free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody uses, below those the kernel gives away by itself.
+
+    So nobody comes to it by chance before whom it is for, and nobody who tries to connect to it
+    meanwhile is given that very port, to find there nobody but themselves.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)  # hypothesis has a hand on `random`
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def listening(port: int) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 
 from smtpproto.server import Server
-from tests.adapters.world import PASSWORD, Accounts, Box, Certificates, certificates
+from tests.adapters.world import PASSWORD, Accounts, Box, Certificates, certificates, until
 
 from .programs import HOST, PostfixServer, smtp_source, swaks
 
@@ -131,8 +131,11 @@ def test_aiosmtplib_submits(implicit: bool, serving: Serving, box: Box, tls: Cer
             password=PASSWORD,
         )
         async with client:
+            protocol = client.protocol
             for _ in range(3):
                 await client.send_message(message())
+        assert protocol is not None  # it does not wait for what it closes
+        await until(lambda: protocol.transport is None)
 
     asyncio.run(submit(tls.trusting))
     assert [received.session.identity for received in box.received] == ["ann"] * 3

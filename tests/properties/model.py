@@ -84,6 +84,8 @@ class Session:
         if self.closed or self.handshake:
             return False
         digit = code // 100
+        if asked == "RSET" and self.sender is not None:
+            return digit == 2 or code == 421  # §4.1.1.5: it is not refused
         if digit in (4, 5) or not self.allows(asked):
             return digit in (4, 5)  # anything can fail, and 421 is one of them (§3.8)
         if asked in ("DATA", "cancel"):

@@ -19,6 +19,7 @@ from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
 from smtpproto.result import ClientError
 from smtpproto.server import Server
+from tests.peers.programs import free_port
 from tests.relay.process import Served
 
 pytestmark = [
@@ -96,10 +97,9 @@ async def survivor(
     chance: random.Random, data: Path, envelope: Callable[[int], Envelope], *options: object
 ) -> AsyncIterator[tuple[Load, Served]]:
     """A server under load, killed again and again; what was accepted, and its last start."""
-    served = await to_thread.run_sync(
-        partial(Served, data, "--listen", "127.0.0.1:0", "--submission", "127.0.0.1:0", *options)
-    )
-    again = ("--listen", f"127.0.0.1:{served.smtp}", "--submission", "127.0.0.1:0", *options)
+    listen = f"127.0.0.1:{free_port()}"
+    start = partial(Served, data, "--listen", listen, "--submission", "127.0.0.1:0", *options)
+    served = await to_thread.run_sync(start)
     load = Load(chance, envelope, served.smtp)
     kills = sorted(chance.sample(range(1, MESSAGES - 20), KILLS))
     try:
@@ -109,7 +109,7 @@ async def survivor(
                 await load.until_accepted(count)
                 await anyio.sleep(chance.uniform(0, 0.02))  # not always just after a reply
                 await to_thread.run_sync(served.kill)
-                served = await to_thread.run_sync(partial(Served, data, *again))
+                served = await to_thread.run_sync(start)
         assert len(load.accepted) == MESSAGES
         yield load, served
         assert await to_thread.run_sync(served.stop) == 0

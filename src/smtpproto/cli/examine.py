@@ -21,15 +21,14 @@ from smtpproto.core.event import TlsInfo
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.core.sasl import ClientExchange, Credentials, ExchangeError
 from smtpproto.core.state import State
+from smtpproto.deadline import DeadlineError, deadline
 from smtpproto.extensions import STANDARD
 from smtpproto.mechanisms import strongest
 from smtpproto.relay.route import HostPort
 from smtpproto.stream import (
-    DeadlineError,
     Pump,
     StreamLostError,
     causes,
-    deadline,
     local_address,
     peer_address,
     shown,

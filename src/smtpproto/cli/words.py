@@ -7,7 +7,8 @@ import socket
 import ssl
 
 from smtpproto.core.errors import RemoteProtocolError
-from smtpproto.stream import DeadlineError, StreamLostError, causes
+from smtpproto.deadline import DeadlineError
+from smtpproto.stream import StreamLostError, causes
 
 from .console import amount
 

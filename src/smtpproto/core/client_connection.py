@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from .command import (
@@ -41,9 +41,10 @@ from .event import (
 )
 from .extension import Extension
 from .grammar import CONTROL, EHLO_LINE
+from .parameter import Parameter
 from .path import as_domain
 from .reply import Reply, ReplyReader, Severity
-from .state import Asked, Greeting, State, expected, next_state
+from .state import SILENT, Asked, Greeting, State, expected, next_state
 
 __all__ = ["ClientConnection", "ClientEvent"]
 
@@ -72,7 +73,7 @@ class ClientConnection(Connection):
         limits: Limits = DEFAULT_LIMITS,
         lmtp: bool = False,
     ) -> None:
-        super().__init__(extensions, limits)
+        super().__init__(limits)
         self.lmtp = lmtp
         #: Keyword -> argument, as the server's last reply to EHLO had them.
         self.offered: dict[str, str] = {}
@@ -87,7 +88,6 @@ class ClientConnection(Connection):
         self._writer: DotWriter | None = None
         self._line_ends: LineEnds | None = None  # of the chunks so far
         self._mail: Mail | None = None  # of the transaction as it was asked for
-        self._accepted_mail: Mail | None = None
         self._accepted = 0  # recipients of this transaction
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
@@ -95,8 +95,8 @@ class ClientConnection(Connection):
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
-            Mail: {p.keyword: (e.keyword, p) for e in extensions for p in e.mail},
-            Rcpt: {p.keyword: (e.keyword, p) for e in extensions for p in e.rcpt},
+            Mail: _by_keyword((e, p) for e in extensions for p in e.mail),
+            Rcpt: _by_keyword((e, p) for e in extensions for p in e.rcpt),
         }
 
     @property
@@ -121,7 +121,7 @@ class ClientConnection(Connection):
         received before a command can never be its answer. Content with a bare CR or LF is
         refused so too, and then there is nothing left but to close the connection.
         """
-        if self._broken or self._state in (State.CLOSED, State.TLS):
+        if self._broken or self._state in SILENT:
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
         if isinstance(thing, Chunk):
             return self._send_chunk(thing)
@@ -153,19 +153,17 @@ class ClientConnection(Connection):
             # An extension's verb writes its own argument.
             raise LocalProtocolError(f"not one line: {wire!r}")
         self._check_offered(command, len(wire))
-        self._check_transaction(command)
+        self._check_transaction(command, wire)
         return wire
 
-    def _check_transaction(self, command: Command) -> None:
+    def _check_transaction(self, command: Command, wire: bytes) -> None:
         """Check what hangs on what was said and answered in this transaction."""
         if self._must_reset and not isinstance(command, (Rset, Quit)):
             raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
-        mail = command if isinstance(command, Mail) else self._mail
-        asks = mail is not None and "SMTPUTF8" in mail.parameters
-        if isinstance(command, (Mail, Rcpt)) and not (
-            asks or (command.is_ascii and command.parameters.is_ascii)
-        ):
-            raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
+        if isinstance(command, (Mail, Rcpt)) and not wire.isascii():
+            mail = command if isinstance(command, Mail) else self._mail
+            if mail is None or "SMTPUTF8" not in mail.parameters:
+                raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
         if isinstance(command, Data) and self._is_binary():
             raise LocalProtocolError("BODY=BINARYMIME goes by BDAT (RFC 3030 §3)")
 
@@ -193,9 +191,11 @@ class ClientConnection(Connection):
         if isinstance(command, (Mail, Rcpt)):
             known = self._parameters[type(command)]
             for keyword, value in command.parameters.items():
-                extension, parameter = known.get(keyword, (keyword, None))
-                if parameter is None or extension not in self.offered:
-                    raise LocalProtocolError(f"the server does not offer {extension}")
+                defined = known.get(keyword, {})
+                parameter = next((p for e, p in defined.items() if e in self.offered), None)
+                if parameter is None:
+                    needed = " or ".join(defined) or keyword
+                    raise LocalProtocolError(f"the server does not offer {needed}")
                 try:
                     parameter.read(value)
                 except GrammarError as error:
@@ -240,12 +240,13 @@ class ClientConnection(Connection):
         return wire
 
     def _is_binary(self) -> bool:
-        body = self._mail.parameters.get("BODY") if self._mail is not None else None
-        return body is not None and body.upper() == b"BINARYMIME"
+        if self._mail is None or "BODY" not in self._mail.parameters:
+            return False
+        return (self._mail.parameters["BODY"] or b"").upper() == b"BINARYMIME"
 
     def _ask(self, thing: Command | EndOfContent) -> None:
         state = expected(self.asked, _asked_by(thing))
-        assert state is not None, "checked before"
+        assert state is not None  # checked before
         self._path.append(state)
         if isinstance(thing, Mail):
             self._mail = thing
@@ -263,9 +264,9 @@ class ClientConnection(Connection):
         that are no reply or go on without end, a reply that nobody asked for or that is no
         answer to what was asked, anything between the 220 to STARTTLS and the handshake.
         """
-        if self._state is State.CLOSED:
-            return ConnectionClosed()
-        if self._state is State.TLS:
+        if self._state in SILENT:
+            if self._state is State.CLOSED:
+                return ConnectionClosed()
             self._no_clear_text()
             return self._close() if self._eof else PAUSED
         while (found := self._buffer.take_line(self.limits.reply)) is not None:
@@ -301,7 +302,8 @@ class ClientConnection(Connection):
         if self._begun < self._marks[0]:
             raise self._lost(f"a reply from before its command: {reply.code}")
         cancelled = isinstance(thing, AuthResponse) and thing.data is None
-        if cancelled and reply.severity < Severity.TRANSIENT:
+        refuses = reply.code >= 400
+        if cancelled and not refuses:
             raise self._lost(f"{reply.code} is no answer to a cancelled AUTH (RFC 4954 §4)")
         if self.lmtp and state is State.CONTENT and not self._accepted:
             raise self._lost("354 without a recipient (RFC 2033 §4.2)")
@@ -318,16 +320,12 @@ class ClientConnection(Connection):
             self._writer = DotWriter()
         elif state is State.CLOSED:
             self._close()
-        elif isinstance(thing, Bdat) and reply.severity >= Severity.TRANSIENT:
+        elif isinstance(thing, Bdat) and refuses:
             # In LMTP the last has an answer for each recipient, and none for itself.
             resets = any(isinstance(later, Rset) for later in self._owed)
             self._must_reset |= not (resets or (self.lmtp and thing.last))
-        elif isinstance(thing, Mail) and reply.severity >= Severity.TRANSIENT:
-            if not any(isinstance(later, Mail) for later in self._owed):
-                self._mail = self._accepted_mail
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Mail):
-                self._accepted_mail = thing
                 self._accepted = 0
                 self._line_ends = None
             elif isinstance(thing, Rcpt):
@@ -371,6 +369,16 @@ class ClientConnection(Connection):
     def _forget(self) -> None:
         self.offered = {}
         self.authenticated = False
+
+
+def _by_keyword(
+    defined: Iterable[tuple[Extension, Parameter[object]]],
+) -> dict[str, dict[str, Parameter[object]]]:
+    """Sort parameters: keyword -> keyword of each extension that defines it -> the parameter."""
+    known: dict[str, dict[str, Parameter[object]]] = {}
+    for extension, parameter in defined:
+        known.setdefault(parameter.keyword, {})[extension.keyword] = parameter
+    return known
 
 
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:

@@ -25,7 +25,7 @@ from .path import (
     as_octets,
 )
 from .reply import Reply
-from .value import taken
+from .value import taken, taker
 
 __all__ = [
     "BASE_VERBS",
@@ -115,7 +115,7 @@ class _Bare(Command):
 
 def _text(value: str | bytes) -> bytes:
     octets = as_octets(value)
-    if TEXT.fullmatch(octets) is None or octets != octets.strip(b" "):
+    if TEXT.fullmatch(octets) is None or octets != octets.strip():
         raise LocalProtocolError(f"octets no argument can hold: {octets!r}")
     return octets
 
@@ -128,7 +128,7 @@ class _Text(Command):
     def parse(cls, argument: bytes) -> Self:
         if TEXT.fullmatch(argument) is None:
             raise GrammarError("octets that no argument may hold")
-        return taken(cls, text=argument.strip(b" "))
+        return taken(cls, text=argument.strip())
 
     def argument(self) -> bytes:
         return self.text
@@ -219,9 +219,9 @@ class Mail(Command):
     parameters: Parameters = field(converter=_given, default=None)
 
     @classmethod
-    def parse(cls, argument: bytes) -> Self:
+    def parse(cls, argument: bytes) -> Mail:
         path, end = ReversePath.read(argument, _path_offset(argument, b"FROM:"))
-        return taken(cls, reverse_path=path, parameters=_parameters(argument, end))
+        return _take_mail(path, _parameters(argument, end))
 
     @property
     def is_ascii(self) -> bool:
@@ -230,6 +230,9 @@ class Mail(Command):
 
     def argument(self) -> bytes:
         return b"FROM:%b%b" % (self.reverse_path.serialize(), self.parameters.serialize())
+
+
+_take_mail = taker(Mail, "reverse_path", "parameters")
 
 
 @frozen
@@ -244,9 +247,9 @@ class Rcpt(Command):
     parameters: Parameters = field(converter=_given, default=None)
 
     @classmethod
-    def parse(cls, argument: bytes) -> Self:
+    def parse(cls, argument: bytes) -> Rcpt:
         path, end = ForwardPath.read(argument, _path_offset(argument, b"TO:"))
-        return taken(cls, forward_path=path, parameters=_parameters(argument, end))
+        return _take_rcpt(path, _parameters(argument, end))
 
     @property
     def is_ascii(self) -> bool:
@@ -255,6 +258,9 @@ class Rcpt(Command):
 
     def argument(self) -> bytes:
         return b"TO:%b%b" % (self.forward_path.serialize(), self.parameters.serialize())
+
+
+_take_rcpt = taker(Rcpt, "forward_path", "parameters")
 
 
 @frozen
@@ -329,13 +335,13 @@ def _lift_smtputf8(text: bytes) -> tuple[bytes, bool]:
     """Take off the word that may follow what is asked for; tell whether it was there."""
     before, _, word = text.rpartition(b" ")
     if before and word.upper() == b"SMTPUTF8":
-        return before.rstrip(b" "), True
+        return before.rstrip(), True
     return text, False
 
 
 def _query_text(value: str | bytes) -> bytes:
     octets = as_octets(value)
-    if TEXT_UTF8.fullmatch(octets) is None or not octets or octets != octets.strip(b" "):
+    if TEXT_UTF8.fullmatch(octets) is None or not octets or octets != octets.strip():
         raise LocalProtocolError(f"nothing that can be asked for: {octets!r}")
     return octets
 

@@ -7,14 +7,11 @@ before, and neither end ever holds more than its limits and what was fed last.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from attrs import field, frozen
 
 from .buffer import ReceiveBuffer
 from .errors import LocalProtocolError
 from .event import ConnectionClosed, TlsInfo
-from .extension import Extension
 from .state import State
 
 __all__ = ["DEFAULT_LIMITS", "Connection", "Limits"]
@@ -48,14 +45,13 @@ DEFAULT_LIMITS = Limits()
 class Connection:
     """What both ends share. Use `ServerConnection` or `ClientConnection`."""
 
-    def __init__(self, extensions: Sequence[Extension], limits: Limits) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         #: What is known of the TLS layer, None in clear.
         self.tls: TlsInfo | None = None
         #: The client has logged in.
         self.authenticated = False
         self._state = State.CONNECTED
-        self._known = tuple(extensions)
         self._buffer = ReceiveBuffer()
         self._eof = False
 
@@ -72,8 +68,8 @@ class Connection:
     def receive_data(self, data: bytes) -> None:
         """Store what was received; `b""` is the end of file.
 
-        LocalProtocolError when `limits.backlog` unread octets are there already: that is a
-        caller who feeds without pulling.
+        LocalProtocolError when more than `limits.backlog` unread octets are there already: that
+        is a caller who feeds without pulling.
         """
         if not data:
             self._eof = True

@@ -1,19 +1,37 @@
 """Message content on the wire: dot transparency (RFC 5321 §4.5.2) and counted chunks (RFC 3030).
 
 Only CRLF "." CRLF ends it. A bare CR or LF (§2.3.8) is counted as a fault and changes nothing
-else, so both sides stay in step whatever the content holds. All work is done by `find`, `count`
-and `replace` on whole chunks; at most four octets are held back between two of them.
+else, so both sides stay in step whatever the content holds. All work is done on whole chunks, by
+a regex that is a literal, `replace`, and the line end reader of `io`; at most four octets are held
+back between two of them.
 """
 
 from __future__ import annotations
 
 import re
+from io import IncrementalNewlineDecoder
 
 from .errors import LocalProtocolError
 
 __all__ = ["DotReader", "DotWriter", "LineEnds"]
 
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_DOT_LINE = re.compile(rb"\r\n\.")
+
+
+def _dot_line(data: bytes) -> int:
+    """Return where the first CRLF "." stands, -1 if there is none."""
+    # A regex looks for it twice as fast as `find`; and base64, most of all mail, has no dot.
+    match = _DOT_LINE.search(data) if b"." in data else None
+    return match.start() if match else -1
+
+
+def _has_bare(data: bytes) -> bool:
+    """Tell whether a CR or LF stands alone in `data`."""
+    # What text files are read with, in C: one pass, and it remembers which line ends it saw.
+    reader = IncrementalNewlineDecoder(None, translate=False)
+    reader.decode(data.decode("latin-1"), final=True)
+    return reader.newlines not in (None, "\r\n")
 
 
 class DotReader:
@@ -38,18 +56,18 @@ class DotReader:
     def feed(self, data: bytes) -> tuple[bytes, int]:
         """Take received octets; return the content in them and how many lie behind its end."""
         data = self._held + data
-        dotted = data.find(b"\r\n.")
+        dotted = _dot_line(data)
         end = data.find(b"\r\n.\r\n", dotted) if dotted >= 0 else -1
         if end >= 0:
             self.ended = True
-            body, self._held, behind = data[: end + 2], b"", len(data) - (end + 5)
+            body, behind = data[: end + 2], len(data) - (end + 5)
         else:
             # A body never ends between the CR and the LF of a pair: that CR would be held.
             held = _unfinished(data)
             body, self._held, behind = data[: len(data) - held], data[len(data) - held :], 0
         if not body:
             return b"", behind
-        if body.count(b"\r") != (pairs := body.count(b"\r\n")) or body.count(b"\n") != pairs:
+        if _has_bare(body):
             self.bare = True
         if 0 <= dotted < len(body) - 2:
             body = body.replace(b"\r\n.", b"\r\n")
@@ -89,13 +107,12 @@ class DotWriter:
         data = self._held + data if self._held else data
         held = b"\r" if data.endswith(b"\r") else b""
         body = data[:-1] if held else data
-        pairs = body.count(b"\r\n")
-        if body.count(b"\n") != pairs or body.count(b"\r") != pairs:
+        if _has_bare(body):
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
         self._held = held
         if not body:
             return b""
-        stuffed = body.replace(b"\r\n.", b"\r\n..") if pairs else body
+        stuffed = body if _dot_line(body) < 0 else body.replace(b"\r\n.", b"\r\n..")
         if self._line_start and body.startswith(b"."):
             stuffed = b"." + stuffed
         self._line_start = body.endswith(b"\r\n")
@@ -124,18 +141,10 @@ class LineEnds:
 
     def feed(self, data: bytes) -> None:
         """Look at the next octets."""
-        if not data:
-            return
-        pairs = data.count(b"\r\n")
-        lone_lf = data.count(b"\n") - pairs
-        lone_cr = data.count(b"\r") - pairs
         if self._cr:
-            if data.startswith(b"\n"):
-                lone_lf -= 1
-            else:
-                lone_cr += 1
+            data = b"\r" + data
         self._cr = data.endswith(b"\r")
-        if lone_lf or lone_cr - self._cr:
+        if _has_bare(data[:-1] if self._cr else data):
             self.bare = True
 
     def finish(self) -> None:

@@ -70,8 +70,10 @@ class Offer:
 
     def refusal(self, command: Command) -> Reply | None:
         """Return what the extensions' judges have against a well-formed command, if anything."""
-        refusals = (judge(command, self.lines) for judge in self._judges)
-        return next((refusal for refusal in refusals if refusal is not None), None)
+        for judge in self._judges:
+            if (refusal := judge(command, self.lines)) is not None:
+                return refusal
+        return None
 
 
 @lru_cache(maxsize=256)

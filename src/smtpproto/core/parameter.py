@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
 from attrs import field, frozen
@@ -10,6 +10,7 @@ from attrs import field, frozen
 from .errors import GrammarError, LocalProtocolError
 from .grammar import KEYWORD, PARAMETER
 from .path import as_octets
+from .value import taker
 
 __all__ = ["AnyParameters", "Parameter", "Parameters", "as_keyword"]
 
@@ -54,7 +55,7 @@ class Parameters(Mapping[str, bytes | None]):
     @classmethod
     def parse(cls, octets: bytes) -> Parameters:
         """Read `KEY=value KEY …`, any run of spaces between; GrammarError 501 if it is not that."""
-        self = cls()
+        items: dict[str, bytes | None] = {}
         for wire in octets.split(b" "):
             if not wire:
                 continue
@@ -62,10 +63,10 @@ class Parameters(Mapping[str, bytes | None]):
             if match is None:
                 raise GrammarError("malformed parameter")
             keyword = match[1].decode().upper()
-            if keyword in self._items:
+            if keyword in items:
                 raise GrammarError("duplicate parameter")
-            self._items[keyword] = match[2]
-        return self
+            items[keyword] = match[2]
+        return _take(items)
 
     @property
     def is_ascii(self) -> bool:
@@ -88,6 +89,14 @@ class Parameters(Mapping[str, bytes | None]):
     def __len__(self) -> int:
         return len(self._items)
 
+    # Mapping's own two would call __getitem__ each time, and let it raise.
+
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in self._items
+
+    def items(self) -> ItemsView[str, bytes | None]:
+        return self._items.items()
+
     def __hash__(self) -> int:
         return hash(frozenset(self._items.items()))
 
@@ -96,6 +105,9 @@ class Parameters(Mapping[str, bytes | None]):
 
     def __repr__(self) -> str:
         return f"Parameters({self._items!r})"
+
+
+_take = taker(Parameters, "_items")
 
 
 @frozen

@@ -20,7 +20,7 @@ from .grammar import (
     QUOTED_PAIR,
     is_address_literal,
 )
-from .value import taken
+from .value import taker
 
 __all__ = [
     "AnyForwardPath",
@@ -51,7 +51,7 @@ def as_octets(value: str | bytes) -> bytes:
     was judged must not change behind that.
     """
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
+        return value.encode(errors="surrogatepass")
     return value if type(value) is bytes else bytes(memoryview(value))
 
 
@@ -138,12 +138,15 @@ class Mailbox:
         return self.local_part.isascii() and self.domain.isascii()
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
+
+
+_take_mailbox = taker(Mailbox, "local_part", "domain")
 
 
 def _is_utf8(octets: bytes) -> bool:
     try:
-        octets.decode("utf-8")
+        octets.decode()
     except UnicodeDecodeError:
         return False
     return True
@@ -151,13 +154,13 @@ def _is_utf8(octets: bytes) -> bool:
 
 def _from_match(match: re.Match[bytes], status: str) -> Mailbox:
     local, domain = match.groups()
-    if len(local) + len(domain) + 3 > MAX_PATH or len(domain) > MAX_DOMAIN:
+    if len(local) + len(domain) + len("<@>") > MAX_PATH:
         raise GrammarError("address too long", 501, status)
     if domain[:1] == b"[" and not is_address_literal(domain[1:-1]):
         raise GrammarError("malformed address literal", 501, status)
     if local[:1] == b'"':
         local = QUOTED_PAIR.sub(rb"\1", local[1:-1])
-    return taken(Mailbox, local_part=local, domain=domain)
+    return _take_mailbox(local, domain)
 
 
 def _mailbox_or_null(value: AnyMailbox | None) -> Mailbox | None:
@@ -182,7 +185,7 @@ class ReversePath:
         """
         match = _match_path(octets, at)
         if match is not None:
-            return taken(cls, mailbox=_from_match(match, "5.1.7")), match.end()
+            return _take_reverse_path(_from_match(match, "5.1.7")), match.end()
         if octets.startswith(b"<>", at):
             return NULL_PATH, at + 2
         raise GrammarError("malformed sender address", 501, "5.1.7")
@@ -196,10 +199,11 @@ class ReversePath:
         return b"<%b>" % (self.mailbox.serialize() if self.mailbox else b"")
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
 
 
-NULL_PATH = taken(ReversePath, mailbox=None)
+_take_reverse_path = taker(ReversePath, "mailbox")
+NULL_PATH = _take_reverse_path(None)
 
 
 def _mailbox(value: AnyMailbox) -> Mailbox:
@@ -220,10 +224,10 @@ class ForwardPath:
         """
         match = _match_path(octets, at)
         if match is not None:
-            return taken(cls, mailbox=_from_match(match, "5.1.3")), match.end()
+            return _take_forward_path(_from_match(match, "5.1.3")), match.end()
         end = at + len(b"<postmaster>")
         if octets[at:end].lower() == b"<postmaster>":
-            return taken(cls, mailbox=taken(Mailbox, local_part=_POSTMASTER, domain=b"")), end
+            return _take_forward_path(_take_mailbox(_POSTMASTER, b"")), end
         raise GrammarError("malformed recipient address", 501, "5.1.3")
 
     @classmethod
@@ -239,4 +243,7 @@ class ForwardPath:
         return b"<%b>" % self.mailbox.serialize()
 
     def __str__(self) -> str:
-        return self.serialize().decode("utf-8", "backslashreplace")
+        return self.serialize().decode()
+
+
+_take_forward_path = taker(ForwardPath, "mailbox")

@@ -35,7 +35,7 @@ _LOCAL = 0x20  # version 2, command LOCAL
 
 _PORT = r"(0|[1-9][0-9]{0,4})"
 _LINE = re.compile(rf"PROXY TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) {_PORT} {_PORT}")
-_UNKNOWN = re.compile(r"PROXY UNKNOWN(?: .*)?")
+_UNKNOWN = re.compile(r"PROXY UNKNOWN(?: [^\r\n]*)?")
 
 
 class ProxyCommand(enum.Enum):
@@ -246,8 +246,6 @@ def _read_line(line: bytes) -> ProxyHeader:
         text = line.decode("ascii")
     except UnicodeDecodeError:
         raise GrammarError("a line that is not ASCII") from None
-    if "\r" in text or "\n" in text:
-        raise GrammarError("a bare CR or LF")
     if _UNKNOWN.fullmatch(text):
         return ProxyHeader(1)
     match = _LINE.fullmatch(text)

@@ -60,10 +60,10 @@ class Reception:
         return None
 
     def _dotted(self, buffer: ReceiveBuffer, dots: DotReader) -> bytes:
-        data = buffer.peek(self._window)
+        octets = min(self._window, len(buffer))
         self._window = min(4 * self._window, MAX_PIECE)
-        body, behind = dots.feed(data)
-        buffer.skip(len(data) - behind)
+        body, behind = dots.feed(buffer.peek(octets))
+        buffer.skip(octets - behind)
         return body
 
     def _counted(self, buffer: ReceiveBuffer) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from attrs import evolve, field, frozen
 
@@ -21,6 +22,10 @@ MAX_REPLY_LINE = 512  # octets, with code and CRLF (§4.5.3.1.5)
 _STATUS_AND_TEXT = re.compile(
     rb"([245]\.(?:0|[1-9][0-9]{0,2})\.(?:0|[1-9][0-9]{0,2}))(?: (.*))?", re.DOTALL
 )
+
+
+# Servers say the same few in all of their replies.
+_read_status = lru_cache(maxsize=256)(EnhancedStatus.parse)
 
 
 class Severity(enum.IntEnum):
@@ -173,7 +178,7 @@ def _lift(
         texts.append(match[2] or b"")
     if len(found) != 1:
         return None, lines
-    status = EnhancedStatus.parse(found.pop().decode())
+    status = _read_status(found.pop().decode())
     if status.class_ != code // 100:
         return None, lines
     return status, tuple(texts)

@@ -64,7 +64,7 @@ from .refusal import (
 )
 from .reply import Reply, Severity
 from .sasl import CANCELLED, Mechanism
-from .state import Asked, Greeting, State, expected, next_state
+from .state import SILENT, Asked, Greeting, State, expected, next_state
 from .transaction import Transaction
 
 __all__ = ["ServerConnection", "ServerEvent"]
@@ -81,6 +81,7 @@ ACCEPTED = Reply(250, "2.0.0", "Message accepted")
 _HTTP = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values()))
 _TLS_RECORD = 0x16  # first octet of a ClientHello
+_HELLOS = frozenset((Ehlo, Helo, Lhlo))
 
 
 class ServerConnection(Connection):
@@ -107,7 +108,7 @@ class ServerConnection(Connection):
         repair: bool = False,
         lmtp: bool = False,
     ) -> None:
-        super().__init__(extensions, limits)
+        super().__init__(limits)
         self.lmtp = lmtp
         self.hostname = as_domain(hostname).decode()
         self.mechanisms = tuple(mechanisms)
@@ -209,11 +210,11 @@ class ServerConnection(Connection):
         Raises RemoteProtocolError, with the reply to send before closing, where the peer cannot
         be followed any more: a line without end, HTTP or TLS on this port, a BDAT of no size.
         """
-        if self._state is State.CLOSED:
-            return ConnectionClosed()
         if self._owed is not None:
             return PAUSED
-        if self._state is State.TLS:
+        if self._state in SILENT:
+            if self._state is State.CLOSED:
+                return ConnectionClosed()
             # What was pipelined behind STARTTLS came in clear, and is never executed.
             self._buffer.clear()
             return self._close() if self._eof else PAUSED
@@ -321,13 +322,14 @@ class ServerConnection(Connection):
 
     def _place_path(self, line: bytes, command: Mail | Rcpt) -> Command | BadCommand:
         asked = type(command)
-        if not (command.is_ascii or self._transaction.asks_for_utf8(command)):
-            needs = NON_ASCII_SENDER if asked is Mail else NON_ASCII_RECIPIENT
-            return self._bad(line, needs, command)
+        if not (line.isascii() or self._transaction.asks_for_utf8(command)):
+            if not command.is_ascii:
+                needs = NON_ASCII_SENDER if asked is Mail else NON_ASCII_RECIPIENT
+                return self._bad(line, needs, command)
+            if not command.parameters.is_ascii:
+                return self._bad(line, NON_ASCII_VALUE, command)
         objection = None
         if command.parameters:
-            if not (command.parameters.is_ascii or self._transaction.asks_for_utf8(command)):
-                return self._bad(line, NON_ASCII_VALUE, command)
             objection = self._offer.objection(command, extended=self.extended)
             if objection is not None and objection is not UNKNOWN_PARAMETER:
                 return self._bad(line, objection, command)
@@ -413,7 +415,7 @@ class ServerConnection(Connection):
         extensions than those offered (`suggested_reply()` has them), or when its text holds UTF-8
         and the client did not ask for that (RFC 6531 §3.7.4).
         """
-        if self._state in (State.CLOSED, State.TLS):
+        if self._state in SILENT:
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
         owed = self._owed
         if owed is None:
@@ -421,20 +423,20 @@ class ServerConnection(Connection):
                 raise LocalProtocolError("no reply is owed")
             owed = Command
         state = next_state(self._state, owed, reply)
-        accepts = reply.severity < Severity.TRANSIENT
+        accepts = reply.code < 400
         if state is None or (accepts and self._only_refuse):
             what = getattr(owed, "verb", b"").decode() or owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
-        if accepts and isinstance(self._asked, (Ehlo, Helo)):
+        if accepts and owed in _HELLOS:
             # Behind HELO that is nothing at all (RFC 5321 §3.2).
-            announced = self._offer.ehlo_lines() if isinstance(self._asked, Ehlo) else ()
+            announced = () if owed is Helo else self._offer.ehlo_lines()
             if reply.lines[1:] != announced:
                 raise LocalProtocolError("the greeting does not announce what is offered")
         if not (reply.is_writable() or self._lets_utf8_into(reply)):
             raise LocalProtocolError(f"a reply that this client did not ask for: {reply!r}")
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
         again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
-        greets = again or owed in (Greeting, Ehlo, Helo, Lhlo)
+        greets = again or owed is Greeting or owed in _HELLOS
         with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
         said = reply.with_general_status() if with_status else reply
         wire = said.serialize(with_status=with_status)
@@ -463,11 +465,13 @@ class ServerConnection(Connection):
             self._close()
         if asked is Greeting:
             self.early_talker = len(self._buffer) > 0
-        if asked is EndOfContent or (accepts and asked in (Ehlo, Helo, Lhlo, Rset)):
+        if asked is EndOfContent or (accepts and (asked is Rset or asked in _HELLOS)):
             self._transaction = Transaction()
-        if not accepts:
+        if not accepts or not isinstance(command, Command):
             return
-        if isinstance(command, Data):
+        if isinstance(command, (Mail, Rcpt)):
+            self._transaction.accept(command)
+        elif isinstance(command, Data):
             self._begin(command)
         elif isinstance(command, (Ehlo, Helo)):
             self.helo_name = command.name
@@ -476,9 +480,9 @@ class ServerConnection(Connection):
             self.authenticated = True
         elif state is State.TLS:
             self._buffer.clear()
-        elif isinstance(command, Command) and command.starts_over:
+        elif command.starts_over:
             self._forget()
-        elif isinstance(command, Command):
+        else:
             self._transaction.accept(command)
 
     def _close(self) -> ConnectionClosed:

@@ -26,6 +26,8 @@ the content (asked for by its end). They have rows of their own, under `Greeting
   a protocol error of whoever says it.
 - What is asked where its row is missing is out of sequence (503) and moves nothing.
 - EHLO and RSET drop the transaction (§4.1.4); a refused EHLO changes nothing.
+- RSET may be refused where it has nothing to drop (RFC 3207 §4), and never in a transaction
+  (§4.1.1.5, §4.3.2): what comes behind it would belong to one of which nobody can say which it is.
 - STARTTLS ends in TLS, where no octet of SMTP may pass until the handshake is done; the session
   then begins anew without a greeting (RFC 3207 §4.2).
 - A command refused in AUTH ends the exchange: there is no other way out of it (RFC 4954 §4).
@@ -67,7 +69,7 @@ from .command import (
 from .event import EndOfContent
 from .reply import Reply, Severity
 
-__all__ = ["MOVES", "Asked", "Greeting", "State", "expected", "moves", "next_state"]
+__all__ = ["MOVES", "SILENT", "Asked", "Greeting", "State", "expected", "moves", "next_state"]
 
 
 class State(enum.Enum):
@@ -87,6 +89,10 @@ class State(enum.Enum):
     AUTH = enum.auto()  #: within a SASL exchange
     TLS = enum.auto()  #: the handshake is owed
     CLOSED = enum.auto()  #: over
+
+
+#: Where no octet of SMTP may pass.
+SILENT = frozenset({State.TLS, State.CLOSED})
 
 
 class Greeting:
@@ -137,9 +143,10 @@ def _table() -> dict[tuple[State, Asked], Row]:
     for state in (_S.GREETED, _S.READY, *_TRANSACTION):
         for hello in (Ehlo, Helo, Lhlo):
             table[state, hello] = _row(state, ok=_S.READY)
-        for idle in (Noop, Help, Vrfy, Expn):
+        for idle in (Noop, Help, Vrfy, Expn, Rset):
             table[state, idle] = _row(state, ok=state)
-        table[state, Rset] = _row(state, ok=_S.GREETED if state is _S.GREETED else _S.READY)
+    for state in _TRANSACTION:
+        table[state, Rset] = {_OK: _S.READY}
     return table
 
 
@@ -170,7 +177,7 @@ def moves(state: State, asked: Asked) -> Row | None:
 def expected(state: State, asked: Asked) -> State | None:
     """Return where a good answer leads; None where there is none, so nothing to ask for."""
     row = moves(state, asked) or {}
-    return row.get(Severity.COMPLETION) or row.get(Severity.INTERMEDIATE)
+    return row.get(_OK) or row.get(_GO_ON)
 
 
 def next_state(state: State, asked: Asked, reply: Reply) -> State | None:

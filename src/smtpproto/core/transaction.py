@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from attrs import define, field
-
 from .command import Bdat, Command, Data, Mail, Rcpt
 from .envelope import Envelope
 from .reception import Reception
@@ -11,14 +9,16 @@ from .reception import Reception
 __all__ = ["Transaction"]
 
 
-@define
 class Transaction:
     """MAIL, the accepted RCPTs, what extensions' `preamble` verbs said, and the content."""
 
-    mail: Mail | None = None
-    rcpts: list[Rcpt] = field(factory=list[Rcpt])
-    preamble: dict[type[Command], Command] = field(factory=dict[type[Command], Command])
-    reception: Reception | None = None
+    __slots__ = ("mail", "preamble", "rcpts", "reception")
+
+    def __init__(self) -> None:
+        self.mail: Mail | None = None
+        self.rcpts: list[Rcpt] = []
+        self.preamble: dict[type[Command], Command] = {}
+        self.reception: Reception | None = None
 
     @property
     def envelope(self) -> Envelope | None:
@@ -28,8 +28,9 @@ class Transaction:
     @property
     def is_binary(self) -> bool:
         """Whether its content comes by BDAT alone, of any octets (RFC 3030 §3)."""
-        body = self.mail.parameters.get("BODY") if self.mail is not None else None
-        return body is not None and body.upper() == b"BINARYMIME"
+        if self.mail is None or "BODY" not in self.mail.parameters:
+            return False
+        return (self.mail.parameters["BODY"] or b"").upper() == b"BINARYMIME"
 
     def asks_for_utf8(self, command: Mail | Rcpt) -> bool:
         """Tell whether `command` may hold UTF-8: its MAIL asks for all of it (RFC 6531 §3.4)."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["taken"]
+__all__ = ["taken", "taker"]
 
 T = TypeVar("T")
 
-_set = object.__setattr__
+_new, _set = object.__new__, object.__setattr__
 
 
 def taken(cls: type[T], **fields: object) -> T:
@@ -16,7 +17,33 @@ def taken(cls: type[T], **fields: object) -> T:
 
     `fields` must name every attribute of `cls`, already in its final form.
     """
-    value = cls.__new__(cls)
+    value = _new(cls)
     for name, content in fields.items():
         _set(value, name, content)
     return value
+
+
+def taker(cls: type[T], first: str, second: str | None = None) -> Callable[..., T]:
+    """Return a `taken` for one class, thrice as fast: for what every transaction is full of.
+
+    It takes the attributes in this order; there is no loop in it, so there are one or two.
+    """
+    set_first = getattr(cls, first).__set__
+    if second is None:
+
+        def take_one(content: object) -> T:
+            value = _new(cls)
+            set_first(value, content)
+            return value
+
+        return take_one
+
+    set_second = getattr(cls, second).__set__
+
+    def take_two(content: object, other: object) -> T:
+        value = _new(cls)
+        set_first(value, content)
+        set_second(value, other)
+        return value
+
+    return take_two

@@ -26,8 +26,10 @@ _ADDR_TYPE = re.compile(rb"[A-Za-z0-9!#$%&'*+\-/?^_`{|}~]+")
 _EMBEDDED = re.compile(rb"\\x\{([0-9A-Fa-f]{2,6})\}")
 # utf-8-addr-unitext has UTF-8 as it is, where SMTPUTF8 lets it through.
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]+")
-# What RFC 6533 §3 asks to be embedded: controls, SP, "\", "+", "=" and all beyond ASCII.
-_TO_EMBED = re.compile(r"[^\x21-\x2a\x2c-\x3c\x3e-\x5b\x5d-\x7e]")
+# What RFC 6533 §3 asks to be embedded: controls, SP, "\", "+", "=" and, where UTF-8 may not pass,
+# all beyond ASCII.
+_TO_EMBED = re.compile(r"[\x00-\x20\\+=\x7f]")
+_TO_EMBED_IN_ASCII = re.compile(r"[\x00-\x20\\+=\x7f-\U0010ffff]")
 
 
 class Ret(enum.Enum):
@@ -145,12 +147,16 @@ def _check_recipient(addr_type: bytes, address: bytes) -> None:
         raise GrammarError("ORCPT stands for printable ASCII")
 
 
-# §4.2: the whole parameter has up to 500 characters.
+# §4.2: the whole parameter has up to 500 characters, which are octets on the wire.
 _MAX_ORCPT = 500
 
 
+def _fits(value: bytes) -> bool:
+    return len(b"ORCPT=") + len(value) <= _MAX_ORCPT
+
+
 def _read_orcpt(value: bytes | None) -> OriginalRecipient:
-    if value is None or len(value) + len(b"ORCPT=") > _MAX_ORCPT:
+    if value is None or not _fits(value):
         raise GrammarError(f"ORCPT takes address-type;xtext, up to {_MAX_ORCPT} characters")
     addr_type, separator, encoded = value.partition(b";")
     if not separator or not addr_type.isascii():
@@ -160,8 +166,9 @@ def _read_orcpt(value: bytes | None) -> OriginalRecipient:
         address = _EMBEDDED.sub(_embedded, address)
     _check_recipient(addr_type, address)
     recipient = taken(OriginalRecipient, addr_type=addr_type.decode(), address=address)
-    if len(_write_orcpt(recipient)) + len(b"ORCPT=") > _MAX_ORCPT:  # so nobody could pass it on
-        raise GrammarError(f"ORCPT takes up to {_MAX_ORCPT} characters, written in ASCII")
+    if not _fits(_write_orcpt(recipient)):
+        # Only where the type is utf-8, and "\" or "+" stand as RFC 6533 §3 does not have them.
+        raise GrammarError(f"ORCPT takes up to {_MAX_ORCPT} characters, written as they should be")
     return recipient
 
 
@@ -173,14 +180,23 @@ def _embedded(match: re.Match[bytes]) -> bytes:
 
 
 def _write_orcpt(recipient: OriginalRecipient) -> bytes:
-    if recipient.addr_type.lower() == "utf-8":
-        # utf-8-addr-xtext, the form that may go anywhere (RFC 6533 §3)
-        encoded = _TO_EMBED.sub(lambda c: f"\\x{{{ord(c[0]):02X}}}", recipient.text).encode()
-    else:
-        encoded = encode_xtext(recipient.address)
-    return b"%b;%b" % (recipient.addr_type.encode(), encoded)
+    addr_type = recipient.addr_type.encode()
+    if addr_type.lower() != b"utf-8":
+        return b"%b;%b" % (addr_type, encode_xtext(recipient.address))
+    # RFC 6533 §3: utf-8-addr-xtext may go anywhere, and is about three times as long as
+    # utf-8-addr-unitext, which may go where SMTPUTF8 was asked for.
+    anywhere = b"%b;%b" % (addr_type, _embed(_TO_EMBED_IN_ASCII, recipient.text))
+    if _fits(anywhere):
+        return anywhere
+    return b"%b;%b" % (addr_type, _embed(_TO_EMBED, recipient.text))
 
 
+def _embed(characters: re.Pattern[str], text: str) -> bytes:
+    return characters.sub(lambda c: f"\\x{{{ord(c[0]):02X}}}", text).encode()
+
+
+#: Written in ASCII where that fits; a longer one of type utf-8 in UTF-8, for which MAIL has to ask
+#: with SMTPUTF8 (RFC 6533 §3).
 ORCPT: Parameter[OriginalRecipient] = Parameter(
     "ORCPT", _read_orcpt, _write_orcpt, octets=1 + _MAX_ORCPT
 )

@@ -10,12 +10,11 @@ from smtpproto.core.extension import Extension
 from smtpproto.core.parameter import Parameter
 from smtpproto.core.reply import Reply
 
-__all__ = ["BODY", "EIGHTBITMIME"]
+__all__ = ["BODY", "EIGHTBITMIME", "judge_body"]
 
 # body-value ::= "7BIT" / "8BITMIME" (RFC 6152 §2) / "BINARYMIME" (RFC 3030 §3)
 _VALUES = ("7BIT", "8BITMIME", "BINARYMIME")
-
-NOT_BINARY = Reply(501, "5.5.4", "BODY takes 7BIT or 8BITMIME")
+_NEEDS = {"8BITMIME": {"8BITMIME"}, "BINARYMIME": {"BINARYMIME", "CHUNKING"}}
 
 
 def _read(value: bytes | None) -> str:
@@ -28,10 +27,12 @@ def _read(value: bytes | None) -> str:
 BODY: Parameter[str] = Parameter("BODY", _read, str.encode, octets=17)
 
 
-def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
-    if not isinstance(command, Mail) or {"BINARYMIME", "CHUNKING"} <= offered.keys():
+def judge_body(command: Command, offered: Mapping[str, str]) -> Reply | None:
+    """Judge BODY, which two extensions define, by what is offered of them."""
+    body = BODY.of(command.parameters) if isinstance(command, Mail) else None
+    if body is None or _NEEDS.get(body, set()) <= offered.keys():
         return None
-    return NOT_BINARY if BODY.of(command.parameters) == "BINARYMIME" else None
+    return Reply(501, "5.5.4", f"BODY={body} is not offered")
 
 
-EIGHTBITMIME = Extension("8BITMIME", rfc=6152, mail=(BODY,), judge=_judge)
+EIGHTBITMIME = Extension("8BITMIME", rfc=6152, mail=(BODY,), judge=judge_body)

@@ -26,7 +26,7 @@ _INTERVAL = re.compile(rb"[1-9][0-9]{0,8}")
 
 BOTH = Reply(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
 TOO_FAR = Reply(501, "5.5.4", "Held longer than this server holds")
-TOO_LATE = Reply(501, "5.5.4", "Held longer than BY leaves time to deliver")
+TOO_LATE = Reply(501, "5.5.4", "Held until BY leaves no time to deliver")
 
 
 def _read_interval(value: bytes | None) -> int:
@@ -102,8 +102,10 @@ def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
     if horizon is not None and until is not None and until > horizon.until:
         return TOO_FAR
     by = BY.of(command.parameters)
-    # §5.2.2; where HOLDUNTIL meets BY only a clock can tell, and this has none.
-    return TOO_LATE if by and interval is not None and interval > by.seconds else None
+    # A client leaves time behind the hold (§5.2.1). A server has to refuse a hold beyond BY
+    # (§5.2.2), and refuses one that ends with it: nothing is delivered in no time.
+    # Where HOLDUNTIL meets BY only a clock can tell, and this has none.
+    return TOO_LATE if by and interval is not None and interval >= by.seconds else None
 
 
 def futurerelease(horizon: Horizon | None = None) -> Extension:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from smtpproto.core.command import Command, Mail
@@ -13,14 +12,16 @@ from smtpproto.core.reply import Reply
 
 __all__ = ["SIZE", "SIZE_OCTETS"]
 
-# size-value ::= 1*20DIGIT (RFC 1870 §5)
-_SIZE_VALUE = re.compile(rb"[0-9]{1,20}")
-
 TOO_BIG = Reply(552, "5.3.4", "Message size exceeds fixed maximum message size")
 
 
+def _is_size(octets: bytes) -> bool:
+    # size-value ::= 1*20DIGIT (RFC 1870 §5)
+    return octets.isdigit() and len(octets) <= 20
+
+
 def _read(value: bytes | None) -> int:
-    if value is None or _SIZE_VALUE.fullmatch(value) is None:
+    if value is None or not _is_size(value):
         raise GrammarError("SIZE takes 1 to 20 digits")
     return int(value)
 
@@ -35,8 +36,7 @@ def _announce(standing: Standing) -> str | None:
 
 def _judge(command: Command, offered: Mapping[str, str]) -> Reply | None:
     size = SIZE_OCTETS.of(command.parameters) if isinstance(command, Mail) else None
-    limit = offered["SIZE"].encode()
-    if size is None or _SIZE_VALUE.fullmatch(limit) is None:
+    if size is None or not _is_size(limit := offered["SIZE"].encode()):
         return None
     return TOO_BIG if size > int(limit) > 0 else None
 

@@ -1,0 +1,290 @@
+"""How a session of a server talks: with the client, the handler and the clock.
+
+The core says what was said and what may be answered; here it is awaited, within its deadline, and
+what is written leaves in as few writes as RFC 2920 allows. What is said when is `dialogue`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.abc import ByteStream
+
+from .core.command import Auth, AuthResponse, Command
+from .core.errors import LocalProtocolError, RemoteProtocolError
+from .core.event import BadCommand
+from .core.reply import Reply
+from .core.server_connection import ServerConnection, ServerEvent
+from .core.state import State
+from .deadline import Alarm, DeadlineError, deadline
+from .handler import ContentError, HangUp, Session
+from .stream import Pump, StreamLostError, shown
+from .wire import ForeignWire
+
+if TYPE_CHECKING:
+    from .server import Server
+
+__all__ = ["HANDLER_FAILED", "NOT_NOW", "SHUTTING_DOWN", "Conversation"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: What we listen to from a client that is sent away, before it is cut off.
+LINGER_OCTETS = 1 << 20
+
+HANDLER_FAILED = Reply(451, "4.3.0", "Local error in processing")
+NOT_NOW = Reply(421, "4.3.0", "Service not available")
+SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down")
+TOO_SLOW = Reply(421, "4.4.2", "Timed out")
+
+
+class Conversation:
+    """One session, but for what is said in it."""
+
+    def __init__(self, server: Server, session: Session, stream: ByteStream) -> None:
+        self.server = server
+        self.session = session
+        self.deadlines = server.deadlines
+        self.connection = ServerConnection(
+            server.hostname,
+            server.extensions,
+            offer=server.offer,
+            limits=server.limits,
+            mechanisms=server.usable_mechanisms(),
+            plaintext_auth=server.plaintext_allowed(session),
+            tls_available=server.tls is not None,
+            repair=server.repair,
+        )
+        self.pump: Pump[ServerEvent] = Pump(stream, self.connection)
+        self.alarm = Alarm()
+        self.end = float("inf")  # of the session, by the loop's clock
+        self.idle = False  # it waits for a command, and no transaction is on
+        self.parted = False  # nothing that the client may say will be left unheard
+        #: What to do instead of what a handler would have answered, if it takes too long.
+        self.instead: Callable[[], Awaitable[None]] | None = None
+        self.failed_logins = 0
+        self.login_begun = False
+        self.between_chunks = False
+        self.hearing = False  # a handler waits for content: that is the client's time
+
+    @abstractmethod
+    async def begin(self) -> None:
+        """Say and hear all of it, from the greeting on."""
+
+    @abstractmethod
+    async def converse(self) -> None:
+        """Go on with it, behind a reply."""
+
+    async def run(self) -> None:
+        wire = self.pump.stream
+        try:
+            if isinstance(wire, ForeignWire):
+                async with anyio.create_task_group() as wire.tasks:
+                    await self.lead()
+                    wire.tasks.cancel_scope.cancel()
+            else:
+                await self.lead()
+        except* (StreamLostError, DeadlineError):
+            pass  # the client has gone, or will not listen
+        finally:
+            await self.pump.aclose()
+
+    async def lead(self) -> None:
+        """Go through the session; on with it where a handler took too long."""
+        step: Callable[[], Awaitable[None]] | None = self.begin
+        while step is not None:
+            try:
+                with self.alarm:
+                    await step()
+                step = self.go_on_after(self.alarm.rang) if self.alarm.rang else None
+            except DeadlineError:
+                step = self.go_on_after("")
+            except RemoteProtocolError as error:
+                # Framing is lost and the connection closed: the last reply there is.
+                step = None
+                if error.reply is not None:
+                    self.show("S", error.reply)
+                    self.pump.put(error.reply.serialize())
+            except HangUp as order:
+                step = None
+                self.pump.put(order.octets)
+                self.parted = not order.octets
+        await self.part()
+
+    def go_on_after(self, rang: str) -> Callable[[], Awaitable[None]] | None:
+        """Decide what follows when the alarm rang; None if it is only the goodbye."""
+        reply = TOO_SLOW
+        match rang:
+            case "write":
+                raise StreamLostError("the client does not listen")
+            case "handler":
+                log.error("a handler took longer than %s s", self.deadlines.handler)
+                if self.instead is not None:
+                    return self.go_on_without_handler
+                reply = NOT_NOW
+            case "stop":
+                reply = SHUTTING_DOWN
+            case _:
+                pass
+        if self.can_talk:
+            self.put(self.connection.closing(reply))
+        return None
+
+    async def go_on_without_handler(self) -> None:
+        assert self.instead is not None, "else the session had ended"
+        instead, self.instead = self.instead, None
+        await instead()
+        await self.converse()
+
+    async def part(self) -> None:
+        """Send the last reply, and see to it that it is heard."""
+        if not self.pump.begin():
+            with deadline("write", self.deadlines.write):
+                await self.pump.finish()
+        if not self.parted:
+            with anyio.move_on_after(self.deadlines.linger):
+                await self.pump.linger(LINGER_OCTETS)
+
+    @property
+    def can_talk(self) -> bool:
+        in_handshake = self.connection.state is State.TLS or (
+            self.server.implicit_tls and self.connection.tls is None
+        )
+        return not in_handshake and self.connection.state is not State.CLOSED
+
+    # The small verbs
+
+    async def ask(
+        self,
+        handler: Callable[[], Awaitable[T]],
+        *,
+        failed: Reply = HANDLER_FAILED,
+        instead: Callable[[], Awaitable[None]] | None = None,
+    ) -> T | Reply:
+        """Await a handler's answer, within its deadline; what goes wrong becomes `failed`.
+
+        If the handler waits for something, what was held back for the client leaves meanwhile.
+        If it waits too long, `instead` takes the place of what follows; `failed`, by default.
+        """
+        # Within another handler's content there is no going on without that.
+        outer = self.instead
+        self.instead = None if outer else instead or partial(self.answer, failed)
+        try:
+            reply: T | Reply = await _Noticing(handler(), self.wait_for_handler)
+        except HangUp:
+            raise
+        except ContentError as error:
+            reply = error.reply or failed
+        except Exception:
+            log.exception("a handler failed in session %d", self.session.id)
+            reply = failed
+        self.instead = outer
+        return reply
+
+    def wait_for_handler(self) -> None:
+        self.pump.flush_soon()
+        if not self.hearing:
+            self.wait("handler", self.deadlines.handler)
+
+    def wait(self, name: str, seconds: float | None) -> None:
+        """Set the alarm for what is awaited next."""
+        at = self.end if seconds is None else self.alarm.now() + seconds
+        if at < self.end:
+            self.alarm.set(name, at)
+        else:
+            self.alarm.set("session", self.end)
+
+    async def answer(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> None:
+        """Send a reply, None for the suggested one; `failed` where a handler's is illegal."""
+        self.put(reply, failed=failed)
+        await self.flush()
+
+    def put(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> None:
+        """Answer; what is written may share a write with others (RFC 2920 §3.2)."""
+        if reply is None:
+            reply = self.connection.suggested_reply()
+        try:
+            octets = self.connection.send(reply)
+        except LocalProtocolError:
+            log.exception("a handler's reply is none in session %d", self.session.id)
+            reply = failed
+            octets = self.connection.send(reply)
+        self.pump.put(octets)
+        self.show("S", reply)
+
+    async def pull(self, name: str, seconds: float | None) -> ServerEvent:
+        event = self.pump.pull_at_hand()
+        if event is None:
+            event = await self.wait_for_event(name, seconds)
+        return event
+
+    async def pull_within(self, name: str, seconds: float | None) -> ServerEvent:
+        """Pull while a handler reads: it is not cut off, but told that there will be no more."""
+        event = self.pump.pull_at_hand()
+        if event is None:
+            if self.pump.unsent:
+                await self.flush()
+            self.wait("session", None)
+            with deadline(name, seconds):
+                event = await self.pump.wait()
+        return event
+
+    async def wait_for_event(self, name: str, seconds: float | None) -> ServerEvent:
+        """Wait for what is not at hand."""
+        if self.pump.unsent:
+            await self.flush()
+        self.wait(name, seconds)
+        return await self.pump.wait()
+
+    async def flush(self) -> None:
+        if not self.pump.begin():
+            self.wait("write", self.deadlines.write)
+            await self.pump.finish()
+
+    def show(self, side: str, thing: Any) -> None:
+        if self.server.trace is None:
+            return
+        # A line behind AUTH that is no command may be a password all the same.
+        secret = isinstance(thing, BadCommand) and thing.command is None and self.login_begun
+        for line in ["****"] if secret else shown(thing):
+            self.server.trace(self.session, f"{side}: {line}")
+        if isinstance(thing, (Auth, AuthResponse)):
+            self.login_begun = True
+        elif isinstance(thing, BadCommand):
+            self.login_begun |= thing.line[:4].upper() == b"AUTH"
+        elif isinstance(thing, Command):
+            self.login_begun = False
+
+
+class _Noticing(Awaitable[T]):
+    """Awaits `inner`, and calls `on_wait` when it first has to wait (PEP 380, spelled out)."""
+
+    def __init__(self, inner: Awaitable[T], on_wait: Callable[[], None]) -> None:
+        self._inner = inner
+        self._on_wait = on_wait
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        steps = self._inner.__await__()
+        assert isinstance(steps, Generator) or hasattr(steps, "send")
+        try:
+            waiting = next(steps)
+            self._on_wait()
+            while True:
+                try:
+                    sent = yield waiting
+                except GeneratorExit:
+                    steps.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001 - whatever it is, it is for `inner`
+                    waiting = steps.throw(error)
+                else:
+                    waiting = steps.send(sent)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

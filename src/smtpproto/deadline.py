@@ -1,0 +1,134 @@
+"""How long may this take? Deadlines by the event loop's clock, each with a name."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+__all__ = ["Alarm", "DeadlineError", "deadline"]
+
+
+class DeadlineError(TimeoutError):
+    """A wait was longer than its deadline allows.
+
+    `name` is the deadline's field in ClientDeadlines or ServerDeadlines, `seconds` its value.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(f"no progress within the {name} deadline of {seconds:g} s")
+        self.name = name
+        self.seconds = seconds
+
+
+class deadline:  # noqa: N801 - read as a verb: `with deadline("mail", 300)`
+    """Bound what is awaited inside to `seconds` by the event loop's clock; None does not.
+
+    `left` is what is left of them where they began to run before. Raises DeadlineError, which
+    names the deadline.
+    """
+
+    __slots__ = ("_left", "_name", "_scope", "_seconds")
+
+    def __init__(self, name: str, seconds: float | None, left: float | None = None) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._left = seconds if left is None else left
+        self._scope: anyio.CancelScope | None = None
+
+    def __enter__(self) -> None:
+        # A class and one scope: generators cost more.
+        if self._seconds is not None and self._left is not None:
+            self._scope = anyio.CancelScope(deadline=anyio.current_time() + self._left)
+            self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._scope is None or self._seconds is None:
+            return
+        self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:  # all that it ever swallows is its own cancellation
+            raise DeadlineError(self._name, self._seconds)
+
+
+class Alarm:
+    """One deadline around many waits, which is put off before each of them.
+
+    A session waits for a few octets again and again; a scope for each wait would cost as much as
+    the rest of it. Whatever is awaited inside the `with` block is cancelled when the alarm rings,
+    and the block is left without an error; `rang` then names the wait that took too long.
+    """
+
+    __slots__ = ("_at", "_loop", "_name", "_rung", "_scope", "_timer", "rang")
+
+    def __init__(self) -> None:
+        #: The name it rang for; None as long as it has not.
+        self.rang: str | None = None
+        self._name = ""
+        self._rung: str | None = None
+        self._at = float("inf")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._scope: anyio.CancelScope
+
+    def __enter__(self) -> Self:
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._loop = None
+        self.rang = self._rung = None
+        self._at = float("inf")
+        self._scope = anyio.CancelScope()
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        swallowed = self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:
+            self.rang = self._rung or self._name
+        return swallowed
+
+    def now(self) -> float:
+        """Return the event loop's time, in seconds."""
+        return anyio.current_time() if self._loop is None else self._loop.time()
+
+    def set(self, name: str, at: float) -> None:
+        """Ring at `at`, a time of the event loop's clock, unless it is put off until then."""
+        self._name = name
+        if self._loop is None:
+            self._scope.deadline = at
+            return
+        # The timer is left as it is where it would ring too early: it looks again then.
+        self._at = at
+        if self._timer is None or at < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._look) if at < float("inf") else None
+
+    def _look(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        self._timer = None
+        if loop.time() < self._at:
+            self.set(self._name, self._at)
+        else:
+            self._scope.cancel()
+
+    def ring(self, name: str) -> None:
+        """Ring now, for this."""
+        self._rung = name
+        self._scope.cancel()

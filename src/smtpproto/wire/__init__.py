@@ -1,0 +1,99 @@
+"""Sockets as streams for sessions: many small reads and writes, each of which should cost little.
+
+A `Wire` is an anyio `ByteStream` that can, besides, begin to write without waiting. Each event loop
+has the one that is cheapest there: the bare socket, waited for on trio (`bare`), watched on
+asyncio (`loop`). Any other ByteStream can be made one (`foreign`), and TLS is one above
+another (`tls`). Nothing above this room knows which it has.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Coroutine
+from os import PathLike
+from typing import Any
+
+import anyio
+from anyio.abc import AsyncResource, SocketAttribute, TaskGroup
+
+from .bare import BareWire, serve_bare
+from .base import Wire
+from .connect import connected, connected_unix
+from .foreign import ForeignWire, as_wire
+from .loop import LoopWire, loop_of_sockets, serve_loop
+from .tls import TlsWire
+
+__all__ = [
+    "BareWire",
+    "ForeignWire",
+    "Listener",
+    "LoopWire",
+    "TlsWire",
+    "Wire",
+    "as_wire",
+    "connect_tcp",
+    "connect_unix",
+    "listen_tcp",
+]
+
+
+async def connect_tcp(host: str, port: int, *, local_host: str | None = None) -> Wire:
+    """Connect by TCP, trying all addresses of the host, two families side by side (RFC 8305).
+
+    `local_host` is the address to connect from. OSError if none can be reached.
+    """
+    return _wire(await connected(host, port, local_host))
+
+
+async def connect_unix(path: str | PathLike[str]) -> Wire:
+    """Connect to a UNIX socket. OSError if it cannot be had."""
+    return _wire(await connected_unix(path))
+
+
+def _wire(raw: socket.socket) -> Wire:
+    loop = loop_of_sockets()
+    return BareWire(raw) if loop is None else LoopWire(raw, loop)
+
+
+class Listener(AsyncResource):
+    """Listening sockets, bound and not accepting yet. Closed, it refuses new connections."""
+
+    def __init__(self, listener: anyio.abc.Listener[Any]) -> None:
+        self._listener = listener
+        each = getattr(listener, "listeners", [listener])
+        self.sockets = [one.extra(SocketAttribute.raw_socket) for one in each]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The IP address and port of the first socket; ("", 0) where it is no TCP."""
+        name = self.sockets[0].getsockname()
+        return ("", 0) if isinstance(name, (str, bytes)) else (name[0], name[1])
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+    async def serve(
+        self, handler: Callable[[Wire], Coroutine[Any, Any, None]], tasks: TaskGroup
+    ) -> None:
+        """Accept until cancelled; each connection has a task in `tasks`, which runs `handler`.
+
+        OSError when the sockets cannot be listened at any more; what is wrong with one
+        connection, or passes, is logged.
+        """
+        if (loop := loop_of_sockets()) is not None:
+            await serve_loop(loop, self.sockets, handler, tasks)
+        async with anyio.create_task_group() as accepting:
+            first, *others = self.sockets
+            for each in others:
+                accepting.start_soon(serve_bare, each, handler, tasks)
+            await serve_bare(first, handler, tasks)
+
+
+async def listen_tcp(host: str | None, port: int, *, reuse_port: bool = False) -> Listener:
+    """Bind to a host's addresses (None: all of ours) and a port (0: a free one).
+
+    OSError if that cannot be.
+    """
+    return Listener(
+        await anyio.create_tcp_listener(local_host=host, local_port=port, reuse_port=reuse_port)
+    )

@@ -1,0 +1,117 @@
+"""TLS between a session and the wire below it."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import Self
+
+import anyio
+from anyio.streams.tls import TLSAttribute
+
+from .base import RECEIVE_OCTETS, Attributes, Wire
+
+__all__ = ["TlsWire"]
+
+
+class TlsWire(Wire):
+    """TLS over `below`. Its end may come without TLS's own: SMTP marks its ends itself."""
+
+    def __init__(
+        self, below: Wire, context: ssl.SSLContext, *, server_side: bool, hostname: str | None
+    ) -> None:
+        self.below = below
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._in, self._out, server_side, hostname)
+
+    @classmethod
+    async def wrap(
+        cls, below: Wire, context: ssl.SSLContext, *, server_side: bool, hostname: str | None = None
+    ) -> Self:
+        """Shake hands over `below`. ssl.SSLError where that fails, EndOfStream where it ends."""
+        wire = cls(below, context, server_side=server_side, hostname=hostname)
+        while True:
+            try:
+                wire.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await wire._pass_on()
+                wire._in.write(await below.receive())
+            except ssl.SSLError:
+                wire._begin_to_pass_on()  # the alert that says why
+                raise
+            else:
+                await wire._pass_on()
+                return wire
+
+    async def _pass_on(self) -> None:
+        if self._out.pending:
+            await self.below.send(self._out.read())
+
+    def _begin_to_pass_on(self) -> None:
+        with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            self.below.write(self._out.read())
+
+    async def receive(self, max_bytes: int = RECEIVE_OCTETS) -> bytes:
+        while True:
+            try:
+                data = self.tls.read(max_bytes)
+            except ssl.SSLWantReadError:
+                await self._pass_on()  # new keys were asked for
+                try:
+                    self._in.write(await self.below.receive())
+                except anyio.EndOfStream:
+                    self._in.write_eof()
+            except ssl.SSLZeroReturnError:
+                raise anyio.EndOfStream from None
+            except ssl.SSLEOFError:
+                raise anyio.EndOfStream from None
+            except ssl.SSLError as error:
+                raise anyio.BrokenResourceError from error
+            else:
+                if not data:
+                    raise anyio.EndOfStream
+                return data
+
+    def write(self, octets: bytes) -> bool:
+        if octets:
+            try:
+                self.tls.write(octets)
+            except ssl.SSLError as error:
+                raise anyio.BrokenResourceError from error
+        return self.below.write(self._out.read())
+
+    async def drain(self) -> None:
+        await self.below.drain()
+
+    def drain_soon(self) -> None:
+        self.below.drain_soon()
+
+    def _say_goodbye(self) -> None:
+        with suppress(OSError):
+            self.tls.unwrap()  # close_notify (RFC 8446 §6.1); nobody waits for the other's
+        self._begin_to_pass_on()
+
+    async def send_eof(self) -> None:
+        self._say_goodbye()
+        await self.below.send_eof()
+
+    async def aclose(self) -> None:
+        """Close at once, with TLS's own goodbye if it can leave at once."""
+        self._say_goodbye()
+        await self.below.aclose()
+
+    @property
+    def extra_attributes(self) -> Attributes:
+        tls = self.tls
+        return {
+            **self.below.extra_attributes,
+            TLSAttribute.alpn_protocol: tls.selected_alpn_protocol,
+            TLSAttribute.channel_binding_tls_unique: tls.get_channel_binding,
+            TLSAttribute.cipher: tls.cipher,
+            TLSAttribute.peer_certificate_binary: lambda: tls.getpeercert(True),
+            TLSAttribute.server_side: lambda: tls.server_side,
+            TLSAttribute.ssl_object: lambda: tls,
+            TLSAttribute.standard_compatible: lambda: False,
+            TLSAttribute.tls_version: tls.version,
+        }
