@@ -21,7 +21,7 @@ def test_quotes_are_not_part_of_the_name() -> None:
     assert account.address == r'"ann \"a\" example"@example.org'
 
 
-@pytest.mark.rfc("5891 §4")
+@pytest.mark.rfc("5891 §5")
 @pytest.mark.parametrize(
     ("domain", "in_dns"),
     [

@@ -24,7 +24,7 @@ class AddressError(ValueError):
 def host_name(text: str) -> str:
     """Return a host's name as the DNS and certificates have it: A-labels, in lower case.
 
-    U-labels are mapped by UTS #46 and encoded by IDNA 2008 (RFC 5891 §4). ValueError for what is
+    U-labels are mapped by UTS #46 and encoded by IDNA 2008 (RFC 5891 §5). ValueError for what is
     no name, and for addresses.
     """
     name = text.strip(" \t\r\n").removesuffix(".").lower()
