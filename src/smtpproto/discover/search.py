@@ -162,9 +162,7 @@ class _Search:
             for stage in self._published, self._at_provider, self._guessed:
                 await stage()
                 await self._check_all()
-                if not everything and any(
-                    c.verdict is Verdict.USABLE for c in self.checks.values()
-                ):
+                if not everything and self._found_one():
                     break
         return Discovery(
             self.account.address,

@@ -29,16 +29,16 @@ def in_order(
     returns a number from a to b, both included.
     """
     there = [
-        (record.priority, preference, tls, record)
-        for preference, tls in enumerate(SERVICES)
+        (record.priority, tls, record)
+        for tls in SERVICES
         for record in records.get(tls, ())
         if record.target != "."
     ]
-    there.sort(key=lambda each: each[:2])
+    there.sort(key=lambda each: each[0])  # which leaves the services in their order
     return [
         (tls, record)
-        for (_, _, tls), group in groupby(there, key=lambda each: each[:3])
-        for record in _by_weight((each[3] for each in group), randint)
+        for (_, tls), group in groupby(there, key=lambda each: each[:2])
+        for record in _by_weight((each[2] for each in group), randint)
     ]
 
 
