@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -13,9 +14,13 @@ import pytest
 from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from examples.howto import find_settings
+from smtpproto.client import Client
+from smtpproto.resolve import Srv
 from smtpproto.server import Server
 from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
+from tests.discover.world import Authority, World
 from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, listening, output
 
 
@@ -23,9 +28,9 @@ def test_there_are_no_others() -> None:
     """One that is added gets a test here; what the tutorials show is run with them."""
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
-        *("core_lmtp.py", "lmtp.py", "mechanism.py", "observe.py", "ready_handlers.py"),
-        *("send_with_login.py", "stream_content.py", "test_policy.py", "test_sending.py"),
-        *("through_socks.py", "xclient.py"),
+        *("core_lmtp.py", "find_settings.py", "lmtp.py", "mechanism.py", "observe.py"),
+        *("ready_handlers.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
+        *("test_sending.py", "through_socks.py", "xclient.py"),
     }
 
 
@@ -72,6 +77,47 @@ async def test_send_with_login(tmp_path: Path) -> None:
     assert wrong.startswith("no session, try again later: ")
     assert len(box.received) == 1
     assert box.received[0].session.identity == "ann"
+
+
+@pytest.mark.anyio
+async def test_find_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a world of its own: two providers, one in the domain and one that its SRV record names."""
+    world = World(Authority(tmp_path))
+    context = world.authority.trusting()
+    monkeypatch.setattr(find_settings, "discover", world.discover)
+    monkeypatch.setattr(
+        find_settings, "Client", partial(Client, connector=world.connect, ssl_context=context)
+    )
+    monkeypatch.setenv("SMTP_PASSWORD", PASSWORD)
+    async with world.serving(
+        ("smtp.example.org", 587), ("smtp.hoster.example", 465), failed_login_delay=0
+    ):
+        await find_settings.main("ann@example.org")
+        refused, done = capsys.readouterr().out.splitlines()
+        assert refused.startswith("not as ann@example.org: 535 5.7.8")
+        assert done == "smtp.example.org:587, required, as ann"
+
+        world.srvs["_submissions._tcp.example.org"] = [Srv(0, 1, 465, "smtp.hoster.example")]
+        asked: list[str] = []
+
+        def answer(words: str, prompt: str) -> str:
+            asked.append(prompt)
+            return words
+
+        monkeypatch.setattr(find_settings, "input", partial(answer, "no"), raising=False)
+        with pytest.raises(SystemExit, match="no server for"):
+            await find_settings.main("ann@example.org")
+        assert asked[0].startswith("Is smtp.hoster.example your provider's? ")
+        monkeypatch.setattr(find_settings, "input", partial(answer, "yes"), raising=False)
+        await find_settings.main("ann@example.org")
+        assert "smtp.hoster.example:465, implicit, as ann" in capsys.readouterr().out
+
+    world.ports.clear()
+    with pytest.raises(SystemExit, match="no server"):
+        await find_settings.main("ann@example.org")
+    assert "smtp.hoster.example:465: cannot connect" in capsys.readouterr().out
 
 
 def test_accept_into_app(tmp_path: Path) -> None:

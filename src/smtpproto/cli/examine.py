@@ -25,12 +25,19 @@ from smtpproto.deadline import DeadlineError, deadline
 from smtpproto.extensions import STANDARD
 from smtpproto.mechanisms import strongest
 from smtpproto.relay.route import HostPort
-from smtpproto.stream import Pump, StreamLostError, local_address, peer_address, shown
+from smtpproto.stream import (
+    Pump,
+    StreamLostError,
+    causes,
+    local_address,
+    peer_address,
+    shown,
+)
 
 from .certificate import days_left
 from .console import reply_text
 from .values import is_loopback
-from .words import causes, explain
+from .words import explain
 
 __all__ = ["Findings", "Probe"]
 
