@@ -51,7 +51,7 @@ __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
 
-NEEDS_TLS = Reply(550, "5.7.10", "REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
+NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
 
 # Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
 _UNMET = {"REQUIRETLS": (550, "5.7.30")}
