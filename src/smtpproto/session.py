@@ -104,7 +104,7 @@ class Offer:
     @property
     def takes_binary(self) -> bool:
         """Whether content of any octets may be sent (RFC 3030 §3)."""
-        return {"BINARYMIME", "CHUNKING", "8BITMIME"} <= self.lines.keys()
+        return {"BINARYMIME", "CHUNKING"} <= self.lines.keys()
 
 
 class ClientSession:

@@ -402,6 +402,13 @@ async def test_binary_octets_arrive_as_they_are(form: str, box: Box) -> None:
     assert received.envelope.mail.parameters["BODY"] == b"BINARYMIME"
 
 
+async def test_binary_octets_need_no_8bitmime(box: Box) -> None:
+    """The server of RFC 3030 §4.2 offers CHUNKING and BINARYMIME alone."""
+    async with session(Server(box, offer=[CHUNKING, BINARYMIME])) as client:
+        await client.send(Envelope(BINARY_MAIL, ["bob@example.net"]), BINARY)
+    assert [received.content for received in box.received] == [BINARY]
+
+
 @pytest.mark.rfc("3030 §3 no-binary-where-it-is-not-offered", "3030 §3 may-fail-for-good")
 @pytest.mark.parametrize("offer", [DEFAULT, offering(CHUNKING), [PIPELINING, CHUNKING]])
 async def test_binary_octets_are_refused_where_they_are_not_taken(
