@@ -57,6 +57,7 @@ TITLES: Mapping[int, str] = {
     6409: "submission",
     6522: "multipart/report",
     6531: "SMTPUTF8",
+    6532: "headers in UTF-8",
     6533: "delivery reports in UTF-8",
     6555: "connecting to one of several addresses",
     6647: "greylisting",
@@ -79,5 +80,5 @@ TITLES: Mapping[int, str] = {
     8689: "REQUIRETLS",
     9266: "channel binding of TLS 1.3",
     9422: "LIMITS",
-    9525: "the names in certificates",
+    9525: "whose a certificate is",
 }

@@ -5,16 +5,20 @@ import smtplib
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttribute
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from examples.howto import find_settings
 from smtpproto.client import Client
 from smtpproto.resolve import Srv
 from smtpproto.server import Server
+from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
 from tests.discover.world import Authority, World
 from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, listening, output
@@ -24,9 +28,9 @@ def test_there_are_no_others() -> None:
     """One that is added gets a test here; what the tutorials show is run with them."""
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
-        "find_settings.py",
-        *("lmtp.py", "mechanism.py", "send_with_login.py", "stream_content.py"),
-        *("ready_handlers.py", "test_policy.py", "test_sending.py", "xclient.py"),
+        *("core_lmtp.py", "find_settings.py", "lmtp.py", "mechanism.py", "observe.py"),
+        *("ready_handlers.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
+        *("test_sending.py", "through_socks.py", "xclient.py"),
     }
 
 
@@ -155,6 +159,105 @@ def test_behind_proxy() -> None:
     ]
 
 
+class Socks:
+    """A SOCKS5 proxy (RFC 1928) that lets `jo` through to one host, whatever it is called."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.asked: list[bytes] = []
+
+    async def serve(self, client: ByteStream) -> None:
+        async with client:
+            stream = BufferedByteReceiveStream(client)
+            _, methods = await stream.receive_exactly(2)
+            assert 2 in await stream.receive_exactly(methods)
+            await client.send(b"\5\2")
+            assert await stream.receive_exactly(1) == b"\1"
+            login = [await self._counted(stream), await self._counted(stream)]
+            good = login == [b"jo", b"secret"]
+            await client.send(b"\1\0" if good else b"\1\1")
+            if not good:
+                return
+            assert await stream.receive_exactly(4) == b"\5\1\0\3"
+            self.asked.append(await self._counted(stream))
+            await stream.receive_exactly(2)
+            if self.asked[-1] != b"mx.example":
+                await client.send(b"\5\4\0\1" + bytes(6))  # host unreachable
+                return
+            await client.send(b"\5\0\0\1" + bytes(6))
+            async with (
+                await anyio.connect_tcp("127.0.0.1", self.port) as server,
+                anyio.create_task_group() as ways,
+            ):
+                ways.start_soon(self._pass, stream, server)
+                ways.start_soon(self._pass, server, client)
+
+    async def _counted(self, stream: BufferedByteReceiveStream) -> bytes:
+        (length,) = await stream.receive_exactly(1)
+        return await stream.receive_exactly(length)
+
+    async def _pass(self, source: ByteReceiveStream, sink: ByteSendStream) -> None:
+        with suppress(*LOST):  # whichever end goes first
+            async for octets in source:
+                await sink.send(octets)
+            await sink.aclose()
+
+
+@pytest.mark.anyio
+async def test_observe() -> None:
+    async with running(Server(Box())) as port:
+        done = await anyio.run_process(
+            [
+                *(sys.executable, "-W", "error", str(EXAMPLES / "howto" / "observe.py")),
+                *("127.0.0.1", str(port), "ann@example.org", "bob@example.net"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        )
+    lines = done.stdout.decode().splitlines()
+    replies = [line.partition(" after ")[0] for line in lines if " after " in line]
+    chunks = ["BDAT: 250"] * 6
+    assert replies == ["greeting: 220", "EHLO: 250", "MAIL: 250", "RCPT: 250", *chunks, "QUIT: 221"]
+    assert [line for line in lines if "octets" in line][-1] == "100% of 360023 octets"
+
+
+@pytest.mark.anyio
+async def test_through_socks() -> None:
+    box = Box()
+
+    async def send(login: str, host: str) -> str:
+        done = await anyio.run_process(
+            [
+                *(sys.executable, "-W", "error", str(EXAMPLES / "howto" / "through_socks.py")),
+                *(f"socks5://{login}@127.0.0.1:{proxy_port}", host, "25"),
+                *("ann@example.org", "bob@example.net"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            check=False,
+            stderr=subprocess.STDOUT,
+        )
+        return done.stdout.decode().splitlines()[-1]
+
+    async with (
+        running(Server(box)) as port,
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        proxy_port = listener.extra(SocketAttribute.local_port)
+        proxy = Socks(port)
+        tasks.start_soon(listener.serve, proxy.serve)
+        accepted = "<bob@example.net> accepted: 250 2.0.0 Message accepted"
+        assert await send("jo:secret", "mx.example") == accepted
+        assert "cannot connect to nobody.example:25: the proxy says" in await send(
+            "jo:secret", "nobody.example"
+        )
+        assert "cannot connect to mx.example:25: the proxy says" in await send(
+            "jo:guess", "mx.example"
+        )
+        tasks.cancel_scope.cancel()
+    assert proxy.asked == [b"mx.example", b"nobody.example"]  # by their names
+    assert len(box.received) == 1
+
+
 def test_xclient() -> None:
     greeting, listed, stranger = output("howto/xclient.py")
     assert greeting.startswith("220 ")
@@ -164,6 +267,14 @@ def test_xclient() -> None:
 
 def test_lmtp() -> None:
     assert output("howto/lmtp.py") == [
+        "<al@example.org> accepted: 250 2.0.0 Delivered",
+        "<bo@example.org> transient: 452 4.2.2 Mailbox full",
+        "not delivered: <bo@example.org>",
+    ]
+
+
+def test_core_lmtp() -> None:
+    assert output("howto/core_lmtp.py") == [
         "<al@example.org>: 250 2.0.0 Delivered",
         "<bo@example.org>: 452 4.2.2 Mailbox full",
     ]
