@@ -283,7 +283,6 @@ async def test_a_name_in_the_certificate_is_better_than_one_that_is_not(world: W
     assert where(found.best) == (MAIL, 587, Tls.REQUIRED)
 
 
-@pytest.mark.rfc("7505 §3")
 async def test_a_domain_that_takes_no_mail_may_send_some(world: World) -> None:
     world.mxs["example.org"] = [Mx(0, ".")]
     async with world.serving((MAIL, 465)):

@@ -173,6 +173,11 @@ def test_the_front_door_loads_the_core_alone() -> None:
     assert not {name for name in new if name.startswith(("trio", "dns", "click", "rich"))}
 
 
+def test_the_client_loads_nothing_of_what_finds_its_server() -> None:
+    new = loaded_by("import smtpproto.client") - loaded_by("pass")
+    assert not new & {"httpx", "dns", "xml", "cryptography"}
+
+
 @pytest.mark.parametrize("file", FILES, ids=module_name)
 def test_a_room(file: Path) -> None:
     source = file.read_text(encoding="utf-8")
