@@ -1,12 +1,14 @@
 """One client that sends many messages.
 
-python run_client.py NAME PORT MESSAGES SESSIONS RECIPIENTS OCTETS
+python run_client.py NAME PORT BEFORE MESSAGES SESSIONS RECIPIENTS OCTETS
 
-NAME is `smtplib`, `aiosmtplib`, `smtpproto-asyncio` or `smtpproto-trio`. Each runs with its own
-defaults. A tenth of the messages goes first, unmeasured, so that neither imports nor first calls
-count; then it connects anew and prints what the messages cost, as one line of JSON: `messages`
-that were accepted for all recipients, `seconds`, and `cpu`, in seconds of user and system time.
-Run by `servers_and_clients.py`.
+NAME is `smtplib`, `aiosmtplib`, `smtpproto-asyncio`, `smtpproto-uvloop` or `smtpproto-trio`, or
+`other`, which is the package of our name on PyPI, in an environment without ours. Each runs with
+its own defaults. As many messages as BEFORE says go first, unmeasured, so that neither imports nor
+first calls count; then it connects anew and prints what the messages cost, as one line of JSON:
+`messages` that were accepted for all recipients, `seconds`, `cpu` in seconds of user and system
+time, and `peak`, the most octets that were resident since it started. Run by
+`servers_and_clients.py`.
 """
 
 from __future__ import annotations
@@ -18,10 +20,9 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 
-HOST = "127.0.0.1"
-HELO_NAME = "client.example.test"
-SENDER = "sender@example.test"
+from shared import HELO_NAME, HOST, SENDER, backend, content, peak, shares
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,6 @@ class Job:
     sessions: int
     recipients: list[str]
     content: bytes
-
-
-def content(octets: int) -> bytes:
-    """A short header and a body of at least `octets` octets, in lines of 76 and CRLF."""
-    line = b"X" * 76 + b"\r\n"
-    head = b"From: <%b>\r\nSubject: benchmark\r\n\r\n" % SENDER.encode()
-    return head + line * -(-octets // len(line))
-
-
-def shares(messages: int, sessions: int) -> list[int]:
-    """Divide the messages among the sessions."""
-    each, more = divmod(messages, sessions)
-    return [each + (number < more) for number in range(sessions)]
 
 
 def smtplib_client(job: Job) -> Callable[[int], int]:
@@ -109,42 +97,63 @@ def smtpproto_client(job: Job) -> Callable[[int], Awaitable[int]]:
     return send
 
 
+def other_client(job: Job) -> Callable[[int], Awaitable[int]]:
+    """Return PyPI's `smtpproto`; it takes messages as objects only, and raises at any refusal."""
+    import email  # noqa: PLC0415 - none pays for another
+    import email.policy  # noqa: PLC0415
+
+    their = import_module("smtpproto.client")  # not ours
+
+    message = email.message_from_bytes(job.content, policy=email.policy.SMTP)
+
+    async def session(messages: int) -> int:
+        client = their.AsyncSMTPClient(HOST, job.port, domain=HELO_NAME)
+        async with client.connect() as connected:
+            for _ in range(messages):
+                await connected.send_message(message, sender=SENDER, recipients=job.recipients)
+        return messages
+
+    async def send(messages: int) -> int:
+        return sum(await asyncio.gather(*map(session, shares(messages, job.sessions))))
+
+    return send
+
+
 def report(messages: int, seconds: float, cpu: float) -> None:
-    print(json.dumps({"messages": messages, "seconds": seconds, "cpu": cpu}))
+    told = {"messages": messages, "seconds": seconds, "cpu": cpu, "peak": peak()}
+    print(json.dumps(told))
 
 
-def measure(send: Callable[[int], int], warm_up: int, messages: int) -> None:
-    send(warm_up)
+def measure(send: Callable[[int], int], before: int, messages: int) -> None:
+    if before:
+        send(before)
     seconds, cpu = time.perf_counter(), time.process_time()
     accepted = send(messages)
     report(accepted, time.perf_counter() - seconds, time.process_time() - cpu)
 
 
-async def measure_async(send: Callable[[int], Awaitable[int]], warm_up: int, messages: int) -> None:
-    await send(warm_up)
+async def measure_async(send: Callable[[int], Awaitable[int]], before: int, messages: int) -> None:
+    if before:
+        await send(before)
     seconds, cpu = time.perf_counter(), time.process_time()
     accepted = await send(messages)
     report(accepted, time.perf_counter() - seconds, time.process_time() - cpu)
 
 
-def warm_up(messages: int, sessions: int) -> int:
-    return max(messages // 10, sessions)
-
-
 def main(name: str, *numbers: int) -> None:
-    port, messages, sessions, recipients, octets = numbers
+    port, before, messages, sessions, recipients, octets = numbers
     addresses = [f"recipient{number}@example.test" for number in range(recipients)]
     job = Job(port, sessions, addresses, content(octets))
-    counts = warm_up(messages, sessions), messages
-    library, _, backend = name.partition("-")
+    library, _, loop = name.partition("-")
     if library == "smtplib":
-        measure(smtplib_client(job), *counts)
-    elif library == "aiosmtplib":
-        asyncio.run(measure_async(aiosmtplib_client(job), *counts))
+        measure(smtplib_client(job), before, messages)
+    elif library in ("aiosmtplib", "other"):
+        make = aiosmtplib_client if library == "aiosmtplib" else other_client
+        asyncio.run(measure_async(make(job), before, messages))
     else:
         import anyio  # noqa: PLC0415 - none pays for another
 
-        anyio.run(measure_async, smtpproto_client(job), *counts, backend=backend)
+        anyio.run(measure_async, smtpproto_client(job), before, messages, **backend(loop))
 
 
 if __name__ == "__main__":
