@@ -18,10 +18,10 @@ FILES = sorted(ROOT.rglob("*.py"))
 STOREYS = [
     {"core"},
     {"extensions", "mechanisms"},
-    {"wire", "deadline"},
+    {"wire", "deadline", "resolve"},
     {"stream"},
     {"client", "server"},
-    {"handlers"},
+    {"handlers", "discover"},
     {"relay"},
     {"cli"},
 ]
@@ -31,6 +31,10 @@ ANNEXES = {
     "handler": "server",
     "conversation": "server",
     "dialogue": "server",
+    "connector": "client",
+    "observe": "client",
+    "session": "client",
+    "handover": "client",
     "result": "client",
     "source": "client",
     "pool": "client",
@@ -130,6 +134,14 @@ def test_client_and_server_do_not_know_each_other() -> None:
         here = room(module_name(file))
         if here in ("client", "server"):
             other = {"client": "server", "server": "client"}[here]
+            assert other not in map(room, imports(file)), module_name(file)
+
+
+def test_discover_and_relay_do_not_know_each_other() -> None:
+    for file in FILES:
+        here = room(module_name(file))
+        if here in ("discover", "relay"):
+            other = {"discover": "relay", "relay": "discover"}[here]
             assert other not in map(room, imports(file)), module_name(file)
 
 

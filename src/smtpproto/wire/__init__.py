@@ -18,7 +18,7 @@ from anyio.abc import AsyncResource, SocketAttribute, TaskGroup
 
 from .bare import BareWire, serve_bare
 from .base import Wire
-from .connect import connected, connected_unix
+from .connect import HEAD_START, connected, connected_unix
 from .foreign import ForeignWire, as_wire
 from .loop import LoopWire, loop_of_sockets, serve_loop
 from .tls import TlsWire
@@ -37,12 +37,15 @@ __all__ = [
 ]
 
 
-async def connect_tcp(host: str, port: int, *, local_host: str | None = None) -> Wire:
-    """Connect by TCP, trying all addresses of the host, two families side by side (RFC 8305).
+async def connect_tcp(
+    host: str, port: int, *, local_host: str | None = None, head_start: float = HEAD_START
+) -> Wire:
+    """Connect by TCP, trying all addresses of the host, one behind the other (RFC 8305).
 
-    `local_host` is the address to connect from. OSError if none can be reached.
+    `local_host` is the address to connect from, `head_start` how many seconds each address has
+    for itself before the next is tried as well. OSError if none can be reached.
     """
-    return _wire(await connected(host, port, local_host))
+    return _wire(await connected(host, port, local_host, head_start))
 
 
 async def connect_unix(path: str | PathLike[str]) -> Wire:
