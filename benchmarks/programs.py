@@ -143,7 +143,8 @@ class Bench:
         self, command: Sequence[str], scenario: Scenario, message: str, port: int
     ) -> Measure:
         sizes = (scenario.before(), scenario.messages, scenario.sessions, scenario.recipients)
-        told = json.loads(finish(*command, f"{port}", *map(str, sizes), message).output)
+        options = (*map(str, sizes), message, scenario.way)
+        told = json.loads(finish(*command, f"{port}", *options).output)
         _all_of(scenario, command[-1], told["messages"])
         return _measure(scenario, told["seconds"], told["cpu"], told["peak"])
 

@@ -1,4 +1,4 @@
-// nodemailer as a client: node run_client.js MODULES PORT BEFORE MESSAGES SESSIONS RECIPIENTS FILE
+// nodemailer as a client: node run_client.js MODULES PORT BEFORE MESSAGES SESSIONS RECIPIENTS FILE WAY
 //
 // MODULES is where npm has installed it, FILE the message. What it prints is what run_client.py
 // does. Run by `servers_and_clients.py`.
@@ -9,6 +9,7 @@ const fs = require("node:fs");
 const { createRequire } = require("node:module");
 
 const [modules, ...others] = process.argv.slice(2);
+const way = others.pop();
 const file = others.pop();
 const [port, before, messages, sessions, recipients] = others.map(Number);
 const nodemailer = createRequire(`${modules}/`)("nodemailer");
@@ -24,7 +25,7 @@ async function send(count) {
     ignoreTLS: true,
     pool: true,
     maxConnections: sessions,
-    maxMessages: Infinity,
+    maxMessages: way === "reconnect" ? 1 : Infinity,
   });
   let left = count;
   let accepted = 0;

@@ -63,5 +63,6 @@ SCENARIOS = (
     Scenario("client", "one connection", 1500, sessions=1),
     Scenario("client", "20 connections", 4000),
     Scenario("client", "10 recipients", 1000, sessions=1, recipients=10),
+    Scenario("client", "a connection for each message", 1000, way="reconnect"),
     Scenario("client", "bulk", 20, sessions=1, octets=10_000_000),
 )

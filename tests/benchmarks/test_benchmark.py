@@ -69,7 +69,7 @@ def test_servers_and_clients_are_measured_in_one_run(tmp_path: Path) -> None:
     measured = numbers["measured"]
     workers = find_spec("smtpproto.workers") is not None
     sides = [scenario.partition(",")[0] for scenario in measured]
-    assert sides == ["server"] * (6 + workers) + ["client"] * 4
+    assert sides == ["server"] * (6 + workers) + ["client"] * 5
     for scenario, programs in measured.items():
         assert set(programs) == programs_of(scenario)
         for (figures,) in programs.values():
