@@ -27,12 +27,12 @@ def filled(page: str, report: Report, chart: str | None) -> str:
 
 def _written(report: Report, chart: str | None) -> Iterator[str]:
     about = report.machine
-    yield f"Measured {about['date']} at commit {about['commit']}: {report.meaning()}."
-    yield f"The machine: {about['machine']}."
+    yield f"- Measured {about['date']} at commit {about['commit']}: {report.meaning()}."
+    yield f"- The machine: {about['machine']}."
     others = {key: about[key] for key in about if key not in ("date", "commit", "machine")}
-    yield f"Versions: {', '.join(f'{name} {version}' for name, version in others.items())}."
+    yield f"- Versions: {', '.join(f'{name} {version}' for name, version in others.items())}."
     if report.skipped:
-        yield f"Not measured: {'; '.join(report.skipped)}."
+        yield f"- Not measured: {'; '.join(report.skipped)}."
     yield from ("", "### The floors", "", *_markdown(judged(report)), "")
     yield verdict_line(report).capitalize() + "."
     if chart is not None:

@@ -80,6 +80,7 @@ class Bench:
 
     def measure_server(self, command: Sequence[str], scenario: Scenario) -> Measure:
         with serving(*command) as server:
+            server.cpu()  # waits until it is idle: all of its workers have started then
             if before := scenario.before():
                 self.load(server.port, replace(scenario, messages=before))
             used = server.cpu()

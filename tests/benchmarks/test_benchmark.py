@@ -163,7 +163,7 @@ def test_chart_and_page_show_what_was_measured(tmp_path: Path) -> None:
     assert "\n| aiosmtpd | 100 | 100 | 30 | 4× (3.9-4.1) | 0.24× (0.24-0.25) |\n" in shown
     assert "asyncio 3 of 3" in shown
     assert "\n:file: chart.svg\n" in shown
-    assert "Not measured: node: none." in shown
+    assert "\n- Not measured: node: none.\n" in shown
 
     svg = ElementTree.parse(chart)
     texts = ["".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
