@@ -92,6 +92,7 @@ class ClientConnection(Connection):
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
         self._must_reset = False  # a chunk was refused
+        self._resets = 0  # how many RSETs are owed a reply
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
@@ -252,6 +253,7 @@ class ClientConnection(Connection):
             self._mail = thing
         elif isinstance(thing, Rset):
             self._must_reset = False
+            self._resets += 1
         self._owed.append(thing)
         self._marks.append(self._pulled + self.buffered)
 
@@ -311,6 +313,7 @@ class ClientConnection(Connection):
             return reply
         self._owed.popleft()
         self._marks.popleft()
+        self._resets -= isinstance(thing, Rset)
         self._state = state
         if state is not self._path.popleft():
             self._find_path()
@@ -322,8 +325,7 @@ class ClientConnection(Connection):
             self._close()
         elif isinstance(thing, Bdat) and refuses:
             # In LMTP the last has an answer for each recipient, and none for itself.
-            resets = any(isinstance(later, Rset) for later in self._owed)
-            self._must_reset |= not (resets or (self.lmtp and thing.last))
+            self._must_reset |= not (self._resets or (self.lmtp and thing.last))
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Mail):
                 self._accepted = 0
