@@ -58,7 +58,6 @@ UNKNOWABLE = {
     "Content with a bare CR or LF, or too much of it, is never accepted": (
         "how much is too much, the server knows; a bare CR or LF is never sent"
     ),
-    "No mechanism is accepted that is not offered": "who asks for one chooses it; 504 is no harm",
     "There is no 354 without an accepted recipient": (
         "one may be in flight: a single dot is sent then (RFC 2920 §3.1); not in LMTP"
     ),

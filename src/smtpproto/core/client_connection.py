@@ -181,8 +181,11 @@ class ClientConnection(Connection):
         utf8 = isinstance(command, Query) and (command.smtputf8 or not command.is_ascii)
         if utf8 and "SMTPUTF8" not in self.offered:
             raise LocalProtocolError("the server does not offer SMTPUTF8 (RFC 6531 §3.7.4.2)")
-        if isinstance(command, Auth) and self.authenticated:
-            raise LocalProtocolError("already authenticated (RFC 4954 §4)")
+        if isinstance(command, Auth):
+            if self.authenticated:
+                raise LocalProtocolError("already authenticated (RFC 4954 §4)")
+            if command.mechanism not in self.offered["AUTH"].upper().split():
+                raise LocalProtocolError(f"the server does not offer AUTH {command.mechanism}")
         if isinstance(command, StartTls) and self.tls is not None:
             raise LocalProtocolError("TLS is already on (RFC 3207 §4.2)")
         if isinstance(command, Mail) and "REQUIRETLS" in command.parameters and self.tls is None:
