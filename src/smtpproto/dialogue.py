@@ -122,6 +122,13 @@ class Dialogue(Conversation):
 
     async def respond(self, event: ServerEvent) -> None:
         handler = self.server.handler
+        interceptor = self.server.interceptor
+        if interceptor is not None and isinstance(event, (Command, BadCommand)):
+            usual = None if isinstance(event, Bdat) else self.connection.suggested_reply()
+            before = partial(interceptor.before, self.session, event, usual)
+            if (reply := await self.ask(before)) is not None:
+                await self.answer(reply)
+                return
         match event:
             case BadCommand():
                 await self.answer(event.reply)

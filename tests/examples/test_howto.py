@@ -20,7 +20,7 @@ def test_there_are_no_others() -> None:
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("lmtp.py", "mechanism.py", "send_with_login.py", "stream_content.py"),
-        *("test_policy.py", "xclient.py"),
+        *("ready_handlers.py", "test_policy.py", "test_sending.py", "xclient.py"),
     }
 
 
@@ -138,12 +138,34 @@ def test_the_core_elsewhere(name: str) -> None:
                 assert [line[:3] for line in replies] == [b"220", b"500"]  # and closed
 
 
-def test_the_tests_on_the_page_pass() -> None:
+def test_ready_handlers(tmp_path: Path) -> None:
+    with (
+        listening("howto/ready_handlers.py", tmp_path, 0) as gate,
+        smtplib.SMTP("127.0.0.1", gate.port, "client.example", PATIENCE) as session,
+    ):
+        content = "Subject: 1\r\n\r\nhello\r\n"
+        refused = session.sendmail("jo@example.net", ["a/l@example.org", "b@example.com"], content)
+        assert refused == {"b@example.com": (550, b"5.7.1 Not here")}
+        with pytest.raises(smtplib.SMTPSenderRefused, match="Not from there"):
+            session.sendmail("jo@example.com", ["al@example.org"], content)
+    (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert kept.parent == tmp_path / "example.org" / "a%2fl" / "new"
+    text = kept.read_text()
+    assert text.startswith("Return-Path: <jo@example.net>\nReceived: ")
+    assert "by gate.example.org" in text
+    assert "by mx.example.org" in text
+    assert text.endswith("\nSubject: 1\n\nhello\n")
+
+
+@pytest.mark.parametrize("name", ["test_policy", "test_sending"])
+def test_the_tests_on_the_page_pass(name: str) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull),
-            *("--rootdir", str(EXAMPLES), str(EXAMPLES / "howto" / "test_policy.py")),
+            *("-p", "pytest_smtpproto", "--strict-markers"),  # installed or not
+            *("--rootdir", str(EXAMPLES), str(EXAMPLES / "howto" / f"{name}.py")),
         ],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -21,6 +21,7 @@ STOREYS = [
     {"wire", "deadline"},
     {"stream"},
     {"client", "server"},
+    {"handlers"},
     {"relay"},
     {"cli"},
 ]
@@ -33,6 +34,8 @@ ANNEXES = {
     "result": "client",
     "source": "client",
     "pool": "client",
+    "maildir": "handlers",
+    "trace": "handlers",
 }
 
 

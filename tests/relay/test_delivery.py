@@ -8,8 +8,9 @@ import pytest
 
 from smtpproto.client import ClientDeadlines
 from smtpproto.core.reply import Reply
+from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import Access, HostPort, Schedule
-from smtpproto.relay.mailbox import MailboxUnavailable, listed_mailboxes
+from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
 from tests.relay.world import DAY, LOGIN, MESSAGE, START, Node, World, parsed, world

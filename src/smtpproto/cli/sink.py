@@ -1,10 +1,11 @@
-"""`smtpproto sink`: take all mail, keep none."""
+"""`smtpproto sink`: take all mail, keep none, and go wrong on request."""
 
 from __future__ import annotations
 
 import signal
 import time
 from functools import partial
+from typing import Any
 
 import anyio
 import click
@@ -16,11 +17,13 @@ from smtpproto.core.connection import Limits
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.reply import Reply
 from smtpproto.core.sasl import Verify
-from smtpproto.handler import ContentStream, Session
+from smtpproto.handler import ContentStream, Handler, Session
+from smtpproto.handlers import Faulty
 from smtpproto.relay.route import HostPort
 from smtpproto.server import Server
 
 from .console import amount, per_second, say
+from .faults import fault_options, faults
 from .options import Failure, backend_option, listen, run, where
 from .words import explain
 
@@ -95,23 +98,29 @@ class Drain:
     help="Where to listen; :PORT for all addresses, port 0 for any that is free.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each message.")
+@fault_options
 @backend_option
-def sink(*, address: HostPort, verbose: bool, backend: str) -> None:
-    """Accept all mail and discard it.
+def sink(*, address: HostPort, verbose: bool, seed: int, backend: str, **wrong: Any) -> None:
+    """Accept all mail and discard it, or go wrong on purpose.
 
     Syntax is checked as any server does it, and nothing else: every sender, recipient and size
     is accepted, and on loopback every login. Ctrl-C or SIGTERM ends it; what it has counted is
     printed then.
+
+    To test those who send, --soft, --hard, --close, --cut and --delay each name commands to do
+    that at, always or with some odds: --soft RCPT,DATA:10% --delay .:2
     """
     drain = Drain(verbose)
-    run(backend, partial(drain_mail, address, drain))
-    say(drain.line())
+    faulty = Faulty(drain, faults(**wrong), seed=seed)
+    run(backend, partial(drain_mail, address, drain, faulty if faulty.faults else drain))
+    happened = f", {faulty.happened} faults" if faulty.faults else ""
+    say(drain.line() + happened)
 
 
-async def drain_mail(address: HostPort, drain: Drain) -> None:
+async def drain_mail(address: HostPort, drain: Drain, handler: Handler) -> None:
     """Listen until SIGINT or SIGTERM; a second one does not wait for sessions to end."""
     server = Server(
-        drain,
+        handler,
         authenticator=drain,
         plaintext_auth="loopback",
         limits=Limits(message=None, recipients=100_000),

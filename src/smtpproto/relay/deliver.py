@@ -21,13 +21,14 @@ from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
+from smtpproto.maildir import MailboxUnavailable
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
 from smtpproto.source import Source
+from smtpproto.trace import return_path
 
-from .mailbox import MailboxStore, MailboxUnavailable
+from .mailbox import MailboxStore
 from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable
 from .spool import Entry, Recipient, Spool, SpoolUnavailable
-from .trace import return_path
 
 __all__ = ["Access", "Attempt", "Deliverer", "Sessions"]
 
