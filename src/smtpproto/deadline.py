@@ -65,13 +65,13 @@ class Alarm:
     and the block is left without an error; `rang` then names the wait that took too long.
     """
 
-    __slots__ = ("_at", "_loop", "_name", "_rung", "_scope", "_timer", "rang")
+    __slots__ = ("_at", "_loop", "_name", "_ringing", "_scope", "_timer", "rang")
 
     def __init__(self) -> None:
         #: The name it rang for; None as long as it has not.
         self.rang: str | None = None
         self._name = ""
-        self._rung: str | None = None
+        self._ringing = False
         self._at = float("inf")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -82,7 +82,7 @@ class Alarm:
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             self._loop = None
-        self.rang = self._rung = None
+        self.rang, self._ringing = None, False
         self._at = float("inf")
         self._scope = anyio.CancelScope()
         self._scope.__enter__()
@@ -99,7 +99,7 @@ class Alarm:
             self._timer = None
         swallowed = self._scope.__exit__(kind, error, traceback)
         if self._scope.cancelled_caught:
-            self.rang = self._rung or self._name
+            self.rang = self._name
         return swallowed
 
     def now(self) -> float:
@@ -107,7 +107,15 @@ class Alarm:
         return anyio.current_time() if self._loop is None else self._loop.time()
 
     def set(self, name: str, at: float) -> None:
-        """Ring at `at`, a time of the event loop's clock, unless it is put off until then."""
+        """Ring at `at`, a time of the event loop's clock, unless it is put off until then.
+
+        Nothing where it rings already: whoever tidies up then is not what it rings for.
+        """
+        if self._loop is None:
+            # Where the scope is cancelled; what is merely due has not rung.
+            self._ringing = self._ringing or anyio.current_effective_deadline() == float("-inf")
+        if self._ringing:
+            return
         self._name = name
         if self._loop is None:
             self._scope.deadline = at
@@ -126,9 +134,10 @@ class Alarm:
         if loop.time() < self._at:
             self.set(self._name, self._at)
         else:
-            self._scope.cancel()
+            self.ring(self._name)
 
     def ring(self, name: str) -> None:
         """Ring now, for this."""
-        self._rung = name
-        self._scope.cancel()
+        if not self._ringing:
+            self._name, self._ringing = name, True
+            self._scope.cancel()

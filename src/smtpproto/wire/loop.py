@@ -11,6 +11,7 @@ import contextvars
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import ExitStack
 from typing import Any, cast
 
 import anyio
@@ -178,6 +179,10 @@ class LoopWire(asyncio.Protocol, Wire):
         self._transport.write(octets)
         return not self._full
 
+    @property
+    def pending(self) -> bool:
+        return self._full
+
     async def drain(self) -> None:
         while self._full:
             if self._drained is not None:
@@ -201,6 +206,10 @@ class LoopWire(asyncio.Protocol, Wire):
 
     async def aclose(self) -> None:
         """Close at once; what has not left is lost."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Do as `aclose`, which has nothing to wait for."""
         if not self._closed:
             self._closed = True
             self._transport.abort()
@@ -224,13 +233,20 @@ async def serve_loop(
     tasks: TaskGroup,
 ) -> None:
     """Accept at these sockets until cancelled, and close them."""
+    over = False
 
     def begin(wire: LoopWire) -> None:
-        tasks.start_soon(handler, wire)
+        # One that was accepted just before may come to stand when nobody is there any more.
+        if over:
+            wire.abort()
+        else:
+            tasks.start_soon(handler, wire)
 
-    servers = [await loop.create_server(lambda: LoopWire(begin), sock=each) for each in sockets]
-    try:
-        await anyio.sleep_forever()
-    finally:
-        for server in servers:
-            server.close()
+    with ExitStack() as servers:
+        for each in sockets:
+            server = await loop.create_server(lambda: LoopWire(begin), sock=each)
+            servers.callback(server.close)
+        try:
+            await anyio.sleep_forever()
+        finally:
+            over = True
