@@ -264,8 +264,8 @@ class Dialogue(Conversation):
         self, envelope: Envelope, verdicts: Mapping[Rcpt, Reply | None]
     ) -> list[Reply | None]:
         """Return the verdict on each recipient; the log says where there is not one for each."""
-        missing = [rcpt for rcpt in envelope.rcpts if rcpt not in verdicts]
-        unknown = [rcpt for rcpt in verdicts if rcpt not in envelope.rcpts]
+        missing = [str(r.forward_path) for r in envelope.rcpts if r not in verdicts]
+        unknown = [str(r.forward_path) for r in verdicts if r not in envelope.rcpts]
         if missing or unknown:
             wrong = "session %d: a handler has no outcome for %s, and one for %s"
             log.error(wrong, self.session.id, missing, unknown)
