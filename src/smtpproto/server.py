@@ -176,7 +176,7 @@ class Server:
         offer = self._offers.get(believed)
         if offer is None:
             usual = self.powers.offer(self.extensions) if self.offer is None else self.offer
-            words = compress(("XCLIENT", "XFORWARD"), believed)
+            words = set(compress(("XCLIENT", "XFORWARD"), believed))
             more = {e.keyword: e for e in self.extensions if e.keyword in words}
             offer = tuple({**{e.keyword: e for e in usual}, **more}.values())
             self._offers[believed] = offer
