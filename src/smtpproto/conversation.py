@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,29 +38,41 @@ T = TypeVar("T")
 #: What we listen to from a client that is sent away, before it is cut off.
 LINGER_OCTETS = 1 << 20
 
+#: Commands, or pieces of content, that one session hears before others are heard.
+TURN = 64
+
 HANDLER_FAILED = Reply(451, "4.3.0", "Local error in processing")
 NOT_NOW = Reply(421, "4.3.0", "Service not available")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down")
 TOO_SLOW = Reply(421, "4.4.2", "Timed out")
 
+HANDLER_SLOW = "a handler took longer than %s s"
+
 
 class Conversation:
     """One session, but for what is said in it."""
 
-    def __init__(self, server: Server, session: Session, stream: ByteStream) -> None:
+    def __init__(
+        self, server: Server, session: Session, stream: ByteStream, early: bytes = b""
+    ) -> None:
         self.server = server
+        self.powers = server.powers
         self.session = session
         self.deadlines = server.deadlines
         self.connection = ServerConnection(
             server.hostname,
             server.extensions,
-            offer=server.offer,
+            offer=server.offered_to(session.peer[0]),
             limits=server.limits,
-            mechanisms=server.usable_mechanisms(),
+            mechanisms=self.powers.mechanisms,
             plaintext_auth=server.plaintext_allowed(session),
             tls_available=server.tls is not None,
             repair=server.repair,
+            lmtp=server.lmtp,
         )
+        self.believed = session.peer[0]  # who it is, whoever it says that it comes from
+        session.belongs_to(self.connection)
+        self.early = early  # what of it came behind a proxy's header
         self.pump: Pump[ServerEvent] = Pump(stream, self.connection)
         self.alarm = Alarm()
         self.end = float("inf")  # of the session, by the loop's clock
@@ -70,6 +82,7 @@ class Conversation:
         self.instead: Callable[[], Awaitable[None]] | None = None
         self.failed_logins = 0
         self.login_begun = False
+        self.in_turn = 0  # what it had at hand and did not wait for
         self.between_chunks = False
         self.hearing = False  # a handler waits for content: that is the client's time
 
@@ -125,7 +138,7 @@ class Conversation:
             case "write":
                 raise StreamLostError("the client does not listen")
             case "handler":
-                log.error("a handler took longer than %s s", self.deadlines.handler)
+                log.error(HANDLER_SLOW, self.deadlines.handler)
                 if self.instead is not None:
                     return self.go_on_without_handler
                 reply = NOT_NOW
@@ -173,20 +186,32 @@ class Conversation:
         If the handler waits for something, what was held back for the client leaves meanwhile.
         If it waits too long, `instead` takes the place of what follows; `failed`, by default.
         """
-        # Within another handler's content there is no going on without that.
-        outer = self.instead
-        self.instead = None if outer else instead or partial(self.answer, failed)
+        if self.hearing:
+            return await self.ask_meanwhile(handler, failed)
+        self.instead = instead or partial(self.answer, failed)
+        reply = await self.answer_of(handler, failed)
+        self.instead = None
+        return reply
+
+    async def ask_meanwhile(self, handler: Callable[[], Awaitable[T]], failed: Reply) -> T | Reply:
+        """Ask while another handler waits for content: that is not to be cut off with this one."""
+        self.wait("session", None)
+        seconds = self.deadlines.handler
+        with anyio.move_on_after(seconds):
+            return await self.answer_of(handler, failed)
+        log.error(HANDLER_SLOW, seconds)
+        return failed
+
+    async def answer_of(self, handler: Callable[[], Awaitable[T]], failed: Reply) -> T | Reply:
         try:
-            reply: T | Reply = await _Noticing(handler(), self.wait_for_handler)
+            return await _Noticing(handler(), self.wait_for_handler)
         except HangUp:
             raise
         except ContentError as error:
-            reply = error.reply or failed
+            return error.reply or failed
         except Exception:
             log.exception("a handler failed in session %d", self.session.id)
-            reply = failed
-        self.instead = outer
-        return reply
+            return failed
 
     def wait_for_handler(self) -> None:
         self.pump.flush_soon()
@@ -206,18 +231,35 @@ class Conversation:
         self.put(reply, failed=failed)
         await self.flush()
 
-    def put(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> None:
-        """Answer; what is written may share a write with others (RFC 2920 §3.2)."""
+    def put(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> Reply:
+        """Answer; what is written may share a write with others (RFC 2920 §3.2).
+
+        Returns what was said.
+        """
         if reply is None:
             reply = self.connection.suggested_reply()
         try:
             octets = self.connection.send(reply)
-        except LocalProtocolError:
+        except (LocalProtocolError, AttributeError):  # the latter for what is no Reply at all
             log.exception("a handler's reply is none in session %d", self.session.id)
-            reply = failed
-            octets = self.connection.send(reply)
+            reply, octets = self.instead_of_none(failed)
         self.pump.put(octets)
         self.show("S", reply)
+        return reply
+
+    def put_each(self, replies: Iterable[Reply | None]) -> None:
+        """Answer as often as an answer is owed: for LMTP that is once for each recipient."""
+        for reply in replies:
+            if not self.connection.replies_owed:  # also where one of them closed the session
+                return
+            self.put(reply)
+
+    def instead_of_none(self, failed: Reply) -> tuple[Reply, bytes]:
+        try:
+            return failed, self.connection.send(failed)
+        except LocalProtocolError:  # RSET is not refused within a transaction (RFC 5321 §4.1.1.5)
+            usual = self.connection.suggested_reply()
+            return usual, self.connection.send(usual)
 
     async def pull(self, name: str, seconds: float | None) -> ServerEvent:
         event = self.pump.pull_at_hand()
@@ -228,13 +270,23 @@ class Conversation:
     async def pull_within(self, name: str, seconds: float | None) -> ServerEvent:
         """Pull while a handler reads: it is not cut off, but told that there will be no more."""
         event = self.pump.pull_at_hand()
-        if event is None:
+        if event is not None:
+            await self.take_turns()
+        else:
             if self.pump.unsent:
                 await self.flush()
             self.wait("session", None)
             with deadline(name, seconds):
                 event = await self.pump.wait()
         return event
+
+    async def take_turns(self) -> None:
+        """Let other sessions go on now and then, where this one has much at hand."""
+        self.in_turn += 1
+        if self.in_turn >= TURN:
+            self.in_turn = 0
+            self.wait("session", None)
+            await anyio.lowlevel.checkpoint()
 
     async def wait_for_event(self, name: str, seconds: float | None) -> ServerEvent:
         """Wait for what is not at hand."""

@@ -67,13 +67,13 @@ class Alarm:
     be used for one block after another, until `off`.
     """
 
-    __slots__ = ("_at", "_loop", "_name", "_rung", "_scope", "_timer", "rang")
+    __slots__ = ("_at", "_loop", "_name", "_ringing", "_scope", "_timer", "rang")
 
     def __init__(self) -> None:
         #: The name it rang for; None as long as it has not.
         self.rang: str | None = None
         self._name = ""
-        self._rung: str | None = None
+        self._ringing = False
         self._at = float("inf")
         self._loop: asyncio.AbstractEventLoop | None = None
         # On asyncio, one that may be early: it looks again then. Made anew only to be earlier.
@@ -84,7 +84,7 @@ class Alarm:
         if self._loop is None:
             with suppress(RuntimeError):
                 self._loop = asyncio.get_running_loop()
-        self.rang = self._rung = None
+        self.rang, self._ringing = None, False
         self._at = float("inf")
         self._scope = anyio.CancelScope()
         self._scope.__enter__()
@@ -100,7 +100,7 @@ class Alarm:
         assert scope is not None  # entered
         swallowed = scope.__exit__(kind, error, traceback)
         if scope.cancelled_caught:
-            self.rang = self._rung or self._name
+            self.rang = self._name
         return swallowed
 
     def off(self) -> None:
@@ -114,7 +114,15 @@ class Alarm:
         return anyio.current_time() if self._loop is None else self._loop.time()
 
     def set(self, name: str, at: float) -> None:
-        """Ring at `at`, a time of the event loop's clock, unless it is put off until then."""
+        """Ring at `at`, a time of the event loop's clock, unless it is put off until then.
+
+        Nothing where it rings already: whoever tidies up then is not what it rings for.
+        """
+        if self._loop is None:
+            # Where the scope is cancelled; what is merely due has not rung.
+            self._ringing = self._ringing or anyio.current_effective_deadline() == float("-inf")
+        if self._ringing:
+            return
         self._name = name
         if self._loop is None:
             assert self._scope is not None  # entered
@@ -135,10 +143,10 @@ class Alarm:
         if self._loop.time() < self._at:
             self.set(self._name, self._at)
         else:
-            self._scope.cancel()
+            self.ring(self._name)
 
     def ring(self, name: str) -> None:
         """Ring now, for this."""
-        self._rung = name
-        if self._scope is not None:
+        if not self._ringing and self._scope is not None:
+            self._name, self._ringing = name, True
             self._scope.cancel()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -12,6 +14,7 @@ from attrs import evolve
 
 from .conversation import HANDLER_FAILED, NOT_NOW, SHUTTING_DOWN, Conversation
 from .core.command import (
+    NOT_IMPLEMENTED,
     Auth,
     AuthResponse,
     Bdat,
@@ -24,8 +27,10 @@ from .core.command import (
     Rcpt,
     StartTls,
 )
+from .core.envelope import Envelope
 from .core.event import BadCommand, ConnectionClosed, EndOfChunk
-from .core.reply import Reply
+from .core.refusal import UNRECOGNIZED
+from .core.reply import Reply, Severity
 from .core.sasl import (
     AuthenticationError,
     Challenge,
@@ -36,8 +41,11 @@ from .core.sasl import (
 from .core.server_connection import ServerEvent
 from .core.state import State
 from .deadline import deadline
-from .handler import ContentError, ContentStream, Welcomer, put_question
+from .extensions.xclient import XClient
+from .extensions.xforward import XForward
+from .handler import ContentError, ContentStream, HangUp
 from .stream import StreamLostError
+from .trust import is_listed, take_for
 
 if TYPE_CHECKING:
     pass
@@ -51,7 +59,11 @@ T = TypeVar("T")
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins")
 NO_LOGIN_NOW = Reply(454, "4.7.0", "Temporary failure")
+#: Where a client has begun something that a server's end should not cut off.
+TRANSACTION = frozenset({State.MAIL, State.RCPT})
+
 LOGGED_IN = Reply(235, "2.7.0", "Authentication successful")
+BELIEVED = Reply(250, "2.0.0", "Noted")
 
 
 class Dialogue(Conversation):
@@ -68,6 +80,8 @@ class Dialogue(Conversation):
             return
         if self.server.implicit_tls:
             await self.start_tls()
+        elif self.early:
+            self.connection.receive_data(self.early)
         if await self.greet():
             await self.converse()
 
@@ -84,35 +98,46 @@ class Dialogue(Conversation):
 
     async def greet(self) -> bool:
         if self.server.greeting_delay:
+            self.wait("session", None)
             await self.pump.listen(self.server.greeting_delay)
             self.session.early_talker = self.connection.buffered > 0
-        handler = self.server.handler
-        if isinstance(handler, Welcomer):
-            not_now = self.connection.closing(NOT_NOW)
-            reply = await self.ask(
-                partial(handler.connect, self.session),
-                failed=not_now,
-                instead=partial(self.answer, not_now),
-            )
-            await self.answer(reply, failed=not_now)
-        else:
+        if (reply := await self.welcome()) is None:
             await self.answer(None)
+        else:
+            await self.answer(reply, failed=self.connection.closing(NOT_NOW))
         return self.connection.state is not State.CLOSED
+
+    async def welcome(self) -> Reply | None:
+        """Ask whether the client may come in."""
+        welcomer = self.powers.welcomer
+        if welcomer is None:
+            return None
+        not_now = self.connection.closing(NOT_NOW)
+        return await self.ask(
+            partial(welcomer.connect, self.session),
+            failed=not_now,
+            instead=partial(self.answer, not_now),
+        )
 
     async def next_command(self) -> ServerEvent | None:
         """Wait for the next command; None when the server is to stop and no transaction is on."""
+        stopping, idle = self.server.stopping, self.connection.state not in TRANSACTION
         event = self.pump.pull_at_hand() if self.connection.buffered else None
-        if self.connection.state not in (State.MAIL, State.RCPT):
-            if self.server.stopping.is_set():
-                return None
-            if event is None:
+        if event is not None:
+            await self.take_turns()
+        else:
+            if idle and not stopping.is_set():
                 await self.flush()  # so that no reply is cut off when the server stops
-                self.idle = True
-        if event is None:
+            if idle and stopping.is_set():
+                return None
+            self.idle = idle
             try:
                 event = await self.wait_for_event("command", self.deadlines.command)
             finally:
                 self.idle = False
+        # It may have come at the very moment: the alarm would cut off whoever is asked about it.
+        if idle and stopping.is_set() and not isinstance(event, ConnectionClosed):
+            return None
         self.show("C", event)
         return event
 
@@ -122,17 +147,18 @@ class Dialogue(Conversation):
             self.alarm.ring("stop")
 
     async def respond(self, event: ServerEvent) -> None:
-        handler = self.server.handler
-        interceptor = self.server.interceptor
+        handler = self.powers.handler
+        interceptor = self.powers.interceptor
         if interceptor is not None and isinstance(event, (Command, BadCommand)):
             usual = None if isinstance(event, Bdat) else self.connection.suggested_reply()
             before = partial(interceptor.before, self.session, event, usual)
             if (reply := await self.ask(before)) is not None:
-                await self.answer(reply)
+                self.put_each(repeat(reply))
+                await self.flush()
                 return
         match event:
             case BadCommand():
-                await self.answer(event.reply)
+                await self.refuse(event)
             case Mail():
                 # The reply may share a write with others, if it is at hand (RFC 2920 §3.2).
                 self.put(await self.ask(partial(handler.mail, self.session, event)))
@@ -151,29 +177,74 @@ class Dialogue(Conversation):
             case Quit():
                 self.parted = not self.connection.buffered
                 await self.answer(None)
+            case XClient() if is_listed(self.believed, self.server.xclient_from):
+                await self.become(event)
             case Command():
-                self.put(None)
-                if not event.pipelined:
-                    await self.flush()
-                if isinstance(event, (Ehlo, Helo)):
+                said = self.put(await self.consult(event))
+                if isinstance(event, (Ehlo, Helo)) and said.severity is Severity.COMPLETION:
                     self.session.helo_name = event.name.decode()
                     self.session.extended = isinstance(event, Ehlo)
+                if not event.pipelined:
+                    await self.flush()
             case _:  # pragma: no cover - content comes only after 354
                 raise AssertionError(event)
+
+    async def refuse(self, event: BadCommand) -> None:
+        """Refuse; what is no command at all, in an interpreter's words if it has some."""
+        reply, interpreter = event.reply, self.powers.interpreter
+        if interpreter is not None and reply in (UNRECOGNIZED, NOT_IMPLEMENTED):
+            asked = partial(interpreter.unknown, self.session, event)
+            answer = await self.ask(asked)
+            reply = reply if answer is None else answer
+        # The last of the chunks behind one that was refused is content's end (RFC 2033 §4.2).
+        self.put_each(repeat(reply))
+        await self.flush()
+
+    async def consult(self, command: Command) -> Reply | None:
+        """Ask the power that a small command is for, if the handler has it."""
+        if isinstance(command, XForward):
+            listed = is_listed(self.believed, self.server.xforward_from)
+            return BELIEVED if listed else None
+        power = self.powers.for_command(command)
+        return None if power is None else await self.ask(partial(power, self.session, command))
+
+    async def become(self, command: XClient) -> None:
+        """Begin anew, with the client that a listed peer says this is."""
+        server, session = self.server, self.session
+        server.leave(session)
+        take_for(session, command)
+        server.enter(session)
+        self.failed_logins = 0
+        self.connection.plaintext_auth = server.plaintext_allowed(session)
+        if not server.has_room(session):
+            await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
+            return
+        reply = await self.welcome() or Reply(220, None, f"{self.connection.hostname} ESMTP")
+        said = self.put(reply, failed=self.connection.closing(NOT_NOW))
+        if said.severity is not Severity.COMPLETION and said.code != 421:
+            raise HangUp  # refused at the door, and it is a door that has been opened before
+        await self.flush()
 
     async def take_content(self) -> None:
         envelope = self.connection.envelope
         assert envelope is not None, "the core refuses DATA and BDAT without recipients"
         self.between_chunks = False
         stream = ContentStream(self.pull_content)
-        handler = self.server.handler
-        reply = await self.ask(
-            partial(handler.content, self.session, envelope, stream),
-            instead=partial(self.end_content, stream, HANDLER_FAILED),
+        handler, deliverer = self.powers.handler, self.powers.deliverer
+        take: Callable[..., Awaitable[Reply | Mapping[Rcpt, Reply | None] | None]]
+        take = deliverer.deliver if deliverer and self.connection.lmtp else handler.content
+        end = partial(self.end_content, envelope, stream)
+        verdict = await self.ask(
+            partial(take, self.session, envelope, stream), instead=partial(end, HANDLER_FAILED)
         )
-        await self.end_content(stream, reply)
+        await end(verdict)
 
-    async def end_content(self, stream: ContentStream, reply: Reply | None) -> None:
+    async def end_content(
+        self,
+        envelope: Envelope,
+        stream: ContentStream,
+        verdict: Reply | Mapping[Rcpt, Reply | None] | None,
+    ) -> None:
         # Whatever the handler has read, the session goes on behind the true end of the content.
         while stream.end is None:
             with suppress(StopAsyncIteration, ContentError):
@@ -184,15 +255,31 @@ class Dialogue(Conversation):
                 raise stream.lost
         self.show("C", stream.end)
         if stream.end.fault is not None:
-            reply = stream.end.fault
-        await self.answer(reply)
+            verdict = stream.end.fault
+        if isinstance(verdict, Mapping):
+            self.put_each(self.outcomes(envelope, verdict))
+        else:
+            self.put_each(repeat(verdict))
+        await self.flush()
+
+    def outcomes(
+        self, envelope: Envelope, verdicts: Mapping[Rcpt, Reply | None]
+    ) -> list[Reply | None]:
+        """Return the verdict on each recipient; the log says where there is not one for each."""
+        missing = [str(r.forward_path) for r in envelope.rcpts if r not in verdicts]
+        unknown = [str(r.forward_path) for r in verdicts if r not in envelope.rcpts]
+        if missing or unknown:
+            wrong = "session %d: a handler has no outcome for %s, and one for %s"
+            log.error(wrong, self.session.id, missing, unknown)
+        return [verdicts.get(rcpt, HANDLER_FAILED) for rcpt in envelope.rcpts]
 
     async def start_tls(self) -> None:
         context = self.server.tls
         assert context is not None, "neither offered nor implicit without one"
         self.wait("session", None)
         with deadline("tls", self.deadlines.tls):
-            await self.pump.start_tls(context, server_side=True)
+            await self.pump.start_tls(context, server_side=True, early=self.early)
+        self.early = b""
         self.session.tls = self.connection.tls
         self.session.helo_name = ""
         self.session.extended = False
@@ -218,12 +305,11 @@ class Dialogue(Conversation):
 
     async def exchange(self, exchange: ServerExchange) -> str | None:
         """Go through a SASL exchange; return who logged in, None if the connection ended."""
-        authenticator = self.server.authenticator
         step = exchange.step()
         while not isinstance(step, str):
             if not isinstance(step, Challenge):
                 answer = await self.ask(
-                    partial(put_question, authenticator, self.session, step),
+                    partial(self.powers.put_question, self.session, step),
                     instead=partial(self.refuse_login, NO_LOGIN_NOW),
                 )
                 if isinstance(answer, Reply):  # the authenticator failed
@@ -245,6 +331,7 @@ class Dialogue(Conversation):
         if self.failed_logins >= self.server.max_failed_logins:
             reply = self.connection.closing(TOO_MANY_LOGINS)
         # Guessing costs time (RFC 4954 §9).
+        self.wait("session", None)
         await anyio.sleep(self.server.failed_login_delay)
         await self.answer(reply)
 

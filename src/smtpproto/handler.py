@@ -6,22 +6,20 @@ own, so that a misspelt method is a type error and not silence.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from attrs import define
+from attrs import define, field
 
-from .core.command import Command, Mail, Rcpt
+from .core.command import Command, Ehlo, Expn, Helo, Mail, Rcpt, Vrfy
 from .core.envelope import Envelope
 from .core.errors import RemoteProtocolError
 from .core.event import BadCommand, Content, EndOfContent, TlsInfo
+from .core.proxy import ProxyHeader
 from .core.reply import Reply
 from .core.sasl import (
-    Answer,
     Authorize,
     Lookup,
-    Mechanism,
-    Question,
     ScramKeys,
     TokenRefusal,
     Verify,
@@ -29,8 +27,10 @@ from .core.sasl import (
     VerifyExternal,
     VerifyToken,
 )
-from .core.server_connection import ServerEvent
+from .core.server_connection import ServerConnection, ServerEvent
 from .deadline import DeadlineError
+from .extensions.etrn import Etrn
+from .extensions.xclient import XClient
 from .stream import StreamLostError
 
 __all__ = [
@@ -41,17 +41,24 @@ __all__ = [
     "Closer",
     "ContentError",
     "ContentStream",
+    "Deliverer",
     "ExternalVerifier",
     "Handler",
     "HangUp",
+    "HeloJudge",
     "Interceptor",
+    "Interpreter",
     "KeyLookup",
+    "ListExpander",
+    "MailboxVerifier",
+    "QueueRunner",
     "Session",
     "TokenVerifier",
     "Welcomer",
-    "can_answer",
-    "put_question",
 ]
+
+
+C = TypeVar("C", bound=Command)
 
 
 class ContentError(Exception):
@@ -87,7 +94,7 @@ class ContentStream:
         #: The end, once it has been read.
         self.end: EndOfContent | None = None
         #: Why there will be no end; None as long as there may be one.
-        self.lost: StreamLostError | DeadlineError | RemoteProtocolError | None = None
+        self.lost: StreamLostError | DeadlineError | RemoteProtocolError | HangUp | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -102,7 +109,7 @@ class ContentStream:
                     return event.data
                 if not isinstance(event, EndOfContent):
                     raise StreamLostError("closed within the content")
-            except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
+            except (StreamLostError, DeadlineError, RemoteProtocolError, HangUp) as error:
                 self.lost = error
                 raise ContentError(None) from error
             self.end = event
@@ -130,6 +137,30 @@ class Session:
     identity: str | None = None
     #: It talked before the greeting (RFC 5321 §4.3.1), seen where `greeting_delay` is not 0.
     early_talker: bool = False
+    #: It speaks LMTP.
+    lmtp: bool = False
+    #: What a proxy said of it, for its vectors; None where none did.
+    proxy: ProxyHeader | None = None
+    #: The last XCLIENT, which said whom to take it for; None if there was none.
+    xclient: XClient | None = None
+    _connection: ServerConnection | None = field(default=None, init=False, repr=False, eq=False)
+
+    def preamble(self, verb: type[C]) -> C | None:
+        """Return what an extension's `preamble` verb said of this transaction, or of the next.
+
+        `session.preamble(XForward)`: whom a filter had the message from. None if nothing was said.
+        """
+        return None if self._connection is None else self._connection.preamble(verb)
+
+    def believe(self, header: ProxyHeader) -> None:
+        """Be the client that a proxy speaks of, if it knows (the server says so)."""
+        self.proxy = header
+        if isinstance(header.source, tuple) and isinstance(header.destination, tuple):
+            self.peer, self.local = header.source, header.destination
+
+    def belongs_to(self, connection: ServerConnection) -> None:
+        """Know the protocol's own state (the server says so)."""
+        self._connection = connection
 
 
 class Handler(Protocol):
@@ -159,6 +190,80 @@ class Welcomer(Protocol):
 
     async def connect(self, session: Session) -> Reply | None:
         """Return None to greet, or 554 or 421 to refuse. What raises is answered with 421."""
+        ...
+
+
+@runtime_checkable
+class HeloJudge(Protocol):
+    """A handler that judges the name a client gives in EHLO, HELO or LHLO."""
+
+    async def helo(self, session: Session, command: Ehlo | Helo) -> Reply | None:
+        """Return None to go on, or a refusal: 550 for the name, 421 to send the client away.
+
+        That the name is not the address's is no reason for one (RFC 5321 §4.1.4). A good reply
+        is the server's own, for it announces what is offered.
+        """
+        ...
+
+
+@runtime_checkable
+class MailboxVerifier(Protocol):
+    """A handler that says which mailboxes there are; without it every VRFY is answered with 252."""
+
+    async def vrfy(self, session: Session, command: Vrfy) -> Reply | None:
+        """Return 250 with the mailbox, 251, 550, 551 or 553 (RFC 5321 §3.5.3); None for 252.
+
+        Whoever may not know should not learn it from how long it takes either (§7.3).
+        """
+        ...
+
+
+@runtime_checkable
+class ListExpander(Protocol):
+    """A handler that says who is on a list: EXPN is offered. Without it the answer is 502."""
+
+    async def expn(self, session: Session, command: Expn) -> Reply | None:
+        """Return 250 with a mailbox in each line, 550, or None for 252; as with VRFY."""
+        ...
+
+
+@runtime_checkable
+class QueueRunner(Protocol):
+    """A handler that has a queue for others: ETRN is offered (RFC 1985)."""
+
+    async def etrn(self, session: Session, command: Etrn) -> Reply | None:
+        """Start the queue: 250, 251 nothing waits, 252 or 253 so much does, 459 may not.
+
+        None for 458, it cannot be started now. Nobody is connected to but by the server itself.
+        """
+        ...
+
+
+@runtime_checkable
+class Interpreter(Protocol):
+    """A handler that has something to say to commands which the server has no answer to."""
+
+    async def unknown(self, session: Session, command: Command | BadCommand) -> Reply | None:
+        """Answer the verb of an extension of yours; None for the `suggested` reply of its command.
+
+        A BadCommand is of no extension that is offered. It can only be refused: with another
+        reply than its own, 421 to send the client away, or HangUp.
+        """
+        ...
+
+
+@runtime_checkable
+class Deliverer(Protocol):
+    """A handler that has an outcome for each recipient, for a server of LMTP (RFC 2033 §4.2)."""
+
+    async def deliver(
+        self, session: Session, envelope: Envelope, content: ContentStream
+    ) -> Mapping[Rcpt, Reply | None]:
+        """Take the content, in place of `content`; answer for each of `envelope.rcpts`.
+
+        None is the usual good reply. A recipient that is not in the mapping was not delivered to:
+        451 is its answer, and the log says that one is missing.
+        """
         ...
 
 
@@ -201,7 +306,10 @@ class KeyLookup(Protocol):
 
     @property
     def stored(self) -> Collection[str]:
-        """The mechanisms there are secrets for, such as "SCRAM-SHA-256"; they are offered."""
+        """The mechanisms there are secrets for, such as "SCRAM-SHA-256"; they are offered.
+
+        Asked for once by each server.
+        """
         ...
 
     async def lookup(self, session: Session, question: Lookup) -> ScramKeys | bytes | None:
@@ -251,37 +359,3 @@ class AnonymousVerifier(Protocol):
 AnyAuthenticator: TypeAlias = (
     Authenticator | KeyLookup | TokenVerifier | ExternalVerifier | AnonymousVerifier
 )
-
-_POWERS: dict[type, type] = {
-    Verify: Authenticator,
-    VerifyToken: TokenVerifier,
-    VerifyExternal: ExternalVerifier,
-    VerifyAnonymous: AnonymousVerifier,
-}
-
-
-def can_answer(authenticator: object, mechanism: Mechanism) -> bool:
-    """Tell whether an authenticator can answer what a mechanism asks."""
-    if mechanism.asks is Lookup:
-        return isinstance(authenticator, KeyLookup) and mechanism.family in authenticator.stored
-    power = _POWERS.get(mechanism.asks)
-    return power is not None and isinstance(authenticator, power)
-
-
-async def put_question(authenticator: object, session: Session, question: Question) -> Answer:
-    """Put a mechanism's question to the authenticator; None, which refuses, if it cannot say."""
-    match question:
-        case Verify() if isinstance(authenticator, Authenticator):
-            return await authenticator.verify(session, question)
-        case Lookup() if isinstance(authenticator, KeyLookup):
-            return await authenticator.lookup(session, question)
-        case Authorize() if isinstance(authenticator, Authorizer):
-            return await authenticator.authorize(session, question)
-        case VerifyToken() if isinstance(authenticator, TokenVerifier):
-            return await authenticator.verify_token(session, question)
-        case VerifyExternal() if isinstance(authenticator, ExternalVerifier):
-            return await authenticator.verify_external(session, question)
-        case VerifyAnonymous() if isinstance(authenticator, AnonymousVerifier):
-            return await authenticator.verify_anonymous(session, question)
-        case _:
-            return None

@@ -11,11 +11,12 @@ import logging
 import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from itertools import compress
+from typing import Any, Literal
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
-from attrs import Factory, define, field, frozen
+from attrs import Attribute, Factory, define, field, frozen
 
 from .core.connection import Limits
 from .core.errors import LocalProtocolError
@@ -25,6 +26,7 @@ from .core.sasl import (
     Mechanism,
     ServerContext,
 )
+from .deadline import DeadlineError
 from .dialogue import Dialogue
 from .extensions import STANDARD
 from .handler import (
@@ -34,14 +36,14 @@ from .handler import (
     ContentError,
     ContentStream,
     Handler,
-    Interceptor,
     Session,
     Welcomer,
-    can_answer,
 )
 from .mechanisms import STANDARD as MECHANISMS
-from .stream import local_address, peer_address
-from .wire import listen_tcp
+from .powers import Powers
+from .stream import StreamLostError, local_address, peer_address
+from .trust import Network, as_networks, is_listed, read_proxy_header
+from .wire import Wire, as_wire, listen_tcp
 
 __all__ = [
     "Authenticator",
@@ -57,6 +59,15 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 FAREWELL = 10  # seconds that a handler has after a session
+SMTP_PORT = 25  # where LMTP is not spoken (RFC 2033 §5)
+
+NO_LMTP = "LMTP is not for port 25 (RFC 2033 §5)"
+
+
+def _forget(server: Server, attribute: Attribute[Any], value: Any) -> Any:
+    """Let what follows from an attribute be found out again where another value is assigned."""
+    server.forget()
+    return value
 
 
 @frozen
@@ -64,13 +75,14 @@ class ServerDeadlines:
     """How long the server waits, in seconds; None for ever.
 
     RFC 5321 §4.5.3.2.7 asks for at least 5 minutes of patience with a client's next command.
-    `command` bounds the wait for one whole line however it dribbles in, `block` that for the
-    next octets of content, `handler` what a handler may take to answer, or between two readings
-    of content (clients give the final dot 10 minutes), `linger` how long a client that was sent
-    away is listened to, so that it hears why, and `drain` how long transactions under way may go
-    on after `stop()`.
+    `proxy` bounds the wait for the header of a proxy that is believed, `command` that for one
+    whole line however it dribbles in, `block` that for the next octets of content, `handler` what
+    a handler may take to answer, or between two readings of content (clients give the final dot
+    10 minutes), `linger` how long a client that was sent away is listened to, so that it hears
+    why, and `drain` how long transactions under way may go on after `stop()`.
     """
 
+    proxy: float | None = 5
     tls: float | None = 60
     command: float | None = 300
     auth: float | None = 120
@@ -93,19 +105,33 @@ class Server:
     `plaintext_auth` says where passwords may be sent without TLS. `max_connections_per_peer`
     counts by client address. `greeting_delay` is how many seconds to listen before the greeting
     for clients that will not wait for it. `trace(session, line)` is shown the dialogue, redacted.
-    LocalProtocolError for a hostname that is no domain, or implicit TLS without a context.
+
+    `offer` is what is announced of `extensions`: by default those that oblige to nothing, and those
+    that the handler has the power for. `lmtp` speaks LMTP (RFC 2033), never on port 25; a handler
+    that is a `Deliverer` answers for each recipient, the answer of another holds for all.
+    Connections from `proxy_from`, networks or addresses, must begin with a PROXY header, and are
+    closed without a word where they do not. XCLIENT and XFORWARD are offered to and believed
+    from `xclient_from` and `xforward_from`, and nobody else.
+
+    What the handler and the authenticator can do is found out once, and again where another
+    is assigned. LocalProtocolError for a hostname that is no domain, a network that is none, or
+    implicit TLS without a context.
     """
 
-    handler: Handler
+    handler: Handler = field(on_setattr=_forget)
     hostname: str = "localhost"
     tls: ssl.SSLContext | None = field(default=None, kw_only=True)
     implicit_tls: bool = field(default=False, kw_only=True)
-    authenticator: AnyAuthenticator | None = field(default=None, kw_only=True)
-    mechanisms: Sequence[Mechanism] = field(default=MECHANISMS, kw_only=True)
-    sasl: ServerContext = field(factory=ServerContext, kw_only=True)
+    authenticator: AnyAuthenticator | None = field(default=None, kw_only=True, on_setattr=_forget)
+    mechanisms: Sequence[Mechanism] = field(default=MECHANISMS, kw_only=True, on_setattr=_forget)
+    sasl: ServerContext = field(factory=ServerContext, kw_only=True, on_setattr=_forget)
     plaintext_auth: Literal["never", "loopback", "always"] = field(default="never", kw_only=True)
-    extensions: Sequence[Extension] = field(default=STANDARD, kw_only=True)
-    offer: Sequence[Extension] | None = field(default=None, kw_only=True)
+    extensions: Sequence[Extension] = field(default=STANDARD, kw_only=True, on_setattr=_forget)
+    offer: Sequence[Extension] | None = field(default=None, kw_only=True, on_setattr=_forget)
+    lmtp: bool = field(default=False, kw_only=True)
+    proxy_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
+    xclient_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
+    xforward_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
     limits: Limits = field(factory=Limits, kw_only=True)
     deadlines: ServerDeadlines = field(factory=ServerDeadlines, kw_only=True)
     max_connections: int = field(default=1000, kw_only=True)
@@ -121,25 +147,40 @@ class Server:
     dialogues: set[Dialogue] = field(default=Factory(set[Dialogue]), init=False, repr=False)
     peers: Counter[str] = field(default=Factory(Counter[str]), init=False, repr=False)
     ids: Iterator[int] = field(default=Factory(lambda: itertools.count(1)), init=False, repr=False)
-    # Powers of the handler that few have; to look for them in each session costs some 10 µs.
-    interceptor: Interceptor | None = field(init=False, repr=False)
-    closer: Closer | None = field(init=False, repr=False)
+    _powers: Powers | None = field(default=None, init=False, repr=False)
+    _offers: dict[tuple[bool, bool], tuple[Extension, ...]] = field(
+        factory=dict, init=False, repr=False
+    )
 
     def __attrs_post_init__(self) -> None:
         as_domain(self.hostname)
         if self.implicit_tls and self.tls is None:
             raise LocalProtocolError("a server with implicit_tls needs a TLS context")
-        self.interceptor = self.handler if isinstance(self.handler, Interceptor) else None
-        self.closer = self.handler if isinstance(self.handler, Closer) else None
 
-    def usable_mechanisms(self) -> tuple[Mechanism, ...]:
-        """Return those that the authenticator can answer, bound ones if there is a binding."""
-        return tuple(
-            mechanism
-            for mechanism in self.mechanisms
-            if can_answer(self.authenticator, mechanism)
-            and (self.sasl.bindings or not mechanism.binds)
-        )
+    def forget(self) -> None:
+        """Find out again what the handler can do, and what is offered."""
+        self._powers = None
+        self._offers.clear()
+
+    @property
+    def powers(self) -> Powers:
+        """What the handler and the authenticator can do; bound mechanisms if there is a binding."""
+        if self._powers is None:
+            possible = [m for m in self.mechanisms if self.sasl.bindings or not m.binds]
+            self._powers = Powers.of(self.handler, self.authenticator, possible)
+        return self._powers
+
+    def offered_to(self, host: str) -> tuple[Extension, ...]:
+        """Return what is offered to a client at this address."""
+        believed = (is_listed(host, self.xclient_from), is_listed(host, self.xforward_from))
+        offer = self._offers.get(believed)
+        if offer is None:
+            usual = self.powers.offer(self.extensions) if self.offer is None else self.offer
+            words = set(compress(("XCLIENT", "XFORWARD"), believed))
+            more = {e.keyword: e for e in self.extensions if e.keyword in words}
+            offer = tuple({**{e.keyword: e for e in usual}, **more}.values())
+            self._offers[believed] = offer
+        return offer
 
     def stop(self) -> None:
         """End gracefully: no new connections, 421 to idle ones, transactions may finish.
@@ -159,8 +200,11 @@ class Server:
     ) -> None:
         """Listen and serve until `stop()` or cancellation; None listens on all addresses.
 
-        Reports the address and port it is bound to when it is ready. OSError if it cannot bind.
+        Reports the address and port it is bound to when it is ready. OSError if it cannot bind,
+        LocalProtocolError for LMTP on port 25 (RFC 2033 §5).
         """
+        if self.lmtp and port == SMTP_PORT:
+            raise LocalProtocolError(NO_LMTP)
         async with (
             await listen_tcp(host, port) as listener,
             anyio.create_task_group() as sessions,
@@ -176,22 +220,50 @@ class Server:
 
     async def serve_stream(self, stream: ByteStream) -> None:
         """Serve one connection on a stream that is open already, and close it."""
-        peer = peer_address(stream)
-        session = Session(next(self.ids), peer, local_address(stream))
-        self.peers[peer[0]] += 1
-        dialogue = Dialogue(self, session, stream)
+        session = Session(
+            next(self.ids), peer_address(stream), local_address(stream), lmtp=self.lmtp
+        )
+        self.enter(session)
+        try:
+            await self._lead(session, as_wire(stream))
+        except Exception:
+            log.exception("session %d with %s ended by an error", session.id, session.peer[0])
+        finally:
+            self.leave(session)
+            await anyio.aclose_forcefully(stream)
+
+    async def _lead(self, session: Session, wire: Wire) -> None:
+        if self.lmtp and session.local[1] == SMTP_PORT:
+            raise LocalProtocolError(NO_LMTP)
+        early = b""
+        if is_listed(session.peer[0], self.proxy_from):
+            try:
+                header, early = await read_proxy_header(wire, self.deadlines.proxy)
+            except (StreamLostError, DeadlineError) as error:
+                log.info("proxy %s, session %d: %s", session.peer[0], session.id, error)
+                return
+            self.leave(session)
+            session.believe(header)
+            self.enter(session)
+        dialogue = Dialogue(self, session, wire, early)
         self.dialogues.add(dialogue)
         try:
             await dialogue.run()
-        except Exception:
-            log.exception("session %d with %s ended by an error", session.id, peer[0])
         finally:
             self.dialogues.discard(dialogue)
-            self.peers[peer[0]] -= 1
-            if not self.peers[peer[0]]:
-                del self.peers[peer[0]]
-            if self.closer is not None:
-                await self._tell_closed(self.closer, session)
+            if (closer := self.powers.closer) is not None:
+                await self._tell_closed(closer, session)
+
+    # Who is there, by address
+
+    def enter(self, session: Session) -> None:
+        self.peers[session.peer[0]] += 1
+
+    def leave(self, session: Session) -> None:
+        address = session.peer[0]
+        self.peers[address] -= 1
+        if not self.peers[address]:
+            del self.peers[address]
 
     async def _tell_closed(self, closer: Closer, session: Session) -> None:
         with anyio.move_on_after(FAREWELL, shield=True):

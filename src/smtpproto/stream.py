@@ -32,11 +32,13 @@ from .core.server_connection import ServerConnection, ServerEvent
 from .wire import TlsWire, Wire, as_wire
 
 __all__ = [
+    "LOST",
     "Pump",
     "StreamLostError",
     "causes",
     "first_cause",
     "local_address",
+    "lost",
     "own_literal",
     "peer_address",
     "shown",
@@ -70,8 +72,8 @@ class Pump(Generic[Event]):
 
     @property
     def unsent(self) -> bool:
-        """Whether something was put and has not begun to leave."""
-        return bool(self._out)
+        """Whether something was put and has not left."""
+        return bool(self._out) or self._wire.pending
 
     def put(self, octets: bytes) -> None:
         """Store octets to be written."""
@@ -80,20 +82,20 @@ class Pump(Generic[Event]):
     def begin(self) -> bool:
         """Begin to write all that was put; tell whether it has left. StreamLostError as `flush`."""
         if not self._out:
-            return True
+            return not self._wire.pending
         octets = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
         try:
             return self._wire.write(octets)
         except LOST as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
     async def finish(self) -> None:
         """Wait until all that was begun has left. StreamLostError when the stream is broken."""
         try:
             await self._wire.drain()
         except LOST as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
     async def flush(self) -> None:
         """Write all that was put. StreamLostError when the stream is broken."""
@@ -123,7 +125,7 @@ class Pump(Generic[Event]):
 
     async def wait(self) -> Event:
         """Do as `pull` where nothing is at hand."""
-        if self._out:
+        if self.unsent:
             await self.flush()
         while True:
             self._connection.receive_data(await self._receive())
@@ -141,7 +143,7 @@ class Pump(Generic[Event]):
         except anyio.EndOfStream:
             return b""
         except LOST as error:
-            raise _lost(error) from error
+            raise lost(error) from error
 
     async def linger(self, octets: int) -> None:
         """Say that we have nothing more to say, and listen until the peer says so, too.
@@ -155,16 +157,24 @@ class Pump(Generic[Event]):
                 octets -= len(await self._wire.receive())
 
     async def start_tls(
-        self, context: ssl.SSLContext, *, server_side: bool, hostname: str | None = None
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        hostname: str | None = None,
+        early: bytes = b"",
     ) -> None:
-        """Wrap the stream in TLS and tell the connection. StreamLostError when it fails."""
+        """Wrap the stream in TLS and tell the connection. StreamLostError when it fails.
+
+        `early` was received from the stream already, and is where TLS begins.
+        """
         await self.flush()
         try:
             wire = await TlsWire.wrap(
-                self._wire, context, server_side=server_side, hostname=hostname
+                self._wire, context, server_side=server_side, hostname=hostname, early=early
             )
         except LOST as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         self._wire = wire
         version, (cipher, *_) = wire.tls.version() or "", wire.tls.cipher() or ("",)
         unique = b""
@@ -180,6 +190,7 @@ class Pump(Generic[Event]):
         await self._wire.aclose()
 
 
+#: What streams raise where they break.
 LOST = (
     anyio.BrokenResourceError,
     anyio.ClosedResourceError,
@@ -188,7 +199,8 @@ LOST = (
 )
 
 
-def _lost(error: Exception) -> StreamLostError:
+def lost(error: Exception) -> StreamLostError:
+    """Say of one of LOST what it means for a session."""
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     return StreamLostError(str(cause) or type(cause).__name__)
 

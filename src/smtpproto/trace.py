@@ -58,14 +58,14 @@ def address_literal(address: str) -> bytes:
     return (f"[IPv6:{ip}]" if isinstance(ip, IPv6Address) else f"[{ip}]").encode()
 
 
-def transmission_type(*, extended: bool, tls: bool, authenticated: bool) -> str:
+def transmission_type(*, extended: bool, tls: bool, authenticated: bool, lmtp: bool = False) -> str:
     """Choose the protocol keyword of a Received field (RFC 3848).
 
-    `extended` tells EHLO from HELO. There is no keyword for TLS or a login without EHLO.
+    `extended` tells EHLO, or LHLO, from HELO. There is no keyword for TLS or a login without EHLO.
     """
     if not extended:
         return "SMTP"
-    return "ESMTP" + "S" * tls + "A" * authenticated
+    return ("LMTP" if lmtp else "ESMTP") + "S" * tls + "A" * authenticated
 
 
 def received(
@@ -111,6 +111,7 @@ def protocol_of(session: Session) -> str:
         extended=session.extended,
         tls=session.tls is not None,
         authenticated=session.identity is not None,
+        lmtp=session.lmtp,
     )
 
 

@@ -180,7 +180,7 @@ class Keys:
 def test_what_a_server_lists() -> None:
     def names(context: ServerContext) -> list[str]:
         server = Server(Box(), authenticator=Keys(), sasl=context)
-        return [m.name for m in server.usable_mechanisms()]
+        return [m.name for m in server.powers.mechanisms]
 
     assert names(CONTEXT) == ["SCRAM-SHA-256", "SCRAM-SHA-1"]
     assert sorted(names(BOUND)) == sorted(m.name for m in SCRAM)

@@ -26,9 +26,11 @@ __all__ = [
     "TOO_LONG",
     "TOO_MANY_ERRORS",
     "TOO_MANY_RECIPIENTS",
+    "UNRECOGNIZED",
     "refusal_for",
 ]
 
+UNRECOGNIZED = Reply(500, "5.5.2", "command not recognized")  # as `parse_command` says it
 TOO_LONG = Reply(500, "5.5.2", "Line too long")
 AUTH_TOO_LONG = Reply(500, "5.5.6", "Authentication exchange line is too long")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")

@@ -120,7 +120,8 @@ class ServerConnection(Connection):
         self.early_talker = False
         free = (e for e in extensions if not e.obliges)
         self._extensions = tuple(free if offer is None else offer)
-        self._plaintext_auth = plaintext_auth
+        #: As given; another value counts from where the session begins, or begins anew.
+        self.plaintext_auth = plaintext_auth
         self._tls_available = tls_available
         self._repair = repair
         self._owed: Asked | None = Greeting
@@ -143,7 +144,7 @@ class ServerConnection(Connection):
         usable = tuple(
             m.name
             for m in self.mechanisms
-            if self.tls is not None or not (m.binds or (m.plaintext and not self._plaintext_auth))
+            if self.tls is not None or not (m.binds or (m.plaintext and not self.plaintext_auth))
         )
         standing = Standing(
             tls=self.tls is not None,

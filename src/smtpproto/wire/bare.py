@@ -90,6 +90,10 @@ class BareWire(Wire):
     def _lost(self) -> Exception:
         return anyio.ClosedResourceError() if self.closed else anyio.BrokenResourceError()
 
+    @property
+    def pending(self) -> bool:
+        return bool(self._unsent)
+
     async def drain(self) -> None:
         while self._unsent:
             await anyio.wait_writable(self._socket)
@@ -127,7 +131,8 @@ async def serve_bare(
         try:
             for _ in range(ACCEPTED):
                 raw, _ = listening.accept()
-                tasks.start_soon(handler, BareWire(raw))
+                if (wire := _made(raw)) is not None:
+                    tasks.start_soon(handler, wire)
         except BlockingIOError:
             continue
         except OSError as error:
@@ -135,3 +140,12 @@ async def serve_bare(
                 raise
             log.error("cannot accept a connection: %s", error)
             await anyio.sleep(0.1)
+
+
+def _made(raw: socket.socket) -> BareWire | None:
+    """Return a wire; None where the peer has gone, which some systems tell by refusing options."""
+    try:
+        return BareWire(raw)
+    except OSError:
+        raw.close()
+        return None

@@ -32,6 +32,11 @@ class Wire(ByteStream):
         What has not is kept: `drain` sends it. Raises as `send` does.
         """
 
+    @property
+    @abstractmethod
+    def pending(self) -> bool:
+        """Whether some of what was written has not left."""
+
     @abstractmethod
     async def drain(self) -> None:
         """Wait until all that was written has left.

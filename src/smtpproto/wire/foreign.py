@@ -30,8 +30,12 @@ class ForeignWire(Wire):
         self._unsent += octets
         return False
 
+    @property
+    def pending(self) -> bool:
+        return bool(self._unsent) or self._writing.locked()
+
     async def drain(self) -> None:
-        while self._unsent:
+        while self.pending:
             async with self._writing:
                 if self._torn:
                     raise anyio.BrokenResourceError("an earlier write was cut off")

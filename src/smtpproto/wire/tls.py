@@ -27,10 +27,20 @@ class TlsWire(Wire):
 
     @classmethod
     async def wrap(
-        cls, below: Wire, context: ssl.SSLContext, *, server_side: bool, hostname: str | None = None
+        cls,
+        below: Wire,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        hostname: str | None = None,
+        early: bytes = b"",
     ) -> Self:
-        """Shake hands over `below`. ssl.SSLError where that fails, EndOfStream where it ends."""
+        """Shake hands over `below`, of which `early` was received before.
+
+        ssl.SSLError where that fails, EndOfStream where it ends.
+        """
         wire = cls(below, context, server_side=server_side, hostname=hostname)
+        wire._in.write(early)
         while True:
             try:
                 wire.tls.do_handshake()
@@ -80,6 +90,10 @@ class TlsWire(Wire):
             except ssl.SSLError as error:
                 raise anyio.BrokenResourceError from error
         return self.below.write(self._out.read())
+
+    @property
+    def pending(self) -> bool:
+        return self.below.pending
 
     async def drain(self) -> None:
         await self.below.drain()
