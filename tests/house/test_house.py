@@ -31,6 +31,8 @@ ANNEXES = {
     "handler": "server",
     "conversation": "server",
     "dialogue": "server",
+    "powers": "server",
+    "trust": "server",
     "result": "client",
     "source": "client",
     "pool": "client",
