@@ -3,74 +3,14 @@
 It speaks the PROXY protocol, of HAProxy, nginx and cloud load balancers.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
-
 import anyio
-from anyio.abc import ByteStream, SocketAttribute
-from attrs import define
+from anyio.abc import ByteStream
 
-from smtpproto import Envelope, Mail, Rcpt, RemoteProtocolError, Reply
+from smtpproto import Envelope, Mail, Rcpt, Reply
 from smtpproto.client import Client
-from smtpproto.core.proxy import ProxyHeader, ProxyReader
+from smtpproto.core.proxy import ProxyHeader
 from smtpproto.server import ContentStream, Server, Session
-from smtpproto.stream import peer_address
-from smtpproto.wire import connect_tcp, listen_tcp
-
-PROXIES = {"127.0.0.1"}  # whom to believe; a header from anybody else is refused
-PATIENCE = 5.0  # seconds
-
-
-@define(eq=False)
-class Proxied(ByteStream):
-    """A stream whose header has been read: `leftover` came behind it."""
-
-    stream: ByteStream
-    header: ProxyHeader
-    leftover: bytes
-
-    async def receive(self, max_bytes: int = 65_536) -> bytes:
-        if self.leftover:
-            data, self.leftover = self.leftover[:max_bytes], self.leftover[max_bytes:]
-            return data
-        return await self.stream.receive(max_bytes)
-
-    async def send(self, item: bytes) -> None:
-        await self.stream.send(item)
-
-    async def send_eof(self) -> None:
-        await self.stream.send_eof()
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        source, destination = self.header.source, self.header.destination
-        if not isinstance(source, tuple):  # LOCAL: the proxy itself, looking whether we are well
-            return self.stream.extra_attributes
-        return {
-            **self.stream.extra_attributes,
-            SocketAttribute.remote_address: lambda: source,
-            SocketAttribute.local_address: lambda: destination,
-        }
-
-
-async def accept(server: Server, stream: ByteStream) -> None:
-    """Read the header, and serve the client that it names."""
-    reader, header = ProxyReader(), None
-    try:
-        if peer_address(stream)[0] in PROXIES:
-            with anyio.fail_after(PATIENCE):
-                while header is None:
-                    header = reader.feed(await stream.receive())
-    except (RemoteProtocolError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError):
-        pass
-    if header is None:
-        await anyio.aclose_forcefully(stream)  # without a word: nobody knows who is listening
-    else:
-        await server.serve_stream(Proxied(stream, header, reader.leftover))
+from smtpproto.wire import connect_tcp
 
 
 class Printer:
@@ -87,6 +27,11 @@ class Printer:
         return None
 
 
+def server() -> Server:
+    """Believes its own machine; a header from anybody else is a bad command."""
+    return Server(Printer(), proxy_from=["127.0.0.0/8", "::1"])
+
+
 async def connect_as_proxy(host: str, port: int) -> ByteStream:
     """Connect, and say on whose behalf: a `connector` for the client."""
     stream = await connect_tcp(host, port)
@@ -96,12 +41,9 @@ async def connect_as_proxy(host: str, port: int) -> ByteStream:
 
 
 async def main() -> None:
-    server = Server(Printer())
-    async with await listen_tcp("127.0.0.1", 0) as listener, anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.serve, partial(accept, server), tasks)
-        port = listener.address[1]
-        connector = connect_as_proxy
-        async with Client("127.0.0.1", port, tls="none", connector=connector) as client:
+    async with anyio.create_task_group() as tasks:
+        host, port = await tasks.start(server().serve)
+        async with Client(host, port, tls="none", connector=connect_as_proxy) as client:
             envelope = Envelope("a@example.net", ["b@example.org"])
             print(await client.send(envelope, "Subject: Hi\n\n"))
         tasks.cancel_scope.cancel()

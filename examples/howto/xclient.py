@@ -1,45 +1,66 @@
-"""XCLIENT, on the core: a listed peer says whom the server is to take it for."""
+"""XCLIENT: a listed peer says whom to take it for; XFORWARD: whom it had the mail from."""
 
-from smtpproto import STANDARD, ClientConnection, Ehlo, Reply, ServerConnection
-from smtpproto.core.server_connection import ServerEvent
-from smtpproto.extensions import XCLIENT
+import anyio
+
+from smtpproto import STANDARD, ClientConnection, Command, Ehlo, Envelope, Mail, Quit, Rcpt, Reply
+from smtpproto.core.event import NEED_DATA
 from smtpproto.extensions.xclient import XClient
-from smtpproto.testing import Pair
-
-LISTED = {"192.0.2.1"}
-OFFERED = [extension for extension in STANDARD if not extension.obliges]
-
-
-class Inbound:
-    """One session of a server: `peer` is who the client is taken for."""
-
-    def __init__(self, peer: str) -> None:
-        self.peer = peer
-        # Announced to those who may use it, and to nobody else.
-        offer = [*OFFERED, XCLIENT] if peer in LISTED else OFFERED
-        self.connection = ServerConnection("mx.example.org", STANDARD, offer=offer)
-
-    def answer(self, server: ServerConnection, event: ServerEvent | None) -> Reply:
-        if isinstance(event, XClient):
-            address = event.attributes.get("ADDR")
-            if isinstance(address, bytes):  # not where the proxy does not know, either
-                self.peer = address.decode()
-            return Reply(220, None, "mx.example.org ESMTP")  # the session begins anew
-        return server.suggested_reply()
+from smtpproto.extensions.xforward import XForward
+from smtpproto.server import ContentStream, Server, Session
+from smtpproto.wire import Wire, connect_tcp
 
 
-def main() -> None:
-    for peer in ("192.0.2.1", "198.51.100.9"):
-        inbound = Inbound(peer)
+class Printer:
+    async def mail(self, session: Session, command: Mail) -> Reply | None:
+        print("mail from a client at", session.peer[0])
+        if (said := session.preamble(XForward)) is not None:
+            print("which was passed on for", said.attributes["ADDR"])
+        return None
+
+    async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
+        return None
+
+    async def content(
+        self, session: Session, envelope: Envelope, content: ContentStream
+    ) -> Reply | None:
+        return None
+
+
+def server() -> Server:
+    """Announces them to its own machine, and to nobody else."""
+    return Server(Printer(), xclient_from=["127.0.0.1"], xforward_from=["127.0.0.1"])
+
+
+async def ask(wire: Wire, client: ClientConnection, *commands: Command) -> None:
+    """Say each when the one before it has been answered, and print the first line of the answer."""
+    for command in (None, *commands):
+        if command is not None:
+            await wire.send(client.send(command))
+        while client.owed:
+            event = client.next_event()
+            if event is NEED_DATA:
+                client.receive_data(await wire.receive())
+            elif isinstance(event, Reply):
+                print(event.code, event.lines[0].decode())
+
+
+async def main() -> None:
+    async with anyio.create_task_group() as tasks:
+        host, port = await tasks.start(server().serve)
         client = ClientConnection(STANDARD)
-        pair = Pair(inbound.connection, client, policy=inbound.answer)
-        pair.send(Ehlo("proxy.example.org"))
-        if "XCLIENT" in client.offered:
-            (reply,) = pair.send(XClient({"ADDR": "203.0.113.5", "NAME": "laptop.example.net"}))
-            print(reply)
-            pair.send(Ehlo("laptop.example.net"))
-        print(peer, "is taken for", inbound.peer)
+        async with await connect_tcp(host, port) as wire:
+            await ask(
+                wire,
+                client,
+                Ehlo("proxy.example.org"),
+                XClient({"ADDR": "203.0.113.5", "NAME": "laptop.example.net"}),
+                Ehlo("laptop.example.net"),
+                XForward({"ADDR": "198.51.100.9"}),
+                Mail("jo@example.net"),
+                Quit(),
+            )
+        tasks.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
-    main()
+    anyio.run(main)

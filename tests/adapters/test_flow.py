@@ -1,6 +1,7 @@
 """Back-pressure, and what a trace shows: nothing piles up anywhere, nothing leaks."""
 
 import base64
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 
 import anyio
@@ -102,6 +103,41 @@ async def test_a_client_stalls_while_the_handler_does(secure: bool, tls: Certifi
         handler.may_go.set()
     assert handler.octets == produced >= 50 * MB
     assert handler.largest <= 256 * 1024
+
+
+@pytest.mark.parametrize("how", ["DATA", "BDAT"])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_much_content_passes_in_little_memory(
+    how: str, secure: bool, tls: Certificates
+) -> None:
+    """What both ends hold at any time does not grow with the message."""
+    handler = Slow()
+    handler.may_go.set()
+    server = Server(handler, limits=Limits(message=None), tls=tls.server, implicit_tls=secure)
+    chunks, block = 64 * MB // len(CHUNK), b"BDAT %d\r\n%b" % (len(CHUNK), CHUNK)
+    async with running(server) as port, await connect(port) as wire:
+        if secure:
+            await wire.start_tls(tls.trusting, server_side=False)
+        await wire.reply()
+        await wire.ask("EHLO client.example")
+        await wire.say("MAIL FROM:<ann@example.org>", "RCPT TO:<bob@example.net>")
+        assert [(await wire.reply())[:3] for _ in range(2)] == ["250", "250"]
+        if how == "DATA":
+            assert (await wire.ask("DATA")).startswith("354")
+        tracemalloc.start()
+        try:
+            for _ in range(chunks):
+                await wire.send(CHUNK if how == "DATA" else block)
+                if how == "BDAT":
+                    assert (await wire.reply()).startswith("250")
+            end = b".\r\n" if how == "DATA" else b"BDAT 0 LAST\r\n"
+            await wire.send(end)
+            assert (await wire.reply()).startswith("250")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert handler.octets == chunks * len(CHUNK)
+    assert peak < 4 * MB
 
 
 @pytest.mark.parametrize("where", ["connect", "content"])

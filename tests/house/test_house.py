@@ -35,6 +35,8 @@ ANNEXES = {
     "observe": "client",
     "session": "client",
     "handover": "client",
+    "powers": "server",
+    "trust": "server",
     "result": "client",
     "source": "client",
     "pool": "client",

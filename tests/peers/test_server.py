@@ -12,10 +12,12 @@ import aiosmtplib
 import pytest
 from anyio.from_thread import start_blocking_portal
 
+from smtpproto import Reply
 from smtpproto.server import Server
+from tests.adapters.test_lmtp_server import Store
 from tests.adapters.world import PASSWORD, Accounts, Box, Certificates, certificates, until
 
-from .programs import HOST, PostfixServer, smtp_source, swaks
+from .programs import HOST, PostfixServer, postfix, smtp_source, swaks
 
 Serving = Callable[[Server], int]
 
@@ -203,7 +205,73 @@ def test_swaks_is_refused(serving: Serving, box: Box, tls: Certificates) -> None
     assert box.received == []
 
 
+@pytest.mark.peer("swaks")
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_swaks_speaks_lmtp(pipeline: bool, serving: Serving) -> None:
+    """It reads a reply for each recipient, and tells so if one is refused."""
+    store = Store(outcomes={"full": Reply(452, "4.2.2", "Mailbox full")})
+    port = serving(Server(store, lmtp=True))
+    done = swaks(
+        *("--server", f"{HOST}:{port}", "--protocol", "LMTP", "--helo", "swaks.example"),
+        *("--from", "ann@example.org", "--to", "al@example.net,full@example.net,bo@example.net"),
+        *(("--pipeline",) if pipeline else ()),
+    )
+    assert "<-  250 2.0.0 Message accepted" in done.stdout
+    assert "<** 452 4.2.2 Mailbox full" in done.stdout
+    ((recipients, content),) = store.delivered
+    assert len(recipients) == 3
+    assert b"This is a test mailing" in content
+
+
+@pytest.mark.peer("swaks")
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("tls_on_connect", [False, True])
+def test_swaks_as_a_proxy(
+    version: str, tls_on_connect: bool, serving: Serving, box: Box, tls: Certificates
+) -> None:
+    server = Server(box, tls=tls.server, implicit_tls=tls_on_connect, proxy_from=[HOST])
+    port = serving(server)
+    done = swaks(
+        *("--server", f"{HOST}:{port}", "--helo", "swaks.example"),
+        *("--from", "ann@example.org", "--to", "bob@example.net"),
+        *("--proxy-version", version, "--proxy-family", {"1": "TCP4", "2": "AF_INET"}[version]),
+        *("--proxy-source", "192.0.2.7", "--proxy-source-port", "40000"),
+        *("--proxy-dest", "192.0.2.25", "--proxy-dest-port", "25"),
+        *(("--tls-on-connect",) if tls_on_connect else ()),
+    )
+    assert done.returncode == 0, done.stdout
+    (received,) = box.received
+    assert received.session.peer == ("192.0.2.7", 40_000)
+    assert received.session.local == ("192.0.2.25", 25)
+
+
+@pytest.mark.peer("swaks")
+def test_swaks_says_xclient(serving: Serving, box: Box) -> None:
+    port = serving(Server(box, xclient_from=[HOST]))
+    done = swaks(
+        *("--server", f"{HOST}:{port}", "--helo", "swaks.example"),
+        *("--from", "ann@example.org", "--to", "bob@example.net"),
+        *("--xclient-addr", "192.0.2.7", "--xclient-port", "40000", "--xclient-login", "ann"),
+        *("--xclient-name", "client.example"),
+    )
+    assert done.returncode == 0, done.stdout
+    (received,) = box.received
+    assert received.session.peer == ("192.0.2.7", 40_000)
+    assert received.session.identity == "ann"
+    assert received.session.helo_name == "swaks.example"
+
+
 # smtp-source
+
+
+@pytest.mark.peer("smtp-source")
+def test_smtp_source_speaks_lmtp(serving: Serving) -> None:
+    store = Store()
+    port = serving(Server(store, lmtp=True))
+    flags = ("-L", "-s", "4", "-m", "20", "-r", "5", "-d")
+    done = smtp_source(*flags, "-f", "a@example.org", "-t", "b@example.net", f"{HOST}:{port}")
+    assert done.returncode == 0, done.stdout
+    assert [len(recipients) for recipients, _ in store.delivered] == [5] * 20
 
 
 @pytest.mark.peer("smtp-source")
@@ -252,3 +320,28 @@ def test_postfix_hands_over_to_us(
     assert "No such mailbox" in log
     delivered = [r for r in box.received if r.content.endswith(b"\r\n\r\n.\r\n")]
     assert [str(path) for path in delivered[0].envelope.forward_paths] == ["<b@example.net>"]
+
+
+@pytest.mark.peer("postfix")
+def test_postfix_delivers_by_lmtp(serving: Serving, peers: contextlib.ExitStack) -> None:
+    """It hears of each recipient by itself, and keeps but the one that it is to try again."""
+    store = Store(outcomes={"full": Reply(452, "4.2.2", "Mailbox full")})
+    store.replies["content"] = Reply(550, "5.0.0", "Not asked")
+    port = serving(Server(store, lmtp=True))
+    settings = {
+        "transport_maps": f"static:lmtp:inet:{HOST}:{port}",
+        "lmtp_host_lookup": "native",
+        "lmtp_destination_recipient_limit": "10",
+    }
+    server = peers.enter_context(postfix(relay_to=port, settings=settings))
+    with smtplib.SMTP(HOST, server.port, timeout=30) as client:
+        names = ["al@example.net", "full@example.net", "no-one@example.net", "bo@example.net"]
+        client.sendmail("ann@example.org", names, b"x: y\r\n\r\n.\r\n")
+    server.wait_for_log("status=deferred")
+    server.wait_for_log("status=bounced")
+    log = server.wait_for_log("to=<bo@example.net>")
+    assert log.count("status=sent") >= 2
+    assert "Mailbox full" in log
+    recipients, content = store.delivered[0]
+    assert set(recipients) == {"<al@example.net>", "<full@example.net>", "<bo@example.net>"}
+    assert content.endswith(b"\r\n\r\n.\r\n")

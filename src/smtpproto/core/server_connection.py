@@ -122,8 +122,7 @@ class ServerConnection(Connection):
         self._extensions = tuple(free if offer is None else offer)
         #: As given; another value counts from where the session begins, or begins anew.
         self.plaintext_auth = plaintext_auth
-        self._tls_available = tls_available
-        self._repair = repair
+        self._tls_available, self._repair = tls_available, repair
         self._owed: Asked | None = Greeting
         self._asked: Command | EndOfContent | None = None
         self._suggestion: Reply | None = None  # None: the usual one

@@ -35,7 +35,8 @@ class ForeignWire(Wire):
         return bool(self._unsent) or self._writing.locked()
 
     async def drain(self) -> None:
-        while self.pending:
+        left = self.pending  # it may have been taken by another task, and be on its way
+        while left:
             async with self._writing:
                 if self._torn:
                     raise anyio.BrokenResourceError("an earlier write was cut off")
@@ -44,6 +45,7 @@ class ForeignWire(Wire):
                     self._torn = True
                     await self.stream.send(octets)
                     self._torn = False
+            left = bool(self._unsent)
 
     def drain_soon(self) -> None:
         if self.tasks is not None:

@@ -186,7 +186,12 @@ async def serve_loop(
         try:
             for _ in range(ACCEPTED):
                 raw, _ = listening.accept()
-                tasks.start_soon(handler, LoopWire(raw, loop))
+                try:
+                    wire = LoopWire(raw, loop)
+                except OSError:  # the peer has gone, which some systems tell by refusing options
+                    raw.close()
+                else:
+                    tasks.start_soon(handler, wire)
         except BlockingIOError:
             pass
         except OSError as error:
