@@ -1,5 +1,7 @@
 """The client's end: what it may send, and what it takes for an answer."""
 
+from typing import Any
+
 import pytest
 
 from smtpproto import (
@@ -257,6 +259,19 @@ def test_the_auth_line_has_512_octets_at_most() -> None:
     with pytest.raises(LocalProtocolError, match="512"):
         client.send(Auth("LOGIN", response))
     assert len(client.send(Auth("PLAI", response))) == 512
+
+
+@pytest.mark.parametrize("thing", [b"NOOP\r\n", "NOOP", Noop, None])
+def test_what_cannot_be_sent_is_told_so(thing: Any) -> None:
+    client = make()
+    with pytest.raises(LocalProtocolError, match="octets go as Content"):
+        client.send(thing)
+    for command, reply in ((Mail("a@b"), b"250 "), (Rcpt("c@d"), b"250 "), (Data(), b"354 ")):
+        client.send(command)
+        hear(client, reply + b"x\r\n")
+    with pytest.raises(LocalProtocolError, match="octets go as Content"):
+        client.send(thing)
+    assert client.send(EndOfContent()) == b".\r\n"
 
 
 @pytest.mark.rfc("4954 §3 mechanisms-are-listed")

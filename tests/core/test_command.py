@@ -92,6 +92,8 @@ def test_only_addresses_and_queries_go_beyond_ascii(
         {"A": "b=c"},
         {"A": "b c"},
         {"A": 1, "a": 2},
+        {"A": True},
+        {"A": False},
     ],
 )
 def test_no_parameters(items: dict[str, str | int | None]) -> None:

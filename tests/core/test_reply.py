@@ -18,6 +18,11 @@ def test_what_it_is_made_of() -> None:
     assert Reply(354).serialize() == b"354 \r\n"
 
 
+def test_text_in_the_place_of_the_status_is_told_where_it_belongs() -> None:
+    with pytest.raises(LocalProtocolError, match="text comes third"):
+        Reply(250, "ok")
+
+
 @pytest.mark.rfc("2034 §4 each-line-has-the-status")
 def test_a_status_that_all_lines_spell_out_is_lifted() -> None:
     assert Reply(250, None, "2.0.0 ok") == Reply(250, "2.0.0", "ok")

@@ -48,6 +48,14 @@ from smtpproto.testing.pair import answer
 from .serving import HELLO, make
 
 
+def test_a_closing_reply_is_cut_where_its_line_is_full() -> None:
+    name = ".".join(["n" * 63] * 4)
+    server = ServerConnection(name)
+    closing = server.closing(Reply(421, "4.999.999", "x" * 490))
+    assert len(closing.serialize()) <= 512
+    assert closing.text.startswith(f"{name} xxx")
+
+
 def test_what_is_known_before_the_client_spoke() -> None:
     server = ServerConnection("mx.example")
     assert server.helo_name is None

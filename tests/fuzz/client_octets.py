@@ -29,7 +29,7 @@ from smtpproto import (
     State,
 )
 
-from .draw import OCTETWISE, Draw, cut_at
+from .draw import Draw, cut_at, edges
 from .ends import EXTENSIONS, LIMITED, check_end
 from .script import Thing, drawn, is_asked
 
@@ -52,7 +52,7 @@ def client_octets(data: bytes) -> None:
             client.tls_started()
         session = Session(client, draw.fork())
         for turn in turns:
-            cuts = [] if at_once else OCTETWISE if octetwise else points
+            cuts = [] if at_once else edges(turn) if octetwise else points
             session.receive(cut_at(cuts, turn), late=late)
             session.speak()
             session.pull()

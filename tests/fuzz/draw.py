@@ -11,15 +11,19 @@ a fuzzer may cut, join and mutate the wire as the text it is.
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Self, TypeVar
 
-__all__ = ["OCTETWISE", "Draw", "cut_at", "drawn_from"]
+__all__ = ["OCTETWISE", "Draw", "cut_at", "drawn_from", "edges"]
 
 T = TypeVar("T")
 
 #: Cut between any two octets; the rest of a long input comes whole, for there is time for others.
 OCTETWISE = range(300)
+#: How far from the beginning `edges` are everywhere, and how many there are at most.
+_NEAR, _MOST = 12, 300
+_ENDS_OR_BEGINS = re.compile(rb"[\r\n]|(?<=\n)\.")
 
 
 class Draw:
@@ -78,3 +82,14 @@ def cut_at(points: Sequence[int], octets: bytes) -> list[bytes]:
     """Cut `octets` at those offsets that lie inside, into pieces that are not empty."""
     edges = [0, *sorted({p for p in points if 0 < p < len(octets)}), len(octets)]
     return [octets[a:b] for a, b in itertools.pairwise(edges) if a < b]
+
+
+def edges(octets: bytes) -> list[int]:
+    """Return the offsets where a cut can matter.
+
+    The first few, and those beside each line end and the dot behind it.
+    Elsewhere octets only gather, and each piece more costs as much as the last; drawn points cut
+    there, too.
+    """
+    beside = (at for match in _ENDS_OR_BEGINS.finditer(octets) for at in match.span())
+    return sorted({*range(_NEAR), *beside})[:_MOST]

@@ -16,7 +16,6 @@ from smtpproto import (
     Reply,
     ServerConnection,
 )
-from smtpproto.core.reply import ReplyReader
 from smtpproto.core.sasl import (
     AuthenticationError,
     Challenge,
@@ -61,6 +60,7 @@ EXTENSIONS = tuple(_ANNOUNCING.get(extension, extension) for extension in STANDA
 
 LIMITED = Limits(message=100, recipients=3, bad_commands=6, endless_line=1500, reply=1500)
 
+CODE = re.compile(rb"[2-5][0-5][0-9]")
 PRINTABLE = re.compile(rb"[\t\x20-\x7e]*|252[ -]2\.1\.5 N\xc3\xa9e")
 
 #: What the application may say beside what is suggested; not all of it is legal everywhere.
@@ -175,13 +175,17 @@ def check_end(end: ClientConnection | ServerConnection) -> None:
 
 def check_replies(octets: bytes, count: int) -> None:
     """Check that `octets` are exactly `count` well-formed replies (RFC 5321 §4.2)."""
-    reader = ReplyReader(max_octets=len(octets))
     *lines, rest = octets.split(b"\r\n")
     assert rest == b"", "a reply ends with CRLF"
-    replies = [reply for line in lines if (reply := reader.feed(line)) is not None]
-    assert not reader.inside
-    assert len(replies) == count
+    assert sum(line[3:4] == b" " for line in lines) == count
+    goes_on = b""  # the code of the reply that has begun
     for line in lines:
+        code, mark = line[:3], line[3:4]
+        assert CODE.fullmatch(code)
+        assert mark in (b" ", b"-")
+        assert not goes_on or code == goes_on, "the code changes within a reply"
+        goes_on = code if mark == b"-" else b""
         challenge = line.startswith(b"334 ")  # as long as it has to be (RFC 4954 §4)
         assert len(line) + 2 <= 512 or challenge
         assert PRINTABLE.fullmatch(line), "octets no reply can hold"
+    assert not goes_on, "a reply has no last line"

@@ -28,9 +28,9 @@ from smtpproto import (
     State,
 )
 from smtpproto.core.server_connection import ServerEvent
-from smtpproto.testing.pair import Cut, at_points, octet_by_octet, pieces, whole
+from smtpproto.testing.pair import Cut, at_points, pieces, whole
 
-from .draw import Draw
+from .draw import Draw, cut_at, edges
 from .ends import EXTENSIONS, Application, make_server
 from .script import Thing, drawn
 
@@ -55,11 +55,16 @@ def joined_ends(data: bytes) -> None:
         ends.agree()
 
 
+def at_edges(octets: bytes) -> list[bytes]:
+    """Cut wherever that can matter: a `Cut`."""
+    return cut_at(edges(octets), octets)
+
+
 class Wire:
     """Carries octets one way, in pieces; where it is drawn so, not as they were."""
 
     def __init__(self, draw: Draw) -> None:
-        self.cut: Cut = draw.one_of((whole, octet_by_octet, at_points(*draw.points())))
+        self.cut: Cut = draw.one_of((whole, at_edges, at_points(*draw.points())))
         #: Where harm is done, counted from the first octet of all, and which.
         self.harms = {draw.below(1024): draw.one_of(HARMS) for _ in range(draw.below(3))}
         self.carried = 0

@@ -45,7 +45,7 @@ from smtpproto.core.command import BASE_VERBS, LMTP_VERBS, parse_command
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions import PIPELINING
 
-from .draw import OCTETWISE, Draw, cut_at
+from .draw import Draw, cut_at, edges
 from .ends import EXTENSIONS, LIMITED, Application, check_end, check_replies, make_server
 
 __all__ = ["HANDSHAKE", "server_octets"]
@@ -69,19 +69,19 @@ def server_octets(data: bytes) -> None:
     octetwise, goodbye = way % 2 == 1, way >= 2
     points = draw.points()
     flights = draw.wire.split(HANDSHAKE)
-    heard: list[tuple[list[ServerEvent], bytes]] = []
+    heard: list[tuple[list[ServerEvent], bytes, int]] = []
     for at_once in (True, False):
         server = make_server(offer=offer, repair=repair, lmtp=lmtp)
         if in_tls:
             server.tls_started()
         session = Session(server, draw.fork(), repair=repair)
         for flight in flights:
-            cuts = [] if at_once else OCTETWISE if octetwise else points
+            cuts = [] if at_once else edges(flight) if octetwise else points
             session.hear(cut_at(cuts, flight))
         session.end(goodbye=goodbye)
-        check_replies(session.said, session.replies)
-        heard.append((session.events, session.said))
+        heard.append((session.events, session.said, session.replies))
     assert heard[0] == heard[1], "cut otherwise, the same octets are heard otherwise"
+    check_replies(*heard[0][1:])
 
 
 class Session:

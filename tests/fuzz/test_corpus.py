@@ -13,7 +13,7 @@ from smtpproto.core.proxy import ProxyReader
 from smtpproto.core.sasl import ClientExchange
 
 from . import corpus
-from .draw import Draw, cut_at, drawn_from
+from .draw import Draw, cut_at, drawn_from, edges
 from .failure import failure, minimised
 from .seeds import seeds
 from .targets import TARGETS
@@ -114,3 +114,11 @@ def _fails_on_bad(data: bytes) -> None:
 def test_a_failing_input_is_made_small() -> None:
     data = drawn_from(b"some words, and BAD ones among them", [200, 3, 4])
     assert minimised(_fails_on_bad, data) == drawn_from(b"BAD", [200])
+
+
+@given(st.binary(max_size=40))
+def test_edges_are_beside_line_ends_and_dots_behind_them(octets: bytes) -> None:
+    found = edges(octets + b"\r\n.x")
+    end = len(octets)
+    assert {end, end + 1, end + 2, end + 3} <= set(found)
+    assert b"".join(cut_at(found, octets)) == octets

@@ -256,6 +256,7 @@ class ClientConnection(Connection):
             raise LocalProtocolError(f"a line of {length} octets; at most {longest} are allowed")
 
     def _send_content(self, thing: Content | EndOfContent) -> bytes:
+        _check_sendable(thing)
         if self._writer is None or self._owed:
             raise LocalProtocolError("content is for after the 354 to DATA")
         self._check_nothing_waits()
@@ -440,6 +441,13 @@ def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:
     if isinstance(thing, Bdat) and thing.last:
         return EndOfContent
     return type(thing)
+
+
+def _check_sendable(thing: object) -> None:
+    # Octets, most likely: taken for the end of the content they would be the end of all.
+    if not isinstance(thing, (Content, EndOfContent)):
+        hint = "octets go as Content(octets), commands as Noop(), Mail(path)"
+        raise LocalProtocolError(f"what is sent is no {type(thing).__name__}: {hint}")
 
 
 def _offered(reply: Reply) -> dict[str, str]:

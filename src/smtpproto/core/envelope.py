@@ -43,8 +43,10 @@ class Envelope:
 
     @property
     def reverse_path(self) -> ReversePath:
+        """Where reports about it go, as MAIL said."""
         return self.mail.reverse_path
 
     @property
     def forward_paths(self) -> tuple[ForwardPath, ...]:
+        """Where it goes, as each RCPT said, in their order."""
         return tuple(rcpt.forward_path for rcpt in self.rcpts)

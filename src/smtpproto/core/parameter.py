@@ -29,9 +29,9 @@ class Parameters(Mapping[str, bytes | None]):
     """The parameters of one command, in their order: keyword -> value octets, or None for none.
 
     Keywords are upper case; values are kept as they were written, whoever knows them or not.
-    Build one from a mapping; text and numbers become octets. LocalProtocolError where a
-    keyword or value is not what RFC 5321 §4.1.2 allows. Values may hold UTF-8 (RFC 6531 §3.3),
-    which only passes in a transaction that asked for SMTPUTF8.
+    Build one from a mapping; text and numbers become octets, None is for no value.
+    LocalProtocolError where a keyword or value is not what RFC 5321 §4.1.2 allows. Values may hold
+    UTF-8 (RFC 6531 §3.3), which only passes in a transaction that asked for SMTPUTF8.
     """
 
     __slots__ = ("_items",)
@@ -39,6 +39,8 @@ class Parameters(Mapping[str, bytes | None]):
     def __init__(self, items: AnyParameters | None = None) -> None:
         self._items: dict[str, bytes | None] = {}
         for keyword, value in (items or {}).items():
+            if isinstance(value, bool):
+                raise LocalProtocolError(f"a parameter without a value has None: {keyword}")
             octets = as_octets(str(value)) if isinstance(value, int) else value
             octets = as_octets(octets) if octets is not None else None
             wire = as_octets(keyword) + (b"" if octets is None else b"=" + octets)

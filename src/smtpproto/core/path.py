@@ -196,6 +196,7 @@ class ReversePath:
         return value if isinstance(value, ReversePath) else cls(value)
 
     def serialize(self) -> bytes:
+        """Write it, brackets included; `<>` for the null path."""
         return b"<%b>" % (self.mailbox.serialize() if self.mailbox else b"")
 
     def __str__(self) -> str:
@@ -240,6 +241,7 @@ class ForwardPath:
         return cls(value)
 
     def serialize(self) -> bytes:
+        """Write it, brackets included."""
         return b"<%b>" % self.mailbox.serialize()
 
     def __str__(self) -> str:

@@ -62,7 +62,10 @@ def _code(value: int) -> int:
 
 
 def _status(value: EnhancedStatus | str | None) -> EnhancedStatus | None:
-    return None if value is None else EnhancedStatus.of(value)
+    try:
+        return None if value is None else EnhancedStatus.of(value)
+    except LocalProtocolError as error:
+        raise LocalProtocolError(f"{error} (text comes third: Reply(code, None, text))") from None
 
 
 def _lines(value: str | bytes | Iterable[str | bytes]) -> tuple[bytes, ...]:

@@ -198,9 +198,9 @@ class ServerConnection(Connection):
         return self._asked.suggested if isinstance(self._asked, Command) else ACCEPTED
 
     def closing(self, reply: Reply) -> Reply:
-        """Return a 221 or 421 with our name before its text, where clients look for it (§4.2)."""
+        """Return a 221 or 421 with our name before its text (§4.2), cut to what a line holds."""
         first, *others = reply.lines
-        return evolve(reply, lines=[b"%b %b" % (self.hostname.encode(), first), *others])
+        return evolve(reply, lines=[b"%b %b" % (self.hostname.encode(), first[:240]), *others])
 
     # Octets in, events out
 

@@ -80,6 +80,7 @@ class Horizon:
         return taken(cls, interval=_read_interval(interval), until=read_date_time(until))
 
     def serialize(self) -> str:
+        """Write what stands behind FUTURERELEASE in the EHLO reply."""
         return f"{self.interval} {_write_until(self.until).decode()}"
 
 

@@ -50,6 +50,7 @@ class Maxima:
         return cls(*(found.get(each.metadata["name"]) for each in fields(cls)))
 
     def serialize(self) -> str:
+        """Write what stands behind LIMITS in the EHLO reply; empty for no limits."""
         said = ((each.metadata["name"], getattr(self, each.name)) for each in fields(Maxima))
         return " ".join(f"{name}={value}" for name, value in said if value is not None)
 
