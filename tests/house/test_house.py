@@ -21,6 +21,7 @@ STOREYS = [
     {"wire", "deadline", "resolve"},
     {"stream"},
     {"client", "server"},
+    {"pool"},
     {"handlers", "discover"},
     {"relay"},
     {"cli"},
@@ -37,7 +38,7 @@ ANNEXES = {
     "handover": "client",
     "result": "client",
     "source": "client",
-    "pool": "client",
+    "lanes": "pool",
     "maildir": "handlers",
     "trace": "handlers",
 }
