@@ -260,6 +260,17 @@ def test_a_place_may_rotate_where_there_are_fewer_than_destinations() -> None:
     assert order == list("ababab")
 
 
+def test_connections_go_round_in_the_order_of_asking() -> None:
+    books = Plain(1, 1)
+    tickets = [books.lanes.ask("a") for _ in range(5)]
+    session = books.opened(tickets[0])
+    before = books.lanes.ask("a", first=True)
+    for ticket in [before, *tickets[1:]]:
+        assert not ticket.granted
+        books.lanes.put_back(ticket.lane, session)
+        assert ticket.session == session
+
+
 @pytest.mark.parametrize("taken", [False, True])
 def test_what_is_withdrawn_is_for_the_next(taken: bool) -> None:
     books = Plain(1, 1)
