@@ -1,6 +1,7 @@
 """Connections that are kept, shared, replaced and closed; and no message sent twice."""
 
 import io
+import itertools
 import socket
 import struct
 from collections import Counter
@@ -44,6 +45,11 @@ IMPATIENT = ClientDeadlines(quit=0.05)
 
 def to(port: int, **options: Any) -> Callable[[], Client]:
     return lambda: clear(port, **options)
+
+
+def at(port: int) -> Client:
+    """For pools in which a port is a destination."""
+    return clear(port)
 
 
 def fates(result: Result) -> list[str]:
@@ -236,7 +242,7 @@ async def test_a_slow_destination_holds_up_nobody_else(box: Box) -> None:
     async with (
         running(Server(slow)) as sluggish,
         running(Server(box)) as brisk,
-        Pool(clear, total=3, each=2) as pool,
+        Pool(at, total=3, each=2) as pool,
         anyio.create_task_group() as tasks,
     ):
         for _ in range(20):
@@ -261,7 +267,7 @@ async def test_a_busy_destination_gives_up_its_only_place(box: Box) -> None:
     async with (
         running(Server(first)) as busy,
         running(Server(box)) as other,
-        Pool(clear, total=1) as pool,
+        Pool(at, total=1) as pool,
         anyio.create_task_group() as tasks,
     ):
         for _ in range(3):
@@ -278,7 +284,7 @@ async def test_an_unused_session_makes_room_for_another_destination(box: Box) ->
     async with (
         running(servers[0]) as one,
         running(servers[1]) as two,
-        Pool(clear, total=1) as pool,
+        Pool(at, total=1) as pool,
     ):
         await pool.send(ENVELOPE, MESSAGE, one)
         assert servers[0].peers
@@ -323,10 +329,10 @@ DEATHS = ["end", "reset", "421", "421 and reset", "421 later", "garbage"]
 def taking(death: str, taken: list[bytes], dead: anyio.Event) -> Callable[[Wire], Any]:
     """A server whose first session dies behind its first message; later ones take what comes."""
 
+    connections = itertools.count(1)
+
     async def behaviour(wire: Wire) -> None:
-        nonlocal connections
-        connections += 1
-        first = connections == 1
+        first = next(connections) == 1
         await wire.play("S: 220 hi\nC: EHLO *\nS: 250-hi\nS: 250-SIZE\nS: 250 PIPELINING")
         while (await wire.hear()).startswith("MAIL"):
             await wire.hear()
@@ -353,7 +359,6 @@ def taking(death: str, taken: list[bytes], dead: anyio.Event) -> Callable[[Wire]
         await anyio.aclose_forcefully(wire.stream)
         dead.set()
 
-    connections = 0
     return behaviour
 
 
@@ -462,7 +467,7 @@ async def test_a_new_session_that_dies_is_not_replaced(box: Box) -> None:
         (Fault("MAIL", HARD), Fate.PERMANENT, 1),
     ],
     ids=lambda value: (
-        f"{value.at} {value.cut or value.reply.code}" if isinstance(value, Fault) else None
+        f"{value.at} {value.cut or value.reply}" if isinstance(value, Fault) else None
     ),
 )
 async def test_once_a_reply_has_come_a_message_is_never_tried_again(

@@ -18,6 +18,7 @@ from smtpproto.server import ContentStream, Server, Session
 from tests.peers.programs import free_port
 
 from .test_cancel import Recording, closed
+from .test_pool import at, to
 from .world import ENVELOPE, MESSAGE, Accounts, Box, CancelAt, clear, running, until
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +72,7 @@ async def test_each_message_is_sent_once_and_told_once(
 
     told: list[Sent[()]] = []
     server = Server(box)
-    async with running(server) as port, Pool(lambda: clear(port)) as pool:
+    async with running(server) as port, Pool(to(port)) as pool:
         source = one_by_one() if asynchronous else messages(count)
         async with pool.send_many(source, concurrency=7) as outcomes:
             async for sent in outcomes:
@@ -89,7 +90,7 @@ async def test_the_destination_is_part_of_the_message() -> None:
     boxes = Box(), Box()
     async with running(Server(boxes[0])) as one, running(Server(boxes[1])) as two:
         ports = itertools.cycle((one, two))
-        async with Pool(clear) as pool:
+        async with Pool(at) as pool:
             source = ((*message, port) for message, port in zip(messages(9), ports, strict=False))
             async with pool.send_many(source) as outcomes:
                 told = [sent async for sent in outcomes]
@@ -110,7 +111,7 @@ async def test_nothing_is_read_before_there_is_room_for_it(concurrency: int) -> 
     gate = Gate()
     async with (
         running(Server(gate)) as port,
-        Pool(lambda: clear(port)) as pool,
+        Pool(to(port)) as pool,
         pool.send_many(counted(), concurrency=concurrency) as outcomes,
     ):
         await until(lambda: gate.waiting == concurrency)
@@ -133,7 +134,7 @@ async def test_what_is_done_first_is_told_first() -> None:
     async with (
         running(Server(gate)) as slow,
         running(Server(box)) as brisk,
-        Pool(clear, each=1) as pool,
+        Pool(at, each=1) as pool,
     ):
         ports = [slow, brisk, slow, brisk, brisk]
         source = [(*message, port) for message, port in zip(messages(5), ports, strict=True)]
@@ -208,7 +209,7 @@ async def test_what_the_messages_raise_comes_behind_what_became_of_those_before(
             async for sent in outcomes:
                 told.append(sent.number)  # noqa: PERF401 - it ends by an error
 
-    async with running(Server(box)) as port, Pool(lambda: clear(port)) as pool:
+    async with running(Server(box)) as port, Pool(to(port)) as pool:
         with pytest.raises(LookupError, match="no more rows"):
             await take(pool)
         assert sorted(told) == list(range(5))
@@ -235,7 +236,7 @@ async def test_leaving_early_stops_everything_and_the_pool_goes_on(by: str) -> N
             if by == "error":
                 raise KeyError("mine")
 
-    async with running(server) as port, Pool(lambda: clear(port)) as pool:
+    async with running(server) as port, Pool(to(port)) as pool:
         if by == "error":
             with pytest.raises(KeyError, match="mine"):
                 await leave(pool)
@@ -250,7 +251,7 @@ async def test_leaving_early_stops_everything_and_the_pool_goes_on(by: str) -> N
 
 
 async def test_leaving_where_it_was_taken_to_the_midst(box: Box) -> None:
-    async with running(Server(box)) as port, Pool(lambda: clear(port)) as pool:
+    async with running(Server(box)) as port, Pool(to(port)) as pool:
         async with pool.send_many(messages(1000), concurrency=2) as outcomes:
             async for sent in outcomes:
                 if sent.number > 3:
@@ -260,7 +261,7 @@ async def test_leaving_where_it_was_taken_to_the_midst(box: Box) -> None:
 
 @pytest.mark.parametrize("concurrency", [0, -1])
 async def test_no_concurrency_is_an_error(concurrency: int) -> None:
-    async with Pool(lambda: clear(25)) as pool:
+    async with Pool(to(25)) as pool:
         with pytest.raises(ValueError, match="at least one"):
             pool.send_many([], concurrency=concurrency)
 
@@ -293,7 +294,7 @@ async def test_a_pool_cancelled_at_every_await(box: Box) -> None:
     connector = Recording()
 
     async def whole(_: int) -> None:
-        async with Pool(lambda: clear(port, connector=connector), each=2) as pool:
+        async with Pool(to(port, connector=connector), each=2) as pool:
             await pool.send(ENVELOPE, MESSAGE)
             async with pool.send_many(messages(6), concurrency=4) as outcomes:
                 assert sorted([sent.number async for sent in outcomes]) == list(range(6))
@@ -323,7 +324,7 @@ async def test_a_message_cancelled_at_every_await_leaves_the_pool_to_the_others(
     async with running(server) as port:
         for number in itertools.count(1):
             connector = Recording()
-            async with Pool(lambda c=connector: clear(port, connector=c), each=1) as pool:  # type: ignore[misc]
+            async with Pool(to(port, connector=connector), each=1) as pool:
                 if connection != "new":
                     await pool.send(ENVELOPE, MESSAGE)
                 if connection == "dead":
@@ -351,7 +352,7 @@ async def test_those_who_wait_are_cancelled_one_by_one() -> None:
     gate = Gate()
     async with (
         running(Server(gate)) as port,
-        Pool(lambda: clear(port), each=1) as pool,
+        Pool(to(port), each=1) as pool,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
@@ -388,7 +389,7 @@ async def test_a_pool_and_its_users_cancelled_together(box: Box) -> None:
     async def whole(number: int) -> None:
         async with (
             anyio.create_task_group() as users,
-            Pool(lambda: clear(port, connector=connector), each=2) as pool,
+            Pool(to(port, connector=connector), each=2) as pool,
         ):
             for _ in range(4):
                 users.start_soon(one, pool)
