@@ -221,8 +221,9 @@ class Repeatable:
 
     async def aclose(self) -> None:
         """Leave the source of the chunks, wherever it is."""
-        if isinstance(self._iterator, AsyncGenerator):
-            await self._iterator.aclose()
+        iterator = self._iterator
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
 
 
 def repeatable(content: AnyContent) -> tuple[AnyContent, Repeatable | None]:
