@@ -165,6 +165,17 @@ class Client:
         """
         return self._session.usable
 
+    def takes(self, envelope: Envelope) -> bool:
+        """Tell whether the session may name all domains of the recipients, with those it has named.
+
+        RCPTDOMAINMAX is of LIMITS (RFC 9422): how many the server grants a session.
+        """
+        most, domains = self._session.offer.maxima.rcpt_domain, self._session.domains
+        if most is None:
+            return True
+        wanted = {path.mailbox.domain.lower() for path in envelope.forward_paths}
+        return len(domains | wanted) <= most
+
     # Opening and closing
 
     async def __aenter__(self) -> Self:
@@ -388,9 +399,11 @@ class Client:
                         await reading.aclose()
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
             await session.aclose(str(error))
-            transaction.lose(str(error), unheard=handover.unheard)
+            transaction.lose(str(error))
+            transaction.unheard = handover.unheard
         except RefusedError as closing:
             transaction.settle(closing.reply)
+            transaction.unheard = handover.unheard
         except BaseException:
             # Not ours: cancelled, or the content is at fault. Without the end of the content
             # nothing is delivered, so where RSET does not do, there is nothing but to leave.

@@ -68,7 +68,7 @@ class Handover:
         #: Numbers of the recipients that are asked for, and of those the server said yes to.
         self._asked: list[int] = []
         self._accepted: list[int] = []
-        #: Nothing was heard of the server since this message was begun.
+        #: Nothing was heard of the server since this message was begun, but perhaps its farewell.
         self.unheard = True
         self._utf8 = False  # the envelope needs it
         self._octets = 0  # of content, on their way so far
@@ -199,7 +199,8 @@ class Handover:
                 command = commands[answered]
                 reply = await session.reply(_DEADLINES[command.verb])
                 answered += 1
-                self.unheard = False
+                # 421 is a reply to whatever comes, and so to nothing of this (RFC 5321 §3.8).
+                self.unheard = self.unheard and connection.state is State.CLOSED
                 if isinstance(command, Rcpt):
                     number = next(recipients)
                     self.transaction.heard(number, reply)

@@ -78,8 +78,8 @@ class Result:
     """The outcomes of one transaction, in the order of the envelope's recipients.
 
     It is true where all were accepted: `if not result` overlooks nobody. `unheard` says that the
-    session was lost before the server answered anything, as one does that was idle for too long:
-    nothing was begun, and another session may have it.
+    session was over before the server answered anything: lost, or ended by a 421 that came first,
+    as one does that was idle for too long. Nothing was begun, and another session may have it.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -114,8 +114,9 @@ class Transaction:
         self.envelope = envelope
         #: The end of the content is on its way, so the server may have accepted it.
         self.end_sent = False
+        #: It came to its end before the server answered anything.
+        self.unheard = False
         self._outcomes: list[Outcome | None] = [None] * len(envelope.rcpts)
-        self._unheard = False
 
     @property
     def open(self) -> bool:
@@ -147,9 +148,8 @@ class Transaction:
         for number in range(len(self._outcomes)):
             self.decide(number, reply, local=local)
 
-    def lose(self, reason: str, *, unheard: bool = False) -> None:
-        """Decide all that are open: the session was lost, perhaps before any reply came."""
-        self._unheard = unheard
+    def lose(self, reason: str) -> None:
+        """Decide all that are open: the session was lost."""
         fate = Fate.UNKNOWN if self.end_sent else Fate.TRANSIENT
         for number, outcome in enumerate(self._outcomes):
             if outcome is None:
@@ -159,7 +159,7 @@ class Transaction:
     def result(self) -> Result:
         """Return what became of each; all have to be decided."""
         outcomes = tuple(outcome for outcome in self._outcomes if outcome is not None)
-        return Result(outcomes, self._unheard)
+        return Result(outcomes, self.unheard)
 
 
 class ClientError(Exception):

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO, TypeAlias
 
 import anyio
 from anyio import to_thread
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from .core.content import LineEnds
 from .core.errors import LocalProtocolError
 
-__all__ = ["AnyContent", "Reading", "Source", "crlf", "source"]
+__all__ = ["AnyContent", "Reading", "Repeatable", "Source", "crlf", "repeatable", "source"]
 
 CHUNK = 65_536
 
@@ -190,6 +190,61 @@ def _has_utf8_header(head: bytes) -> bool:
         return not header.isascii() and bool(header.decode())
     except UnicodeDecodeError as error:
         return error.end == len(head)  # cut off in the midst of a character
+
+
+class Repeatable:
+    """Chunks that may be begun again, as long as nobody has read further than a Reading looks.
+
+    So content of which nothing was sent is not lost with the session that it was for.
+    """
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._iterator = aiter(chunks)
+        self._head: list[bytes] | None = []
+        self._octets = 0
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        assert self._head is not None, "begun again, and some of it was sent"
+        for chunk in [*self._head]:
+            yield chunk
+        while True:
+            if self._octets >= CHUNK:
+                self._head = None
+            try:
+                chunk = await anext(self._iterator)
+            except StopAsyncIteration:
+                return
+            if chunk and self._head is not None:
+                self._head.append(chunk)
+                self._octets += len(chunk)
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Leave the source of the chunks, wherever it is."""
+        iterator = self._iterator
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
+
+
+def repeatable(content: AnyContent) -> tuple[AnyContent, Repeatable | None]:
+    """Make content that can be begun again; and the Repeatable in it, to be closed, if it has one.
+
+    Raises nothing: what is no content is returned as it is, for `source` to say so.
+    """
+    if isinstance(content, (bytes, str, Message, Path)):
+        return content, None
+    if isinstance(content, Source):
+        if isinstance(content.chunks, bytes):
+            return content, None
+        chunks = Repeatable(content.chunks)
+        return evolve(content, chunks=chunks), chunks
+    if isinstance(content, AsyncIterable):
+        chunks = Repeatable(content)
+    elif hasattr(content, "read"):
+        chunks = Repeatable(_file(content))
+    else:
+        return content, None
+    return chunks, chunks
 
 
 async def _path(path: Path) -> AsyncGenerator[bytes]:

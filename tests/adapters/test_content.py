@@ -13,7 +13,7 @@ from smtpproto import STANDARD, Limits, LocalProtocolError, Reply
 from smtpproto.client import ClientDeadlines
 from smtpproto.result import Fate
 from smtpproto.server import Server
-from smtpproto.source import CHUNK, Reading, source
+from smtpproto.source import CHUNK, Reading, repeatable, source
 
 from .wire import Wire, raw_server
 from .world import ENVELOPE, MESSAGE, Box, clear, running, session, until
@@ -323,3 +323,19 @@ async def test_the_server_has_its_own_limit(box: Box) -> None:
         assert not outcome.local
         await client.send(ENVELOPE, MESSAGE)
     assert len(box.received) == 1
+
+
+async def test_content_may_be_begun_again_until_more_is_read_than_its_beginning() -> None:
+    """And no more of it is kept than that."""
+
+    content, chunks = repeatable(pieces(b"a" * (CHUNK - 1), b"", b"b", b"c"))
+    assert content is chunks
+    assert chunks is not None
+    for _ in range(3):
+        beginning = aiter(chunks)
+        assert await anext(beginning) == b"a" * (CHUNK - 1)
+        await beginning.aclose()
+    whole = b"".join([chunk async for chunk in chunks])
+    assert whole == b"a" * (CHUNK - 1) + b"bc"
+    with pytest.raises(AssertionError, match="begun again"):
+        await anext(aiter(chunks))

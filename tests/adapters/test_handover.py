@@ -313,7 +313,16 @@ async def test_content_at_fault_in_its_midst_costs_no_session(fault: str, box: B
     assert [received.content for received in box.received] == [MESSAGE]
 
 
-@pytest.mark.parametrize(("said", "unheard"), [("", True), ("250 ok\r\n", False)])
+@pytest.mark.rfc("5321 §3.8")
+@pytest.mark.parametrize(
+    ("said", "unheard"),
+    [
+        ("", True),
+        ("421 4.4.2 idle for too long\r\n", True),
+        ("250 ok\r\n", False),
+        ("250 ok\r\n421 4.3.2 going down\r\n", False),
+    ],
+)
 async def test_a_session_that_was_dead_already_is_told_from_one_that_died(
     said: str, unheard: bool
 ) -> None:

@@ -29,8 +29,9 @@ def test_there_are_no_others() -> None:
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("core_lmtp.py", "find_settings.py", "lmtp.py", "lmtp_server.py", "mechanism.py"),
-        *("observe.py", "ready_handlers.py", "send_with_login.py", "stream_content.py"),
-        *("test_policy.py", "test_sending.py", "through_socks.py", "xclient.py"),
+        *("observe.py", "ready_handlers.py", "send_many.py", "send_with_login.py"),
+        *("stream_content.py", "test_policy.py", "test_sending.py", "through_socks.py"),
+        "xclient.py",
     }
 
 
@@ -77,6 +78,44 @@ async def test_send_with_login(tmp_path: Path) -> None:
     assert wrong.startswith("no session, try again later: ")
     assert len(box.received) == 1
     assert box.received[0].session.identity == "ann"
+
+
+@pytest.mark.anyio
+async def test_send_many(tmp_path: Path) -> None:
+    """It logs in a few times, and not for each letter; and says of each who did not get it."""
+    box = Box()
+    server = Server(box, tls=certificates(tmp_path).server, authenticator=Accounts())
+    names = ["bob", "no-one", "later-bob", *(f"bob{number}" for number in range(37))]
+    file = tmp_path / "names"
+    file.write_text("".join(f"{name}@example.net {name.title()}\n" for name in names))
+    async with running(server) as port:
+        done = await anyio.run_process(
+            [
+                *(sys.executable, "-W", "error", str(EXAMPLES / "howto" / "send_many.py")),
+                *("localhost", str(port), "ann", "ann@example.org", str(file)),
+            ],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT / "src"),
+                "SMTP_PASSWORD": PASSWORD,
+                "SSL_CERT_FILE": str(tmp_path / "ca.pem"),
+            },
+            check=False,
+            stderr=subprocess.STDOUT,
+        )
+    *failures, count = done.stdout.decode().splitlines()
+    assert done.returncode == 1
+    assert sorted(count.split(", ")) == ["1 permanent", "1 transient", "38 accepted"]
+    assert sorted(failures) == [
+        "line 2: <no-one@example.net> permanent: 550 5.1.1 No such mailbox",
+        "line 3: <later-bob@example.net> transient: 451 4.2.1 Not now",
+    ]
+    assert len({received.session.id for received in box.received}) <= 5
+    assert {bytes(received.content).partition(b"\r\n\r\n")[2] for received in box.received} == {
+        b"Dear %b,\r\n\r\nthere are some.\r\n" % name.title().encode()
+        for name in names
+        if not name.startswith(("no-", "later-"))
+    }
 
 
 @pytest.mark.anyio

@@ -62,7 +62,7 @@ def position(wanted: list[str], lines: list[str], start: int) -> int | None:
 
 
 QUOTES = re.findall(
-    r"^## [^\n]*\]\((examples/\w+\.py)\)\n\n```python\n(.*?)\n```$",
+    r"^## [^\n]*\]\((examples/[\w/]+\.py)\)\n\n```python\n(.*?)\n```$",
     README,
     re.MULTILINE | re.DOTALL,
 )
@@ -70,7 +70,8 @@ QUOTES = re.findall(
 
 def test_each_python_block_is_an_example() -> None:
     assert [name for name, _ in QUOTES] == [
-        *("examples/core.py", "examples/client.py", "examples/server.py", "examples/relay.py")
+        *("examples/core.py", "examples/client.py", "examples/howto/send_many.py"),
+        *("examples/server.py", "examples/relay.py"),
     ]
     assert [code for _, code in QUOTES] == blocks("python")
 

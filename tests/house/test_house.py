@@ -21,6 +21,7 @@ STOREYS = [
     {"wire", "deadline", "resolve"},
     {"stream"},
     {"client", "server"},
+    {"pool"},
     {"handlers", "discover"},
     {"relay"},
     {"cli"},
@@ -39,7 +40,7 @@ ANNEXES = {
     "trust": "server",
     "result": "client",
     "source": "client",
-    "pool": "client",
+    "lanes": "pool",
     "maildir": "handlers",
     "trace": "handlers",
 }

@@ -1,0 +1,250 @@
+"""Who may have a connection, and which: the books of a pool, without I/O and without time.
+
+Each destination has a lane: its connections, and those who wait for one of them. So what is slow
+holds up its own lane. A lane that wants another connection stands in the ring for a place; places
+are dealt to the lane that has least, and among equals in turn. While a lane waits for a place and
+all are taken, connections that nobody uses are closed for it, the one idle for longest first; and
+who has more than a fair share gives up one after the message it carries.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from attrs import define, field
+
+from .result import ClientError
+
+__all__ = ["Lane", "Lanes", "Ticket"]
+
+S = TypeVar("S", bound=Hashable)
+
+
+@define(eq=False)
+class Ticket(Generic[S]):
+    """What one who asks for a connection holds until it is settled: `granted`, or an `error`.
+
+    `session` is the connection, in use from then on; None is a place to open one. `wake` is called
+    when a ticket is settled that was not at once.
+    """
+
+    lane: Lane[S]
+    granted: bool = False
+    session: S | None = None
+    error: ClientError | None = None
+    wake: Callable[[], None] | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self.granted or self.error is not None
+
+    def settle(self, session: S | None = None, error: ClientError | None = None) -> None:
+        """Grant it, or end it with an error."""
+        self.session, self.error, self.granted = session, error, error is None
+        if self.wake is not None:
+            self.wake()
+
+
+@define(eq=False)
+class Lane(Generic[S]):
+    """The connections to one destination, and who waits for them."""
+
+    key: Hashable
+    #: Connections that there may be: as many as we want, or less if the server would not.
+    most: int
+    alive: int = 0  # idle or in use
+    opening: int = 0
+    closing: int = 0
+    idle: deque[S] = field(factory=deque[S])
+    waiting: OrderedDict[Ticket[S], None] = field(factory=OrderedDict[Ticket[S], None])
+
+    @property
+    def count(self) -> int:
+        """How many connections there are, from before they open until they are closed."""
+        return self.alive + self.opening + self.closing
+
+    @property
+    def wants(self) -> bool:
+        """Whether somebody waits here whom one connection more would help.
+
+        Where there is none yet, one goes first, and the others wait for what becomes of it: a
+        server that is down is asked once.
+        """
+        scouted = self.alive > 0 or not self.opening
+        return bool(self.waiting) and not self.idle and self.count < self.most and scouted
+
+
+class Lanes(Generic[S]):
+    """The lanes of all destinations: at most `total` connections, and `each` in one lane.
+
+    `part(lane, session)` is called for each connection that has to be closed; `closed` has to be
+    called when it is. Every change is made by one call, which is over before anybody else has a
+    turn; so there is nothing to lock.
+    """
+
+    def __init__(self, total: int, each: int, part: Callable[[Lane[S], S], None]) -> None:
+        self.total, self.each = total, each
+        self._part = part
+        #: Connections of all lanes, and how many of them are being closed.
+        self.count = self.closing = 0
+        #: Why nobody gets anything any more.
+        self.over: ClientError | None = None
+        #: Those that nobody uses, with their lanes; the one idle for longest first.
+        self.idle: dict[S, Lane[S]] = {}
+        self._lanes: dict[Hashable, Lane[S]] = {}
+        self._ring: dict[Hashable, Lane[S]] = {}
+
+    @property
+    def lanes(self) -> tuple[Lane[S], ...]:
+        """Those with a connection, or somebody who waits."""
+        return tuple(self._lanes.values())
+
+    # Those who want to send
+
+    def ask(self, key: Hashable, *, first: bool = False) -> Ticket[S]:
+        """Ask for a connection in the lane of this key; `first` before all who wait there."""
+        lane = self._lanes.get(key) or Lane[S](key, self.each)
+        ticket = Ticket(lane)
+        if self.over is not None:
+            ticket.settle(error=self.over)
+            return ticket
+        self._lanes[key] = lane
+        lane.waiting[ticket] = None
+        lane.waiting.move_to_end(ticket, last=not first)
+        self._serve(lane)
+        return ticket
+
+    def withdraw(self, ticket: Ticket[S]) -> None:
+        """Take back a ticket that nothing will be done with, settled or not."""
+        if not ticket.settled:
+            del ticket.lane.waiting[ticket]
+            self._serve(ticket.lane)
+        elif ticket.session is not None:
+            self.put_back(ticket.lane, ticket.session)
+        elif ticket.granted:
+            self.unopened(ticket.lane)
+
+    def opened(self, lane: Lane[S]) -> None:
+        """A place that was granted has a connection now, which is in use."""
+        lane.opening -= 1
+        lane.alive += 1
+        lane.most = min(lane.most + 1, self.each)  # where the server would not once, step by step
+        self._serve(lane)
+
+    def unopened(self, lane: Lane[S], error: ClientError | None = None) -> bool:
+        """A place that was granted came to nothing, because of `error` if the server would not.
+
+        Then tell whether to ask again: where others of its connections are open, it wants no more
+        of them, and they are worth waiting for. Where none are, the error is for all who wait.
+        """
+        lane.opening -= 1
+        self.count -= 1
+        if error is not None:
+            if lane.alive:
+                lane.most = lane.alive + lane.opening
+            elif not lane.opening:
+                self._turn_away(lane, error)
+        self._serve(lane)
+        return error is not None and lane.alive > 0
+
+    def put_back(self, lane: Lane[S], session: S) -> None:
+        """A connection is not in use any more, and may be used again."""
+        if self.over is not None or self._has_too_much(lane):
+            self.retire(lane, session)
+            return
+        lane.idle.append(session)
+        self.idle[session] = lane
+        self._serve(lane)
+
+    def retire(self, lane: Lane[S], session: S) -> None:
+        """A connection is not in use any more, and must not be again."""
+        self._close(lane, session)
+        self._serve(lane)
+
+    def retire_idle(self, lane: Lane[S]) -> None:
+        """Nobody may use those again that nobody uses now."""
+        while lane.idle:
+            self.expire(lane.idle[0])
+
+    def expire(self, session: S) -> None:
+        """One that nobody uses was idle for long enough."""
+        lane = self.idle.pop(session)
+        lane.idle.remove(session)
+        self.retire(lane, session)
+
+    def closed(self, lane: Lane[S]) -> None:
+        """A connection that was parted with is closed."""
+        lane.closing -= 1
+        self.closing -= 1
+        self.count -= 1
+        self._serve(lane)
+
+    def end(self, error: ClientError) -> None:
+        """Give nothing to anybody from now on: who waits gets the error, and all are closed."""
+        self.over = error
+        for lane in self.lanes:
+            self._turn_away(lane, error)
+            self._serve(lane)
+        for session in list(self.idle):
+            self.expire(session)
+
+    # What follows from it
+
+    def _serve(self, lane: Lane[S]) -> None:
+        """Give to a lane what there is for it, and note whether it wants more."""
+        while lane.waiting and lane.idle:
+            session = lane.idle.pop()  # the last used: so those that are too many become idle
+            del self.idle[session]
+            self._grant(lane, session)
+        if lane.wants:
+            self._ring.setdefault(lane.key, lane)
+        else:
+            self._ring.pop(lane.key, None)
+        if not lane.count and not lane.waiting:
+            self._lanes.pop(lane.key, None)
+        self._deal()
+
+    def _deal(self) -> None:
+        """Give the places that are free to those that want one; see that there will be more."""
+        while self._ring and self.count < self.total:
+            lane = min(self._ring.values(), key=lambda lane: lane.count)
+            del self._ring[lane.key]
+            lane.opening += 1
+            self.count += 1
+            self._grant(lane, None)
+            if lane.wants:
+                self._ring[lane.key] = lane  # behind the others
+        while len(self._ring) > self.closing and self.idle:
+            session, lane = next(iter(self.idle.items()))
+            del self.idle[session]
+            lane.idle.remove(session)
+            self._close(lane, session)
+
+    def _has_too_much(self, lane: Lane[S]) -> bool:
+        """Tell whether a lane has to make room for one that has less.
+
+        It does for one that has nothing; else only where both are better balanced then, or they
+        would take it from each other for ever.
+        """
+        if len(self._ring) <= self.closing:
+            return False
+        least = min(other.count for other in self._ring.values())
+        return not least or lane.count > least + 1
+
+    def _grant(self, lane: Lane[S], session: S | None) -> None:
+        ticket, _ = lane.waiting.popitem(last=False)
+        ticket.settle(session)
+
+    def _turn_away(self, lane: Lane[S], error: ClientError) -> None:
+        while lane.waiting:
+            ticket, _ = lane.waiting.popitem(last=False)
+            ticket.settle(error=error)
+
+    def _close(self, lane: Lane[S], session: S) -> None:
+        lane.alive -= 1
+        lane.closing += 1
+        self.closing += 1
+        self._part(lane, session)

@@ -1,0 +1,423 @@
+"""Many messages over few connections, which are kept for the next one: the pool.
+
+For an app with one server::
+
+    def connect() -> Client:
+        return Client("mail.example.org", 587, login=("me", "secret"))
+
+    async with Pool(connect) as pool:
+        await pool.send(Envelope("me@example.org", ["you@example.net"]), message)
+
+        async with pool.send_many(messages) as outcomes:
+            async for sent in outcomes:
+                print(sent.number, sent.result)
+
+For many, whatever tells them apart is an argument of that function, and of all that sends::
+
+    async with Pool(lambda host: Client(host, 25, tls="opportunistic")) as pool:
+        await pool.send(envelope, message, "mx.example.net")
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from types import TracebackType
+from typing import Generic, Self, TypeVarTuple
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
+from attrs import define, field, frozen
+
+from .client import Client
+from .core.envelope import Envelope
+from .core.errors import LocalProtocolError
+from .core.reply import Severity
+from .lanes import Lane, Lanes, Ticket
+from .result import ClientError, DeliveryError, Fate, LoginError, Outcome, RefusedError, Result
+from .source import AnyContent, repeatable
+
+__all__ = ["Pool", "Sent"]
+
+log = logging.getLogger(__name__)
+
+D = TypeVarTuple("D")
+
+
+@frozen
+class Sent(Generic[*D]):
+    """What became of one message of `Pool.send_many`, which was number `number`, from 0.
+
+    It is true where all recipients were accepted. Where there was no session for it, or nothing
+    that may be sent, nobody has it: `error` is what `Pool.deliver` would have raised, and `result`
+    says so for each recipient, TRANSIENT where trying again is sensible.
+    """
+
+    number: int
+    message: tuple[Envelope, AnyContent, *D]
+    result: Result
+    error: Exception | None = None
+
+    def __bool__(self) -> bool:
+        return self.result.all_accepted
+
+
+@define(eq=False)
+class _Connection:
+    """A session of the pool's."""
+
+    client: Client
+    lane: Lane[_Connection]
+    #: When it is too old, and when it was idle for too long, by the event loop's clock.
+    aged: float
+    until: float = math.inf
+    messages: int = 0
+
+
+@define(eq=False)
+class Pool(Generic[*D]):
+    """Sessions that are opened when they are needed and kept for a while; a context manager.
+
+    `client` makes a Client, not entered yet, for a destination. What a destination is, its
+    arguments say: there are none where all goes to one server; else hashable values, such as host
+    and port, and all who send there name it by equal ones. `login`, `tls` and the like are its own
+    affair. It must not block.
+
+    There are `total` connections at most, and `each` to one destination, counted from before they
+    open until they are closed. One is closed when it was unused for `idle` seconds, and behind a
+    message when it is `life` seconds old or has carried `messages` of them, or as many as the
+    server grants (MAILMAX, RFC 9422). So by default a burst costs few sessions, and nobody's server
+    is kept waiting for the next one. QUIT is said to each, and its answer waited for as long as
+    ClientDeadlines.quit has it, by nobody who sends.
+
+    Who finds no connection free waits for one, in the order of asking, and only behind those who
+    wait for the same destination. Where `total` is reached, unused connections make room, and busy
+    destinations give some up until each has its share. Where a destination cannot be reached, one
+    attempt tells all who wait for it at the time. Where a server that has some of our connections
+    refuses another, the message waits for one of those.
+
+    **Never twice by our doing.** A server may close a connection that nobody uses, which shows only
+    when it is used again. Then the message goes to another connection, provided that the server
+    has said nothing to it, or 421 and nothing else. That is safe: the content leaves behind the
+    replies to MAIL, RCPT and DATA and never with them, and what a server has not seen it cannot
+    have accepted (RFC 5321 §4.2.5). Once another reply has come, a message is not tried again: its
+    outcome is TRANSIENT until the end of the content leaves, and UNKNOWN behind that, for then the
+    server may have it (RFC 5321 §4.5.3.2.6, RFC 1047). Whether to send it again is yours to say.
+
+    Leaving the block waits for the messages under way and closes all; who still waits for a
+    connection gets ClientError. Cancelled, that closes unused connections without waiting for an
+    answer, and each of the others when its message is done. A pool is opened once.
+    """
+
+    client: Callable[[*D], Client]
+    total: int = field(default=50, kw_only=True)
+    each: int = field(default=5, kw_only=True)
+    idle: float = field(default=10, kw_only=True)
+    life: float = field(default=300, kw_only=True)
+    messages: int = field(default=100, kw_only=True)
+
+    _lanes: Lanes[_Connection] = field(init=False, repr=False)
+    # Those who close connections; None before and after.
+    _tasks: TaskGroup | None = field(default=None, init=False, repr=False)
+    # When unused connections are looked at next, by the event loop's clock.
+    _looks_at: float = field(default=math.inf, init=False, repr=False)
+    _look: anyio.Event = field(init=False, repr=False)
+    _empty: anyio.Event | None = field(default=None, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if min(self.total, self.each, self.messages) < 1:
+            raise ValueError("a pool needs at least one connection, for at least one message")
+        self._lanes = Lanes(self.total, self.each, self._part)
+        self._lanes.over = ClientError("this pool is not open")
+
+    # Opening and closing
+
+    async def __aenter__(self) -> Self:
+        if self._empty is not None:
+            raise RuntimeError("a pool is opened once")
+        self._look, self._empty = anyio.Event(), anyio.Event()
+        tasks = anyio.create_task_group()
+        await tasks.__aenter__()
+        self._tasks = tasks
+        tasks.start_soon(self._close_unused)
+        self._lanes.over = None
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        tasks, empty = self._tasks, self._empty
+        assert tasks is not None
+        assert empty is not None
+        try:
+            self._lanes.end(ClientError("this pool was closed"))
+            if self._lanes.count:
+                await empty.wait()
+        finally:
+            self._tasks = None
+            tasks.cancel_scope.cancel()
+            # Not the error: it is the block's, and would come out in a group.
+            await tasks.__aexit__(None, None, None)
+
+    # Sending
+
+    async def send(self, envelope: Envelope, content: AnyContent, *destination: *D) -> Result:
+        """Hand a message over, to all of its recipients.
+
+        Returns when every one was accepted; else raises DeliveryError with the Result, in which
+        some may be. For the rest, see `deliver`.
+        """
+        result = await self.deliver(envelope, content, *destination)
+        if not result.all_accepted:
+            raise DeliveryError(result)
+        return result
+
+    async def deliver(self, envelope: Envelope, content: AnyContent, *destination: *D) -> Result:
+        """Hand a message over; return an outcome for each recipient, whatever the server does.
+
+        As `Client.deliver`, and when no session can be had it raises what entering a Client does:
+        nothing has been delivered then. Content that can be read only once is read no further than
+        its first 64 KiB until the server has answered.
+        """
+        content, chunks = repeatable(content)
+        try:
+            again = False
+            while True:
+                connection = await self._acquire(destination, again)
+                used = connection.messages > 0
+                full = used and not connection.client.takes(envelope)
+                result = None
+                try:
+                    if not full:
+                        result = await connection.client.deliver(envelope, content)
+                finally:
+                    connection.messages += 1
+                    await self._release(connection, full=full)
+                if result is not None and not (used and result.unheard):
+                    return result
+                if result is not None:
+                    # What has ended this one may have ended those that were unused as long.
+                    self._lanes.retire_idle(connection.lane)
+                again = True
+        finally:
+            if chunks is not None:
+                await chunks.aclose()
+
+    def send_many(
+        self,
+        messages: Iterable[tuple[Envelope, AnyContent, *D]]
+        | AsyncIterable[tuple[Envelope, AnyContent, *D]],
+        *,
+        concurrency: int = 20,
+    ) -> AbstractAsyncContextManager[AsyncIterator[Sent[*D]]]:
+        """Deliver messages as they come; a context manager, whose value gives what became of each.
+
+        ::
+
+            async with pool.send_many(messages) as outcomes:
+                async for sent in outcomes:
+                    ...
+
+        A message is a tuple of what `deliver` takes: envelope, content, and the destination where
+        there is one. They are read one by one, and `concurrency` of them are in hand at most, each
+        from when it is read until its Sent is taken: who takes slowly makes all wait. A Sent comes
+        when its message is done, so not in their order; `number` is its place in that. No message
+        that fails stops the others. Where some destinations are slow, `concurrency` should be some
+        times `each`: what waits for them is in hand, too.
+
+        `messages` that are no AsyncIterable must not block. What they raise, the iterator raises
+        behind the Sents of all that came before.
+
+        Leaving the block early cuts off what is under way, and tells nothing of it, though it may
+        have been delivered. To stop in good order, end `messages` and take what is left.
+        ValueError for a concurrency below 1.
+        """
+        if concurrency < 1:
+            raise ValueError("send_many needs a concurrency of at least one")
+        return self._send_many(messages, concurrency)
+
+    @asynccontextmanager
+    async def _send_many(
+        self,
+        messages: Iterable[tuple[Envelope, AnyContent, *D]]
+        | AsyncIterable[tuple[Envelope, AnyContent, *D]],
+        concurrency: int,
+    ) -> AsyncGenerator[AsyncIterator[Sent[*D]]]:
+        give, take = anyio.create_memory_object_stream[Sent[*D]](0)
+        failures: list[Exception] = []
+
+        async def feed() -> None:
+            room = anyio.Semaphore(concurrency)
+            async with (
+                give,
+                anyio.create_task_group() as sending,
+                aclosing(_one_by_one(messages)) as unread,
+            ):
+                for number in itertools.count():
+                    await room.acquire()  # and only then read
+                    try:
+                        message = await anext(unread)
+                    except StopAsyncIteration:
+                        return
+                    except Exception as error:  # noqa: BLE001 - it is raised behind the others
+                        failures.append(error)
+                        return
+                    sending.start_soon(self._send_one, number, message, give, room)
+
+        async def outcomes() -> AsyncGenerator[Sent[*D]]:
+            async for sent in take:
+                yield sent
+            if failures:
+                raise failures[0]
+
+        error: Exception | None = None
+        async with take, anyio.create_task_group() as tasks:
+            tasks.start_soon(feed)
+            try:
+                async with aclosing(outcomes()) as given:
+                    yield given
+            except Exception as the_block_s:  # noqa: BLE001 - it is raised below, in no group
+                error = the_block_s
+            tasks.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+    async def _send_one(
+        self,
+        number: int,
+        message: tuple[Envelope, AnyContent, *D],
+        give: MemoryObjectSendStream[Sent[*D]],
+        room: anyio.Semaphore,
+    ) -> None:
+        try:
+            sent = Sent(number, message, await self.deliver(*message))
+        except Exception as error:  # noqa: BLE001 - it is told
+            sent = Sent(number, message, _nobody_has_it(message[0], error), error)
+        await give.send(sent)
+        room.release()
+
+    # Connections
+
+    async def _acquire(self, destination: tuple[*D], first: bool) -> _Connection:
+        """Return a connection that is nobody else's until it is released."""
+        while True:
+            ticket = self._lanes.ask(destination, first=first)
+            try:
+                await _settled(ticket)
+            except BaseException:
+                if ticket.session is not None:
+                    await self._release(ticket.session)
+                else:
+                    self._lanes.withdraw(ticket)
+                    self._tell_if_empty()
+                raise
+            if ticket.session is not None:
+                return ticket.session
+            try:
+                client = self.client(*destination)
+                await client.__aenter__()
+            except ClientError as error:
+                if not self._lanes.unopened(ticket.lane, error):
+                    raise
+                first = True
+            except BaseException:
+                self._lanes.unopened(ticket.lane)
+                raise
+            else:
+                self._lanes.opened(ticket.lane)
+                return _Connection(client, ticket.lane, anyio.current_time() + self.life)
+            finally:
+                self._tell_if_empty()
+
+    async def _release(self, connection: _Connection, *, full: bool = False) -> None:
+        """Keep a connection for others, or close it if that cannot be, or it is `full`.
+
+        Waits for nothing as long as the pool is open.
+        """
+        lane, now = connection.lane, anyio.current_time()
+        fit = connection.client.usable and connection.messages < self.messages and not full
+        if fit and now < connection.aged:
+            connection.until = min(now + self.idle, connection.aged)
+            self._lanes.put_back(lane, connection)
+            if connection.until < self._looks_at:
+                self._look.set()
+        else:
+            self._lanes.retire(lane, connection)
+        if self._tasks is None:
+            await connection.client.aclose()
+
+    def _part(self, lane: Lane[_Connection], connection: _Connection) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(self._close, lane, connection)
+
+    async def _close(self, lane: Lane[_Connection], connection: _Connection) -> None:
+        try:
+            await connection.client.aclose()
+        except Exception:
+            log.exception("a connection could not be closed")
+        finally:
+            self._lanes.closed(lane)
+            self._tell_if_empty()
+
+    def _tell_if_empty(self) -> None:
+        if self._empty is not None and self._lanes.over is not None and not self._lanes.count:
+            self._empty.set()
+
+    async def _close_unused(self) -> None:
+        """Close connections when they were idle for long enough."""
+        while True:
+            self._look = anyio.Event()
+            self._looks_at = min((each.until for each in self._lanes.idle), default=math.inf)
+            with anyio.CancelScope(deadline=self._looks_at):
+                await self._look.wait()
+            now = anyio.current_time()
+            for connection in [each for each in self._lanes.idle if each.until <= now]:
+                self._lanes.expire(connection)
+
+
+async def _settled(ticket: Ticket[_Connection]) -> None:
+    """Wait until a ticket is settled. Raises its error, as one's own."""
+    if not ticket.settled:
+        settled = anyio.Event()
+        ticket.wake = settled.set
+        await settled.wait()
+    if (error := ticket.error) is not None:
+        # A copy: what several raise at a time gathers the tracebacks of all.
+        twin = type(error).__new__(type(error), *error.args)
+        twin.__dict__.update(error.__dict__)
+        raise twin from error
+
+
+async def _one_by_one(
+    messages: Iterable[tuple[Envelope, AnyContent, *D]]
+    | AsyncIterable[tuple[Envelope, AnyContent, *D]],
+) -> AsyncGenerator[tuple[Envelope, AnyContent, *D]]:
+    if isinstance(messages, AsyncIterable):
+        iterator = aiter(messages)
+        try:
+            async for message in iterator:
+                yield message
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
+    else:
+        for message in messages:
+            yield message
+
+
+def _nobody_has_it(envelope: Envelope, error: Exception) -> Result:
+    """Say for each recipient what kept the message from being sent at all."""
+    reply = error.reply if isinstance(error, RefusedError) else None
+    permanent = isinstance(error, LocalProtocolError)
+    if reply is not None and not isinstance(error, LoginError):  # which is ours to mend
+        permanent = reply.severity is Severity.PERMANENT
+    fate = Fate.PERMANENT if permanent else Fate.TRANSIENT
+    reason = str(error) or type(error).__name__
+    return Result(tuple(Outcome(path, fate, reply, reason) for path in envelope.forward_paths))
