@@ -50,7 +50,7 @@ class Conversation:
     def __init__(self, server: Server, session: Session, stream: ByteStream) -> None:
         self.server = server
         self.session = session
-        self.deadlines = server.deadlines
+        self.deadlines = server.deadlines  # of now: see `press`
         self.connection = ServerConnection(
             server.hostname,
             server.extensions,
@@ -69,6 +69,9 @@ class Conversation:
         #: What to do instead of what a handler would have answered, if it takes too long.
         self.instead: Callable[[], Awaitable[None]] | None = None
         self.failed_logins = 0
+        self.commands = self.idle_commands = self.errors = 0
+        #: Seconds by which content may yet fall behind its rate.
+        self.credit = float("inf")
         self.login_begun = False
         self.between_chunks = False
         self.hearing = False  # a handler waits for content: that is the client's time
@@ -116,7 +119,7 @@ class Conversation:
     def go_on_after(self, rang: str) -> Callable[[], Awaitable[None]] | None:
         """Decide what follows when the alarm rang; None if it is only the goodbye."""
         reply = TOO_SLOW
-        match rang:
+        match "stop" if self.server.cutting else rang:
             case "write":
                 raise StreamLostError("the client does not listen")
             case "handler":
@@ -146,6 +149,16 @@ class Conversation:
         if not self.parted:
             with anyio.move_on_after(self.deadlines.linger):
                 await self.pump.linger(LINGER_OCTETS)
+
+    def press(self, pressed: bool) -> None:
+        """There are too many connections, or no more: take the deadlines of that."""
+        self.deadlines = self.server.patience(pressed=pressed)
+        if self.idle and pressed:
+            self.wait("command", self.deadlines.command)
+
+    def cut(self) -> None:
+        """End the session with 421, whatever is under way."""
+        self.alarm.ring("stop")
 
     @property
     def can_talk(self) -> bool:
@@ -228,6 +241,41 @@ class Conversation:
             with deadline(name, seconds):
                 event = await self.pump.wait()
         return event
+
+    async def pull_fast_enough(self) -> ServerEvent:
+        """Pull what is content, at no less than its rate; what a handler takes is not counted."""
+        event = self.pump.pull_at_hand()
+        while event is None:
+            name, seconds = "block", self.deadlines.block
+            if seconds is None or self.credit < seconds:
+                name, seconds = "grace", max(self.credit, 0)
+            late: DeadlineError | None = None
+            began, had = self.alarm.now(), self.pump.received
+            try:
+                event = await self.pull_within(name, seconds)
+            except DeadlineError as error:
+                late = error
+            finally:
+                came = self.pump.received - had
+                self.account(came, self.alarm.now() - began)
+            # Octets that are no event, those of a message too large, are progress as well.
+            if late is not None and (not came or self.credit <= 0):
+                raise late
+        return event
+
+    def account(self, octets: int, seconds: float) -> None:
+        """Write down that so many octets of content took so long to come."""
+        rate, grace = self.deadlines.rate, self.deadlines.grace
+        if rate is not None and grace is not None:
+            self.credit = min(self.credit + octets / rate, grace) - seconds
+
+    async def slow_down(self) -> None:
+        """Have an error behind the first few wait for its answer."""
+        self.errors += 1
+        if self.errors > self.server.max_quick_errors and not self.server.connections.pressed:
+            self.pump.flush_soon()
+            self.wait("session", None)
+            await anyio.sleep(self.server.error_delay)
 
     async def wait_for_event(self, name: str, seconds: float | None) -> ServerEvent:
         """Wait for what is not at hand."""

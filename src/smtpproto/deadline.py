@@ -65,13 +65,14 @@ class Alarm:
     and the block is left without an error; `rang` then names the wait that took too long.
     """
 
-    __slots__ = ("_at", "_loop", "_name", "_rung", "_scope", "_timer", "rang")
+    __slots__ = ("_at", "_inside", "_loop", "_name", "_rung", "_scope", "_timer", "rang")
 
     def __init__(self) -> None:
         #: The name it rang for; None as long as it has not.
         self.rang: str | None = None
         self._name = ""
         self._rung: str | None = None
+        self._inside = False
         self._at = float("inf")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -86,6 +87,7 @@ class Alarm:
         self._at = float("inf")
         self._scope = anyio.CancelScope()
         self._scope.__enter__()
+        self._inside = True
         return self
 
     def __exit__(
@@ -94,6 +96,7 @@ class Alarm:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        self._inside = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -129,6 +132,7 @@ class Alarm:
             self._scope.cancel()
 
     def ring(self, name: str) -> None:
-        """Ring now, for this."""
-        self._rung = name
-        self._scope.cancel()
+        """Ring now, for this; outside of the block nobody hears it."""
+        if self._inside:
+            self._rung = name
+            self._scope.cancel()

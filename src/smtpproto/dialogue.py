@@ -48,7 +48,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: Chunks of fewer octets count as commands do: they are hardly about content.
+SMALL_CHUNK = 1024
+
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
+TOO_MANY_COMMANDS = Reply(421, "4.7.0", "Too many commands")
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins")
 NO_LOGIN_NOW = Reply(454, "4.7.0", "Temporary failure")
 LOGGED_IN = Reply(235, "2.7.0", "Authentication successful")
@@ -60,7 +64,7 @@ class Dialogue(Conversation):
     async def begin(self) -> None:
         if self.deadlines.session is not None:
             self.end = self.alarm.now() + self.deadlines.session
-        if not self.server.has_room(self.session):
+        if not self.server.connections.enter(self, self.session.peer[0]):
             # No handshake for those, and no waiting: it would cost more than they are worth.
             self.parted = True
             if self.can_talk:
@@ -122,14 +126,17 @@ class Dialogue(Conversation):
 
     async def respond(self, event: ServerEvent) -> None:
         handler = self.server.handler
+        if self.is_one_too_many(event):
+            event = BadCommand(b"", self.connection.closing(TOO_MANY_COMMANDS))
         match event:
             case BadCommand():
+                if event.reply.code >= 500:
+                    await self.slow_down()
                 await self.answer(event.reply)
             case Mail():
-                # The reply may share a write with others, if it is at hand (RFC 2920 §3.2).
-                self.put(await self.ask(partial(handler.mail, self.session, event)))
+                await self.judge(await self.ask(partial(handler.mail, self.session, event)))
             case Rcpt():
-                self.put(await self.ask(partial(handler.rcpt, self.session, event)))
+                await self.judge(await self.ask(partial(handler.rcpt, self.session, event)))
             case Data():
                 await self.answer(None)
                 await self.take_content()
@@ -153,10 +160,32 @@ class Dialogue(Conversation):
             case _:  # pragma: no cover - content comes only after 354
                 raise AssertionError(event)
 
+    async def judge(self, reply: Reply | None) -> None:
+        if reply is not None and reply.code >= 500:
+            await self.slow_down()
+        # It may share a write with others, if they are at hand (RFC 2920 §3.2).
+        self.put(reply)
+
+    def is_one_too_many(self, event: ServerEvent) -> bool:
+        """Count a command; tell whether that is more than a session may have."""
+        self.commands += 1
+        if not isinstance(event, (Mail, Rcpt, Data, Bdat, BadCommand, Quit)):
+            self.idle_commands += 1
+        most, most_idle = self.server.max_commands, self.server.max_idle_commands
+        return (most is not None and self.commands > most) or (
+            most_idle is not None and self.idle_commands > most_idle
+        )
+
+    def is_idle_chunk(self, chunk: Bdat) -> bool:
+        """Count a chunk that brings next to nothing; tell whether there were too many."""
+        return chunk.size < SMALL_CHUNK and not chunk.last and self.is_one_too_many(chunk)
+
     async def take_content(self) -> None:
         envelope = self.connection.envelope
         assert envelope is not None, "the core refuses DATA and BDAT without recipients"
         self.between_chunks = False
+        self.credit = float("inf")
+        self.account(0, 0)
         stream = ContentStream(self.pull_content)
         handler = self.server.handler
         reply = await self.ask(
@@ -174,6 +203,7 @@ class Dialogue(Conversation):
                 return
             if stream.lost is not None:
                 raise stream.lost
+        self.idle_commands = 0
         self.show("C", stream.end)
         if stream.end.fault is not None:
             reply = stream.end.fault
@@ -246,7 +276,7 @@ class Dialogue(Conversation):
             while True:
                 if self.between_chunks:
                     await self.next_chunk()
-                event = await self.pull_within("block", self.deadlines.block)
+                event = await self.pull_fast_enough()
                 if not isinstance(event, EndOfChunk):
                     return event
                 # A handler may give up waiting and read on later: remember where we are.
@@ -263,7 +293,7 @@ class Dialogue(Conversation):
             self.show("C", event)
             if isinstance(event, ConnectionClosed):
                 raise StreamLostError("closed between two chunks")
-            if isinstance(event, Bdat):
+            if isinstance(event, Bdat) and not self.is_idle_chunk(event):
                 self.between_chunks = False
                 return
             await self.respond(event)

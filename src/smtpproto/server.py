@@ -9,13 +9,12 @@ import ipaddress
 import itertools
 import logging
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
-from attrs import Factory, define, field, frozen
+from attrs import Factory, define, field
 
 from .core.connection import Limits
 from .core.errors import LocalProtocolError
@@ -37,12 +36,14 @@ from .handler import (
     Welcomer,
     can_answer,
 )
+from .limits import Connections, ServerDeadlines
 from .mechanisms import STANDARD as MECHANISMS
 from .stream import local_address, peer_address
 from .wire import listen_tcp
 
 __all__ = [
     "Authenticator",
+    "Connections",
     "ContentError",
     "ContentStream",
     "Handler",
@@ -55,29 +56,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
-@frozen
-class ServerDeadlines:
-    """How long the server waits, in seconds; None for ever.
-
-    RFC 5321 §4.5.3.2.7 asks for at least 5 minutes of patience with a client's next command.
-    `command` bounds the wait for one whole line however it dribbles in, `block` that for the
-    next octets of content, `handler` what a handler may take to answer, or between two readings
-    of content (clients give the final dot 10 minutes), `linger` how long a client that was sent
-    away is listened to, so that it hears why, and `drain` how long transactions under way may go
-    on after `stop()`.
-    """
-
-    tls: float | None = 60
-    command: float | None = 300
-    auth: float | None = 120
-    block: float | None = 180
-    write: float | None = 180
-    linger: float | None = 2
-    handler: float | None = 570
-    session: float | None = 4 * 3600
-    drain: float | None = 30
-
-
 @define(eq=False)
 class Server:
     """An SMTP server: `await task_group.start(server.serve, host, port)`.
@@ -86,9 +64,16 @@ class Server:
     that it can answer. `sasl` is what those need: -PLUS forms are offered if it has a channel
     binding (`mechanisms.binding` makes one of the certificate). `tls` is the context for
     STARTTLS, or from the first octet with `implicit_tls`.
-    `plaintext_auth` says where passwords may be sent without TLS. `max_connections_per_peer`
-    counts by client address. `greeting_delay` is how many seconds to listen before the greeting
-    for clients that will not wait for it. `trace(session, line)` is shown the dialogue, redacted.
+    `plaintext_auth` says where passwords may be sent without TLS. `greeting_delay` is how many
+    seconds to listen before the greeting for clients that will not wait for it.
+    `trace(session, line)` is shown the dialogue, redacted.
+
+    `connections` counts who is there, and says when there are too many; servers may share it.
+    Then none of the deadlines is longer than in `under_pressure`. A session may have
+    `max_commands` in all, and `max_idle_commands` that are about no mail between two messages
+    (None: any number); past that, 421. Each command answered with 5yz is an error; behind
+    `max_quick_errors` of them an answer to another takes `error_delay` seconds. What is no
+    command at all ends the session when there was too much of it (`limits.bad_commands`).
     LocalProtocolError for a hostname that is no domain, or implicit TLS without a context.
     """
 
@@ -104,8 +89,12 @@ class Server:
     offer: Sequence[Extension] | None = field(default=None, kw_only=True)
     limits: Limits = field(factory=Limits, kw_only=True)
     deadlines: ServerDeadlines = field(factory=ServerDeadlines, kw_only=True)
-    max_connections: int = field(default=1000, kw_only=True)
-    max_connections_per_peer: int = field(default=50, kw_only=True)
+    under_pressure: ServerDeadlines = field(factory=ServerDeadlines.under_pressure, kw_only=True)
+    connections: Connections = field(factory=Connections, kw_only=True)
+    max_commands: int | None = field(default=10_000, kw_only=True)
+    max_idle_commands: int | None = field(default=100, kw_only=True)
+    max_quick_errors: int = field(default=10, kw_only=True)
+    error_delay: float = field(default=1.0, kw_only=True)
     max_failed_logins: int = field(default=3, kw_only=True)
     failed_login_delay: float = field(default=1.0, kw_only=True)
     greeting_delay: float = field(default=0.0, kw_only=True)
@@ -114,14 +103,16 @@ class Server:
 
     # What the running server keeps, for its dialogues.
     stopping: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
+    cutting: bool = field(default=False, init=False, repr=False)
     dialogues: set[Dialogue] = field(default=Factory(set[Dialogue]), init=False, repr=False)
-    peers: Counter[str] = field(default=Factory(Counter[str]), init=False, repr=False)
+    _in_a_hurry: ServerDeadlines = field(init=False, repr=False)
     ids: Iterator[int] = field(default=Factory(lambda: itertools.count(1)), init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         as_domain(self.hostname)
         if self.implicit_tls and self.tls is None:
             raise LocalProtocolError("a server with implicit_tls needs a TLS context")
+        self._in_a_hurry = self.deadlines.at_most(self.under_pressure)
 
     def usable_mechanisms(self) -> tuple[Mechanism, ...]:
         """Return those that the authenticator can answer, bound ones if there is a binding."""
@@ -135,7 +126,7 @@ class Server:
     def stop(self) -> None:
         """End gracefully: no new connections, 421 to idle ones, transactions may finish.
 
-        `serve` returns when they have, or when the drain deadline is over.
+        `serve` returns when they have. Those that have not within the drain deadline hear 421, too.
         """
         self.stopping.set()
         for dialogue in self.dialogues:
@@ -154,22 +145,34 @@ class Server:
         """
         async with (
             await listen_tcp(host, port) as listener,
-            anyio.create_task_group() as sessions,
+            anyio.create_task_group() as ending,
         ):
             task_status.started(listener.address)
-            async with anyio.create_task_group() as accepting:
-                accepting.start_soon(listener.serve, self.serve_stream, sessions)
-                await self.stopping.wait()
-                accepting.cancel_scope.cancel()
-            await listener.aclose()
-            if self.deadlines.drain is not None:
-                sessions.cancel_scope.deadline = anyio.current_time() + self.deadlines.drain
+            async with anyio.create_task_group() as sessions:
+                async with anyio.create_task_group() as accepting:
+                    accepting.start_soon(listener.serve, self.serve_stream, sessions)
+                    await self.stopping.wait()
+                    accepting.cancel_scope.cancel()
+                await listener.aclose()
+                ending.start_soon(self._end, sessions.cancel_scope)
+            ending.cancel_scope.cancel()
+
+    async def _end(self, sessions: anyio.CancelScope) -> None:
+        """Let sessions finish for a while; tell those that have not, and then cut them off."""
+        if self.deadlines.drain is None:
+            return
+        await anyio.sleep(self.deadlines.drain)
+        self.cutting = True
+        for dialogue in self.dialogues:
+            dialogue.cut()
+        if self.deadlines.cut is not None:
+            await anyio.sleep(self.deadlines.cut)
+            sessions.cancel()
 
     async def serve_stream(self, stream: ByteStream) -> None:
         """Serve one connection on a stream that is open already, and close it."""
         peer = peer_address(stream)
         session = Session(next(self.ids), peer, local_address(stream))
-        self.peers[peer[0]] += 1
         dialogue = Dialogue(self, session, stream)
         self.dialogues.add(dialogue)
         try:
@@ -178,16 +181,12 @@ class Server:
             log.exception("session %d with %s ended by an error", session.id, peer[0])
         finally:
             self.dialogues.discard(dialogue)
-            self.peers[peer[0]] -= 1
-            if not self.peers[peer[0]]:
-                del self.peers[peer[0]]
+            self.connections.leave(dialogue)
             await anyio.aclose_forcefully(stream)
 
-    def has_room(self, session: Session) -> bool:
-        address = session.peer[0]  # empty for streams that are no TCP
-        return self.peers.total() <= self.max_connections and not (
-            address and self.peers[address] > self.max_connections_per_peer
-        )
+    def patience(self, *, pressed: bool) -> ServerDeadlines:
+        """Return the deadlines of now: while there are too many connections, the shorter ones."""
+        return self._in_a_hurry if pressed else self.deadlines
 
     def plaintext_allowed(self, session: Session) -> bool:
         if self.plaintext_auth == "loopback":

@@ -32,7 +32,7 @@ from smtpproto.core import offer, reception, refusal
 from smtpproto.core.command import BASE_VERBS
 from smtpproto.extensions import EXPN, HELP, SIZE
 from smtpproto.mechanisms import PLAIN
-from smtpproto.server import Server
+from smtpproto.server import Connections, Server
 from smtpproto.testing.pair import answer
 from tests.adapters.world import Box, Scripted
 from tests.conformance.ends import (
@@ -318,7 +318,7 @@ async def test_what_closes_names_the_server() -> None:
     errors = b"XYZZY\r\n" * (Limits().bad_commands + 1)
     assert say(server_after(), errors).endswith(b"\r\n421 mx.example Too many errors\r\n")
     stopped = Scripted(b"")
-    await Server(Box(), hostname="mx.example", max_connections=0).serve_stream(stopped)
+    await Server(Box(), hostname="mx.example", connections=Connections(0)).serve_stream(stopped)
     assert stopped.sent == [b"421 mx.example Too many connections\r\n"]
 
 

@@ -18,7 +18,7 @@ from smtpproto.core.reply import Reply
 from smtpproto.core.sasl import Verify
 from smtpproto.handler import ContentStream, Session
 from smtpproto.relay.route import HostPort
-from smtpproto.server import Server
+from smtpproto.server import Connections, Server
 
 from .console import amount, per_second, say
 from .options import Failure, backend_option, listen, run, where
@@ -115,8 +115,9 @@ async def drain_mail(address: HostPort, drain: Drain) -> None:
         authenticator=drain,
         plaintext_auth="loopback",
         limits=Limits(message=None, recipients=100_000),
-        max_connections=100_000,
-        max_connections_per_peer=100_000,
+        connections=Connections(100_000, None),
+        max_commands=None,
+        max_idle_commands=None,
     )
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
@@ -135,5 +136,5 @@ async def drain_mail(address: HostPort, drain: Drain) -> None:
                 if server.stopping.is_set():
                     tasks.cancel_scope.cancel()
                 server.stop()
-                if server.peers:
+                if server.dialogues:
                     say("stopping; once more does not wait for sessions")
