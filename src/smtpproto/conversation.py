@@ -47,8 +47,11 @@ TOO_SLOW = Reply(421, "4.4.2", "Timed out")
 class Conversation:
     """One session, but for what is said in it."""
 
-    def __init__(self, server: Server, session: Session, stream: ByteStream) -> None:
+    def __init__(
+        self, server: Server, session: Session, stream: ByteStream, *, implicit_tls: bool
+    ) -> None:
         self.server = server
+        self.implicit_tls = implicit_tls
         self.session = session
         self.deadlines = server.deadlines  # of now: see `press`
         self.connection = ServerConnection(
@@ -163,7 +166,7 @@ class Conversation:
     @property
     def can_talk(self) -> bool:
         in_handshake = self.connection.state is State.TLS or (
-            self.server.implicit_tls and self.connection.tls is None
+            self.implicit_tls and self.connection.tls is None
         )
         return not in_handshake and self.connection.state is not State.CLOSED
 

@@ -70,7 +70,7 @@ class Dialogue(Conversation):
             if self.can_talk:
                 await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
             return
-        if self.server.implicit_tls:
+        if self.implicit_tls:
             await self.start_tls()
         if await self.greet():
             await self.converse()
@@ -210,7 +210,7 @@ class Dialogue(Conversation):
         await self.answer(reply)
 
     async def start_tls(self) -> None:
-        context = self.server.tls
+        context = self.server.tls_context
         assert context is not None, "neither offered nor implicit without one"
         self.wait("session", None)
         with deadline("tls", self.deadlines.tls):

@@ -10,12 +10,16 @@ import itertools
 import logging
 import ssl
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from os import PathLike
 from typing import Literal
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
-from attrs import Factory, define, field
+from attrs import Factory, define, field, frozen
 
+from .certificates import Certificates
 from .core.connection import Limits
 from .core.errors import LocalProtocolError
 from .core.extension import Extension
@@ -39,10 +43,12 @@ from .handler import (
 from .limits import Connections, ServerDeadlines
 from .mechanisms import STANDARD as MECHANISMS
 from .stream import local_address, peer_address
-from .wire import listen_tcp
+from .wire import Listener, listen_tcp, listen_unix
 
 __all__ = [
+    "At",
     "Authenticator",
+    "Certificates",
     "Connections",
     "ContentError",
     "ContentStream",
@@ -56,6 +62,36 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 
+@frozen
+class At:
+    """Where a server listens: at a host (None: at all addresses) and a port (0: a free one).
+
+    With `implicit_tls` TLS comes first there, as on port 465 (RFC 8314 §3.3); None: as the server
+    has it. `path` is that of a UNIX socket instead, and `mode` its permissions; such clients
+    have no address, and are not limited each. `reuse_port` lets other processes listen there,
+    too, and share the connections (SO_REUSEPORT).
+    """
+
+    host: str | None = "127.0.0.1"
+    port: int = 0
+    implicit_tls: bool | None = field(default=None, kw_only=True)
+    path: str | PathLike[str] | None = field(default=None, kw_only=True)
+    mode: int | None = field(default=None, kw_only=True)
+    reuse_port: bool = field(default=False, kw_only=True)
+
+    def __str__(self) -> str:
+        return f"{self.host or '*'}:{self.port}" if self.path is None else str(self.path)
+
+    async def listen(self) -> Listener:
+        """Bind there. OSError with the place as its `filename` if that cannot be."""
+        try:
+            if self.path is not None:
+                return await listen_unix(self.path, mode=self.mode)
+            return await listen_tcp(self.host, self.port, reuse_port=self.reuse_port)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self)) from error
+
+
 @define(eq=False)
 class Server:
     """An SMTP server: `await task_group.start(server.serve, host, port)`.
@@ -63,7 +99,8 @@ class Server:
     `handler` decides about mail; `authenticator` about logins, of `mechanisms` those are offered
     that it can answer. `sasl` is what those need: -PLUS forms are offered if it has a channel
     binding (`mechanisms.binding` makes one of the certificate). `tls` is the context for
-    STARTTLS, or from the first octet with `implicit_tls`.
+    STARTTLS, or from the first octet with `implicit_tls`; or `Certificates`, which `reload` reads
+    anew.
     `plaintext_auth` says where passwords may be sent without TLS. `greeting_delay` is how many
     seconds to listen before the greeting for clients that will not wait for it.
     `trace(session, line)` is shown the dialogue, redacted.
@@ -79,7 +116,7 @@ class Server:
 
     handler: Handler
     hostname: str = "localhost"
-    tls: ssl.SSLContext | None = field(default=None, kw_only=True)
+    tls: ssl.SSLContext | Certificates | None = field(default=None, kw_only=True)
     implicit_tls: bool = field(default=False, kw_only=True)
     authenticator: AnyAuthenticator | None = field(default=None, kw_only=True)
     mechanisms: Sequence[Mechanism] = field(default=MECHANISMS, kw_only=True)
@@ -123,6 +160,18 @@ class Server:
             and (self.sasl.bindings or not mechanism.binds)
         )
 
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The context to make TLS connections with; None if there is none."""
+        return self.tls.context if isinstance(self.tls, Certificates) else self.tls
+
+    def reload(self) -> bool:
+        """Read the files of the certificates again, for new TLS connections; it blocks.
+
+        False, a line in the log, and the old ones stay, if they cannot be used.
+        """
+        return self.tls.reload() if isinstance(self.tls, Certificates) else True
+
     def stop(self) -> None:
         """End gracefully: no new connections, 421 to idle ones, transactions may finish.
 
@@ -143,17 +192,40 @@ class Server:
 
         Reports the address and port it is bound to when it is ready. OSError if it cannot bind.
         """
-        async with (
-            await listen_tcp(host, port) as listener,
-            anyio.create_task_group() as ending,
-        ):
-            task_status.started(listener.address)
+        await self._serve([At(host, port)], lambda bound: task_status.started(bound[0]))
+
+    async def serve_at(
+        self,
+        places: Sequence[At],
+        *,
+        task_status: TaskStatus[list[tuple[str, int]]] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Do as `serve` at several places, as one server: limits are for all of them together.
+
+        Reports what each is bound to, in their order, when all of them are ready: address and
+        port, or path and 0. OSError, with the place as its `filename`, if one cannot be bound;
+        LocalProtocolError for implicit TLS without a context.
+        """
+        await self._serve(places, task_status.started)
+
+    async def _serve(
+        self, places: Sequence[At], ready: Callable[[list[tuple[str, int]]], None]
+    ) -> None:
+        if self.tls is None and any(place.implicit_tls for place in places):
+            raise LocalProtocolError("a place with implicit_tls needs a TLS context")
+        async with AsyncExitStack() as stack:
+            listeners = [await stack.enter_async_context(await place.listen()) for place in places]
+            ready([listener.address for listener in listeners])
+            ending = await stack.enter_async_context(anyio.create_task_group())
             async with anyio.create_task_group() as sessions:
                 async with anyio.create_task_group() as accepting:
-                    accepting.start_soon(listener.serve, self.serve_stream, sessions)
+                    for place, listener in zip(places, listeners, strict=True):
+                        begin = partial(self.serve_stream, implicit_tls=place.implicit_tls)
+                        accepting.start_soon(listener.serve, begin, sessions)
                     await self.stopping.wait()
                     accepting.cancel_scope.cancel()
-                await listener.aclose()
+                for listener in listeners:
+                    await listener.aclose()
                 ending.start_soon(self._end, sessions.cancel_scope)
             ending.cancel_scope.cancel()
 
@@ -169,11 +241,15 @@ class Server:
             await anyio.sleep(self.deadlines.cut)
             sessions.cancel()
 
-    async def serve_stream(self, stream: ByteStream) -> None:
-        """Serve one connection on a stream that is open already, and close it."""
+    async def serve_stream(self, stream: ByteStream, *, implicit_tls: bool | None = None) -> None:
+        """Serve one connection on a stream that is open already, and close it.
+
+        `implicit_tls` is for this one; None: as for all.
+        """
         peer = peer_address(stream)
         session = Session(next(self.ids), peer, local_address(stream))
-        dialogue = Dialogue(self, session, stream)
+        implicit_tls = self.implicit_tls if implicit_tls is None else implicit_tls
+        dialogue = Dialogue(self, session, stream, implicit_tls=implicit_tls)
         self.dialogues.add(dialogue)
         try:
             await dialogue.run()

@@ -235,8 +235,8 @@ def test_4yz_is_for_what_the_same_command_can_pass_another_time() -> None:
     # What passes: a crowd, a shortage, a failure of our own.
     passing = {name for name, reply in OWN if reply.severity is Severity.TRANSIENT}
     assert passing == {
-        "TOO_MANY_RECIPIENTS", "TOO_MANY_ERRORS", "TOO_MANY_CONNECTIONS", "TOO_MANY_LOGINS",
-        "TOO_SLOW", "NOT_NOW", "SHUTTING_DOWN", "HANDLER_FAILED", "Etrn",
+        "TOO_MANY_RECIPIENTS", "TOO_MANY_ERRORS", "TOO_MANY_COMMANDS", "TOO_MANY_CONNECTIONS",
+        "TOO_MANY_LOGINS", "TOO_SLOW", "NOT_NOW", "SHUTTING_DOWN", "HANDLER_FAILED", "Etrn",
     }  # fmt: skip
 
 

@@ -228,7 +228,10 @@ async def serve_loop(
     def begin(wire: LoopWire) -> None:
         tasks.start_soon(handler, wire)
 
-    servers = [await loop.create_server(lambda: LoopWire(begin), sock=each) for each in sockets]
+    servers: list[asyncio.Server] = []
+    for each in sockets:
+        create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
+        servers.append(await create(lambda: LoopWire(begin), sock=each))
     try:
         await anyio.sleep_forever()
     finally:
