@@ -8,6 +8,7 @@ from shutil import copy
 
 import anyio
 import pytest
+from anyio.streams.tls import TLSAttribute, TLSStream
 from attrs import define
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -75,7 +76,7 @@ async def shown(port: int, name: str | None, *, starttls: bool = True) -> bytes:
             await wire.reply()
             await wire.ask("EHLO client.example")
             assert (await wire.ask("STARTTLS")).startswith("220")
-        stream = await anyio.streams.tls.TLSStream.wrap(
+        stream = await TLSStream.wrap(
             wire.stream,
             hostname=name,
             server_side=False,
@@ -86,7 +87,7 @@ async def shown(port: int, name: str | None, *, starttls: bool = True) -> bytes:
         if not starttls:
             assert (await wire.reply()).startswith("220")
         assert (await wire.ask("EHLO client.example")).startswith("250")
-        certificate = stream.extra(anyio.streams.tls.TLSAttribute.peer_certificate_binary)
+        certificate = stream.extra(TLSAttribute.peer_certificate_binary)
         assert certificate is not None
         return certificate
 

@@ -552,11 +552,12 @@ async def test_at_the_end_a_handler_is_not_waited_for(deaf: bool) -> None:
     class Slow(Box):
         async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
             try:
-                await anyio.sleep_forever()
+                await anyio.Event().wait()
             finally:
                 if deaf:
                     with anyio.move_on_after(0.2, shield=True):
-                        await anyio.sleep_forever()
+                        await anyio.Event().wait()
+            return None
 
     server = Server(Slow(), deadlines=ServerDeadlines(drain=0.02, cut=0.1))
     async with stoppable(server) as (port, _), await opened(port, *OPENED[:2]) as wire:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
+from multiprocessing.sharedctypes import SynchronizedArray
 
 import anyio
 import click
@@ -18,7 +22,9 @@ from smtpproto.core.reply import Reply
 from smtpproto.core.sasl import Verify
 from smtpproto.handler import ContentStream, Session
 from smtpproto.relay.route import HostPort
-from smtpproto.server import Connections, Server
+from smtpproto.server import At, Connections, Server
+from smtpproto.workers import WorkerError
+from smtpproto.workers import run as supervise
 
 from .console import amount, per_second, say
 from .options import Failure, backend_option, listen, run, where
@@ -95,8 +101,16 @@ class Drain:
     help="Where to listen; :PORT for all addresses, port 0 for any that is free.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each message.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Have so many processes share the connections.",
+)
 @backend_option
-def sink(*, address: HostPort, verbose: bool, backend: str) -> None:
+def sink(*, address: HostPort, verbose: bool, workers: int, backend: str) -> None:
     """Accept all mail and discard it.
 
     Syntax is checked as any server does it, and nothing else: every sender, recipient and size
@@ -104,13 +118,16 @@ def sink(*, address: HostPort, verbose: bool, backend: str) -> None:
     printed then.
     """
     drain = Drain(verbose)
-    run(backend, partial(drain_mail, address, drain))
+    if workers > 1:
+        drain_mail_together(address, drain, workers, backend)
+    else:
+        run(backend, partial(drain_mail, address, drain))
     say(drain.line())
 
 
-async def drain_mail(address: HostPort, drain: Drain) -> None:
-    """Listen until SIGINT or SIGTERM; a second one does not wait for sessions to end."""
-    server = Server(
+def server_for(drain: Drain) -> Server:
+    """Return a server that lets everybody in and sends nobody away."""
+    return Server(
         drain,
         authenticator=drain,
         plaintext_auth="loopback",
@@ -119,6 +136,48 @@ async def drain_mail(address: HostPort, drain: Drain) -> None:
         max_commands=None,
         max_idle_commands=None,
     )
+
+
+def say_listening(wanted: HostPort, bound: tuple[str, int]) -> None:
+    """Say where we listen now."""
+    here = HostPort(bound[0] if wanted.host else "", bound[1])
+    say(f"listening on {where(here)}, keeping nothing; Ctrl-C ends")
+
+
+def drain_mail_together(address: HostPort, drain: Drain, workers: int, backend: str) -> None:
+    """Do as `drain_mail` in so many processes, and count in `drain` what all of them took."""
+    totals = multiprocessing.get_context("spawn").Array("d", 6)
+    try:
+        supervise(
+            partial(counting, drain.verbose, totals),
+            workers,
+            [At(address.host or None, address.port)],
+            backend="trio" if backend == "trio" else "asyncio",
+            ready=lambda bound: say_listening(address, bound[0]),
+        )
+    except OSError as error:
+        raise Failure(f"cannot listen on {where(address)}: {explain(error)}") from None
+    except WorkerError as error:
+        raise Failure(str(error)) from None
+    drain.sessions, drain.messages, drain.recipients, drain.octets = map(int, totals[:4])
+    drain.first, drain.last = totals[4:]
+
+
+@asynccontextmanager
+async def counting(verbose: bool, totals: SynchronizedArray[float]) -> AsyncIterator[Server]:
+    """Give a worker's server; at its end, add what it took to the totals of all."""
+    drain = Drain(verbose)
+    yield server_for(drain)
+    with totals.get_lock():
+        mine = drain.sessions, drain.messages, drain.recipients, drain.octets
+        totals[:4] = [of_all + one for of_all, one in zip(totals[:4], mine, strict=True)]
+        totals[4] = min(filter(None, (totals[4], drain.first)), default=0.0)
+        totals[5] = max(totals[5], drain.last)
+
+
+async def drain_mail(address: HostPort, drain: Drain) -> None:
+    """Listen until SIGINT or SIGTERM; a second one does not wait for sessions to end."""
+    server = server_for(drain)
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
 
@@ -130,8 +189,7 @@ async def drain_mail(address: HostPort, drain: Drain) -> None:
                 host, port = await tasks.start(serve)
             except OSError as error:
                 raise Failure(f"cannot listen on {where(address)}: {explain(error)}") from None
-            bound = HostPort(host if address.host else "", port)
-            say(f"listening on {where(bound)}, keeping nothing; Ctrl-C ends")
+            say_listening(address, (host, port))
             async for _ in signals:
                 if server.stopping.is_set():
                     tasks.cancel_scope.cancel()
