@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.peers.programs import find
 
 ROOT = Path(__file__).parents[2]
@@ -100,6 +102,25 @@ def test_the_last_line_tells_which_floors_of_the_core_are_met(tmp_path: Path) ->
 
 def word(met: bool) -> str:
     return "met" if met else "NOT MET"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_idle_connections_are_weighed(backend: str, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    done = benchmark("idle.py", "--connections", 300, "--backend", backend, "--json", file)
+    numbers = json.loads(file.read_text())
+    assert numbers["connections"] == 300
+    assert 0 < numbers["octets"][backend] < 40 << 10
+    assert re.search(rf"^{backend} +300 idle connections in clear: [\d.]+ KiB each$", done.stdout)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_nothing_grows_while_clients_do_everything_wrong(backend: str) -> None:
+    """A short soak; `benchmarks/README.md` has the long one."""
+    options = "--minutes", 1 / 6, "--connections", 60, "--seed", 7
+    done = benchmark("soak.py", *options, "--backend", backend)
+    assert done.stderr == ""
+    assert "passed: nothing grew" in done.stdout
 
 
 def test_a_miscount_is_an_error(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Every file in `examples/howto/` runs, and does what the page that shows it says."""
 
 import os
+import re
+import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from smtpproto.cli.node import ensure_certificate
 from smtpproto.server import Server
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
 from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, listening, output
@@ -20,7 +24,7 @@ def test_there_are_no_others() -> None:
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("lmtp.py", "mechanism.py", "send_with_login.py", "stream_content.py"),
-        *("test_policy.py", "xclient.py"),
+        *("test_policy.py", "xclient.py", "face_the_world.py"),
     }
 
 
@@ -86,6 +90,38 @@ def test_accept_into_app(tmp_path: Path) -> None:
             session.send(b"a bare\nline end\r\n.\r\n")
             assert session.getreply()[0] == 554
         assert list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("workers", [[], ["2"]])
+def test_face_the_world(workers: list[str], tmp_path: Path) -> None:
+    made = ensure_certificate(tmp_path, ["mx.example.org"])
+    file = EXAMPLES / "howto" / "face_the_world.py"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", file, made.cert, made.key, "0", "0", *workers],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            ports = re.fullmatch(r"listening on \[\(.+, (\d+)\), \(.+, (\d+)\)\]\n", line)
+            assert ports is not None, line
+            trusting = ssl.create_default_context(cafile=made.cert)
+            with smtplib.SMTP("localhost", int(ports[1]), timeout=PATIENCE) as session:
+                session.starttls(context=trusting)
+                with pytest.raises(smtplib.SMTPRecipientsRefused):
+                    session.sendmail("jo@example.net", ["al@example.org"], b"")
+            with smtplib.SMTP_SSL("localhost", int(ports[2]), context=trusting) as session:
+                process.send_signal(signal.SIGHUP)
+                assert session.noop()[0] == 250
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(PATIENCE) == 0
+                assert session.getreply()[0] == 421
+                session.close()
+        finally:
+            process.kill()
 
 
 def test_stream_content() -> None:

@@ -173,7 +173,8 @@ class LoopWire(asyncio.Protocol, Wire):
     def write(self, octets: bytes) -> bool:
         if self._closed:
             raise anyio.ClosedResourceError
-        if self._gone or self._said_eof:
+        # A transport that is broken says so later; what is written until then, it complains of.
+        if self._gone or self._said_eof or self._transport.is_closing():
             raise anyio.BrokenResourceError from self._broken
         self._transport.write(octets)
         return not self._full
