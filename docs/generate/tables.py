@@ -247,6 +247,7 @@ def _front_door() -> str:
 _SETTINGS = {
     "limits": ("smtpproto.core.connection", "Limits"),
     "client-deadlines": ("smtpproto.client", "ClientDeadlines"),
+    "discover": ("smtpproto.discover", "Bounds"),
     "server-deadlines": ("smtpproto.limits", "ServerDeadlines"),
     "connections": ("smtpproto.limits", "Connections"),
     "server": ("smtpproto.server", "Server"),

@@ -22,7 +22,7 @@ from .core.reply import Reply
 from .core.server_connection import ServerConnection, ServerEvent
 from .core.state import State
 from .deadline import Alarm, DeadlineError, deadline
-from .handler import ContentError, Session
+from .handler import ContentError, HangUp, Session
 from .stream import Pump, StreamLostError, shown
 from .wire import ForeignWire
 
@@ -117,6 +117,10 @@ class Conversation:
                 if error.reply is not None:
                     self.show("S", error.reply)
                     self.pump.put(error.reply.serialize())
+            except HangUp as order:
+                step = None
+                self.pump.put(order.octets)
+                self.parted = not order.octets
         await self.part()
 
     def go_on_after(self, rang: str) -> Callable[[], Awaitable[None]] | None:
@@ -189,6 +193,8 @@ class Conversation:
         self.instead = None if outer else instead or partial(self.answer, failed)
         try:
             reply: T | Reply = await _Noticing(handler(), self.wait_for_handler)
+        except HangUp:
+            raise
         except ContentError as error:
             reply = error.reply or failed
         except Exception:

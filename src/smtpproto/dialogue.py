@@ -90,16 +90,17 @@ class Dialogue(Conversation):
         if self.server.greeting_delay:
             await self.pump.listen(self.server.greeting_delay)
             self.session.early_talker = self.connection.buffered > 0
-        reply = None
-        not_now = self.connection.closing(NOT_NOW)
         handler = self.server.handler
         if isinstance(handler, Welcomer):
+            not_now = self.connection.closing(NOT_NOW)
             reply = await self.ask(
                 partial(handler.connect, self.session),
                 failed=not_now,
                 instead=partial(self.answer, not_now),
             )
-        await self.answer(reply, failed=not_now)
+            await self.answer(reply, failed=not_now)
+        else:
+            await self.answer(None)
         return self.connection.state is not State.CLOSED
 
     async def next_command(self) -> ServerEvent | None:
@@ -125,9 +126,17 @@ class Dialogue(Conversation):
             self.alarm.ring("stop")
 
     async def respond(self, event: ServerEvent) -> None:
-        handler = self.server.handler
         if self.is_one_too_many(event):
-            event = BadCommand(b"", self.connection.closing(TOO_MANY_COMMANDS))
+            await self.answer(self.connection.closing(TOO_MANY_COMMANDS))
+            return
+        handler = self.server.handler
+        interceptor = self.server.interceptor
+        if interceptor is not None and isinstance(event, (Command, BadCommand)):
+            usual = None if isinstance(event, Bdat) else self.connection.suggested_reply()
+            before = partial(interceptor.before, self.session, event, usual)
+            if (reply := await self.ask(before)) is not None:
+                await self.answer(reply)
+                return
         match event:
             case BadCommand():
                 if event.reply.code >= 500:

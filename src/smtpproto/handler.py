@@ -11,10 +11,10 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from attrs import define
 
-from .core.command import Mail, Rcpt
+from .core.command import Command, Mail, Rcpt
 from .core.envelope import Envelope
 from .core.errors import RemoteProtocolError
-from .core.event import Content, EndOfContent, TlsInfo
+from .core.event import BadCommand, Content, EndOfContent, TlsInfo
 from .core.reply import Reply
 from .core.sasl import (
     Answer,
@@ -38,10 +38,13 @@ __all__ = [
     "AnyAuthenticator",
     "Authenticator",
     "Authorizer",
+    "Closer",
     "ContentError",
     "ContentStream",
     "ExternalVerifier",
     "Handler",
+    "HangUp",
+    "Interceptor",
     "KeyLookup",
     "Session",
     "TokenVerifier",
@@ -61,6 +64,14 @@ class ContentError(Exception):
     def __init__(self, reply: Reply | None) -> None:
         super().__init__(str(reply) if reply else "the content broke off")
         self.reply = reply
+
+
+class HangUp(Exception):  # noqa: N818 - an order to the server, no fault
+    """Raised by a handler: the connection is closed at once, behind `octets` and what was owed."""
+
+    def __init__(self, octets: bytes = b"") -> None:
+        super().__init__("the handler hangs up")
+        self.octets = octets
 
 
 class ContentStream:
@@ -148,6 +159,30 @@ class Welcomer(Protocol):
 
     async def connect(self, session: Session) -> Reply | None:
         """Return None to greet, or 554 or 421 to refuse. What raises is answered with 421."""
+        ...
+
+
+@runtime_checkable
+class Interceptor(Protocol):
+    """A handler that may answer any command in the server's place: to test those who send."""
+
+    async def before(
+        self, session: Session, command: Command | BadCommand, usual: Reply | None
+    ) -> Reply | None:
+        """Return what to answer at once; None lets the command take its usual course.
+
+        That is good for `usual` if no other power objects. It is None for BDAT, which must not be
+        answered here: its octets have yet to come. May raise HangUp.
+        """
+        ...
+
+
+@runtime_checkable
+class Closer(Protocol):
+    """A handler that keeps something for each session."""
+
+    async def closed(self, session: Session) -> None:
+        """Let go of it: the session is over. Has 10 seconds, even where the server is cancelled."""
         ...
 
 

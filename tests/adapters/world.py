@@ -1,7 +1,5 @@
 """What the adapters' tests share: our own server running, a handler that keeps what it is given."""
 
-import datetime
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,15 +9,12 @@ from typing import Any
 import anyio
 from anyio.abc import ByteStream
 from attrs import define, field, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from smtpproto import Envelope, Mail, Rcpt, Reply
 from smtpproto.client import Client
 from smtpproto.core.sasl import Verify
 from smtpproto.server import ContentStream, Server, Session
+from smtpproto.testing.certificate import Authority
 
 from .wire import HOST
 
@@ -175,49 +170,10 @@ class Certificates:
 
 
 def certificates(directory: Path) -> Certificates:
-    key = ec.generate_private_key(ec.SECP256R1())
-    authority = _certificate(key, key, "test authority", None)
-    (directory / "ca.pem").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
-    contexts = []
-    for name in "localhost", "elsewhere.example":
-        own = ec.generate_private_key(ec.SECP256R1())
-        file = directory / f"{name}.pem"
-        file.write_bytes(
-            own.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + _certificate(own, key, name, authority).public_bytes(serialization.Encoding.PEM)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        contexts.append(context)
-    trusting = ssl.create_default_context(cafile=str(directory / "ca.pem"))
-    return Certificates(contexts[0], trusting, contexts[1])
-
-
-def _certificate(
-    key: ec.EllipticCurvePrivateKey,
-    signer: ec.EllipticCurvePrivateKey,
-    name: str,
-    issuer: x509.Certificate | None,
-) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+    """Made by an authority whose own certificate is in `directory`, as `ca.pem`."""
+    authority = Authority(directory)
+    return Certificates(
+        authority.server_context("localhost", HOST),
+        authority.client_context(),
+        authority.server_context("elsewhere.example"),
     )
-    if issuer is not None:
-        names: list[x509.GeneralName] = [x509.DNSName(name)]
-        if name == "localhost":
-            names.append(x509.IPAddress(ipaddress.ip_address(HOST)))
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return builder.sign(signer, hashes.SHA256())

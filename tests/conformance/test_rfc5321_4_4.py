@@ -8,7 +8,7 @@ import pytest
 
 from smtpproto import ForwardPath, ReversePath
 from smtpproto.relay.story import Delivered, Reported
-from smtpproto.relay.trace import received, return_path
+from smtpproto.trace import received, return_path
 from tests.relay.world import parsed, world
 
 # The productions, put together from the RFC's own names. WSP and CRLF WSP are FWS (RFC 5322

@@ -37,8 +37,8 @@ from smtpproto.extensions import (
 from smtpproto.extensions.dsn import ORCPT, OriginalRecipient
 from smtpproto.extensions.eightbitmime import BODY
 from smtpproto.extensions.smtputf8 import UTF8
-from smtpproto.relay.trace import return_path
 from smtpproto.testing import Pair
+from smtpproto.trace import return_path
 from tests.conformance.ends import HELLO, agreed, client_after, hear, say, saying, server_after
 
 UTF = evolve(SMTPUTF8, obliges="")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto import ForwardPath, LocalProtocolError, ReversePath
-from smtpproto.relay.trace import (
+from smtpproto.trace import (
     HeaderScan,
     count_received,
     received,

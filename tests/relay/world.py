@@ -30,6 +30,7 @@ from smtpproto.client import Client, Tls, connect_tcp
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox
+from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import (
     HostPort,
     Listener,
@@ -40,12 +41,12 @@ from smtpproto.relay import (
     Schedule,
     SQLiteSpool,
 )
-from smtpproto.relay.mailbox import MailboxPolicy, MailboxUnavailable, every_mailbox
+from smtpproto.relay.mailbox import MailboxPolicy, every_mailbox
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.relay.spool import Entry, SpoolUnavailable
 from smtpproto.relay.sqlite_spool import SQLiteIncoming
 from smtpproto.relay.story import Event
+from smtpproto.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.result import Result
 
 __all__ = [

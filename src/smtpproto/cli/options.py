@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import anyio
 import click
 
-from smtpproto.client import Tls
+from smtpproto.client import Tls, verifying
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import as_domain
 from smtpproto.relay.route import HostPort
@@ -136,7 +136,7 @@ def context_for(ca: Path | None) -> ssl.SSLContext | None:
     if ca is None:
         return None
     try:
-        return ssl.create_default_context(cafile=ca)
+        return verifying(ca)
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"{ca} has no certificates in PEM: {error}") from None
 

@@ -1,14 +1,15 @@
-"""`smtpproto sink`: take all mail, keep none."""
+"""`smtpproto sink`: take all mail, keep none, and go wrong on request."""
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from multiprocessing.sharedctypes import SynchronizedArray
+from typing import Any
 
 import anyio
 import click
@@ -20,13 +21,15 @@ from smtpproto.core.connection import Limits
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.reply import Reply
 from smtpproto.core.sasl import Verify
-from smtpproto.handler import ContentStream, Session
+from smtpproto.handler import ContentStream, Handler, Session
+from smtpproto.handlers import Fault, Faulty
 from smtpproto.relay.route import HostPort
 from smtpproto.server import At, Connections, Server
 from smtpproto.workers import WorkerError
 from smtpproto.workers import run as supervise
 
 from .console import amount, per_second, say
+from .faults import fault_options, faults
 from .options import Failure, backend_option, listen, run, where
 from .words import explain
 
@@ -109,26 +112,37 @@ class Drain:
     metavar="N",
     help="Have so many processes share the connections.",
 )
+@fault_options
 @backend_option
-def sink(*, address: HostPort, verbose: bool, workers: int, backend: str) -> None:
-    """Accept all mail and discard it.
+def sink(
+    *, address: HostPort, verbose: bool, workers: int, seed: int, backend: str, **wrong: Any
+) -> None:
+    """Accept all mail and discard it, or go wrong on purpose.
 
     Syntax is checked as any server does it, and nothing else: every sender, recipient and size
     is accepted, and on loopback every login. Ctrl-C or SIGTERM ends it; what it has counted is
     printed then.
+
+    To test those who send, --soft, --hard, --close, --cut and --delay each name commands to do
+    that at, always or with some odds: --soft RCPT,DATA:10% --delay .:2
     """
     drain = Drain(verbose)
+    planned = faults(**wrong)
     if workers > 1:
-        drain_mail_together(address, drain, workers, backend)
+        happened = drain_mail_together(
+            address, drain, planned, seed=seed, workers=workers, backend=backend
+        )
     else:
-        run(backend, partial(drain_mail, address, drain))
-    say(drain.line())
+        faulty = Faulty(drain, planned, seed=seed)
+        run(backend, partial(drain_mail, address, drain, faulty if planned else drain))
+        happened = faulty.happened
+    say(drain.line() + (f", {happened} faults" if planned else ""))
 
 
-def server_for(drain: Drain) -> Server:
+def server_for(drain: Drain, handler: Handler) -> Server:
     """Return a server that lets everybody in and sends nobody away."""
     return Server(
-        drain,
+        handler,
         authenticator=drain,
         plaintext_auth="loopback",
         limits=Limits(message=None, recipients=100_000),
@@ -144,12 +158,23 @@ def say_listening(wanted: HostPort, bound: tuple[str, int]) -> None:
     say(f"listening on {where(here)}, keeping nothing; Ctrl-C ends")
 
 
-def drain_mail_together(address: HostPort, drain: Drain, workers: int, backend: str) -> None:
-    """Do as `drain_mail` in so many processes, and count in `drain` what all of them took."""
-    totals = multiprocessing.get_context("spawn").Array("d", 6)
+def drain_mail_together(
+    address: HostPort,
+    drain: Drain,
+    planned: Sequence[Fault],
+    *,
+    seed: int,
+    workers: int,
+    backend: str,
+) -> int:
+    """Do as `drain_mail` in so many processes, and count in `drain` what all of them took.
+
+    Returns how many faults have happened. Each of the processes has them for itself.
+    """
+    totals = multiprocessing.get_context("spawn").Array("d", 7)
     try:
         supervise(
-            partial(counting, drain.verbose, totals),
+            partial(counting, drain.verbose, tuple(planned), seed, totals),
             workers,
             [At(address.host or None, address.port)],
             backend="trio" if backend == "trio" else "asyncio",
@@ -159,25 +184,30 @@ def drain_mail_together(address: HostPort, drain: Drain, workers: int, backend: 
         raise Failure(f"cannot listen on {where(address)}: {explain(error)}") from None
     except WorkerError as error:
         raise Failure(str(error)) from None
-    drain.sessions, drain.messages, drain.recipients, drain.octets = map(int, totals[:4])
-    drain.first, drain.last = totals[4:]
+    *counters, happened = map(int, totals[:5])
+    drain.sessions, drain.messages, drain.recipients, drain.octets = counters
+    drain.first, drain.last = totals[5:]
+    return happened
 
 
 @asynccontextmanager
-async def counting(verbose: bool, totals: SynchronizedArray[float]) -> AsyncIterator[Server]:
+async def counting(
+    verbose: bool, planned: Sequence[Fault], seed: int, totals: SynchronizedArray[float]
+) -> AsyncIterator[Server]:
     """Give a worker's server; at its end, add what it took to the totals of all."""
     drain = Drain(verbose)
-    yield server_for(drain)
+    faulty = Faulty(drain, planned, seed=seed)
+    yield server_for(drain, faulty if planned else drain)
+    mine = drain.sessions, drain.messages, drain.recipients, drain.octets, faulty.happened
     with totals.get_lock():
-        mine = drain.sessions, drain.messages, drain.recipients, drain.octets
-        totals[:4] = [of_all + one for of_all, one in zip(totals[:4], mine, strict=True)]
-        totals[4] = min(filter(None, (totals[4], drain.first)), default=0.0)
-        totals[5] = max(totals[5], drain.last)
+        totals[:5] = [of_all + one for of_all, one in zip(totals[:5], mine, strict=True)]
+        totals[5] = min(filter(None, (totals[5], drain.first)), default=0.0)
+        totals[6] = max(totals[6], drain.last)
 
 
-async def drain_mail(address: HostPort, drain: Drain) -> None:
+async def drain_mail(address: HostPort, drain: Drain, handler: Handler) -> None:
     """Listen until SIGINT or SIGTERM; a second one does not wait for sessions to end."""
-    server = server_for(drain)
+    server = server_for(drain, handler)
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as tasks:
 

@@ -184,6 +184,23 @@ def _lift(
     return status, tuple(texts)
 
 
+_SHORT = 128  # octets of a line that is worth remembering
+
+
+@lru_cache(maxsize=256)
+def _of_one_line(line: bytes) -> Reply | None:
+    """Return the reply that this line is; None where it is none, or not all of it.
+
+    Remembered, for a server says the same few replies over and over.
+    """
+    match = REPLY_LINE.fullmatch(line)
+    if match is None or match[2] == b"-" or b"\r" in line or b"\n" in line:
+        return None
+    code = int(match[1])
+    status, lines = _lift(code, None, (match[3] or b"",))
+    return taken(Reply, code=code, status=status, lines=lines, _wire=b"")
+
+
 class ReplyReader:
     """Gathers the lines of one reply after the other, within `max_octets` for each reply."""
 
@@ -206,6 +223,10 @@ class ReplyReader:
         GrammarError: no reply line, a code that changes between lines (§4.2.1), a bare CR or
         LF, or more octets than agreed.
         """
+        if not self._lines and len(line) <= _SHORT and len(line) + 2 <= self._max_octets:
+            whole = _of_one_line(line)
+            if whole is not None:
+                return whole
         match = REPLY_LINE.fullmatch(line)
         if match is None or b"\r" in line or b"\n" in line:
             raise GrammarError(f"not a reply line: {line[:80]!r}")

@@ -21,13 +21,14 @@ from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
+from smtpproto.maildir import MailboxUnavailable
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
 from smtpproto.source import Source
+from smtpproto.trace import return_path
 
-from .mailbox import MailboxStore, MailboxUnavailable
+from .mailbox import MailboxStore
 from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable
 from .spool import Entry, Recipient, Spool, SpoolUnavailable
-from .trace import return_path
 
 __all__ = ["Access", "Attempt", "Deliverer", "Sessions"]
 
@@ -271,7 +272,9 @@ class Deliverer:
             Mail(entry.mail.reverse_path), [Rcpt(r.rcpt.forward_path) for r in recipients]
         )
         try:
-            content = Source(self.spool.content(entry.id), entry.octets, None)
+            # What came without SMTPUTF8 goes on without it: it is not for us to look into.
+            utf8 = "SMTPUTF8" in entry.mail.parameters
+            content = Source(self.spool.content(entry.id), entry.octets, utf8=utf8)
             result = await client.deliver(envelope, content)
         except SpoolUnavailable as error:
             return all_of_them(Fate.TRANSIENT, reason=f"spool: {error}"), True
@@ -281,7 +284,9 @@ class Deliverer:
             log.error("message %s cannot be sent on: %s", entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
         attempts = [
-            Attempt(recipient, outcome.fate, where, outcome.reply, outcome.reason, remote=True)
+            Attempt(
+                recipient, outcome.fate, where, outcome.reply, outcome.reason, not outcome.local
+            )
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
         return attempts, True

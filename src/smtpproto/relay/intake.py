@@ -9,7 +9,6 @@ only from those who have logged in.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TypeAlias
 
@@ -20,12 +19,13 @@ from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
+from smtpproto.maildir import MailboxUnavailable
+from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
 
-from .mailbox import MailboxStore, MailboxUnavailable
+from .mailbox import MailboxStore
 from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
-from .trace import MAX_HOPS, HeaderScan, received, transmission_type
 
 __all__ = ["Intake", "Network", "may_relay"]
 
@@ -108,14 +108,8 @@ class Intake:
         scan = HeaderScan()
         try:
             async with self.spool.receive() as incoming:
-                trace = received(
-                    helo=session.helo_name,
-                    peer=session.peer[0] or None,
-                    hostname=self.hostname,
-                    protocol=_protocol(session),
-                    queue_id=incoming.id,
-                    recipients=envelope.forward_paths,
-                    now=datetime.fromtimestamp(now, UTC),
+                trace = stamp(
+                    session, envelope, hostname=self.hostname, queue_id=incoming.id, now=now
                 )
                 await incoming.write(trace)
                 octets = len(trace)
@@ -136,14 +130,6 @@ class Intake:
         return Reply(250, "2.0.0", f"Accepted as {incoming.id}")
 
 
-def _protocol(session: Session) -> str:
-    return transmission_type(
-        extended=session.extended,
-        tls=session.tls is not None,
-        authenticated=session.identity is not None,
-    )
-
-
 def _origin(session: Session) -> str:
     who = f" as {session.identity}" if session.identity is not None else ""
-    return f"{session.peer[0]} by {_protocol(session)}{who}"
+    return f"{session.peer[0]} by {protocol_of(session)}{who}"

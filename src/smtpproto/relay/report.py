@@ -27,8 +27,7 @@ from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import ForwardPath, Mailbox, ReversePath, as_domain, as_octets
 from smtpproto.core.reply import Reply
 from smtpproto.core.status import EnhancedStatus
-
-from .trace import date_time
+from smtpproto.trace import date_time
 
 __all__ = ["MAX_RETURNED", "Action", "Failure", "failure_report", "is_report_owed"]
 

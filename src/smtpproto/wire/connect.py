@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-__all__ = ["connected", "connected_unix"]
+__all__ = ["HEAD_START", "connected", "connected_unix"]
 
 #: Seconds that one attempt has to itself (RFC 8305 §5).
 HEAD_START = 0.25
@@ -23,7 +23,9 @@ HEAD_START = 0.25
 Address: TypeAlias = "tuple[socket.AddressFamily, Any]"
 
 
-async def connected(host: str, port: int, local_host: str | None = None) -> socket.socket:
+async def connected(
+    host: str, port: int, local_host: str | None = None, head_start: float = HEAD_START
+) -> socket.socket:
     """Return a socket connected to a host by TCP (RFC 8305), from the address `local_host`.
 
     OSError where none of its addresses can be reached: that of the first attempt.
@@ -40,7 +42,7 @@ async def connected(host: str, port: int, local_host: str | None = None) -> sock
             for number, (family, address) in enumerate(addresses):
                 start_from = next((one for kind, one in source if kind == family), None)
                 race.tasks.start_soon(race.run, number, family, address, start_from)
-                with anyio.move_on_after(HEAD_START):
+                with anyio.move_on_after(head_start):
                     await race.failed[number].wait()
     except BaseException:
         if race.winner is not None:

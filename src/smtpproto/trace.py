@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from ipaddress import IPv6Address, ip_address
 
-from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.grammar import ADDRESS_LITERAL, HELO_NAME, is_address_literal
-from smtpproto.core.path import ForwardPath, ReversePath, as_domain, as_octets
+from .core.envelope import Envelope
+from .core.errors import LocalProtocolError
+from .core.grammar import ADDRESS_LITERAL, HELO_NAME, is_address_literal
+from .core.path import ForwardPath, ReversePath, as_domain, as_octets
+from .handler import Session
 
 __all__ = [
     "MAX_HEADER",
@@ -23,8 +25,10 @@ __all__ = [
     "address_literal",
     "count_received",
     "date_time",
+    "protocol_of",
     "received",
     "return_path",
+    "stamp",
     "transmission_type",
 ]
 
@@ -99,6 +103,30 @@ def received(
     words[-1] += b";"
     words.append(date_time(now).encode())
     return _fold(b"Received:", words)
+
+
+def protocol_of(session: Session) -> str:
+    """Return the protocol keyword of a session (RFC 3848)."""
+    return transmission_type(
+        extended=session.extended,
+        tls=session.tls is not None,
+        authenticated=session.identity is not None,
+    )
+
+
+def stamp(
+    session: Session, envelope: Envelope, *, hostname: str, queue_id: str, now: float
+) -> bytes:
+    """Return the Received field for a message that came in a session; `now` as `time.time`."""
+    return received(
+        helo=session.helo_name,
+        peer=session.peer[0] or None,
+        hostname=hostname,
+        protocol=protocol_of(session),
+        queue_id=queue_id,
+        recipients=envelope.forward_paths,
+        now=datetime.fromtimestamp(now, UTC),
+    )
 
 
 def _is_helo_name(name: bytes) -> bool:
