@@ -2,9 +2,9 @@
 
 Clients connect, talk, and then cut, reset, dribble, break off chunks, send nonsense, break TLS and
 log in with wrong passwords, all at random from a seed; the handler refuses, raises and takes its
-time. After the first third, and again at the end, everybody leaves, and the server counts what it
-has: memory, Python objects, tasks, files. More than at first, or an error nobody asked for, and the
-run has failed.
+time. After each third everybody leaves, and the server counts what it
+has: memory, Python objects, tasks, files. More at the end than after the first third, or an error
+nobody asked for, and the run has failed.
 
     python benchmarks/soak.py [--minutes N] [--connections N] [--seed N] [--backend asyncio|trio]
 """
@@ -311,14 +311,16 @@ async def soak(given: argparse.Namespace, directory: str) -> list[str]:
             port = int(await lines.receive_until(b"\n", 100))
             await crowd(port, seconds / 3, given.connections, dice, seen)
             first = await sample(server, lines)
-            await crowd(port, seconds * 2 / 3, given.connections, dice, seen)
+            await crowd(port, seconds / 3, given.connections, dice, seen)
+            second = await sample(server, lines)
+            await crowd(port, seconds / 3, given.connections, dice, seen)
             last = await sample(server, lines)
         finally:
             server.kill()
     print(f"{given.backend}, {given.connections} connections, seed {given.seed}: {told(seen)}")
-    print(f"{'':16}{'first third':>14}{'the end':>14}")
+    print(f"{'after':12}{'one third':>14}{'two thirds':>14}{'all of it':>14}")
     for name in first:
-        print(f"{name:16}{first[name]:>14,}{last[name]:>14,}")
+        print(f"{name:12}{first[name]:>14,}{second[name]:>14,}{last[name]:>14,}")
     return list(wrong(first, last, seen))
 
 

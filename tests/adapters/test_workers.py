@@ -40,7 +40,12 @@ class Crew:
     async def open(self) -> tuple[int, Wire]:
         """Connect; the process that greets, and the wire to it."""
         wire = await connect(self.port)
-        match = re.fullmatch(r"220 w(\d+)\.example ESMTP", await wire.reply())
+        try:
+            greeting = await wire.reply()
+        except LOST:
+            await anyio.aclose_forcefully(wire.stream)
+            raise
+        match = re.fullmatch(r"220 w(\d+)\.example ESMTP", greeting)
         assert match is not None
         return int(match[1]), wire
 
