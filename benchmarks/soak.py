@@ -2,9 +2,9 @@
 
 Clients connect, talk, and then cut, reset, dribble, break off chunks, send nonsense, break TLS and
 log in with wrong passwords, all at random from a seed; the handler refuses, raises and takes its
-time. After each third everybody leaves, and the server counts what it
-has: memory, Python objects, tasks, files. More at the end than after the first third, or an error
-nobody asked for, and the run has failed.
+time. After each third of the time everybody leaves, and the server counts what it has: memory,
+Python objects, tasks, files. If it has more at the end than after the first third, or if there was
+an error that nobody asked for, the run has failed.
 
     python benchmarks/soak.py [--minutes N] [--connections N] [--seed N] [--backend asyncio|trio]
 """
