@@ -99,6 +99,7 @@ class Conversation:
         except* (StreamLostError, DeadlineError):
             pass  # the client has gone, or will not listen
         finally:
+            self.alarm.off()
             await self.pump.aclose()
 
     async def lead(self) -> None:

@@ -71,6 +71,10 @@ class Clock:
         self._alarm.set("session", self._end)
         return self
 
+    def off(self) -> None:
+        """Leave no timer behind: the session is over."""
+        self._alarm.off()
+
     def within(self, name: str) -> None:
         """Bound what comes next by the deadline of this name, and by what is left of `session`."""
         seconds: float | None = getattr(self._deadlines, name)
@@ -228,6 +232,7 @@ class ClientSession:
     async def aclose(self, reason: str = "") -> None:
         """Close the stream without another word."""
         was_closed = self.pump.closed
+        self.clock.off()
         try:
             await self.pump.aclose()
         finally:

@@ -98,6 +98,7 @@ class ClientConnection(Connection):
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
         self._must_reset = False  # a chunk was refused
+        self._resets = 0  # how many RSETs are owed a reply
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
@@ -209,8 +210,11 @@ class ClientConnection(Connection):
         utf8 = isinstance(command, Query) and (command.smtputf8 or not command.is_ascii)
         if utf8 and "SMTPUTF8" not in self.offered:
             raise LocalProtocolError("the server does not offer SMTPUTF8 (RFC 6531 §3.7.4.2)")
-        if isinstance(command, Auth) and self.authenticated:
-            raise LocalProtocolError("already authenticated (RFC 4954 §4)")
+        if isinstance(command, Auth):
+            if self.authenticated:
+                raise LocalProtocolError("already authenticated (RFC 4954 §4)")
+            if command.mechanism not in self.offered["AUTH"].upper().split():
+                raise LocalProtocolError(f"the server does not offer AUTH {command.mechanism}")
         if isinstance(command, StartTls) and self.tls is not None:
             raise LocalProtocolError("TLS is already on (RFC 3207 §4.2)")
         refusal = self._unoffered(command) if isinstance(command, (Mail, Rcpt)) else None
@@ -296,6 +300,7 @@ class ClientConnection(Connection):
             self._mail = thing
         elif isinstance(thing, Rset):
             self._must_reset = False
+            self._resets += 1
         self._owed.append(thing)
         self._marks.append(self._pulled + self.buffered)
 
@@ -355,6 +360,7 @@ class ClientConnection(Connection):
             return reply
         self._owed.popleft()
         self._marks.popleft()
+        self._resets -= isinstance(thing, Rset)
         self._state = state
         if state is not self._path.popleft():
             self._find_path()
@@ -366,8 +372,7 @@ class ClientConnection(Connection):
             self._close()
         elif isinstance(thing, Bdat) and refuses:
             # In LMTP the last has an answer for each recipient, and none for itself.
-            resets = any(isinstance(later, Rset) for later in self._owed)
-            self._must_reset |= not (resets or (self.lmtp and thing.last))
+            self._must_reset |= not (self._resets or (self.lmtp and thing.last))
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Mail):
                 self._accepted = 0

@@ -24,6 +24,8 @@ _STATUS_AND_TEXT = re.compile(
 )
 
 
+_UNPRINTABLE = re.compile(rb"[^\t\x20-\x7e]")
+
 # Servers say the same few in all of their replies.
 _read_status = lru_cache(maxsize=256)(EnhancedStatus.parse)
 
@@ -39,6 +41,12 @@ class Severity(enum.IntEnum):
     PERMANENT = 5
 
 
+_GENERAL = {
+    Severity.COMPLETION: 250,
+    Severity.INTERMEDIATE: 354,
+    Severity.TRANSIENT: 450,
+    Severity.PERMANENT: 550,
+}
 _SEVERITIES = {int(severity): severity for severity in Severity}
 
 
@@ -134,6 +142,20 @@ class Reply:
             and PRINTABLE.fullmatch(line, 0, len(line) - 2) is not None
             for line in wire
         )
+
+    def writable(self) -> Reply:
+        """Return it as a server may say it, such as a next hop's that is passed on.
+
+        Itself where that `is_writable`. Else a code that the grammar does not know becomes the
+        general one of its class, 571 thus 550 (RFC 5321 §4.2.1); the status stays; octets that no
+        reply may hold become `?`, and lines are cut.
+        """
+        if self.is_writable():
+            return self
+        code = self.code if _is_code(self.code) else _GENERAL[self.severity]
+        room = MAX_REPLY_LINE - len("250 \r\n") - len(f"{self.status or ''} ")
+        lines = [_UNPRINTABLE.sub(b"?", line)[:room] for line in self.lines]
+        return Reply(code, self.status, lines)
 
     def with_general_status(self) -> Reply:
         """Return it with a status that says no more than its class does: 2.0.0, 4.0.0, 5.0.0.
