@@ -125,7 +125,7 @@ def measure(backend: str, number: int, tls: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--connections", type=int, default=5000, metavar="N")
     parser.add_argument("--backend", choices=["asyncio", "trio"], action="append")
     parser.add_argument("--tls", action="store_true", help="each of them under TLS")

@@ -347,7 +347,7 @@ def wrong(first: dict[str, int], last: dict[str, int], seen: Counter[str]) -> An
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10, metavar="N")
     parser.add_argument("--connections", type=int, default=500, metavar="N")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="N")

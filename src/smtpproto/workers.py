@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -242,7 +242,7 @@ class _Crew:
 
 
 @asynccontextmanager
-async def _reserved(place: At) -> AsyncIterator[tuple[At, tuple[str, int]]]:
+async def _reserved(place: At) -> AsyncGenerator[tuple[At, tuple[str, int]], None]:
     """Keep a place to ourselves and our workers; give it with its port, and its address.
 
     Sockets that are bound and do not listen get no connections.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from multiprocessing.sharedctypes import SynchronizedArray
@@ -193,7 +193,7 @@ def drain_mail_together(
 @asynccontextmanager
 async def counting(
     verbose: bool, planned: Sequence[Fault], seed: int, totals: SynchronizedArray[float]
-) -> AsyncIterator[Server]:
+) -> AsyncGenerator[Server, None]:
     """Give a worker's server; at its end, add what it took to the totals of all."""
     drain = Drain(verbose)
     faulty = Faulty(drain, planned, seed=seed)
