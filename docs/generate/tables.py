@@ -43,6 +43,7 @@ from smtpproto.core.sasl import Challenge, Mechanism
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.core.status import CLASSES, REGISTRY, SUBJECTS
 from smtpproto.extensions.table import support_table
+from smtpproto.limits import ServerDeadlines
 from smtpproto.mechanisms import PLAIN
 from smtpproto.testing import Pair
 
@@ -66,6 +67,7 @@ def write_tables(pages: Pages) -> None:
     pages.write("command-line.md", _command_line())
     for name, (module, cls) in _SETTINGS.items():
         pages.write(f"{name}.md", _settings(getattr(importlib.import_module(module), cls)))
+    pages.write("under-pressure.md", _under_pressure())
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -247,7 +249,8 @@ _SETTINGS = {
     "client-deadlines": ("smtpproto.client", "ClientDeadlines"),
     "pool": ("smtpproto.pool", "Pool"),
     "discover": ("smtpproto.discover", "Bounds"),
-    "server-deadlines": ("smtpproto.server", "ServerDeadlines"),
+    "server-deadlines": ("smtpproto.limits", "ServerDeadlines"),
+    "connections": ("smtpproto.limits", "Connections"),
     "server": ("smtpproto.server", "Server"),
     "schedule": ("smtpproto.relay.schedule", "Schedule"),
 }
@@ -260,6 +263,17 @@ def _settings(cls: type[Any]) -> str:
         if field.init and (field.default is None or isinstance(field.default, (int, float, str)))
     ]
     return _table(("Field", "Default"), rows)
+
+
+def _under_pressure() -> str:
+    usual, pressed = ServerDeadlines(), ServerDeadlines.under_pressure()
+    values = attrs.asdict(usual)
+    rows = [
+        (f"`{name}`", _number(values[name]), _number(value))
+        for name, value in attrs.asdict(pressed).items()
+        if value != values[name]
+    ]
+    return _table(("Field", "Otherwise", "Under pressure"), rows)
 
 
 def _number(value: float | str | None) -> str:

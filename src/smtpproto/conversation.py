@@ -53,12 +53,19 @@ class Conversation:
     """One session, but for what is said in it."""
 
     def __init__(
-        self, server: Server, session: Session, stream: ByteStream, early: bytes = b""
+        self,
+        server: Server,
+        session: Session,
+        stream: ByteStream,
+        early: bytes = b"",
+        *,
+        implicit_tls: bool,
     ) -> None:
         self.server = server
         self.powers = server.powers
+        self.implicit_tls = implicit_tls
         self.session = session
-        self.deadlines = server.deadlines
+        self.deadlines = server.deadlines  # of now: see `press`
         self.connection = ServerConnection(
             server.hostname,
             server.extensions,
@@ -81,6 +88,9 @@ class Conversation:
         #: What to do instead of what a handler would have answered, if it takes too long.
         self.instead: Callable[[], Awaitable[None]] | None = None
         self.failed_logins = 0
+        self.commands = self.idle_commands = self.errors = 0
+        #: Seconds by which content may yet fall behind its rate.
+        self.credit = float("inf")
         self.login_begun = False
         self.in_turn = 0  # what it had at hand and did not wait for
         self.between_chunks = False
@@ -134,7 +144,7 @@ class Conversation:
     def go_on_after(self, rang: str) -> Callable[[], Awaitable[None]] | None:
         """Decide what follows when the alarm rang; None if it is only the goodbye."""
         reply = TOO_SLOW
-        match rang:
+        match "stop" if self.server.cutting else rang:
             case "write":
                 raise StreamLostError("the client does not listen")
             case "handler":
@@ -165,10 +175,20 @@ class Conversation:
             with anyio.move_on_after(self.deadlines.linger):
                 await self.pump.linger(LINGER_OCTETS)
 
+    def press(self, pressed: bool) -> None:
+        """There are too many connections, or no more: take the deadlines of that."""
+        self.deadlines = self.server.patience(pressed=pressed)
+        if self.idle and pressed:
+            self.wait("command", self.deadlines.command)
+
+    def cut(self) -> None:
+        """End the session with 421, whatever is under way."""
+        self.alarm.ring("stop")
+
     @property
     def can_talk(self) -> bool:
         in_handshake = self.connection.state is State.TLS or (
-            self.server.implicit_tls and self.connection.tls is None
+            self.implicit_tls and self.connection.tls is None
         )
         return not in_handshake and self.connection.state is not State.CLOSED
 
@@ -287,6 +307,41 @@ class Conversation:
             self.in_turn = 0
             self.wait("session", None)
             await anyio.lowlevel.checkpoint()
+
+    async def pull_fast_enough(self) -> ServerEvent:
+        """Pull what is content, at no less than its rate; what a handler takes is not counted."""
+        event = self.pump.pull_at_hand()
+        while event is None:
+            name, seconds = "block", self.deadlines.block
+            if seconds is None or self.credit < seconds:
+                name, seconds = "grace", max(self.credit, 0)
+            late: DeadlineError | None = None
+            began, had = self.alarm.now(), self.pump.received
+            try:
+                event = await self.pull_within(name, seconds)
+            except DeadlineError as error:
+                late = error
+            finally:
+                came = self.pump.received - had
+                self.account(came, self.alarm.now() - began)
+            # Octets that are no event, those of a message too large, are progress as well.
+            if late is not None and (not came or self.credit <= 0):
+                raise late
+        return event
+
+    def account(self, octets: int, seconds: float) -> None:
+        """Write down that so many octets of content took so long to come."""
+        rate, grace = self.deadlines.rate, self.deadlines.grace
+        if rate is not None and grace is not None:
+            self.credit = min(self.credit + octets / rate, grace) - seconds
+
+    async def slow_down(self) -> None:
+        """Have an error behind the first few wait for its answer."""
+        self.errors += 1
+        if self.errors > self.server.max_quick_errors and not self.server.connections.pressed:
+            self.pump.flush_soon()
+            self.wait("session", None)
+            await anyio.sleep(self.server.error_delay)
 
     async def wait_for_event(self, name: str, seconds: float | None) -> ServerEvent:
         """Wait for what is not at hand."""

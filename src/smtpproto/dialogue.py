@@ -56,7 +56,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: Chunks of fewer octets count as commands do: they are hardly about content.
+SMALL_CHUNK = 1024
+
 TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections")
+TOO_MANY_COMMANDS = Reply(421, "4.7.0", "Too many commands")
 TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins")
 NO_LOGIN_NOW = Reply(454, "4.7.0", "Temporary failure")
 #: Where a client has begun something that a server's end should not cut off.
@@ -72,13 +76,13 @@ class Dialogue(Conversation):
     async def begin(self) -> None:
         if self.deadlines.session is not None:
             self.end = self.alarm.now() + self.deadlines.session
-        if not self.server.has_room(self.session):
+        if not self.server.connections.enter(self, self.session.peer[0]):
             # No handshake for those, and no waiting: it would cost more than they are worth.
             self.parted = True
             if self.can_talk:
                 await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
             return
-        if self.server.implicit_tls:
+        if self.implicit_tls:
             await self.start_tls()
         elif self.early:
             self.connection.receive_data(self.early)
@@ -147,6 +151,9 @@ class Dialogue(Conversation):
             self.alarm.ring("stop")
 
     async def respond(self, event: ServerEvent) -> None:
+        if self.is_one_too_many(event):
+            await self.answer(self.connection.closing(TOO_MANY_COMMANDS))
+            return
         handler = self.powers.handler
         interceptor = self.powers.interceptor
         if interceptor is not None and isinstance(event, (Command, BadCommand)):
@@ -158,12 +165,13 @@ class Dialogue(Conversation):
                 return
         match event:
             case BadCommand():
+                if event.reply.code >= 500:
+                    await self.slow_down()
                 await self.refuse(event)
             case Mail():
-                # The reply may share a write with others, if it is at hand (RFC 2920 §3.2).
-                self.put(await self.ask(partial(handler.mail, self.session, event)))
+                await self.judge(await self.ask(partial(handler.mail, self.session, event)))
             case Rcpt():
-                self.put(await self.ask(partial(handler.rcpt, self.session, event)))
+                await self.judge(await self.ask(partial(handler.rcpt, self.session, event)))
             case Data():
                 await self.answer(None)
                 await self.take_content()
@@ -211,12 +219,10 @@ class Dialogue(Conversation):
     async def become(self, command: XClient) -> None:
         """Begin anew, with the client that a listed peer says this is."""
         server, session = self.server, self.session
-        server.leave(session)
         take_for(session, command)
-        server.enter(session)
         self.failed_logins = 0
         self.connection.plaintext_auth = server.plaintext_allowed(session)
-        if not server.has_room(session):
+        if not server.connections.enter(self, session.peer[0]):
             await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
             return
         reply = await self.welcome() or Reply(220, None, f"{self.connection.hostname} ESMTP")
@@ -225,10 +231,32 @@ class Dialogue(Conversation):
             raise HangUp  # refused at the door, and it is a door that has been opened before
         await self.flush()
 
+    async def judge(self, reply: Reply | None) -> None:
+        if reply is not None and reply.code >= 500:
+            await self.slow_down()
+        # It may share a write with others, if they are at hand (RFC 2920 §3.2).
+        self.put(reply)
+
+    def is_one_too_many(self, event: ServerEvent) -> bool:
+        """Count a command; tell whether that is more than a session may have."""
+        self.commands += 1
+        if not isinstance(event, (Mail, Rcpt, Data, Bdat, BadCommand, Quit)):
+            self.idle_commands += 1
+        most, most_idle = self.server.max_commands, self.server.max_idle_commands
+        return (most is not None and self.commands > most) or (
+            most_idle is not None and self.idle_commands > most_idle
+        )
+
+    def is_idle_chunk(self, chunk: Bdat) -> bool:
+        """Count a chunk that brings next to nothing; tell whether there were too many."""
+        return chunk.size < SMALL_CHUNK and not chunk.last and self.is_one_too_many(chunk)
+
     async def take_content(self) -> None:
         envelope = self.connection.envelope
         assert envelope is not None, "the core refuses DATA and BDAT without recipients"
         self.between_chunks = False
+        self.credit = float("inf")
+        self.account(0, 0)
         stream = ContentStream(self.pull_content)
         handler, deliverer = self.powers.handler, self.powers.deliverer
         take: Callable[..., Awaitable[Reply | Mapping[Rcpt, Reply | None] | None]]
@@ -253,6 +281,7 @@ class Dialogue(Conversation):
                 return
             if stream.lost is not None:
                 raise stream.lost
+        self.idle_commands = 0
         self.show("C", stream.end)
         if stream.end.fault is not None:
             verdict = stream.end.fault
@@ -274,7 +303,7 @@ class Dialogue(Conversation):
         return [verdicts.get(rcpt, HANDLER_FAILED) for rcpt in envelope.rcpts]
 
     async def start_tls(self) -> None:
-        context = self.server.tls
+        context = self.server.tls_context
         assert context is not None, "neither offered nor implicit without one"
         self.wait("session", None)
         with deadline("tls", self.deadlines.tls):
@@ -341,7 +370,7 @@ class Dialogue(Conversation):
             while True:
                 if self.between_chunks:
                     await self.next_chunk()
-                event = await self.pull_within("block", self.deadlines.block)
+                event = await self.pull_fast_enough()
                 if not isinstance(event, EndOfChunk):
                     return event
                 # A handler may give up waiting and read on later: remember where we are.
@@ -358,7 +387,7 @@ class Dialogue(Conversation):
             self.show("C", event)
             if isinstance(event, ConnectionClosed):
                 raise StreamLostError("closed between two chunks")
-            if isinstance(event, Bdat):
+            if isinstance(event, Bdat) and not self.is_idle_chunk(event):
                 self.between_chunks = False
                 return
             await self.respond(event)

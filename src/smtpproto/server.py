@@ -9,15 +9,18 @@ import ipaddress
 import itertools
 import logging
 import ssl
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
 from itertools import compress
+from os import PathLike
 from typing import Any, Literal
 
 import anyio
 from anyio.abc import ByteStream, TaskStatus
 from attrs import Attribute, Factory, define, field, frozen
 
+from .certificates import Certificates
 from .core.connection import Limits
 from .core.errors import LocalProtocolError
 from .core.extension import Extension
@@ -39,14 +42,18 @@ from .handler import (
     Session,
     Welcomer,
 )
+from .limits import Connections, ServerDeadlines
 from .mechanisms import STANDARD as MECHANISMS
 from .powers import Powers
 from .stream import StreamLostError, local_address, peer_address
 from .trust import Network, as_networks, is_listed, read_proxy_header
-from .wire import Wire, as_wire, listen_tcp
+from .wire import Listener, Wire, as_wire, listen_tcp, listen_unix
 
 __all__ = [
+    "At",
     "Authenticator",
+    "Certificates",
+    "Connections",
     "ContentError",
     "ContentStream",
     "Handler",
@@ -71,27 +78,33 @@ def _forget(server: Server, attribute: Attribute[Any], value: Any) -> Any:
 
 
 @frozen
-class ServerDeadlines:
-    """How long the server waits, in seconds; None for ever.
+class At:
+    """Where a server listens: at a host (None: at all addresses) and a port (0: a free one).
 
-    RFC 5321 §4.5.3.2.7 asks for at least 5 minutes of patience with a client's next command.
-    `proxy` bounds the wait for the header of a proxy that is believed, `command` that for one
-    whole line however it dribbles in, `block` that for the next octets of content, `handler` what
-    a handler may take to answer, or between two readings of content (clients give the final dot
-    10 minutes), `linger` how long a client that was sent away is listened to, so that it hears
-    why, and `drain` how long transactions under way may go on after `stop()`.
+    With `implicit_tls` TLS comes first there, as on port 465 (RFC 8314 §3.3); None: as the server
+    has it. `path` is that of a UNIX socket instead, and `mode` its permissions; such clients
+    have no address, and are not limited each. `reuse_port` lets other processes listen there,
+    too, and share the connections (SO_REUSEPORT).
     """
 
-    proxy: float | None = 5
-    tls: float | None = 60
-    command: float | None = 300
-    auth: float | None = 120
-    block: float | None = 180
-    write: float | None = 180
-    linger: float | None = 2
-    handler: float | None = 570
-    session: float | None = 4 * 3600
-    drain: float | None = 30
+    host: str | None = "127.0.0.1"
+    port: int = 0
+    implicit_tls: bool | None = field(default=None, kw_only=True)
+    path: str | PathLike[str] | None = field(default=None, kw_only=True)
+    mode: int | None = field(default=None, kw_only=True)
+    reuse_port: bool = field(default=False, kw_only=True)
+
+    def __str__(self) -> str:
+        return f"{self.host or '*'}:{self.port}" if self.path is None else str(self.path)
+
+    async def listen(self) -> Listener:
+        """Bind there. OSError with the place as its `filename` if that cannot be."""
+        try:
+            if self.path is not None:
+                return await listen_unix(self.path, mode=self.mode)
+            return await listen_tcp(self.host, self.port, reuse_port=self.reuse_port)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), str(self)) from error
 
 
 @define(eq=False)
@@ -101,10 +114,11 @@ class Server:
     `handler` decides about mail; `authenticator` about logins, of `mechanisms` those are offered
     that it can answer. `sasl` is what those need: -PLUS forms are offered if it has a channel
     binding (`mechanisms.binding` makes one of the certificate). `tls` is the context for
-    STARTTLS, or from the first octet with `implicit_tls`.
-    `plaintext_auth` says where passwords may be sent without TLS. `max_connections_per_peer`
-    counts by client address. `greeting_delay` is how many seconds to listen before the greeting
-    for clients that will not wait for it. `trace(session, line)` is shown the dialogue, redacted.
+    STARTTLS, or from the first octet with `implicit_tls`; or `Certificates`, which `reload` reads
+    anew.
+    `plaintext_auth` says where passwords may be sent without TLS. `greeting_delay` is how many
+    seconds to listen before the greeting for clients that will not wait for it.
+    `trace(session, line)` is shown the dialogue, redacted.
 
     `offer` is what is announced of `extensions`: by default those that oblige to nothing, and those
     that the handler has the power for. `lmtp` speaks LMTP (RFC 2033), never on port 25; a handler
@@ -113,6 +127,13 @@ class Server:
     closed without a word where they do not. XCLIENT and XFORWARD are offered to and believed
     from `xclient_from` and `xforward_from`, and nobody else.
 
+    `connections` counts who is there, and says when there are too many; servers may share it.
+    Then none of the deadlines is longer than in `under_pressure`. A session may have
+    `max_commands` in all, and `max_idle_commands` that are about no mail between two messages
+    (None: any number); past that, 421. Each command answered with 5yz is an error; behind
+    `max_quick_errors` of them an answer to another takes `error_delay` seconds. What is no
+    command at all ends the session when there was too much of it (`limits.bad_commands`).
+
     What the handler and the authenticator can do is found out once, and again where another
     is assigned. LocalProtocolError for a hostname that is no domain, a network that is none, or
     implicit TLS without a context.
@@ -120,7 +141,7 @@ class Server:
 
     handler: Handler = field(on_setattr=_forget)
     hostname: str = "localhost"
-    tls: ssl.SSLContext | None = field(default=None, kw_only=True)
+    tls: ssl.SSLContext | Certificates | None = field(default=None, kw_only=True)
     implicit_tls: bool = field(default=False, kw_only=True)
     authenticator: AnyAuthenticator | None = field(default=None, kw_only=True, on_setattr=_forget)
     mechanisms: Sequence[Mechanism] = field(default=MECHANISMS, kw_only=True, on_setattr=_forget)
@@ -134,8 +155,12 @@ class Server:
     xforward_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
     limits: Limits = field(factory=Limits, kw_only=True)
     deadlines: ServerDeadlines = field(factory=ServerDeadlines, kw_only=True)
-    max_connections: int = field(default=1000, kw_only=True)
-    max_connections_per_peer: int = field(default=50, kw_only=True)
+    under_pressure: ServerDeadlines = field(factory=ServerDeadlines.under_pressure, kw_only=True)
+    connections: Connections = field(factory=Connections, kw_only=True)
+    max_commands: int | None = field(default=10_000, kw_only=True)
+    max_idle_commands: int | None = field(default=100, kw_only=True)
+    max_quick_errors: int = field(default=10, kw_only=True)
+    error_delay: float = field(default=1.0, kw_only=True)
     max_failed_logins: int = field(default=3, kw_only=True)
     failed_login_delay: float = field(default=1.0, kw_only=True)
     greeting_delay: float = field(default=0.0, kw_only=True)
@@ -144,8 +169,9 @@ class Server:
 
     # What the running server keeps, for its dialogues.
     stopping: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
+    cutting: bool = field(default=False, init=False, repr=False)
     dialogues: set[Dialogue] = field(default=Factory(set[Dialogue]), init=False, repr=False)
-    peers: Counter[str] = field(default=Factory(Counter[str]), init=False, repr=False)
+    _in_a_hurry: ServerDeadlines = field(init=False, repr=False)
     ids: Iterator[int] = field(default=Factory(lambda: itertools.count(1)), init=False, repr=False)
     _powers: Powers | None = field(default=None, init=False, repr=False)
     _offers: dict[tuple[bool, bool], tuple[Extension, ...]] = field(
@@ -156,6 +182,7 @@ class Server:
         as_domain(self.hostname)
         if self.implicit_tls and self.tls is None:
             raise LocalProtocolError("a server with implicit_tls needs a TLS context")
+        self._in_a_hurry = self.deadlines.at_most(self.under_pressure)
 
     def forget(self) -> None:
         """Find out again what the handler can do, and what is offered."""
@@ -182,10 +209,22 @@ class Server:
             self._offers[believed] = offer
         return offer
 
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """The context to make TLS connections with; None if there is none."""
+        return self.tls.context if isinstance(self.tls, Certificates) else self.tls
+
+    def reload(self) -> bool:
+        """Read the files of the certificates again, for new TLS connections; it blocks.
+
+        False, a line in the log, and the old ones stay, if they cannot be used.
+        """
+        return self.tls.reload() if isinstance(self.tls, Certificates) else True
+
     def stop(self) -> None:
         """End gracefully: no new connections, 421 to idle ones, transactions may finish.
 
-        `serve` returns when they have, or when the drain deadline is over.
+        `serve` returns when they have. Those that have not within the drain deadline hear 421, too.
         """
         self.stopping.set()
         for dialogue in self.dialogues:
@@ -203,36 +242,75 @@ class Server:
         Reports the address and port it is bound to when it is ready. OSError if it cannot bind,
         LocalProtocolError for LMTP on port 25 (RFC 2033 §5).
         """
-        if self.lmtp and port == SMTP_PORT:
-            raise LocalProtocolError(NO_LMTP)
-        async with (
-            await listen_tcp(host, port) as listener,
-            anyio.create_task_group() as sessions,
-        ):
-            task_status.started(listener.address)
-            async with anyio.create_task_group() as accepting:
-                accepting.start_soon(listener.serve, self.serve_stream, sessions)
-                await self.stopping.wait()
-                accepting.cancel_scope.cancel()
-            await listener.aclose()
-            if self.deadlines.drain is not None:
-                sessions.cancel_scope.deadline = anyio.current_time() + self.deadlines.drain
+        await self._serve([At(host, port)], lambda bound: task_status.started(bound[0]))
 
-    async def serve_stream(self, stream: ByteStream) -> None:
-        """Serve one connection on a stream that is open already, and close it."""
+    async def serve_at(
+        self,
+        places: Sequence[At],
+        *,
+        task_status: TaskStatus[list[tuple[str, int]]] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Do as `serve` at several places, as one server: limits are for all of them together.
+
+        Reports what each is bound to, in their order, when all of them are ready: address and
+        port, or path and 0. OSError, with the place as its `filename`, if one cannot be bound;
+        LocalProtocolError for implicit TLS without a context.
+        """
+        await self._serve(places, task_status.started)
+
+    async def _serve(
+        self, places: Sequence[At], ready: Callable[[list[tuple[str, int]]], None]
+    ) -> None:
+        if self.lmtp and any(place.path is None and place.port == SMTP_PORT for place in places):
+            raise LocalProtocolError(NO_LMTP)
+        if self.tls is None and any(place.implicit_tls for place in places):
+            raise LocalProtocolError("a place with implicit_tls needs a TLS context")
+        async with AsyncExitStack() as stack:
+            listeners = [await stack.enter_async_context(await place.listen()) for place in places]
+            ready([listener.address for listener in listeners])
+            ending = await stack.enter_async_context(anyio.create_task_group())
+            async with anyio.create_task_group() as sessions:
+                async with anyio.create_task_group() as accepting:
+                    for place, listener in zip(places, listeners, strict=True):
+                        begin = partial(self.serve_stream, implicit_tls=place.implicit_tls)
+                        accepting.start_soon(listener.serve, begin, sessions)
+                    await self.stopping.wait()
+                    accepting.cancel_scope.cancel()
+                for listener in listeners:
+                    await listener.aclose()
+                ending.start_soon(self._end, sessions.cancel_scope)
+            ending.cancel_scope.cancel()
+
+    async def _end(self, sessions: anyio.CancelScope) -> None:
+        """Let sessions finish for a while; tell those that have not, and then cut them off."""
+        if self.deadlines.drain is None:
+            return
+        await anyio.sleep(self.deadlines.drain)
+        self.cutting = True
+        for dialogue in self.dialogues:
+            dialogue.cut()
+        if self.deadlines.cut is not None:
+            await anyio.sleep(self.deadlines.cut)
+            sessions.cancel()
+
+    async def serve_stream(self, stream: ByteStream, *, implicit_tls: bool | None = None) -> None:
+        """Serve one connection on a stream that is open already, and close it.
+
+        `implicit_tls` is for this one; None: as for all.
+        """
         session = Session(
             next(self.ids), peer_address(stream), local_address(stream), lmtp=self.lmtp
         )
-        self.enter(session)
+        implicit_tls = self.implicit_tls if implicit_tls is None else implicit_tls
+        wire = as_wire(stream)
         try:
-            await self._lead(session, as_wire(stream))
+            await self._lead(session, wire, implicit_tls=implicit_tls)
         except Exception:
             log.exception("session %d with %s ended by an error", session.id, session.peer[0])
         finally:
-            self.leave(session)
-            await anyio.aclose_forcefully(stream)
+            await wire.aclose()
 
-    async def _lead(self, session: Session, wire: Wire) -> None:
+    async def _lead(self, session: Session, wire: Wire, *, implicit_tls: bool) -> None:
         if self.lmtp and session.local[1] == SMTP_PORT:
             raise LocalProtocolError(NO_LMTP)
         early = b""
@@ -242,28 +320,16 @@ class Server:
             except (StreamLostError, DeadlineError) as error:
                 log.info("proxy %s, session %d: %s", session.peer[0], session.id, error)
                 return
-            self.leave(session)
             session.believe(header)
-            self.enter(session)
-        dialogue = Dialogue(self, session, wire, early)
+        dialogue = Dialogue(self, session, wire, early, implicit_tls=implicit_tls)
         self.dialogues.add(dialogue)
         try:
             await dialogue.run()
         finally:
             self.dialogues.discard(dialogue)
+            self.connections.leave(dialogue)
             if (closer := self.powers.closer) is not None:
                 await self._tell_closed(closer, session)
-
-    # Who is there, by address
-
-    def enter(self, session: Session) -> None:
-        self.peers[session.peer[0]] += 1
-
-    def leave(self, session: Session) -> None:
-        address = session.peer[0]
-        self.peers[address] -= 1
-        if not self.peers[address]:
-            del self.peers[address]
 
     async def _tell_closed(self, closer: Closer, session: Session) -> None:
         with anyio.move_on_after(FAREWELL, shield=True):
@@ -272,11 +338,9 @@ class Server:
             except Exception:
                 log.exception("a handler failed after session %d", session.id)
 
-    def has_room(self, session: Session) -> bool:
-        address = session.peer[0]  # empty for streams that are no TCP
-        return self.peers.total() <= self.max_connections and not (
-            address and self.peers[address] > self.max_connections_per_peer
-        )
+    def patience(self, *, pressed: bool) -> ServerDeadlines:
+        """Return the deadlines of now: while there are too many connections, the shorter ones."""
+        return self._in_a_hurry if pressed else self.deadlines
 
     def plaintext_allowed(self, session: Session) -> bool:
         if self.plaintext_auth == "loopback":

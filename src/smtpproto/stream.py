@@ -62,6 +62,8 @@ class Pump(Generic[Event]):
         self._wire = as_wire(stream)
         self._connection = connection
         self._out: list[bytes] = []
+        #: Octets received so far.
+        self.received = 0
         #: We have closed the stream.
         self.closed = False
 
@@ -139,11 +141,13 @@ class Pump(Generic[Event]):
 
     async def _receive(self) -> bytes:
         try:
-            return await self._wire.receive()
+            octets = await self._wire.receive()
         except anyio.EndOfStream:
             return b""
         except LOST as error:
             raise lost(error) from error
+        self.received += len(octets)
+        return octets
 
     async def linger(self, octets: int) -> None:
         """Say that we have nothing more to say, and listen until the peer says so, too.

@@ -89,7 +89,7 @@ async def test_client_cancelled_at_every_await(
                 journey = CancelAt(whole(forms[form]()), number, scope)
                 await journey
             await until(lambda: all(map(closed, connector.streams)))
-            await until(lambda: not server.peers)
+            await until(lambda: not server.dialogues)
             connector.streams.clear()
             if not journey.reached:
                 break
@@ -131,7 +131,7 @@ async def test_deliver_cancelled_at_every_await_leaves_a_session_used_rightly(
                     assert cancelled
                     with pytest.raises(ClientError):
                         await client.deliver(ENVELOPE, MESSAGE)
-            await until(lambda: not server.peers)
+            await until(lambda: not server.dialogues)
             if not journey.reached:
                 break
         assert number > 5
@@ -199,7 +199,7 @@ async def test_server_session_cancelled_at_every_await(
                     journey = CancelAt(server.serve_stream(stream), number, scope)
                     await journey
             await until(lambda stream=stream: closed(stream))  # type: ignore[misc]
-            assert not server.peers
+            assert not server.dialogues
             assert not server.dialogues
             if not journey.reached:
                 break

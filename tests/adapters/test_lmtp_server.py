@@ -229,7 +229,7 @@ async def test_over_a_unix_socket(tmp_path_factory: pytest.TempPathFactory) -> N
             assert [reply[:3] for reply in heard] == ["250", "452"]
         tasks.cancel_scope.cancel()
     assert store.delivered == [(of(["al", "full"]), b"x\r\n")]
-    assert not server.peers
+    assert not server.connections
 
 
 async def test_never_on_port_25(box: Box, caplog: pytest.LogCaptureFixture) -> None:
@@ -239,4 +239,4 @@ async def test_never_on_port_25(box: Box, caplog: pytest.LogCaptureFixture) -> N
         await server.serve("127.0.0.1", 25)
     session = Session(1, ("192.0.2.1", 40_000), ("192.0.2.25", 25))
     with pytest.raises(LocalProtocolError, match="port 25"):
-        await server._lead(session, None)  # type: ignore[arg-type]  # it does not come to that
+        await server._lead(session, None, implicit_tls=False)  # type: ignore[arg-type]  # it does not come to that

@@ -202,7 +202,7 @@ async def test_a_client_that_goes_at_any_octet_leaves_nothing_behind(
                     if count >= whole:  # else it may never hear of what was sent before
                         await until(lambda: bool(box.received))
                     reset_on_close(wire.stream)
-            await until(lambda: not server.peers)
+            await until(lambda: not server.dialogues)
             assert len(box.received) == (count >= whole)
         async with clear(port) as client:
             await client.send(SIMPLE, MESSAGE)
@@ -216,7 +216,7 @@ async def test_a_connection_that_is_gone_before_it_is_served(box: Box) -> None:
         stream = await anyio.connect_tcp(HOST, port)
         await anyio.aclose_forcefully(stream)
         await server.serve_stream(stream)
-    assert not server.peers
+    assert not server.dialogues
 
 
 async def test_nothing_comes_but_the_end_of_file(box: Box) -> None:
@@ -248,7 +248,7 @@ async def test_who_is_sent_away_hears_why(secure: bool, box: Box, tls: Certifica
             await wire.ask("STARTTLS")
             await wire.start_tls(tls.trusting, server_side=False)
         await wire.send(b"WHAT\r\n" * 10_000)
-        await until(lambda: not server.peers)
+        await until(lambda: not server.dialogues)
         replies = (await wire.rest()).decode().splitlines()
     assert [reply[:3] for reply in replies] == ["500", "500", "500", "421"]
 
@@ -259,5 +259,5 @@ async def test_who_does_not_go_is_cut_off(box: Box) -> None:
     async with running(server) as port, await connect(port) as wire:
         await wire.reply()
         assert (await wire.ask("WHAT")).startswith("421")
-        await until(lambda: not server.peers)
+        await until(lambda: not server.dialogues)
         assert await wire.rest() == b""

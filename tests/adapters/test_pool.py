@@ -29,7 +29,7 @@ from smtpproto.result import (
     RefusedError,
     Result,
 )
-from smtpproto.server import ContentStream, Server, Session
+from smtpproto.server import Connections, ContentStream, Server, Session
 from smtpproto.source import CHUNK, Source
 from tests.peers.programs import free_port
 
@@ -214,7 +214,7 @@ async def test_no_more_sessions_than_allowed_and_no_less_where_they_are_wanted()
         for _ in range(20):
             tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
         await until(lambda: busy.now == 3)
-        assert server.peers.total() == 3
+        assert len(server.connections) == 3
         go.set()
     assert busy.most == 3
     assert len(busy.received) == 20
@@ -547,7 +547,7 @@ async def test_a_wrong_password_is_tried_once_and_a_right_one_used_once(box: Box
 
 async def test_a_server_that_wants_no_more_sessions_gets_the_messages_by_those_it_took() -> None:
     busy = Busy()
-    server = Server(busy, max_connections_per_peer=2)
+    server = Server(busy, connections=Connections(most_per_network=2))
     async with (
         running(server) as port,
         Pool(to(port)) as pool,
@@ -615,7 +615,7 @@ async def test_leaving_waits_for_what_is_under_way_and_for_nothing_else() -> Non
                 tasks.start_soon(one, pool)
             await until(lambda: busy.now == 2)
         assert len(busy.received) == 2
-        await until(lambda: not server.peers)
+        await until(lambda: not server.connections)
     assert came == {"sent": 2, "this pool was closed": 3}
 
 

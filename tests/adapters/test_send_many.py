@@ -244,7 +244,7 @@ async def test_leaving_early_stops_everything_and_the_pool_goes_on(by: str) -> N
             await leave(pool)
         assert left == ["left"]
         gate.open.set()
-        await until(lambda: not server.peers)
+        await until(lambda: not server.connections)
         gate.received.clear()
         assert await pool.send(ENVELOPE, MESSAGE)
     assert len(gate.received) == 1
@@ -280,7 +280,7 @@ async def sweep(
             await going
         yield number
         await until(lambda: all(map(closed, connector.streams)))
-        await until(lambda: not server.peers)
+        await until(lambda: not server.connections)
         connector.streams.clear()
         if not going.reached:
             assert number > 8
@@ -335,7 +335,7 @@ async def test_a_message_cancelled_at_every_await_leaves_the_pool_to_the_others(
                 faulty.faults = ()
                 with anyio.fail_after(20):
                     assert await pool.send(ENVELOPE, LAST)
-            await until(lambda: not server.peers)
+            await until(lambda: not server.connections)
             contents = Counter(received.content for received in box.received)
             assert contents.pop(LAST) == 1
             assert contents.pop(MESSAGE, 0) == (connection != "new")
@@ -401,4 +401,4 @@ async def test_a_pool_and_its_users_cancelled_together(box: Box) -> None:
         for number in range(0, 60, 3):
             await whole(number)
             await until(lambda: all(map(closed, connector.streams)))
-            await until(lambda: not server.peers)
+            await until(lambda: not server.connections)

@@ -12,7 +12,14 @@ import pytest
 from smtpproto import Envelope, Limits, Mail, Rcpt, Reply
 from smtpproto.client import Client
 from smtpproto.result import TlsError
-from smtpproto.server import ContentError, ContentStream, Server, ServerDeadlines, Session
+from smtpproto.server import (
+    Connections,
+    ContentError,
+    ContentStream,
+    Server,
+    ServerDeadlines,
+    Session,
+)
 from smtpproto.wire.bare import serve_bare
 
 from .wire import HOST, Wire, connect
@@ -260,7 +267,7 @@ async def test_content_cut_short_is_an_error_to_the_handler_only(
     async with running(server) as port:
         async with await opened(port, *OPENED, "DATA") as wire:
             await wire.say("half of")
-        await until(lambda: not server.peers)
+        await until(lambda: not server.dialogues)
     assert [error.reply for error in errors] == [None] * 3
     assert caplog.text == ""
 
@@ -335,7 +342,7 @@ async def test_a_tls_client_on_a_clear_port_fails_and_hangs_nothing(
     async with running(server) as port:
         with pytest.raises(TlsError):
             await Client("localhost", port, tls="implicit", ssl_context=tls.trusting).__aenter__()
-        await until(lambda: not server.peers)
+        await until(lambda: not server.dialogues)
 
 
 async def test_clear_text_on_a_tls_port_ends_quietly(
@@ -348,7 +355,7 @@ async def test_clear_text_on_a_tls_port_ends_quietly(
                 await wire.send(octets)
                 await wire.stream.send_eof()
                 await ended(wire)
-        await until(lambda: not server.peers)
+        await until(lambda: not server.dialogues)
     assert caplog.text == ""
 
 
@@ -363,20 +370,20 @@ async def test_too_many_bad_commands(box: Box) -> None:
 
 @pytest.mark.rfc("5321 §4.5.4.2 several-sessions-at-once", "5321 §4.5.4.2 sessions-may-be-limited")
 @pytest.mark.parametrize(
-    ("limits", "held"),
-    [({"max_connections": 2}, 2), ({"max_connections_per_peer": 1}, 1)],
+    ("connections", "held"),
+    [(Connections(2), 2), (Connections(1000, 1), 1)],
 )
 async def test_connections_past_the_limit_hear_421(
-    limits: dict[str, int], held: int, box: Box
+    connections: Connections, held: int, box: Box
 ) -> None:
-    server = Server(box, **limits)  # type: ignore[arg-type]  # the table is loose
+    server = Server(box, connections=connections)
     async with running(server) as port:
         wires = [await opened(port) for _ in range(held)]
         for _ in range(3):
             async with await connect(port) as wire:
                 assert await ended(wire) == b"421 localhost Too many connections\r\n"
         await anyio.aclose_forcefully(wires.pop().stream)
-        await until(lambda: server.peers.total() == held - 1)
+        await until(lambda: len(server.connections) == held - 1)
         async with await opened(port, OPENED[0]):
             pass
         for wire in wires:
@@ -384,15 +391,15 @@ async def test_connections_past_the_limit_hear_421(
 
 
 async def test_past_the_limit_there_is_no_handshake(box: Box, tls: Certificates) -> None:
-    server = Server(box, tls=tls.server, implicit_tls=True, max_connections=1)
+    server = Server(box, tls=tls.server, implicit_tls=True, connections=Connections(1))
     async with running(server) as port, await connect(port):
-        await until(lambda: server.peers.total() == 1)
+        await until(lambda: len(server.connections) == 1)
         async with await connect(port) as wire:
             assert await ended(wire) == b""
 
 
 async def test_streams_without_an_address_count_only_in_all(box: Box) -> None:
-    server = Server(box, max_connections_per_peer=1)
+    server = Server(box, connections=Connections(1000, 1))
     async with anyio.create_task_group() as tasks:
         streams = [Scripted(b"EHLO x.example\r\n") for _ in range(3)]
         for stream in streams:
@@ -519,17 +526,64 @@ async def test_stop_ends_the_idle_and_lets_transactions_finish(box: Box) -> None
         assert (await busy.ask("text", ".")).startswith("250 2.0.0")
         assert await ended(busy) == SHUTTING_DOWN
     assert len(box.received) == 2
-    assert not server.peers
+    assert not server.dialogues
 
 
 async def test_stop_has_an_end_of_its_own(box: Box) -> None:
     server = Server(box, deadlines=ServerDeadlines(drain=0.05))
-    async with stoppable(server) as (port, _), await opened(port, *OPENED, "DATA") as wire:
+    async with (
+        stoppable(server) as (port, _),
+        await opened(port, *OPENED) as between,
+        await opened(port, *OPENED, "DATA") as wire,
+    ):
         server.stop()
         await wire.say("and then nothing")
-        assert await ended(wire) == b""
+        assert await ended(wire) == SHUTTING_DOWN
+        assert await ended(between) == SHUTTING_DOWN
     assert box.received == []
-    assert not server.peers
+    assert not server.dialogues
+
+
+@pytest.mark.rfc("5321 §3.8 stopping-server-says-421")
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_at_the_end_a_handler_is_not_waited_for(deaf: bool) -> None:
+    """Nor when it goes on after it was cancelled: then the connection is cut."""
+
+    class Slow(Box):
+        async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
+            try:
+                await anyio.Event().wait()
+            finally:
+                if deaf:
+                    with anyio.move_on_after(0.2, shield=True):
+                        await anyio.Event().wait()
+            return None
+
+    server = Server(Slow(), deadlines=ServerDeadlines(drain=0.02, cut=0.1))
+    async with stoppable(server) as (port, _), await opened(port, *OPENED[:2]) as wire:
+        await wire.say(OPENED[2])
+        server.stop()
+        assert await ended(wire) == (b"" if deaf else SHUTTING_DOWN)
+
+
+async def test_at_the_end_who_does_not_listen_is_cut_off(box: Box) -> None:
+    server = Server(box, deadlines=ServerDeadlines(drain=0.02, cut=0.02, linger=None))
+    async with stoppable(server) as (port, done), await opened(port, *OPENED, "DATA"):
+        server.stop()
+        await done.wait()
+    assert not server.dialogues
+
+
+async def test_at_the_end_a_handshake_is_cut_off_without_a_word(
+    box: Box, tls: Certificates
+) -> None:
+    server = Server(box, tls=tls.server, deadlines=ServerDeadlines(drain=0.02))
+    async with (
+        stoppable(server) as (port, _),
+        await opened(port, OPENED[0], "STARTTLS") as wire,
+    ):
+        server.stop()
+        assert await ended(wire) == b""
 
 
 async def test_stop_before_a_connection_is_greeted() -> None:
@@ -542,7 +596,7 @@ async def test_stop_before_a_connection_is_greeted() -> None:
 
     server = Server(Slow())
     async with stoppable(server) as (port, _), await connect(port) as wire:
-        await until(lambda: bool(server.peers))
+        await until(lambda: bool(server.dialogues))
         server.stop()
         may_go.set()
         assert (await wire.reply()).startswith("220")

@@ -10,7 +10,7 @@ from attrs import define, field
 from smtpproto import LocalProtocolError, Mail, Reply
 from smtpproto.core.proxy import ProxyCommand, ProxyHeader
 from smtpproto.extensions.xforward import XForward
-from smtpproto.server import Server, ServerDeadlines, Session
+from smtpproto.server import Connections, Server, ServerDeadlines, Session
 from smtpproto.trust import as_networks, is_listed
 
 from .wire import HOST, Wire, connect
@@ -211,7 +211,7 @@ async def test_limits_and_passwords_go_by_the_client(door: Door) -> None:
     server = Server(
         door,
         proxy_from=[HOST],
-        max_connections_per_peer=1,
+        connections=Connections(most_per_network=1),
         authenticator=Accounts(),
         plaintext_auth="loopback",
     )
@@ -276,7 +276,7 @@ async def test_the_session_begins_anew_with_another_client(door: Door) -> None:
         assert (await wire.ask("MAIL FROM:<a@b.example>")).startswith("503")  # EHLO first
         # Passwords go by the client now; XCLIENT by whom we are connected to.
         assert await hello(wire) & {"AUTH", "XCLIENT"} == {"XCLIENT"}
-        assert server.peers == {CLIENT[0]: 1}
+        assert (server.connections.of(CLIENT[0]), len(server.connections)) == (1, 1)
         await send(wire)
         assert (await wire.ask("XCLIENT ADDR=IPV6:2001:db8::7")).startswith("220")
         await hello(wire, "HELO")
@@ -378,14 +378,14 @@ async def test_who_is_refused_at_the_door_is_out(door: Door) -> None:
 
 
 async def test_xclient_counts_for_the_limits(door: Door) -> None:
-    server = Server(door, xclient_from=[HOST], max_connections_per_peer=2)
+    server = Server(door, xclient_from=[HOST], connections=Connections(most_per_network=2))
     async with running(server) as port, await connect(port) as one, await connect(port) as two:
         for number, wire in enumerate((one, two)):
             assert (await wire.reply()).startswith("220")
             await hello(wire)
             assert (await wire.ask(f"XCLIENT ADDR=192.0.2.{number}")).startswith("220")
-        assert server.peers == {"192.0.2.0": 1, "192.0.2.1": 1}
-        server.max_connections_per_peer = 1
+        assert [server.connections.of(f"192.0.2.{n}") for n in range(2)] == [1, 1]
+        server.connections.most_per_network = 1
         await hello(one)  # the session has begun anew
         await hello(two)
         assert (await one.ask("XCLIENT ADDR=192.0.2.9")).startswith("220")

@@ -13,7 +13,6 @@ from anyio.streams.tls import TLSAttribute
 from smtpproto.wire import (
     BareWire,
     ForeignWire,
-    Listener,
     LoopWire,
     TlsWire,
     Wire,
@@ -21,6 +20,7 @@ from smtpproto.wire import (
     connect_tcp,
     connect_unix,
     listen_tcp,
+    listen_unix,
 )
 
 from .wire import HOST, LOST
@@ -179,6 +179,26 @@ async def test_reset_is_not_an_end(tls: Certificates) -> None:
             await ends.wire.send(b"anybody?")
 
 
+async def test_writing_to_who_has_gone_breaks_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also where the loop has no turn in between, in which it could tell."""
+
+    def write_on(wire: Wire) -> None:
+        for _ in range(100):
+            wire.write(b"250 OK\r\n")
+
+    with socket.create_server((HOST, 0)) as listening:
+        wire = await connect_tcp(HOST, listening.getsockname()[1])
+        other, _ = listening.accept()
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        other.close()
+        with pytest.raises(anyio.BrokenResourceError):
+            write_on(wire)
+        await wire.aclose()
+    assert caplog.text == ""
+
+
 async def test_closed_by_us(kind: str, tls: Certificates) -> None:
     async with joined(kind, tls) as ends:
         await ends.wire.aclose()
@@ -318,10 +338,10 @@ async def test_unix_sockets(tmp_path_factory: pytest.TempPathFactory) -> None:
         await wire.aclose()
 
     async with (
-        Listener(await anyio.create_unix_listener(path)) as listener,
+        await listen_unix(path) as listener,
         anyio.create_task_group() as tasks,
     ):
-        assert listener.address == ("", 0)
+        assert listener.address == (str(path), 0)
         tasks.start_soon(listener.serve, greet, tasks)
         wire = await connect_unix(path)
         assert await everything(wire) == b"220 here\r\n"

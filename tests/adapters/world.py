@@ -73,7 +73,7 @@ async def running(server: Server) -> AsyncIterator[int]:
         _, port = await tasks.start(server.serve, HOST)
         yield port
         tasks.cancel_scope.cancel()
-    assert not server.peers
+    assert not server.dialogues
     assert not server.dialogues
 
 

@@ -235,6 +235,25 @@ def word(met: bool) -> str:
     return "met" if met else "NOT MET"
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_idle_connections_are_weighed(backend: str, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    done = benchmark("idle.py", "--connections", 300, "--backend", backend, "--json", file)
+    numbers = json.loads(file.read_text())
+    assert numbers["connections"] == 300
+    assert 0 < numbers["octets"][backend] < 40 << 10
+    assert re.search(rf"^{backend} +300 idle connections in clear: [\d.]+ KiB each$", done.stdout)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_nothing_grows_while_clients_do_everything_wrong(backend: str) -> None:
+    """A short soak; `benchmarks/README.md` has the long one."""
+    options = "--minutes", 1 / 6, "--connections", 60, "--seed", 7
+    done = benchmark("soak.py", *options, "--backend", backend)
+    assert done.stderr == ""
+    assert "passed: nothing grew" in done.stdout
+
+
 def test_a_miscount_is_an_error(tmp_path: Path) -> None:
     """A program that loses messages has no rate."""
     source = find("smtp-source", "postfix")

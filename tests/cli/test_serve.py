@@ -6,6 +6,7 @@ import shutil
 import signal
 import smtplib
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 import anyio
 import pytest
 
-from smtpproto.cli.node import load_login
+from smtpproto.cli.node import ensure_certificate, load_login
 from tests.cli.conftest import SOURCE, Run
 from tests.peers.programs import find, listening, wait_for
 
@@ -455,6 +456,35 @@ def test_an_idle_node_ends_at_once_and_says_so(backend: str, number: signal.Sign
         assert node.rest.splitlines() == [
             "stopping: what is under way may finish (once more: at once)"
         ]
+
+
+def shown_certificate(node: Node) -> bytes:
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    with node.session() as session:
+        session.starttls(context=anybody)
+        assert isinstance(session.sock, ssl.SSLSocket)
+        certificate = session.sock.getpeercert(binary_form=True)
+        assert certificate is not None
+        return certificate
+
+
+@both_backends
+def test_a_hangup_reads_the_certificate_again(backend: str, tmp_path: Path) -> None:
+    """Where the new one is of no use, the old one stays, and why is said."""
+    new = ensure_certificate(tmp_path / "new", ["localhost"])
+    with serving("--backend", backend) as node:
+        old = shown_certificate(node)
+        shutil.copy(new.key, DATA / "tls" / "key.pem")
+        node.process.send_signal(signal.SIGHUP)
+        node.until("ERROR smtpproto.certificates: the old certificates stay, .* mismatch .*")
+        assert shown_certificate(node) == old
+        shutil.copy(new.cert, DATA / "tls" / "cert.pem")
+        node.process.send_signal(signal.SIGHUP)
+        node.until("the certificate was read again")
+        assert shown_certificate(node) == ssl.PEM_cert_to_DER_cert(new.cert.read_text())
+        assert node.end() == 0
 
 
 # What is wrong is one line

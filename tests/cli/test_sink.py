@@ -86,6 +86,25 @@ def test_a_second_signal_does_not_wait(spawn: Spawn, backend: str) -> None:
         session.close()
 
 
+@pytest.mark.peer("smtp-source")
+def test_workers_take_and_count_everything_together(spawn: Spawn, backend: str) -> None:
+    process = spawn("sink", "--listen", "127.0.0.1:0", "--workers", "2", "--backend", backend)
+    port = port_of(process)
+    done = smtp_source(*("-m", "40", "-s", "8", "-r", "2", "-l", "1000", f"127.0.0.1:{port}"))
+    assert done.returncode == 0, done.stdout
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert err == ""
+    assert re.fullmatch(r"\d+ sessions, 40 messages, 80 recipients, [\d.]+ KiB, \d+/s\n", out)
+
+
+def test_workers_on_a_port_that_is_taken(cli: Run, clear_port: int) -> None:
+    result = cli("sink", "--listen", f"127.0.0.1:{clear_port}", "--workers", "2")
+    assert result.exit_code == 1
+    assert "the address is in use by another program" in result.stderr
+
+
 @pytest.mark.peer("swaks")
 def test_on_loopback_every_login_is_taken(spawn: Spawn) -> None:
     process = spawn("sink", "--listen", "127.0.0.1:0")

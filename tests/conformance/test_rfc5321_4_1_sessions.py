@@ -190,7 +190,7 @@ async def test_a_lost_connection_cancels_what_is_open_and_nothing_else(last: lis
             assert (await wire.ask("one", ".")).startswith("250")
             for line in last:
                 assert (await wire.ask(line)).startswith("250")
-        await until(lambda: not server.peers)
+        await until(lambda: not server.dialogues)
         assert [received.content for received in box.received] == [b"one\r\n"]
         async with clear(port) as client:
             await client.send(ENVELOPE, MESSAGE)

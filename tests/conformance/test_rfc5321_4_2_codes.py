@@ -33,7 +33,7 @@ from smtpproto.core import offer, reception, refusal
 from smtpproto.core.command import BASE_VERBS
 from smtpproto.extensions import EXPN, HELP, SIZE
 from smtpproto.mechanisms import PLAIN
-from smtpproto.server import Server
+from smtpproto.server import Connections, Server
 from smtpproto.testing.pair import answer
 from tests.adapters.world import Box, Scripted
 from tests.conformance.ends import (
@@ -236,8 +236,9 @@ def test_4yz_is_for_what_the_same_command_can_pass_another_time() -> None:
     # What passes: a crowd, a shortage, a failure of our own.
     passing = {name for name, reply in OWN if reply.severity is Severity.TRANSIENT}
     assert passing == {
-        "TOO_MANY_RECIPIENTS", "TOO_MANY_ERRORS", "TOO_MANY_CONNECTIONS", "TOO_MANY_LOGINS",
-        "TOO_SLOW", "NO_LOGIN_NOW", "NOT_NOW", "SHUTTING_DOWN", "HANDLER_FAILED", "Etrn",
+        "TOO_MANY_RECIPIENTS", "TOO_MANY_ERRORS", "TOO_MANY_COMMANDS", "TOO_MANY_CONNECTIONS",
+        "TOO_MANY_LOGINS", "TOO_SLOW", "NO_LOGIN_NOW", "NOT_NOW", "SHUTTING_DOWN",
+        "HANDLER_FAILED", "Etrn",
     }  # fmt: skip
 
 
@@ -319,7 +320,7 @@ async def test_what_closes_names_the_server() -> None:
     errors = b"XYZZY\r\n" * (Limits().bad_commands + 1)
     assert say(server_after(), errors).endswith(b"\r\n421 mx.example Too many errors\r\n")
     stopped = Scripted(b"")
-    await Server(Box(), hostname="mx.example", max_connections=0).serve_stream(stopped)
+    await Server(Box(), hostname="mx.example", connections=Connections(0)).serve_stream(stopped)
     assert stopped.sent == [b"421 mx.example Too many connections\r\n"]
 
 

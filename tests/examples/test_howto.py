@@ -1,8 +1,11 @@
 """Every file in `examples/howto/` runs, and does what the page that shows it says."""
 
 import os
+import re
+import signal
 import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,6 +18,7 @@ from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttri
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from examples.howto import find_settings
+from smtpproto.cli.node import ensure_certificate
 from smtpproto.client import Client
 from smtpproto.resolve import Srv
 from smtpproto.server import Server
@@ -28,8 +32,8 @@ def test_there_are_no_others() -> None:
     """One that is added gets a test here; what the tutorials show is run with them."""
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
-        *("core_lmtp.py", "find_settings.py", "lmtp.py", "lmtp_server.py", "mechanism.py"),
-        *("observe.py", "ready_handlers.py", "send_many.py", "send_with_login.py"),
+        *("core_lmtp.py", "face_the_world.py", "find_settings.py", "lmtp.py", "lmtp_server.py"),
+        *("mechanism.py", "observe.py", "ready_handlers.py", "send_many.py", "send_with_login.py"),
         *("stream_content.py", "test_policy.py", "test_sending.py", "through_socks.py"),
         "xclient.py",
     }
@@ -176,6 +180,38 @@ def test_accept_into_app(tmp_path: Path) -> None:
             session.send(b"a bare\nline end\r\n.\r\n")
             assert session.getreply()[0] == 554
         assert list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("workers", [[], ["2"]])
+def test_face_the_world(workers: list[str], tmp_path: Path) -> None:
+    made = ensure_certificate(tmp_path, ["mx.example.org"])
+    file = EXAMPLES / "howto" / "face_the_world.py"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", file, made.cert, made.key, "0", "0", *workers],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            ports = re.fullmatch(r"listening on \[\(.+, (\d+)\), \(.+, (\d+)\)\]\n", line)
+            assert ports is not None, line
+            trusting = ssl.create_default_context(cafile=made.cert)
+            with smtplib.SMTP("localhost", int(ports[1]), timeout=PATIENCE) as session:
+                session.starttls(context=trusting)
+                with pytest.raises(smtplib.SMTPRecipientsRefused):
+                    session.sendmail("jo@example.net", ["al@example.org"], b"")
+            with smtplib.SMTP_SSL("localhost", int(ports[2]), context=trusting) as session:
+                process.send_signal(signal.SIGHUP)
+                assert session.noop()[0] == 250
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(PATIENCE) == 0
+                assert session.getreply()[0] == 421
+                session.close()
+        finally:
+            process.kill()
 
 
 def test_stream_content() -> None:

@@ -194,9 +194,9 @@ async def test_one_session_there_for_each_here_and_it_ends_with_it() -> None:
             assert not it.proxy._hops
             for _ in range(3):
                 await client.send(ENVELOPE, MESSAGE)
-            assert len(it.server.peers) == 1
-            assert it.server.peers.total() == 1
-        await until(lambda: it.server.peers.total() == 0)
+            assert len(it.server.dialogues) == 1
+            assert len(it.server.connections) == 1
+        await until(lambda: len(it.server.connections) == 0)
         assert {one.session.id for one in it.behind.received} == {1}
 
 
@@ -209,7 +209,7 @@ async def test_a_client_that_goes_in_the_midst_leaves_nothing(steps: int) -> Non
             for line in ["MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA"][:steps]:
                 await wire.ask(line)
             await wire.send(b"Subject: half\r\n" * 1000)
-        await until(lambda: it.server.peers.total() == 0 and not it.proxy._hops)
+        await until(lambda: len(it.server.connections) == 0 and not it.proxy._hops)
         assert it.behind.received == []
 
 

@@ -30,6 +30,9 @@ STOREYS = [
 ANNEXES = {
     "__main__": "cli",
     "handler": "server",
+    "limits": "server",
+    "certificates": "server",
+    "workers": "server",
     "conversation": "server",
     "dialogue": "server",
     "connector": "client",

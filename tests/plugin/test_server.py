@@ -19,6 +19,7 @@ from smtpproto.client import ClientDeadlines
 from smtpproto.handler import ContentStream, Session
 from smtpproto.handlers import Discard
 from smtpproto.result import ConnectError, Fate, LoginError
+from smtpproto.server import Connections
 from smtpproto.testing import HARD, SOFT, Fault, NotArrivedError, SmtpClient, SmtpServer
 
 ENVELOPE = Envelope("ann@example.org", ["bob@example.net"])
@@ -311,7 +312,7 @@ def test_content_at_fault_is_not_kept_whoever_takes_it() -> None:
 
 def test_options_are_the_servers() -> None:
     with (
-        SmtpServer(hostname="mx.example", max_connections=0) as other,
+        SmtpServer(hostname="mx.example", connections=Connections(0)) as other,
         pytest.raises(smtplib.SMTPConnectError, match=r"mx\.example Too many"),
     ):
         smtplib.SMTP(other.host, other.port)

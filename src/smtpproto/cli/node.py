@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from smtpproto.certificates import Certificates, KeyPair
 from smtpproto.client import Tls
 
 from .values import domain
@@ -70,6 +71,13 @@ class Certificate:
 
     cert: Path
     key: Path
+
+    def reloadable(self) -> Certificates:
+        """Return what serves TLS with it, and reads it again when asked to. NodeError as below."""
+        try:
+            return Certificates(KeyPair(self.cert, self.key))
+        except OSError as error:
+            raise NodeError(str(error)) from error
 
     def server_context(self) -> ssl.SSLContext:
         """Return a context to serve TLS with. NodeError if the two do not fit."""

@@ -113,7 +113,7 @@ def serve(*, config: Path | None, backend: str, **given: Any) -> None:
 
     Without any option it works at once: mail for anybody@localhost arrives in Maildirs, and the
     screen says what to enter in a mail program. Ctrl-C or SIGTERM lets what is under way finish,
-    and exits with 0.
+    and exits with 0. SIGHUP reads the certificate again, for a new one without a restart.
     """
     try:
         chosen = build(load(config) if config else {}, given)
@@ -141,12 +141,16 @@ async def _serve(chosen: ServeSettings, backend: str) -> None:
 
 
 async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, backend: str) -> None:
-    """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that."""
+    """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
+
+    SIGHUP has it read its certificate again.
+    """
     listeners = [
         Listener("smtp", chosen.listen.host or None, chosen.listen.port),
         Listener("submission", chosen.submission.host or None, chosen.submission.port),
     ]
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
         async with anyio.create_task_group() as tasks:
 
             async def run_relay(*, task_status: TaskStatus[list[tuple[str, int]]]) -> None:
@@ -172,7 +176,11 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
                 backend=backend,
             )
             stopping = False
-            async for _ in signals:
+            async for number in signals:
+                if number == hangup != signal.SIGTERM:
+                    if await to_thread.run_sync(relay.reload):
+                        say("the certificate was read again")
+                    continue
                 if stopping:
                     tasks.cancel_scope.cancel()
                     return
@@ -227,7 +235,7 @@ def _relay(
         ),
         access=access,
         networks=chosen.relay_from,
-        tls=certificate.server_context(),
+        tls=certificate.reloadable(),
         authenticator=Passwords({login.username: login.password}),
         limits=Limits(message=chosen.max_message),
         observe=tell,

@@ -25,7 +25,7 @@ from attrs import define, field, frozen
 from smtpproto.client import ClientDeadlines, Connector, connect_tcp
 from smtpproto.core.connection import Limits
 from smtpproto.handler import Authenticator, Session
-from smtpproto.server import Server, ServerDeadlines
+from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
 
 from .deliver import Access, Deliverer
 from .dispatch import Dispatcher
@@ -61,8 +61,8 @@ class Relay:
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `observe` is told every message's story, `trace` every line of every dialogue, as
-    (id or session, peer, line).
+    all. `connections` are those of all listeners together. `observe` is told every message's
+    story, `trace` every line of every dialogue, as (id or session, peer, line).
     """
 
     hostname: str
@@ -71,10 +71,11 @@ class Relay:
     router: Router
     access: Access = field(factory=Access)
     networks: Sequence[Network] = ()
-    tls: ssl.SSLContext | None = None
+    tls: ssl.SSLContext | Certificates | None = None
     authenticator: Authenticator | None = None
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
+    connections: Connections = field(factory=Connections)
     server_deadlines: ServerDeadlines = field(factory=ServerDeadlines)
     client_deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=4 * 3600))
     connector: Connector = connect_tcp
@@ -131,6 +132,7 @@ class Relay:
             authenticator=self.authenticator,
             plaintext_auth="loopback",
             limits=self.limits,
+            connections=self.connections,
             deadlines=self.server_deadlines,
             trace=None if self.trace is None else self._show,
         )
@@ -167,6 +169,10 @@ class Relay:
         for server in self._servers:
             server.stop()
         self.dispatcher.stop()
+
+    def reload(self) -> bool:
+        """Read the files of the certificates again, as `Server.reload`; it blocks."""
+        return self.tls.reload() if isinstance(self.tls, Certificates) else True
 
     def _show(self, session: Session, line: str) -> None:
         if self.trace is not None:

@@ -131,6 +131,10 @@ class SmtpServer:
                 "plaintext_auth": "never" if self._tls else "loopback",
                 "failed_login_delay": 0,
                 "deadlines": ServerDeadlines(drain=1),
+                # A test may ask for as much as it likes, and does not want to wait.
+                "max_commands": None,
+                "max_idle_commands": None,
+                "error_delay": 0,
                 "trace": self._note,
             }
             server = Server(self._faulty, **settings | self._options)

@@ -8,8 +8,11 @@ another (`tls`). Nothing above this room knows which it has.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from os import PathLike
 from typing import Any
 
@@ -34,6 +37,7 @@ __all__ = [
     "connect_tcp",
     "connect_unix",
     "listen_tcp",
+    "listen_unix",
 ]
 
 
@@ -65,14 +69,24 @@ class Listener(AsyncResource):
         self._listener = listener
         each = getattr(listener, "listeners", [listener])
         self.sockets = [one.extra(SocketAttribute.raw_socket) for one in each]
+        self._path: tuple[str, int] | None = None  # of a UNIX socket, with its inode
+        if isinstance(path := self.sockets[0].getsockname(), str):
+            self._path = path, os.stat(path).st_ino
 
     @property
     def address(self) -> tuple[str, int]:
-        """The IP address and port of the first socket; ("", 0) where it is no TCP."""
+        """The IP address and port of the first socket; the path and 0 of a UNIX socket."""
         name = self.sockets[0].getsockname()
-        return ("", 0) if isinstance(name, (str, bytes)) else (name[0], name[1])
+        if isinstance(name, (str, bytes)):  # the latter are names that are no path
+            return os.fsdecode(name), 0
+        return name[0], name[1]
 
     async def aclose(self) -> None:
+        if self._path is not None:
+            (path, inode), self._path = self._path, None
+            with suppress(FileNotFoundError):
+                if os.stat(path).st_ino == inode:  # and not another server's by now
+                    os.unlink(path)
         await self._listener.aclose()
 
     async def serve(
@@ -100,3 +114,17 @@ async def listen_tcp(host: str | None, port: int, *, reuse_port: bool = False) -
     return Listener(
         await anyio.create_tcp_listener(local_host=host, local_port=port, reuse_port=reuse_port)
     )
+
+
+async def listen_unix(path: str | PathLike[str], *, mode: int | None = None) -> Listener:
+    """Bind to a UNIX socket at a path, with these permissions (None: by the umask).
+
+    A socket that nobody listens at is replaced; closing the listener removes it. OSError if it
+    cannot be bound, also because somebody listens there.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        code = probe.connect_ex(os.fspath(path))
+    if code in (0, errno.EAGAIN):  # the latter: too many wait there
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    return Listener(await anyio.create_unix_listener(path, mode=mode))
