@@ -193,8 +193,8 @@ async def test_tls_begins_behind_the_header(cut: bool, door: Door, tls: Certific
         else:
             send_hello, ahead = wire.stream.send, [V2]
 
-            async def together(octets: bytes) -> None:
-                await send_hello(b"".join(ahead) + octets)
+            async def together(item: bytes) -> None:
+                await send_hello(b"".join(ahead) + item)
                 ahead.clear()
 
             wire.stream.send = together  # type: ignore[method-assign]  # for one write
