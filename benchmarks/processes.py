@@ -10,15 +10,18 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-__all__ = ["HOST", "BenchmarkError", "Finished", "Serving", "finish", "interruptible", "serving"]
+import shared
+from shared import HOST
 
-HOST = "127.0.0.1"
+__all__ = ["BenchmarkError", "Finished", "Serving", "finish", "interruptible", "serving"]
+
 PATIENCE = 300  # seconds for any one run: far more than it takes
+GLANCE = 0.01  # seconds between two looks at a process that runs
 
 
 class BenchmarkError(Exception):
@@ -61,10 +64,11 @@ def _read(output: IO[bytes]) -> str:
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that has run to its good end: seconds of wall time and of CPU (user + system)."""
+    """A program that has run to its good end."""
 
-    seconds: float
-    cpu: float
+    seconds: float  # of wall time
+    cpu: float  # seconds, user + system
+    peak: int  # octets resident, as last seen: it is looked at every few milliseconds
     output: str
 
 
@@ -75,8 +79,7 @@ def finish(*command: str) -> Finished:
         with _child(command, output) as process:
             descriptor = os.pidfd_open(process.pid)
             try:
-                if not select.select([descriptor], [], [], PATIENCE)[0]:
-                    raise BenchmarkError(f"{' '.join(command)} takes longer than {PATIENCE} s")
+                peak = _watch(descriptor, process.pid, command)
                 seconds = time.perf_counter() - began
             finally:
                 os.close(descriptor)
@@ -86,12 +89,44 @@ def finish(*command: str) -> Finished:
     if process.returncode:
         code = process.returncode
         raise BenchmarkError(f"{' '.join(command)} ended with {code}:\n{said[-2000:]}")
-    return Finished(seconds, usage.ru_utime + usage.ru_stime, said)
+    return Finished(seconds, usage.ru_utime + usage.ru_stime, peak, said)
+
+
+def _watch(descriptor: int, pid: int, command: Sequence[str]) -> int:
+    """Wait for a process to end; return its peak. What wait4 tells is at least our own size."""
+    peak = 0
+    for _ in range(int(PATIENCE / GLANCE)):
+        peak = max(peak, shared.peak(pid))
+        if select.select([descriptor], [], [], GLANCE)[0]:
+            return peak
+    raise BenchmarkError(f"{' '.join(command)} takes longer than {PATIENCE} s")
+
+
+def _family(pid: int) -> set[int]:
+    """Return a process and all that descend from it."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(stat[1])
+    family = {pid}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU that a process has used, threads that have ended included."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)  # its CPU clock: clock_getcpuclockid(3)
+    except OSError:  # it has ended
+        return 0.0
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that listens on `port`."""
+    """A server that listens on `port`, with all processes that it has started."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -112,19 +147,11 @@ class Serving:
         return now
 
     def _cpu(self) -> float:
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        try:
-            # The clock ticks of `stat` are 10 ms.
-            nanoseconds = ((task / "schedstat").read_text().split()[0] for task in tasks.iterdir())
-            return sum(map(int, nanoseconds)) / 1e9
-        except FileNotFoundError:
-            stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(_cpu_seconds, _family(self.process.pid)))
 
-    def peak_octets(self) -> int:
-        """Return the most memory that it had resident at any time."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    def peak(self) -> int:
+        """Return the most octets that it had resident at any time, its processes added up."""
+        return sum(map(shared.peak, _family(self.process.pid)))
 
 
 @contextmanager

@@ -245,6 +245,7 @@ def _front_door() -> str:
 _SETTINGS = {
     "limits": ("smtpproto.core.connection", "Limits"),
     "client-deadlines": ("smtpproto.client", "ClientDeadlines"),
+    "discover": ("smtpproto.discover", "Bounds"),
     "server-deadlines": ("smtpproto.server", "ServerDeadlines"),
     "server": ("smtpproto.server", "Server"),
     "schedule": ("smtpproto.relay.schedule", "Schedule"),

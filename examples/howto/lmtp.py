@@ -1,102 +1,73 @@
-"""LMTP with the core: hand a message to a mailbox server, and hear about each recipient by itself.
+"""LMTP: hand a message to a mail store, and hear about each recipient by itself.
 
-Here the server is a thread of ours, at the other end of a pair of sockets.
+Here the store is ours, made of the core, at a UNIX socket as Dovecot has one.
 """
 
-import socket
-import threading
-from collections.abc import Iterable, Iterator
+import tempfile
+from pathlib import Path
+
+import anyio
+from anyio.abc import ByteStream
 
 from smtpproto import (
     NEED_DATA,
     PAUSED,
     STANDARD,
-    ClientConnection,
     ConnectionClosed,
-    Content,
-    Data,
     EndOfContent,
     Envelope,
-    Lhlo,
-    Quit,
     Reply,
     ServerConnection,
-    Severity,
 )
+from smtpproto.client import Client, UnixConnector
+from smtpproto.result import Result
 
 FULL = Reply(452, "4.2.2", "Mailbox full")
+DELIVERED = Reply(250, "2.0.0", "Delivered")
 
 
-def replies(client: ClientConnection, sock: socket.socket, wire: bytes) -> Iterator[Reply]:
-    """Send, and pull every reply that is owed."""
-    sock.sendall(wire)
-    while client.owed:
-        event = client.next_event()
-        if event is NEED_DATA:
-            client.receive_data(sock.recv(65_536))
-        elif isinstance(event, Reply):
-            yield event
-        else:
-            raise ConnectionError("the server has closed the connection")
+async def deliver(path: Path, envelope: Envelope, content: str) -> Result:
+    connector = UnixConnector(path)
+    async with Client("localhost", lmtp=True, tls="none", connector=connector) as client:
+        return await client.deliver(envelope, content)
 
 
-def deliver(sock: socket.socket, envelope: Envelope, content: bytes) -> Iterator[str]:
-    client = ClientConnection(STANDARD, lmtp=True)
-    (greeting,) = replies(client, sock, b"")
-    (hello,) = replies(client, sock, client.send(Lhlo("client.example.org")))
-    (mail,) = replies(client, sock, client.send(envelope.mail))
-    for reply in (greeting, hello, mail):
-        if reply.severity is not Severity.COMPLETION:
-            raise ConnectionError(str(reply))
-    accepted: list[str] = []
-    for rcpt in envelope.rcpts:
-        (reply,) = replies(client, sock, client.send(rcpt))
-        if reply.severity is Severity.COMPLETION:
-            accepted.append(str(rcpt.forward_path))
-        else:
-            yield f"{rcpt.forward_path}: {reply}"
-    if accepted:
-        (go_ahead,) = replies(client, sock, client.send(Data()))
-        if go_ahead.severity is not Severity.INTERMEDIATE:
-            raise ConnectionError(str(go_ahead))
-        wire = client.send(Content(content)) + client.send(EndOfContent())
-        # As many replies as recipients were accepted, in their order (RFC 2033 §4.2).
-        for path, verdict in zip(accepted, replies(client, sock, wire), strict=True):
-            yield f"{path}: {verdict}"
-    list(replies(client, sock, client.send(Quit())))
-
-
-def serve(sock: socket.socket, full: Iterable[str]) -> None:
-    """Take mail; who is in `full` has no room left."""
-    server = ServerConnection("mailbox.example.org", STANDARD, lmtp=True)
+async def serve(stream: ByteStream) -> None:
+    """Take mail; `bo` has no room left."""
+    store = ServerConnection("store.example.org", STANDARD, lmtp=True)
     verdicts: list[Reply] = []
-    with sock:
+    async with stream:
         while True:
-            event = server.next_event()
+            event = store.next_event()
             if event is PAUSED:
-                reply = verdicts.pop(0) if verdicts else server.suggested_reply()
-                sock.sendall(server.send(reply))
+                # As many replies to the content as recipients were accepted (RFC 2033 §4.2).
+                reply = verdicts.pop(0) if verdicts else store.suggested_reply()
+                await stream.send(store.send(reply))
             elif event is NEED_DATA:
-                server.receive_data(sock.recv(65_536))
-            elif isinstance(event, EndOfContent) and event.fault is None and server.envelope:
-                verdicts = [
-                    FULL if str(path) in full else Reply(250, "2.0.0", "Delivered")
-                    for path in server.envelope.forward_paths
-                ]
+                store.receive_data(await stream.receive())
+            elif isinstance(event, EndOfContent) and event.fault is None and store.envelope:
+                paths = map(str, store.envelope.forward_paths)
+                verdicts = [FULL if path == "<bo@example.org>" else DELIVERED for path in paths]
             elif isinstance(event, ConnectionClosed):
                 return
 
 
-def main() -> None:
-    ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=serve, args=(theirs, ["<bo@example.org>"]))
-    thread.start()
-    with ours:
-        envelope = Envelope("jo@example.net", ["al@example.org", "bo@example.org"])
-        for line in deliver(ours, envelope, b"Subject: Hi\r\n\r\nHello.\r\n"):
-            print(line)
-    thread.join()
+async def main() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "lmtp"
+        async with (
+            await anyio.create_unix_listener(path) as listener,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(listener.serve, serve)
+            envelope = Envelope("jo@example.net", ["al@example.org", "bo@example.org"])
+            result = await deliver(path, envelope, "Subject: Hi\n\nHello.\n")
+            for outcome in result.outcomes:
+                print(outcome)
+            for outcome in result.failed:
+                print("not delivered:", outcome.forward_path)
+            tasks.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
-    main()
+    anyio.run(main)

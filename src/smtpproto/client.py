@@ -13,34 +13,37 @@ from __future__ import annotations
 
 import enum
 import ssl
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import anyio
+import idna
 from anyio import to_thread
 from anyio.abc import ByteStream
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
+from .connector import Connector, TcpConnector, UnixConnector, connect_tcp
 from .core.base64 import decode_base64
-from .core.client_connection import ClientConnection, ClientEvent
-from .core.command import Auth, AuthResponse, Command, Data, Ehlo, Helo, Mail, Quit, Rset, StartTls
+from .core.client_connection import ClientConnection
+from .core.command import Auth, AuthResponse, Command, Ehlo, Helo, Lhlo, Quit, Rset, StartTls
 from .core.connection import Limits
 from .core.envelope import Envelope
-from .core.errors import RemoteProtocolError
-from .core.event import Content, EndOfContent, TlsInfo
+from .core.errors import LocalProtocolError, RemoteProtocolError
+from .core.event import TlsInfo
 from .core.extension import Extension
 from .core.reply import Reply, Severity
 from .core.sasl import ClientExchange, Credentials, ExchangeError, Mechanism
 from .core.state import State, moves
-from .deadline import DeadlineError, deadline
+from .deadline import DeadlineError
 from .extensions import STANDARD
-from .extensions.eightbitmime import BODY
-from .extensions.size import SIZE_OCTETS
+from .handover import Handover
 from .mechanisms import STANDARD as MECHANISMS
 from .mechanisms import strongest
 from .mechanisms.binding import binding_of
+from .observe import Connected, Observer, TlsStarted, wire_log
 from .result import (
     ClientError,
     ConnectError,
@@ -49,19 +52,21 @@ from .result import (
     RefusedError,
     Result,
     TlsError,
-    Transaction,
 )
-from .source import AnyContent, Source, source
-from .stream import Pump, StreamLostError, first_cause, own_literal, shown
-from .wire import connect_tcp
+from .session import ClientDeadlines, ClientSession, Clock
+from .source import AnyContent, Reading, source
+from .stream import StreamLostError, first_cause, local_address, own_literal, peer_address
 
-__all__ = ["Client", "ClientDeadlines", "Connector", "Tls", "connect_tcp"]
-
-#: Commands on their way at most: what the replies to them fill must fit the pipe (RFC 2920 §3.1).
-WINDOW = 100
-
-NO_ROOM = Reply(552, "5.3.4", "The server takes no message of this size")
-NOT_EIGHT_BIT = Reply(554, "5.6.3", "The server takes no 8-bit content")
+__all__ = [
+    "Client",
+    "ClientDeadlines",
+    "Connector",
+    "TcpConnector",
+    "Tls",
+    "UnixConnector",
+    "connect_tcp",
+    "verifying",
+]
 
 
 class Tls(enum.Enum):
@@ -77,50 +82,38 @@ class Tls(enum.Enum):
     NONE = "none"
 
 
-@frozen
-class ClientDeadlines:
-    """How long the client waits, in seconds; None for ever.
+def verifying(cafile: str | Path | None = None) -> ssl.SSLContext:
+    """Return a context that verifies the server and its name as RFC 9525 has it.
 
-    `greeting` to `final_dot` are those of RFC 5321 §4.5.3.2, which asks for no less. The others
-    it does not name: `ehlo` also bounds HELO, RSET and any other command, `auth` the whole login,
-    `session` everything from connecting on.
+    By the certificates that the system trusts, or those of the PEM file `cafile`. Beyond
+    Python's own default, a common name never stands in for a missing subjectAltName (§6.3).
+    Blocks; OSError and ssl.SSLError as the file has it.
     """
-
-    connect: float | None = 30
-    tls: float | None = 60
-    greeting: float | None = 300
-    ehlo: float | None = 300
-    auth: float | None = 120
-    mail: float | None = 300
-    rcpt: float | None = 300
-    data: float | None = 120
-    block: float | None = 180
-    final_dot: float | None = 600
-    quit: float | None = 10
-    session: float | None = 4 * 3600
-
-
-class Connector(Protocol):
-    """Opens a stream to a server: TCP by default; a proxy, a unix socket, a test's own pipe."""
-
-    async def __call__(self, host: str, port: int) -> ByteStream:
-        """Return a connected stream; OSError if it cannot be had."""
-        ...
+    context = ssl.create_default_context(cafile=cafile)
+    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
+        context.hostname_checks_common_name = False
+    return context
 
 
 @define(eq=False)
 class Client:
     """One session with one server, as an async context manager.
 
-    `tls` is one of Tls or its name; `ssl_context` replaces the default one, which verifies
-    (Tls.OPPORTUNISTIC: does not). `login` is username and password, or Credentials; the first of
+    `tls` is one of Tls or its name; `ssl_context` replaces that of `verifying()` (for
+    Tls.OPPORTUNISTIC: one that does not verify), and holds what else is wanted of TLS: trust of
+    your own, a client certificate (`load_cert_chain`), versions, ALPN. The server has to show a
+    certificate for `server_name`, by default the host, and is told that name (SNI).
+    `login` is username and password, or Credentials; the first of
     `mechanisms` that is offered and that they serve is used, those that show a secret in clear
     only with `login_in_clear`. `bind_login` binds SCRAM to the TLS channel where that is offered.
-    `helo_name` is our own domain; by default the address literal of our end
-    (RFC 5321 §4.1.4). `trace` is shown the dialogue line by line, redacted.
+    `helo_name` is our own domain; by default the address literal of our end (RFC 5321 §4.1.4).
+    `lmtp` speaks LMTP (RFC 2033): the same methods and results, each recipient with a verdict of
+    its own. `connector` makes the stream. What is not among `extensions` is not used, though it
+    be offered. `observe` is told of all that happens (`smtpproto.observe`), `trace` is shown the
+    dialogue line by line, redacted.
 
-    Entering raises ConnectError, TlsError, RefusedError or LoginError. A session is for one task
-    at a time.
+    Entering raises ConnectError, TlsError, RefusedError or LoginError; making one for LMTP at
+    port 25 LocalProtocolError. A session is for one task at a time.
     """
 
     host: str
@@ -137,50 +130,53 @@ class Client:
     limits: Limits = field(factory=Limits, kw_only=True)
     deadlines: ClientDeadlines = field(factory=ClientDeadlines, kw_only=True)
     connector: Connector = field(default=connect_tcp, kw_only=True)
+    lmtp: bool = field(default=False, kw_only=True)
+    observe: Observer | None = field(default=None, kw_only=True)
     trace: Callable[[str], None] | None = field(default=None, kw_only=True)
 
     #: The server's greeting, once connected.
     greeting: Reply | None = field(default=None, init=False)
-    _connection: ClientConnection = field(init=False, repr=False)
-    _pump: Pump[ClientEvent] = field(init=False, repr=False)
-    _end: float = field(default=0.0, init=False, repr=False)
+    _session: ClientSession = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.lmtp and self.port == 25:
+            raise LocalProtocolError("LMTP is not for port 25 (RFC 2033 §5)")
 
     @property
     def offered(self) -> dict[str, str]:
         """Keyword -> argument of the extensions that the server offers."""
-        return self._connection.offered
+        return self._session.connection.offered
 
     @property
     def tls_info(self) -> TlsInfo | None:
         """The TLS layer, None in clear."""
-        return self._connection.tls
+        return self._session.connection.tls
 
     @property
     def stream(self) -> ByteStream:
         """The stream below, for its attributes (certificate, addresses)."""
-        return self._pump.stream
+        return self._session.pump.stream
 
     @property
     def usable(self) -> bool:
-        """Whether another transaction may be tried on this session."""
-        return (
-            not self._pump.closed
-            and not self._connection.owed
-            and self._connection.state in (State.READY, State.MAIL, State.RCPT)
-        )
+        """Whether another transaction may be tried: the session is open, and MAILMAX not reached.
+
+        MAILMAX is of LIMITS (RFC 9422): how many transactions the server grants a session.
+        """
+        return self._session.usable
 
     # Opening and closing
 
     async def __aenter__(self) -> Self:
-        seconds = self.deadlines.session
-        self._end = float("inf") if seconds is None else anyio.current_time() + seconds
+        clock = Clock(self.deadlines)
         try:
-            await self._open(self.tls)
+            await self._open(self.tls, clock)
         except TlsError:
             # Only where the handshake failed: the session was left waiting for it.
-            if self.tls is not Tls.OPPORTUNISTIC or self._connection.state is not State.TLS:
+            in_handshake = self._session.connection.state is State.TLS
+            if self.tls is not Tls.OPPORTUNISTIC or not in_handshake:
                 raise
-            await self._open(Tls.NONE)  # what was offered does not work; clear is still allowed
+            await self._open(Tls.NONE, clock)  # what was offered does not work; clear is allowed
         return self
 
     async def __aexit__(
@@ -193,97 +189,124 @@ class Client:
 
     async def aclose(self) -> None:
         """Say QUIT where that is possible, wait for its answer within the deadline, and close."""
+        session = self._session
+        connection = session.connection
         try:
-            heard = moves(self._connection.state, Quit) is not None and not self._connection.owed
-            if heard and not self._pump.closed:
-                with suppress(ClientError, StreamLostError, DeadlineError, RemoteProtocolError):
-                    await self._ask(Quit(), "quit")
+            heard = moves(connection.state, Quit) is not None and not connection.owed
+            if heard and not session.pump.closed:
+                with (
+                    suppress(ClientError, StreamLostError, DeadlineError, RemoteProtocolError),
+                    session.clock,
+                ):
+                    await session.ask(Quit(), "quit")
         finally:
-            await self._pump.aclose()
+            await session.aclose()
 
-    async def _open(self, tls: Tls) -> None:
+    async def _open(self, tls: Tls, clock: Clock) -> None:
+        where = f"{self.host}:{self.port}"
+        since = anyio.current_time()
+        stream = await self._connect(where, clock)
+        observers = [] if self.observe is None else [self.observe]
+        if self.trace is not None:
+            observers.append(wire_log(self.trace))
+        connection = ClientConnection(self.extensions, limits=self.limits, lmtp=self.lmtp)
+        self._session = session = ClientSession(
+            stream, connection, clock, extensions=self.extensions, observers=observers
+        )
+        if observers:
+            ends = peer_address(stream), local_address(stream)
+            session.tell(Connected(self.host, self.port, *ends, anyio.current_time() - since))
         try:
-            with self._within("connect"):
-                stream = await self.connector(self.host, self.port)
-        except (OSError, ValueError) as error:  # ValueError: a name that cannot be looked up
-            why = f"cannot connect to {self.host}:{self.port}: {first_cause(error)}"
-            raise ConnectError(why) from error
-        self._connection = ClientConnection(self.extensions, limits=self.limits)
-        self._pump = Pump(stream, self._connection)
-        try:
-            await self._begin(tls)
+            with clock:
+                await self._begin(tls)
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
-            await self._pump.aclose()
-            raise ConnectError(f"{self.host}:{self.port}: {error}") from error
+            await session.aclose(str(error))
+            raise ConnectError(f"{where}: {error}") from error
         except ClientError:
             await self.aclose()
             raise
         except BaseException:
-            await self._pump.aclose()
+            await session.aclose("the opening was broken off")
             raise
 
+    async def _connect(self, where: str, clock: Clock) -> ByteStream:
+        try:
+            with clock:
+                clock.within("connect")
+                return await self.connector(self.host, self.port)
+        except (OSError, ValueError) as error:  # ValueError: a name that cannot be looked up
+            raise ConnectError(f"cannot connect to {where}: {first_cause(error)}") from error
+
     async def _begin(self, tls: Tls) -> None:
+        session = self._session
         if tls is Tls.IMPLICIT:
             await self._start_tls(tls)
-        self.greeting = await self._reply("greeting")
+        self.greeting = await session.reply("greeting")
         self._require("greeting", self.greeting)
         await self._hello()
         if tls in (Tls.REQUIRED, Tls.OPPORTUNISTIC):
             if "STARTTLS" in self.offered:
-                reply = await self._ask(StartTls(), "ehlo")
+                reply = await session.ask(StartTls(), "ehlo")
                 if reply.severity is Severity.COMPLETION:
                     await self._start_tls(tls)
                     await self._hello()
                 elif tls is Tls.REQUIRED:
                     raise TlsError(f"TLS is required and the server refused it: {reply}")
-                elif self._connection.state is State.CLOSED:
+                elif session.connection.state is State.CLOSED:
                     raise RefusedError("STARTTLS", reply)
             elif tls is Tls.REQUIRED:
                 raise TlsError("TLS is required and the server does not offer STARTTLS")
         if self.login is not None:
-            with self._within("auth"):
-                await self._log_in(self.login)
+            session.clock.within("auth")
+            await self._log_in(self.login)
 
     async def _start_tls(self, tls: Tls) -> None:
+        session = self._session
         context = self.ssl_context
         if context is None:
             # In a thread: it reads the certificates that the system trusts.
-            context = await to_thread.run_sync(ssl.create_default_context)
+            context = await to_thread.run_sync(verifying)
             if tls is Tls.OPPORTUNISTIC:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
+        since = anyio.current_time()
+        session.clock.within("tls")
         try:
-            with self._within("tls"):
-                await self._pump.start_tls(
-                    context, server_side=False, hostname=self.server_name or self.host
-                )
+            hostname = _a_labels(self.server_name or self.host)
+            await session.pump.start_tls(context, server_side=False, hostname=hostname)
         except (StreamLostError, ValueError) as error:  # ValueError: no name for a certificate
             raise TlsError(f"TLS with {self.host}:{self.port} failed: {error}") from error
+        if session.connection.tls is not None:
+            session.tell(TlsStarted(session.connection.tls, anyio.current_time() - since))
 
     async def _hello(self) -> None:
-        name = self.helo_name or own_literal(self._pump.stream)
-        reply = await self._ask(Ehlo(name), "ehlo")
-        if reply.severity is Severity.PERMANENT and self._connection.state is not State.CLOSED:
-            reply = await self._ask(Helo(name), "ehlo")  # RFC 5321 §3.2
-        self._require("EHLO", reply)
+        session = self._session
+        name = self.helo_name or own_literal(session.pump.stream)
+        reply = await session.ask(Lhlo(name) if self.lmtp else Ehlo(name), "ehlo")
+        closed = session.connection.state is State.CLOSED
+        if reply.severity is Severity.PERMANENT and not closed and not self.lmtp:
+            reply = await session.ask(Helo(name), "ehlo")  # RFC 5321 §3.2
+        self._require("LHLO" if self.lmtp else "EHLO", reply)
 
     async def _log_in(self, login: Credentials | tuple[str, str]) -> None:
+        session = self._session
+        tls = session.connection.tls
         credentials = login if isinstance(login, Credentials) else Credentials(*login)
-        if self.bind_login and self._connection.tls is not None:
-            credentials = evolve(credentials, binding=binding_of(self._connection.tls))
+        if self.bind_login and tls is not None:
+            credentials = evolve(credentials, binding=binding_of(tls))
         offered = self.offered.get("AUTH", "").upper().split()
         mechanism = strongest(offered, credentials, self.mechanisms)
         if mechanism is None:
             raise TlsError(
                 f"the server offers no login that we know (AUTH {' '.join(offered) or 'missing'})"
             )
-        if mechanism.plaintext and self._connection.tls is None and not self.login_in_clear:
+        if mechanism.plaintext and tls is None and not self.login_in_clear:
             raise TlsError("refusing to send a password in clear")
         exchange = ClientExchange(mechanism, credentials)
         initial = exchange.initial_response()
         command = Auth(mechanism.name, initial)
         held_back = len(command.serialize()) > Command.max_line  # RFC 4954 §4
-        reply = await self._ask(Auth(mechanism.name) if held_back else command, "auth")
+        reply = await session.ask(Auth(mechanism.name) if held_back else command, None)
         doubt: ExchangeError | None = None
         while reply.severity is Severity.INTERMEDIATE:
             answer: bytes | None = None
@@ -299,7 +322,7 @@ class Client:
                     doubt = error
                 except ValueError:
                     pass  # not one line, or no base64: cancelled (RFC 4954 §4)
-            reply = await self._ask(AuthResponse(answer), "auth")
+            reply = await session.ask(AuthResponse(answer), None)
         if reply.severity is Severity.COMPLETION and doubt is None:
             try:
                 exchange.succeed()
@@ -328,33 +351,51 @@ class Client:
         return result
 
     async def deliver(self, envelope: Envelope, content: AnyContent) -> Result:
-        """Hand a message over; return an outcome for each recipient, whatever happens.
+        """Hand a message over; return an outcome for each recipient, whatever the server does.
 
-        `content` is what `source.source` takes. MAIL, RCPTs and DATA leave in one write where the
-        server offers PIPELINING; SIZE and BODY are asked for where offered and of use. Raises
-        LocalProtocolError for content or an envelope that may not be sent, what the content's
-        own source raises, and ClientError when the session is not `usable`.
+        `content` is what `source.source` takes. SIZE, BODY and SMTPUTF8 are asked for where they
+        are offered and this message has use for them. What it needs and is not offered is found
+        before anything is sent, and is an outcome too, marked `local`: an address beyond ASCII
+        (5.6.7), such a header (5.6.9), 8-bit or binary content (5.6.3), a parameter (5.5.4). More
+        recipients than RCPTMAX, or domains of them than RCPTDOMAINMAX (LIMITS, RFC 9422), and the
+        rest are TRANSIENT with 452 4.5.3: for another transaction, or another session.
+
+        Raises LocalProtocolError for content or parameters that may be sent to nobody, what the
+        content's own source raises, and ClientError when the session is not `usable`; nothing
+        has been delivered then.
         """
-        if not self.usable:
-            raise ClientError("this session is over")
-        taken = await source(content, eight_bit_offered="8BITMIME" in self.offered)
-        transaction = Transaction(envelope)
-        refusal = self._unfit(taken)
-        if refusal is not None:
-            transaction.settle(refusal)
-            return transaction.result()
+        session = self._session
+        if not session.usable:
+            most = (
+                f": the server grants {session.transactions} transactions" if session.open else ""
+            )
+            raise ClientError(f"this session is over{most}")
+        handover = Handover(session, envelope)
+        transaction = handover.transaction
         try:
-            await self._transact(transaction, self._dress(envelope.mail, taken), taken)
+            with session.clock:
+                taken = await source(
+                    content,
+                    eight_bit_offered="8BITMIME" in self.offered,
+                    binary_offered=session.offer.takes_binary,
+                )
+                if handover.fits(taken.octets):
+                    reading = await Reading.of(taken, binary=handover.binary)
+                    try:
+                        if handover.fits(reading.octets):
+                            await handover.run(reading)
+                    finally:
+                        await reading.aclose()
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
-            await self._pump.aclose()
-            transaction.lose(str(error))
+            await session.aclose(str(error))
+            transaction.lose(str(error), unheard=handover.unheard)
         except RefusedError as closing:
             transaction.settle(closing.reply)
         except BaseException:
-            # Not ours: cancelled, or the content is at fault. Without the final dot nothing is
-            # delivered, so there is nothing to do but leave.
-            if self._pump.unsent or not self.usable:
-                await self._pump.aclose()
+            # Not ours: cancelled, or the content is at fault. Without the end of the content
+            # nothing is delivered, so where RSET does not do, there is nothing but to leave.
+            if session.pump.unsent or not session.open:
+                await session.aclose("a transaction was broken off")
             raise
         return transaction.result()
 
@@ -364,123 +405,19 @@ class Client:
         Raises ConnectError when the session is lost on the way, ClientError when it is over, and
         LocalProtocolError for a command that may not be sent.
         """
-        if not self.usable:
+        session = self._session
+        if not session.open:
             raise ClientError("this session is over")
         try:
-            return await self._ask(command, "ehlo")
+            with session.clock:
+                if session.connection.must_reset:
+                    self._require("RSET", await session.ask(Rset(), "ehlo"))
+                return await session.ask(command, "ehlo")
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
-            await self._pump.aclose()
+            await session.aclose(str(error))
             raise ConnectError(f"{self.host}:{self.port}: {error}") from error
 
-    def _unfit(self, taken: Source) -> Reply | None:
-        limit = self.offered.get("SIZE", "")
-        known = limit.isdecimal() and len(limit) <= 20  # RFC 1870 §5
-        if taken.octets and known and 0 < int(limit) < taken.octets:
-            return NO_ROOM
-        if taken.eight_bit and "8BITMIME" not in self.offered:
-            return NOT_EIGHT_BIT
-        return None
 
-    def _dress(self, mail: Mail, taken: Source) -> Mail:
-        """Add what the server wants to know of this message."""
-        extra: dict[str, bytes | None] = {}
-        known = {extension.keyword for extension in self.extensions}
-        usable = known & self.offered.keys()
-        if taken.octets is not None and "SIZE" in usable:
-            extra |= SIZE_OCTETS(taken.octets)
-        if taken.eight_bit is not False and "8BITMIME" in usable:
-            extra |= BODY("8BITMIME")
-        missing = {key: value for key, value in extra.items() if key not in mail.parameters}
-        return evolve(mail, parameters={**mail.parameters, **missing}) if missing else mail
-
-    async def _transact(self, transaction: Transaction, mail: Mail, taken: Source) -> None:
-        if self._connection.state is not State.READY:
-            self._require("RSET", await self._ask(Rset(), "ehlo"))
-        replies: list[Reply] = []
-        try:
-            await self._ask_all([mail, *transaction.envelope.rcpts, Data()], replies)
-        finally:
-            transaction.judge(replies)  # what was refused already stays so, whatever came then
-        if self._connection.state is not State.CONTENT:
-            return
-        if transaction.open:
-            await self._send_content(transaction, taken)
-        # A server may say 354 though it accepted nobody; it gets an empty message, which goes to
-        # nobody (RFC 2920 §3.1).
-        self._put(EndOfContent())
-        transaction.dot_sent = True
-        transaction.settle(await self._reply("final_dot"))
-
-    async def _ask_all(self, commands: Sequence[Command], replies: list[Reply]) -> None:
-        """Ask MAIL, RCPTs and DATA as far as it makes sense; add the replies as they come."""
-        pipelining = "PIPELINING" in self.offered
-
-        async def catch_up() -> None:
-            while self._connection.owed:
-                name = commands[len(replies)].verb.decode().lower()
-                replies.append(await self._reply(name))
-                if self._connection.state is State.CLOSED:
-                    raise RefusedError("the session", replies[-1])
-
-        for command in commands:
-            if not pipelining or self._connection.owed >= WINDOW:
-                await catch_up()
-            if not self._connection.owed and replies:
-                accepted = [reply.severity is Severity.COMPLETION for reply in replies]
-                if not accepted[0] or (isinstance(command, Data) and not any(accepted[1:])):
-                    return
-            self._put(command)
-        await catch_up()
-
-    async def _send_content(self, transaction: Transaction, taken: Source) -> None:
-        seven_bit = taken.eight_bit is None and "8BITMIME" not in self.offered
-        with self._within("session"):
-            async with taken.reading() as chunks:
-                async for chunk in chunks:
-                    if seven_bit and not chunk.isascii():
-                        transaction.settle(NOT_EIGHT_BIT)
-                        raise StreamLostError("8-bit content for a server that takes none")
-                    self._put(Content(chunk))
-                    with self._within("block"):
-                        await self._pump.flush()
-
-    # The small verbs
-
-    def _put(self, thing: Command | Content | EndOfContent) -> None:
-        if self._connection.buffered and not self._connection.owed:
-            # Said before we asked, so it can be no answer; a 421 is one to everything.
-            event = self._connection.next_event()
-            if isinstance(event, Reply):
-                raise RefusedError("the session", event)
-            raise StreamLostError("the server talks out of turn")
-        self._pump.put(self._connection.send(thing))
-        self._show("C", thing)
-
-    async def _ask(self, command: Command, name: str) -> Reply:
-        self._put(command)
-        return await self._reply(name)
-
-    async def _reply(self, name: str) -> Reply:
-        with self._within(name):
-            event = await self._pump.pull()
-        if not isinstance(event, Reply):
-            raise StreamLostError("the server closed the connection")
-        self._show("S", event)
-        return event
-
-    def _show(self, side: str, thing: Command | Content | EndOfContent | Reply) -> None:
-        if self.trace is not None:
-            for line in shown(thing):
-                self.trace(f"{side}: {line}")
-
-    @contextmanager
-    def _within(self, name: str) -> Generator[None]:
-        """Bound a wait by its own deadline, and by what is left of the session's."""
-        seconds: float | None = getattr(self.deadlines, name)
-        left = max(self._end - anyio.current_time(), 0)
-        if name == "session" or seconds is None or left < seconds:
-            with deadline("session", self.deadlines.session, left):
-                yield
-        else:
-            with deadline(name, seconds):
-                yield
+def _a_labels(host: str) -> str:
+    """Write a name as certificates do, by the IDNA that it is looked up by (RFC 9525 §6.3)."""
+    return host if host.isascii() else idna.encode(host, uts46=True).decode()

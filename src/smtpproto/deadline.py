@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -62,7 +63,8 @@ class Alarm:
 
     A session waits for a few octets again and again; a scope for each wait would cost as much as
     the rest of it. Whatever is awaited inside the `with` block is cancelled when the alarm rings,
-    and the block is left without an error; `rang` then names the wait that took too long.
+    and the block is left without an error; `rang` then names the wait that took too long. It may
+    be used for one block after another, until `off`.
     """
 
     __slots__ = ("_at", "_loop", "_name", "_ringing", "_scope", "_timer", "rang")
@@ -74,14 +76,14 @@ class Alarm:
         self._ringing = False
         self._at = float("inf")
         self._loop: asyncio.AbstractEventLoop | None = None
+        # On asyncio, one that may be early: it looks again then. Made anew only to be earlier.
         self._timer: asyncio.TimerHandle | None = None
-        self._scope: anyio.CancelScope
+        self._scope: anyio.CancelScope | None = None
 
     def __enter__(self) -> Self:
-        try:
-            self._loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
+        if self._loop is None:
+            with suppress(RuntimeError):
+                self._loop = asyncio.get_running_loop()
         self.rang, self._ringing = None, False
         self._at = float("inf")
         self._scope = anyio.CancelScope()
@@ -94,13 +96,18 @@ class Alarm:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
+        scope, self._scope = self._scope, None
+        assert scope is not None  # entered
+        swallowed = scope.__exit__(kind, error, traceback)
+        if scope.cancelled_caught:
+            self.rang = self._name
+        return swallowed
+
+    def off(self) -> None:
+        """Leave no timer behind."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        swallowed = self._scope.__exit__(kind, error, traceback)
-        if self._scope.cancelled_caught:
-            self.rang = self._name
-        return swallowed
 
     def now(self) -> float:
         """Return the event loop's time, in seconds."""
@@ -118,26 +125,28 @@ class Alarm:
             return
         self._name = name
         if self._loop is None:
+            assert self._scope is not None  # entered
             self._scope.deadline = at
             return
-        # The timer is left as it is where it would ring too early: it looks again then.
         self._at = at
-        if self._timer is None or at < self._timer.when():
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._look) if at < float("inf") else None
+        if (self._timer is None and at < float("inf")) or (
+            self._timer is not None and at < self._timer.when()
+        ):
+            self.off()
+            self._timer = self._loop.call_at(at, self._look)
 
     def _look(self) -> None:
-        loop = self._loop
-        assert loop is not None
+        assert self._loop is not None  # whose timer it was
         self._timer = None
-        if loop.time() < self._at:
+        if self._scope is None:
+            return
+        if self._loop.time() < self._at:
             self.set(self._name, self._at)
         else:
             self.ring(self._name)
 
     def ring(self, name: str) -> None:
         """Ring now, for this."""
-        if not self._ringing:
+        if self._scope is not None and not self._ringing:
             self._name, self._ringing = name, True
             self._scope.cancel()

@@ -101,8 +101,11 @@ class Dialogue(Conversation):
             self.wait("session", None)
             await self.pump.listen(self.server.greeting_delay)
             self.session.early_talker = self.connection.buffered > 0
-        reply = await self.welcome()
-        await self.answer(reply, failed=self.connection.closing(NOT_NOW))
+        if self.powers.welcomer is None:
+            await self.answer(None)
+        else:
+            reply = await self.welcome()
+            await self.answer(reply, failed=self.connection.closing(NOT_NOW))
         return self.connection.state is not State.CLOSED
 
     async def welcome(self) -> Reply | None:

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -53,15 +52,21 @@ class Fate(enum.Enum):
 
 @frozen
 class Outcome:
-    """One recipient's fate, the reply that decided it, and else the reason in words."""
+    """One recipient's fate, the reply that decided it, and else the reason in words.
+
+    `local` says that the reply is the client's own: the server would have had to refuse, by what
+    it offers, and was not asked.
+    """
 
     forward_path: ForwardPath
     fate: Fate
     reply: Reply | None = None
     reason: str = ""
+    local: bool = False
 
     @property
     def accepted(self) -> bool:
+        """Whether the server has taken the message for this recipient."""
         return self.fate is Fate.ACCEPTED
 
     def __str__(self) -> str:
@@ -70,17 +75,33 @@ class Outcome:
 
 @frozen
 class Result:
-    """The outcomes of one transaction, in the order of the envelope's recipients."""
+    """The outcomes of one transaction, in the order of the envelope's recipients.
+
+    It is true where all were accepted: `if not result` overlooks nobody. `unheard` says that the
+    session was lost before the server answered anything, as one does that was idle for too long:
+    nothing was begun, and another session may have it.
+    """
 
     outcomes: tuple[Outcome, ...]
+    unheard: bool = False
+
+    def __bool__(self) -> bool:
+        return self.all_accepted
 
     @property
     def all_accepted(self) -> bool:
-        return all(outcome.accepted for outcome in self.outcomes)
+        """Whether every recipient was accepted."""
+        return not self.failed
 
     @property
     def any_accepted(self) -> bool:
+        """Whether at least one recipient was accepted."""
         return any(outcome.accepted for outcome in self.outcomes)
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The outcomes of those who were not accepted, for whatever reason."""
+        return tuple(outcome for outcome in self.outcomes if not outcome.accepted)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.outcomes))
@@ -91,51 +112,54 @@ class Transaction:
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
-        self.dot_sent = False
+        #: The end of the content is on its way, so the server may have accepted it.
+        self.end_sent = False
         self._outcomes: list[Outcome | None] = [None] * len(envelope.rcpts)
+        self._unheard = False
 
     @property
     def open(self) -> bool:
         """Whether some recipient's fate hangs on what comes next."""
         return None in self._outcomes
 
-    def judge(self, replies: Sequence[Reply]) -> None:
-        """Take the replies to MAIL, to each RCPT and to DATA, as many as there are."""
-        if not replies:
-            return
-        mail, *others = replies
-        if mail.severity is not Severity.COMPLETION:
-            self.settle(mail)
-        for number, reply in enumerate(others[: len(self._outcomes)]):
-            if reply.severity is not Severity.COMPLETION:
-                # 552 once meant "too many recipients", which passes (RFC 5321 §4.5.3.1.10);
-                # with another status it means that (RFC 1870 §6.4).
-                passes = reply.code == 552 and str(reply.status or "5.5.3") == "5.5.3"
-                self._decide(number, reply, Fate.TRANSIENT if passes else None)
-        data = others[len(self._outcomes) :]
-        if data and data[0].severity is not Severity.INTERMEDIATE:
-            self.settle(data[0])
+    def is_open(self, number: int) -> bool:
+        """Tell whether this recipient's fate hangs on what comes next."""
+        return self._outcomes[number] is None
 
-    def settle(self, reply: Reply) -> None:
+    def heard(self, number: int, reply: Reply, *, local: bool = False) -> None:
+        """Take the reply to a RCPT: a good one decides nothing yet."""
+        if reply.severity is not Severity.COMPLETION:
+            # 552 once meant "too many recipients", which passes (RFC 5321 §4.5.3.1.10);
+            # with another status it means that (RFC 1870 §6.4).
+            passes = reply.code == 552 and str(reply.status or "5.5.3") == "5.5.3"
+            self.decide(number, reply, Fate.TRANSIENT if passes else None, local=local)
+
+    def decide(
+        self, number: int, reply: Reply, fate: Fate | None = None, *, local: bool = False
+    ) -> None:
+        """Decide this recipient by a reply, unless that was done before."""
+        if self._outcomes[number] is None:
+            path = self.envelope.rcpts[number].forward_path
+            self._outcomes[number] = Outcome(path, fate or Fate.of(reply), reply, local=local)
+
+    def settle(self, reply: Reply, *, local: bool = False) -> None:
         """Decide all that are open by one reply."""
         for number in range(len(self._outcomes)):
-            self._decide(number, reply)
+            self.decide(number, reply, local=local)
 
-    def lose(self, reason: str) -> None:
-        """Decide all that are open: the session was lost."""
-        fate = Fate.UNKNOWN if self.dot_sent else Fate.TRANSIENT
+    def lose(self, reason: str, *, unheard: bool = False) -> None:
+        """Decide all that are open: the session was lost, perhaps before any reply came."""
+        self._unheard = unheard
+        fate = Fate.UNKNOWN if self.end_sent else Fate.TRANSIENT
         for number, outcome in enumerate(self._outcomes):
             if outcome is None:
                 path = self.envelope.rcpts[number].forward_path
                 self._outcomes[number] = Outcome(path, fate, reason=reason)
 
-    def _decide(self, number: int, reply: Reply, fate: Fate | None = None) -> None:
-        if self._outcomes[number] is None:
-            path = self.envelope.rcpts[number].forward_path
-            self._outcomes[number] = Outcome(path, fate or Fate.of(reply), reply)
-
     def result(self) -> Result:
-        return Result(tuple(outcome for outcome in self._outcomes if outcome is not None))
+        """Return what became of each; all have to be decided."""
+        outcomes = tuple(outcome for outcome in self._outcomes if outcome is not None)
+        return Result(outcomes, self._unheard)
 
 
 class ClientError(Exception):
@@ -167,6 +191,5 @@ class DeliveryError(ClientError):
     """Not every recipient was accepted. `result` says what became of each."""
 
     def __init__(self, result: Result) -> None:
-        refused = [str(outcome) for outcome in result.outcomes if not outcome.accepted]
-        super().__init__("\n".join(refused))
+        super().__init__("\n".join(map(str, result.failed)))
         self.result = result

@@ -1,24 +1,26 @@
-"""Where a client's content comes from, made into chunks of octets that may be sent."""
+"""Where a client's content comes from, made into pieces of octets that may be sent."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
-from contextlib import asynccontextmanager
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable
 from email.encoders import encode_base64
 from email.message import EmailMessage, Message
-from email.policy import SMTP
+from email.policy import SMTPUTF8, EmailPolicy
+from email.utils import getaddresses
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import anyio
 from anyio import to_thread
-from attrs import frozen
+from attrs import define, frozen
 
-from .core.content import DotWriter
+from .core.content import LineEnds
+from .core.errors import LocalProtocolError
 
-__all__ = ["AnyContent", "Source", "crlf", "source"]
+__all__ = ["AnyContent", "Reading", "Source", "crlf", "source"]
 
 CHUNK = 65_536
 
@@ -38,83 +40,220 @@ def crlf(text: bytes) -> bytes:
 class Source:
     """Content ready to be sent.
 
-    `octets` is its size as SIZE counts it (RFC 1870 §3), `eight_bit` whether it has octets over
-    127; None where that is not known before the end.
+    `chunks` are its octets: all of them at hand, or as they come. `octets` is its size as SIZE
+    counts it (RFC 1870 §3), `eight_bit` whether it has octets over 127, `utf8` whether its header
+    needs SMTPUTF8 (RFC 6532); None where that is not known before it is read. `binary` content
+    has no lines (RFC 3030 §3): any octets may stand in it, and it goes by BDAT only.
     """
 
-    chunks: AsyncIterable[bytes]
-    octets: int | None
-    eight_bit: bool | None
-
-    @asynccontextmanager
-    async def reading(self) -> AsyncGenerator[AsyncIterator[bytes]]:
-        """Iterate over the chunks; a generator is closed at the end, however that comes."""
-        chunks = aiter(self.chunks)
-        try:
-            yield chunks
-        finally:
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+    chunks: AsyncIterable[bytes] | bytes
+    octets: int | None = None
+    eight_bit: bool | None = None
+    utf8: bool | None = None
+    binary: bool = False
 
 
-async def source(content: AnyContent, *, eight_bit_offered: bool) -> Source:
+async def source(
+    content: AnyContent, *, eight_bit_offered: bool, binary_offered: bool = False
+) -> Source:
     """Make a Source of what a caller gives.
 
-    Text (`str`, EmailMessage) gets CRLF line ends; an EmailMessage is written without its Bcc,
-    and in 7 bits where the server does not take 8. Octets (bytes, a path, a binary file, an async
-    iterable) pass as they are: bytes with a bare CR or LF are refused here with
-    LocalProtocolError, the others when the fault is reached. OSError as files raise it, TypeError
-    for what is none of these.
+    Text (`str`, EmailMessage) gets CRLF line ends; an EmailMessage is written without its Bcc, in
+    7 bits where the server does not take 8, and with its binary parts encoded where it does not
+    take them as they are. Octets (bytes, a path, a binary file, an async iterable) are sent as
+    they are. OSError as files raise it, TypeError for what is none of these.
     """
     if isinstance(content, Source):
         return content
-    if isinstance(content, Message):
-        content = _flatten(content, "8bit" if eight_bit_offered else "7bit")
-    if isinstance(content, str):
-        content = crlf(content.encode())
     if isinstance(content, bytes):
-        check = DotWriter()
-        check.feed(content)
-        check.finish()
-        unended = bool(content) and not content.endswith(b"\r\n")  # so CRLF is added on the way
-        return Source(_slices(content), len(content) + 2 * unended, not content.isascii())
+        return _at_hand(content)
+    if isinstance(content, Message):
+        return _flatten(content, eight_bit=eight_bit_offered, binary=binary_offered)
+    if isinstance(content, str):
+        return _at_hand(crlf(content.encode()))
     if isinstance(content, Path):
         octets = (await anyio.Path(content).stat()).st_size
-        return Source(_path(content), octets, None)
+        return Source(_path(content), octets)
     if isinstance(content, AsyncIterable):
-        return Source(content, None, None)
+        return Source(content)
     if hasattr(content, "read"):
-        return Source(_file(content), None, None)
+        return Source(_file(content))
     raise TypeError(f"no content can be made of {type(content).__name__}")
 
 
-def _flatten(message: Message, cte_type: str) -> bytes:
-    policy = SMTP.clone(cte_type=cte_type)
-    # Those who are named there are so on condition that nobody sees it (RFC 5322 §3.6.3).
-    # A deep copy: writing gives parts their boundaries.
-    message = copy.deepcopy(message)
-    del message["Bcc"], message["Resent-Bcc"]
-    for part in message.walk():
-        encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
-        if encoding == "binary" and not part.is_multipart():
-            # Its line ends are octets like others, and would not survive (RFC 3030 §3).
-            del part["Content-Transfer-Encoding"]
-            encode_base64(part)
-    return crlf(message.as_bytes(policy=policy))
+def _at_hand(octets: bytes, *, binary: bool = False) -> Source:
+    return Source(octets, _size(octets, binary=binary), not octets.isascii(), binary=binary)
 
 
-async def _slices(content: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(content), CHUNK):
-        yield content[at : at + CHUNK]
+def _size(octets: bytes, *, binary: bool) -> int:
+    """Return how many there are, with the end that a last line without one gets on the way."""
+    unended = octets and not binary and not octets.endswith(b"\r\n")
+    return len(octets) + 2 * bool(unended)
 
 
-async def _path(path: Path) -> AsyncIterator[bytes]:
+@define
+class Reading:
+    """Content whose beginning has been read, and what is known of it from there.
+
+    `head` is its first CHUNK octets, or all of it where `rest` is None. For the others see Source;
+    what has been seen is no longer unknown.
+    """
+
+    head: bytes
+    rest: AsyncGenerator[bytes] | None
+    octets: int | None
+    eight_bit: bool | None
+    utf8: bool
+    binary: bool
+    _at: int = 0
+
+    @classmethod
+    async def of(cls, taken: Source, *, binary: bool = False) -> Reading:
+        """Read the beginning; `binary` says that the content is so, whatever the source says.
+
+        LocalProtocolError where there is a bare CR or LF in it that is not binary.
+        """
+        binary = binary or taken.binary
+        reading = cls(b"", None, taken.octets, taken.eight_bit, False, binary)
+        try:
+            if isinstance(taken.chunks, bytes):
+                reading.head = taken.chunks
+            else:
+                reading.rest = _gathered(taken.chunks)
+                reading.head = await anext(reading.rest, b"")
+                if len(reading.head) < CHUNK:  # so it was the last
+                    await reading.aclose()
+            reading._look(taken.utf8)
+        except BaseException:
+            await reading.aclose()
+            raise
+        return reading
+
+    def _look(self, utf8: bool | None) -> None:
+        ascii_only = self.head.isascii()
+        if self.rest is None:
+            self.octets = _size(self.head, binary=self.binary)
+            self.eight_bit = not ascii_only
+        elif not ascii_only:
+            self.eight_bit = True
+        self.utf8 = (not ascii_only and _has_utf8_header(self.head)) if utf8 is None else utf8
+        if not self.binary:
+            ends = LineEnds()
+            ends.feed(self.head)
+            if self.rest is None:
+                ends.finish()
+            if ends.bare:
+                raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
+
+    def piece(self) -> bytes:
+        """Return the next piece of the head, of CHUNK octets or what is left; empty for none."""
+        piece = self.head[self._at : self._at + CHUNK]
+        self._at += len(piece)
+        return piece
+
+    async def next_piece(self) -> bytes:
+        """Return the next piece of all; empty when there is none."""
+        piece = self.piece()
+        return piece if piece or self.rest is None else await anext(self.rest, b"")
+
+    async def aclose(self) -> None:
+        """Leave the source, wherever it is."""
+        if self.rest is not None:
+            await self.rest.aclose()
+            self.rest = None
+
+
+async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
+    """Cut chunks anew, into CHUNK octets each and at the end what is left, if anything."""
+    iterator = aiter(chunks)
+    held = bytearray()
+    try:
+        async for chunk in iterator:
+            if not held and len(chunk) == CHUNK:
+                yield chunk  # as files give them
+                continue
+            held += chunk
+            while len(held) >= CHUNK:
+                yield bytes(held[:CHUNK])
+                del held[:CHUNK]
+        if held:
+            yield bytes(held)
+    finally:
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
+
+
+def _has_utf8_header(head: bytes) -> bool:
+    """Tell whether a header beyond ASCII is UTF-8 (RFC 6532 §3); else it is only wrong."""
+    header = b"" if head.startswith(b"\r\n") else head.partition(b"\r\n\r\n")[0]
+    try:
+        return not header.isascii() and bool(header.decode())
+    except UnicodeDecodeError as error:
+        return error.end == len(head)  # cut off in the midst of a character
+
+
+async def _path(path: Path) -> AsyncGenerator[bytes]:
     file = await to_thread.run_sync(path.open, "rb")
     with file:  # closing what was only read does not wait, so no cancellation can leave it open
         while chunk := await to_thread.run_sync(file.read, CHUNK):
             yield chunk
 
 
-async def _file(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _file(file: BinaryIO) -> AsyncGenerator[bytes]:
     while chunk := await to_thread.run_sync(file.read, CHUNK):
         yield chunk
+
+
+# Messages
+
+
+_ADDRESSES = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "resent-")
+    for name in ("from", "sender", "reply-to", "to", "cc")
+)
+
+
+def _flatten(message: Message[Any, Any], *, eight_bit: bool, binary: bool) -> Source:
+    # Writing gives parts their boundaries, so those that have parts are copied to the bottom.
+    message = copy.deepcopy(message) if message.is_multipart() else copy.copy(message)
+    # Those who are named there are so on condition that nobody sees it (RFC 5322 §3.6.3).
+    del message["Bcc"], message["Resent-Bcc"]
+    as_they_are: dict[str, bytes] = {}
+    for part in message.walk():
+        encoding = str(part.get("Content-Transfer-Encoding", "")).strip().lower()
+        if encoding == "binary" and not part.is_multipart():
+            # Its line ends are octets like others, and would not survive (RFC 3030 §3).
+            if binary:
+                stand_in = secrets.token_hex(16)
+                as_they_are[stand_in] = _octets(part)
+                part.set_payload(stand_in)
+            else:
+                del part["Content-Transfer-Encoding"]
+                encode_base64(part)
+    utf8 = _needs_utf8(message)
+    policy = message.policy
+    if isinstance(policy, EmailPolicy):
+        policy = policy.clone(utf8=utf8)
+    elif utf8:  # the older policy knows no UTF-8, as the newer one knows no Header objects
+        policy = SMTPUTF8
+    policy = policy.clone(cte_type="8bit" if eight_bit or utf8 else "7bit", linesep="\r\n")
+    octets = crlf(message.as_bytes(policy=policy))
+    for stand_in, payload in as_they_are.items():
+        octets = octets.replace(stand_in.encode(), payload)
+    return _at_hand(octets, binary=bool(as_they_are))
+
+
+def _octets(part: Message[Any, Any]) -> bytes:
+    payload = part.get_payload(decode=True)
+    return payload if isinstance(payload, bytes) else b""
+
+
+def _needs_utf8(message: Message[Any, Any]) -> bool:
+    """Tell whether an address in the header is beyond ASCII: only words can be encoded."""
+    return any(
+        not address.isascii()
+        for name, value in message.raw_items()
+        if name.lower() in _ADDRESSES and not str(value).isascii()
+        for _, address in getaddresses([str(value)])
+    )

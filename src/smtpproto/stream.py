@@ -8,8 +8,9 @@ The seam above is `Pump`, which client and server share; neither touches the str
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import anyio
 from anyio import TypedAttributeProvider
@@ -34,6 +35,7 @@ __all__ = [
     "LOST",
     "Pump",
     "StreamLostError",
+    "causes",
     "first_cause",
     "local_address",
     "lost",
@@ -201,6 +203,21 @@ def lost(error: Exception) -> StreamLostError:
     """Say of one of LOST what it means for a session."""
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     return StreamLostError(str(cause) or type(cause).__name__)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Go from an error down to what caused it, into groups, the error itself first."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if found is None or id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        if isinstance(found, BaseExceptionGroup):
+            waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
+        waiting.append(found.__cause__ or found.__context__)
 
 
 def first_cause(error: BaseException) -> BaseException:

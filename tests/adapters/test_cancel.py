@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
-from smtpproto import Envelope, Mail, Rcpt, Reply
+from smtpproto import STANDARD, Envelope, Mail, Rcpt, Reply
 from smtpproto.client import Client, connect_tcp
 from smtpproto.result import ClientError
 from smtpproto.server import ContentStream, Server, Session
@@ -101,9 +101,18 @@ async def test_client_cancelled_at_every_await(
     assert len(box.received) == 1
 
 
-async def test_deliver_cancelled_at_every_await_leaves_a_session_used_rightly(box: Box) -> None:
+@pytest.mark.parametrize("hidden", [None, "CHUNKING"])
+async def test_deliver_cancelled_at_every_await_leaves_a_session_used_rightly(
+    hidden: str | None, box: Box
+) -> None:
     """Still usable and in step, or over: never a reply taken for another's."""
-    server = Server(box)
+    server = Server(box, offer=[e for e in STANDARD if not e.obliges and e.keyword != hidden])
+
+    async def large() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+            yield MESSAGE * 1500
+
     async with running(server) as port:
         for number in itertools.count(1):
             box.received.clear()
@@ -111,7 +120,7 @@ async def test_deliver_cancelled_at_every_await_leaves_a_session_used_rightly(bo
                 refused = Envelope("ann@example.org", ["no-b@example.net"])
                 await client.deliver(refused, MESSAGE)  # so that RSET comes first
                 with anyio.CancelScope() as scope:
-                    journey = CancelAt(client.deliver(ENVELOPE, pieces()), number, scope)
+                    journey = CancelAt(client.deliver(ENVELOPE, large()), number, scope)
                     await journey
                 cancelled = scope.cancelled_caught
                 if client.usable:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from email import message_from_bytes, policy
+from email.header import Header
 from email.message import EmailMessage, Message
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from smtpproto import STANDARD, Limits, LocalProtocolError, Reply
 from smtpproto.client import ClientDeadlines
 from smtpproto.result import Fate
 from smtpproto.server import Server
-from smtpproto.source import source
+from smtpproto.source import CHUNK, Reading, source
 
 from .wire import Wire, raw_server
 from .world import ENVELOPE, MESSAGE, Box, clear, running, session, until
@@ -88,24 +89,29 @@ async def test_octets_arrive_as_they_are(
 @pytest.mark.rfc("6152 §3 body-says-what-data-carries")
 async def test_size_and_body_are_declared_where_known(box: Box, tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(MESSAGE)
+    (tmp_path / "big").write_bytes(BIG)
     async with session(Server(box)) as client:
         await client.send(ENVELOPE, MESSAGE)
         await client.send(ENVELOPE, tmp_path / "m")
         await client.send(ENVELOPE, MESSAGE + b"\xc3\xa4\r\n")
         await client.send(ENVELOPE, pieces(MESSAGE))
+        await client.send(ENVELOPE, tmp_path / "big")
+        await client.send(ENVELOPE, pieces(BIG))
     size = b"%d" % len(MESSAGE)
     assert [dict(r.envelope.mail.parameters) for r in box.received] == [
         {"SIZE": size},
-        {"SIZE": size, "BODY": b"8BITMIME"},
+        {"SIZE": size},
         {"SIZE": b"%d" % (len(MESSAGE) + 4), "BODY": b"8BITMIME"},
+        {"SIZE": size},
+        {"SIZE": b"%d" % len(BIG), "BODY": b"8BITMIME"},  # it may have some, further on
         {"BODY": b"8BITMIME"},
     ]
 
 
 async def test_text_gets_the_line_ends_of_mail(box: Box) -> None:
     async with session(Server(box)) as client:
-        await client.send(ENVELOPE, "Subject: grüße\n\none\rtwo\r\nthree")
-    assert box.received[0].content == "Subject: grüße\r\n\r\none\r\ntwo\r\nthree\r\n".encode()
+        await client.send(ENVELOPE, "Subject: x\n\ngrüße\rtwo\r\nthree")
+    assert box.received[0].content == "Subject: x\r\n\r\ngrüße\r\ntwo\r\nthree\r\n".encode()
 
 
 @pytest.mark.rfc("5322 §3.6.3")
@@ -142,10 +148,14 @@ async def test_an_email_message_fits_what_the_server_takes(offered: bool, box: B
 async def test_an_old_style_message_goes_as_well(box: Box) -> None:
     message = Message()
     message["Subject"] = "old"
+    to: Any = Header("Jürgen <bob@example.net>", "utf-8")  # an object, in the older API
+    message["To"] = to
     message.set_payload("text\n")
     async with session(Server(box)) as client:
         await client.send(ENVELOPE, message)
-    assert box.received[0].content == b"Subject: old\r\n\r\ntext\r\n"
+    header, _, body = box.received[0].content.partition(b"\r\n\r\n")
+    assert header.startswith(b"Subject: old\r\nTo: =?utf-8?")
+    assert body == b"text\r\n"
 
 
 @pytest.mark.rfc("5321 §2.3.8 client-sends-no-bare-cr-or-lf")
@@ -201,8 +211,11 @@ async def test_8_bit_octets_are_refused_where_they_are_not_taken(box: Box) -> No
         assert outcome.reply is not None
         assert (outcome.reply.code, str(outcome.reply.status)) == (554, "5.6.3")
         assert client.usable
-        # Found only on the way, it costs the session.
         (outcome,) = (await client.deliver(ENVELOPE, pieces(b"ok\r\n", b"\xff\r\n"))).outcomes
+        assert outcome.local
+        assert client.usable
+        # Found only on the way, it costs the session.
+        (outcome,) = (await client.deliver(ENVELOPE, pieces(BIG, b"\xff\r\n"))).outcomes
         assert outcome.fate is Fate.PERMANENT
         assert not client.usable
     assert box.received == []
@@ -252,12 +265,12 @@ async def test_a_source_that_fails_is_raised_and_nothing_is_delivered(box: Box) 
 
     async def failing() -> AsyncIterator[bytes]:
         try:
-            yield b"beginning\r\n"
+            yield BIG
             raise RuntimeError("the disk is gone")
         finally:
             closed.append(True)
 
-    async with running(Server(box)) as port:
+    async with running(Server(box, offer=SEVEN_BIT)) as port:
         async with clear(port) as client:
             with pytest.raises(RuntimeError, match="disk"):
                 await client.deliver(ENVELOPE, failing())
@@ -296,16 +309,17 @@ async def test_a_source_reads_a_path_without_leaving_it_open(tmp_path: Path) -> 
     (tmp_path / "m").write_bytes(BIG)
     taken = await source(tmp_path / "m", eight_bit_offered=True)
     assert taken.octets == len(BIG)
-    async with taken.reading() as chunks:
-        assert len(await anext(chunks)) == 65_536
+    reading = await Reading.of(taken)
+    assert reading.head == await reading.next_piece() == BIG[:CHUNK]
+    assert await reading.next_piece() == BIG[CHUNK : 2 * CHUNK]
+    await reading.aclose()
     # left early: a file left open would be a ResourceWarning, which fails the test run
 
 
 async def test_the_server_has_its_own_limit(box: Box) -> None:
     async with session(Server(box, limits=Limits(message=100))) as client:
-        (outcome,) = (
-            await client.deliver(ENVELOPE, pieces(b"x" * 60 + b"\r\n", b"y" * 60))
-        ).outcomes
+        (outcome,) = (await client.deliver(ENVELOPE, pieces(BIG))).outcomes
         assert outcome.reply == Reply(552, "5.3.4", "Message too big")
+        assert not outcome.local
         await client.send(ENVELOPE, MESSAGE)
     assert len(box.received) == 1

@@ -117,13 +117,14 @@ async def test_client_deadline_for_a_block_of_content(field: str) -> None:
     assert f"the {field} deadline" in outcome.reason
 
 
-async def test_client_session_deadline_bounds_a_slow_source() -> None:
+@pytest.mark.parametrize("early", [True, False])
+async def test_client_session_deadline_bounds_a_slow_source(early: bool) -> None:
     async def slow() -> AsyncIterator[bytes]:
-        yield b"a beginning\r\n"
+        yield b"a beginning\r\n" * (1 if early else 10_000)
         await anyio.sleep_forever()
 
     deadlines = ClientDeadlines(session=SESSION)
-    play = script(SILENT_AT["final_dot"])
+    play = script(SILENT_AT["mail" if early else "final_dot"].removesuffix("C: MAIL *"))
     async with raw_server(play) as port, clear(port, deadlines=deadlines) as client:
         (outcome,) = (await client.deliver(ENVELOPE, slow())).outcomes
     assert "the session deadline" in outcome.reason

@@ -246,7 +246,7 @@ async def test_no_trace_shows_password_or_content(
         assert secret not in text
     assert "****" in text
     if password == PASSWORD:
-        assert text.count("C: .") == 2
+        assert text.count(f"C: BDAT {len(MESSAGE)} LAST") == 2
         assert "a dot" not in text
 
 

@@ -41,6 +41,12 @@ IN_TURN = [
     (b"DATA", b"354 go\r\n"),
     (b"\r\n.\r\n", b"250 2.0.0 taken\r\n"),
 ]
+CHUNKED = [
+    (b"", b"220 hi\r\n"),
+    (b"EHLO", b"250-hi\r\n250-CHUNKING\r\n250 PIPELINING\r\n"),
+    (b"<d@example.net>", b"250 ok\r\n250 ok\r\n550 5.1.1 no\r\n250 ok\r\n"),
+    (b"and the end\r\n", b"250 2.0.0 taken\r\n"),
+]
 Turns = list[tuple[bytes, bytes]]
 
 
@@ -71,7 +77,9 @@ def reset_on_close(stream: ByteStream) -> None:
 
 @pytest.mark.rfc("5321 §2.1 client-transfers-or-reports", "5321 §3.8 lost-connection-counts-as-451")
 @pytest.mark.rfc("5321 §4.2.5 without-2yz-the-client-keeps-it")
-@pytest.mark.parametrize("turns", [PIPELINED, IN_TURN], ids=["pipelined", "in turn"])
+@pytest.mark.parametrize(
+    "turns", [PIPELINED, IN_TURN, CHUNKED], ids=["pipelined", "in turn", "chunked"]
+)
 @pytest.mark.parametrize("ending", ["cut", "reset"])
 async def test_every_recipient_has_an_outcome_wherever_the_session_ends(
     turns: Turns, ending: str

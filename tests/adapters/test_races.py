@@ -17,7 +17,6 @@ from smtpproto.handler import HangUp
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 from smtpproto.stream import Pump
 from smtpproto.wire import BareWire, Listener, LoopWire, as_wire, connect_unix
-from smtpproto.wire.loop import serve_loop
 
 from .test_deadlines import SESSION, SHORT, TIMED_OUT, in_content
 from .wire import HOST, Wire, connect
@@ -256,8 +255,7 @@ async def wire_of(raw: socket.socket, kind: str) -> Any:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return BareWire(raw)
-    _, wire = await loop.create_connection(LoopWire, sock=raw)
-    return wire
+    return LoopWire(raw, loop)
 
 
 async def test_hanging_up_leaves_out_nothing_that_was_owed() -> None:
@@ -359,48 +357,10 @@ async def test_tls_ends_as_tls_does(box: Box, tls: Certificates) -> None:
         await anyio.aclose_forcefully(stream)
 
 
-async def test_a_connection_that_stands_after_the_end_is_closed(anyio_backend: str) -> None:
-    """It was accepted just before: there is nobody any more to serve it."""
-    if anyio_backend != "asyncio":
-        pytest.skip("elsewhere who accepts also serves")
-    factories: list[Callable[[], LoopWire]] = []
-
-    class Loop:
-        async def create_server(self, factory: Callable[[], LoopWire], *, sock: object) -> Any:
-            factories.append(factory)
-            return sock  # which can be closed
-
-    class Transport:
-        aborted = False
-
-        def set_write_buffer_limits(self, high: int) -> None:
-            pass
-
-        def abort(self) -> None:
-            self.aborted = True
-
-    async def never(wire: object) -> None:
-        raise AssertionError
-
-    async with anyio.create_task_group() as tasks:
-
-        async def listen() -> None:
-            await serve_loop(Loop(), [socket.socket()], never, tasks)  # type: ignore[arg-type]  # as much of one as it needs
-
-        tasks.start_soon(listen)
-        await anyio.wait_all_tasks_blocked()
-        tasks.cancel_scope.cancel()
-    late = Transport()
-    factories[0]().connection_made(late)  # type: ignore[arg-type]  # all that is asked of it
-    assert late.aborted
-
-
 async def test_a_peer_that_has_gone_does_not_end_the_listening(
-    anyio_backend: str, box: Box, monkeypatch: pytest.MonkeyPatch
+    box: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some systems refuse to set a socket's options then, with what a dead listener says."""
-    if anyio_backend != "trio":
-        pytest.skip("asyncio looks after that")
     made, first = BareWire.__init__, [True]
 
     def fails_once(self: BareWire, raw: socket.socket) -> None:

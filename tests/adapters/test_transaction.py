@@ -16,7 +16,8 @@ from smtpproto import (
     Reply,
     Vrfy,
 )
-from smtpproto.client import WINDOW, Client, ClientDeadlines
+from smtpproto.client import Client, ClientDeadlines
+from smtpproto.handover import WINDOW
 from smtpproto.result import ClientError, ConnectError, DeliveryError, Fate, Result, Transaction
 from smtpproto.server import Server
 
@@ -96,8 +97,10 @@ async def test_no_more_than_a_window_of_commands_is_on_its_way(count: int, box: 
         answered += line.startswith("S: ")
         on_the_way.append(asked - answered)
 
-    async with session(Server(box)) as client:
-        client.trace = trace
+    offer = [e for e in STANDARD if e.keyword == "PIPELINING"]
+    async with session(Server(box, offer=offer), trace=trace) as client:
+        on_the_way.clear()
+        asked = answered = 0
         result = await client.deliver(recipients(*names), MESSAGE)
     assert max(on_the_way) == min(count + 2, WINDOW)
     expected = ["permanent" if name.startswith("no-") else "accepted" for name in names]
@@ -271,21 +274,42 @@ async def test_parameters_that_are_not_offered_are_refused_before_anything_is_se
 
     mail = Mail("ann@example.org", Parameters.of({"BODY": b"8BITMIME"}))
     async with raw_server(behaviour) as port, clear(port) as client:
-        with pytest.raises(LocalProtocolError, match="does not offer"):
-            await client.deliver(Envelope(mail, ["b@example.net"]), MESSAGE)
+        (outcome,) = (await client.deliver(Envelope(mail, ["b@example.net"]), MESSAGE)).outcomes
+        assert outcome.local
+        assert outcome.reply == Reply(
+            555, "5.5.4", "The server does not offer 8BITMIME or BINARYMIME"
+        )
+        assert outcome.fate is Fate.PERMANENT
         assert client.usable
     assert heard == ["QUIT"]
 
 
-async def test_parameter_of_a_recipient_that_is_not_offered_leaves_a_usable_session() -> None:
+async def test_parameter_of_a_recipient_that_is_not_offered_concerns_that_one_alone() -> None:
     play = (
-        PLAIN + "C: MAIL *\nS: 250 ok\nC: RSET\nS: 250 ok\nC: MAIL *\nS: 550 no\nC: QUIT\nS: 221 x"
+        PLAIN + "C: MAIL *\nS: 250 ok\nC: RCPT TO:<c@example.net>\nS: 250 ok\nC: DATA\nS: 451 later"
+        "\nC: QUIT\nS: 221 x"
     )
     rcpt = Rcpt("b@example.net", Parameters.of({"NOTIFY": b"NEVER"}))
     async with raw_server(script(play)) as port, clear(port) as client:
-        with pytest.raises(LocalProtocolError, match="does not offer"):
-            await client.deliver(Envelope("ann@example.org", [rcpt]), MESSAGE)
-        assert fates(await client.deliver(ENVELOPE, MESSAGE)) == ["permanent"]
+        result = await client.deliver(Envelope("ann@example.org", [rcpt, "c@example.net"]), MESSAGE)
+    assert fates(result) == ["permanent", "transient"]
+    assert [outcome.local for outcome in result.outcomes] == [True, False]
+    assert result.outcomes[0].reply == Reply(555, "5.5.4", "The server does not offer DSN")
+
+
+@pytest.mark.parametrize("value", [b"SOMETIMES", None, b"x" * 600])
+async def test_parameter_that_no_server_could_take_is_the_callers_mistake(
+    value: bytes | None, box: Box
+) -> None:
+    """It is found before anything is sent, and costs nothing."""
+    lines: list[str] = []
+    envelope = Envelope("a@b.example", [Rcpt("b@c.example", Parameters.of({"NOTIFY": value}))])
+    async with session(Server(box, offer=STANDARD), trace=lines.append) as client:
+        said = len(lines)
+        with pytest.raises(LocalProtocolError, match=r"NOTIFY|line"):
+            await client.deliver(envelope, MESSAGE)
+        assert len(lines) == said
+        await client.send(ENVELOPE, MESSAGE)
 
 
 @pytest.mark.rfc("1870 §6 estimates-are-allowed", "1870 §6.3 client-may-declare-less")
@@ -346,7 +370,6 @@ async def test_client_attributes(box: Box) -> None:
 
 def test_transaction_without_replies_is_open() -> None:
     transaction = Transaction(ENVELOPE)
-    transaction.judge([])
     assert transaction.open
     transaction.lose("gone")
     assert transaction.result().outcomes[0].fate is Fate.TRANSIENT

@@ -53,6 +53,13 @@ class Wire:
         line, _, self._unread = self._unread.partition(b"\r\n")
         return line.decode()
 
+    async def take(self, octets: int) -> bytes:
+        """So many octets, whatever they are."""
+        while len(self._unread) < octets:
+            self._unread += await self.receive()
+        taken, self._unread = self._unread[:octets], self._unread[octets:]
+        return taken
+
     async def reply(self) -> str:
         """One reply: its lines, joined by newlines."""
         lines = [await self.hear()]

@@ -25,8 +25,8 @@ def test_help_fits_80_columns(cli: Run, command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "queue"])
-def test_every_command_runs_on_both_backends(cli: Run, command: str) -> None:
-    assert "--backend [asyncio|trio]" in cli(command, "--help").stdout
+def test_every_command_runs_on_all_backends(cli: Run, command: str) -> None:
+    assert "--backend [asyncio|uvloop|trio]" in cli(command, "--help").stdout
 
 
 def test_without_a_command_it_says_what_there_is(cli: Run) -> None:
@@ -82,12 +82,13 @@ def test_a_package_of_the_extra_is_missing(module: str, package: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_trio_is_missing() -> None:
-    done = without("trio", "sink", "--backend", "trio")
+@pytest.mark.parametrize("backend", ["trio", "uvloop"])
+def test_a_backend_is_missing(backend: str) -> None:
+    done = without(backend, "sink", "--backend", backend)
     assert done.returncode == 2
-    assert "trio is not installed: pip install trio" in done.stderr
+    assert f"{backend} is not installed: pip install {backend}" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert without("trio", "sink", "--help").returncode == 0
+    assert without(backend, "sink", "--help").returncode == 0
 
 
 def test_the_library_does_not_need_the_command_line() -> None:

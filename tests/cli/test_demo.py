@@ -45,8 +45,7 @@ def test_the_demo_shows_the_whole_way(spawn: Spawn, backend: str) -> None:
             "C: MAIL FROM:<alice@sender.example>",
             "C: RCPT TO:<bob@recipient.example>",
             "C: RCPT TO:<nobody@recipient.example>",
-            "C: DATA",
-            "C: .",
+            "C: BDAT ",
             "S: 250 2.0.0 Accepted as",
             "C: QUIT",
         ]

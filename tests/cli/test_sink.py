@@ -28,7 +28,7 @@ def port_of(process: "subprocess.Popen[str]") -> int:
     return int(match[1])
 
 
-@pytest.fixture(params=["asyncio", "trio"])
+@pytest.fixture(params=["asyncio", "uvloop", "trio"])
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

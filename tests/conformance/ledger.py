@@ -251,8 +251,8 @@ def unproved(ledger: Ledger, recorded: Recorder) -> Iterator[str]:
         ran = {test: recorded.outcomes[test] for test in bearing if test in recorded.outcomes}
         excused = row.status != "tested" or recorded.peers.issuperset(ran)
         if not excused and "passed" not in ran.values():
-            listed = ", ".join(f"{test} {outcome}" for test, outcome in ran.items())
-            yield f"{row.id}: no test that bears it has passed ({listed})"
+            listed = dict.fromkeys(f"{test.partition('[')[0]} {was}" for test, was in ran.items())
+            yield f"{row.id}: no test that bears it has passed ({', '.join(listed)})"
 
 
 def errors(ledger: Ledger, recorded: Recorder, *, ran: bool) -> Iterator[str]:

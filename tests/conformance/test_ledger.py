@@ -12,6 +12,7 @@ import pytest
 from tests.conformance import ledger
 from tests.conformance.ledger import Recorder, Row, errors, read_ledger, totals
 
+ROOT = ledger.TESTS.parent
 COMMAND = str(Path(ledger.__file__))
 
 
@@ -21,7 +22,7 @@ def python(*arguments: str, folder: Path | None = None) -> "subprocess.Completed
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env=environment | {"PYTHONPATH": str(ledger.TESTS.parent)},
+        env=environment | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
         check=False,

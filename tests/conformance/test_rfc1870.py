@@ -360,7 +360,8 @@ def test_what_was_granted_may_still_fail(at_data: bool, code: int, fate: Fate) -
     refusal = Reply(code, None, "no room")
     if at_data:
         said = say(server, client.send(Data()), saying(refusal))
-        transaction.judge([*replies, *hear(client, said)])
+        transaction.heard(0, replies[-1])
+        transaction.settle(*hear(client, said))
         assert client.state is server.state is State.RCPT
     else:
         hear(client, say(server, client.send(Data())))
@@ -469,6 +470,6 @@ async def test_what_is_declared_is_what_is_sent(content: bytes) -> None:
 )
 def test_552_to_rcpt_means_what_its_status_says(status: str, fate: Fate) -> None:
     transaction = Transaction(Envelope("a@b", ["c@d"]))
-    transaction.judge([Reply(250), Reply(552, status)])
+    transaction.heard(0, Reply(552, status))
     [outcome] = transaction.result().outcomes
     assert outcome.fate is fate

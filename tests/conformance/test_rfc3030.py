@@ -246,7 +246,8 @@ async def test_a_binary_part_is_encoded_and_decodes_to_what_it_was(
         message.add_attachment(octets, maintype="image", subtype="x-raw", cte="binary")
         message.add_attachment(octets, maintype="image", subtype="x-other", cte="base64")
     made = await source(message, eight_bit_offered=eight_bit)
-    wire = b"".join([chunk async for chunk in made.chunks])
+    wire = made.chunks
+    assert isinstance(wire, bytes)
     assert wire.isascii()
     assert wire.count(b"\r\n") == wire.count(b"\r") == wire.count(b"\n")
     read = message_from_bytes(wire, policy=policy.default)

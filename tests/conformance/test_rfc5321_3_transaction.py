@@ -282,9 +282,10 @@ def test_nothing_is_done_before_the_end_mark() -> None:
 @pytest.mark.rfc("5321 §3.3 250-when-the-content-is-stored")
 async def test_the_handler_has_all_of_it_before_250_is_said() -> None:
     box = Box()
-    async with session(Server(box)) as client:
-        trace: list[tuple[str, int]] = []
-        client.trace = lambda line: trace.append((line, len(box.received)))
+    trace: list[tuple[str, int]] = []
+    server = Server(box, offer=())  # so that it goes by DATA
+    show = lambda line: trace.append((line, len(box.received)))  # noqa: E731 - short enough
+    async with session(server, trace=show) as client:
         await client.send(ENVELOPE, MESSAGE)
     at = [line for line, _ in trace].index("C: .")
     assert trace[at + 1][0].startswith("S: 250")

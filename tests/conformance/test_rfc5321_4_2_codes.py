@@ -26,6 +26,7 @@ from smtpproto import (
     Severity,
     State,
     Vrfy,
+    conversation,
     dialogue,
 )
 from smtpproto.core import offer, reception, refusal
@@ -58,7 +59,7 @@ OF_EXTENSIONS = {235, 334, 454, 535, 458}
 
 def own_replies() -> Iterator[tuple[str, Reply]]:
     """Name and reply of all that a server has ready to say by itself."""
-    for room in (refusal, offer, reception, dialogue):
+    for room in (refusal, offer, reception, conversation, dialogue):
         for name, value in vars(room).items():
             if isinstance(value, Reply):
                 yield name, value
@@ -236,7 +237,7 @@ def test_4yz_is_for_what_the_same_command_can_pass_another_time() -> None:
     passing = {name for name, reply in OWN if reply.severity is Severity.TRANSIENT}
     assert passing == {
         "TOO_MANY_RECIPIENTS", "TOO_MANY_ERRORS", "TOO_MANY_CONNECTIONS", "TOO_MANY_LOGINS",
-        "TOO_SLOW", "NOT_NOW", "SHUTTING_DOWN", "HANDLER_FAILED", "Etrn",
+        "TOO_SLOW", "NO_LOGIN_NOW", "NOT_NOW", "SHUTTING_DOWN", "HANDLER_FAILED", "Etrn",
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from attrs import evolve
 
-from smtpproto.extensions import DSN
+from smtpproto.extensions import DSN, ETRN
 
 from .decision import BASIC, HELLO, MAIL, OLD_HELLO, RCPT, WITH_MORE_VERBS, Decision, line
 
@@ -14,6 +14,11 @@ _MANY = "".join(f" P{number}" for number in range(150))
 def _dsn(text: str, replies: str, why: str) -> Decision:
     with_dsn = (*BASIC, DSN)
     return line(text, replies, why, HELLO, extensions=with_dsn, offer=with_dsn)
+
+
+def _etrn(text: str, replies: str, why: str, before: bytes = HELLO) -> Decision:
+    with_etrn = (*BASIC, ETRN)
+    return line(text, replies, why, before, extensions=with_etrn, offer=with_etrn)
 
 
 COMMANDS: dict[str, list[Decision]] = {
@@ -171,6 +176,13 @@ COMMANDS: dict[str, list[Decision]] = {
         line("EHLO", "501 5.5.4", "A name is asked for (§4.1.1.1).", b""),
         line("EHLO a b", "501 5.5.4", "One name.", b""),
         line("EHLO my_host", "250-", "`_` is no reason to refuse mail (§4.1.4).", b""),
+        line("EHLO a..b", "250-", "Nor is an empty label; Postfix and Exim hear it, too.", b""),
+        line("EHLO a.-b", "250-", "Nor a hyphen at its end; the same.", b""),
+        line(f"EHLO {'n' * 64}.b", "250-", "Nor its length; the same.", b""),
+        line("EHLO .a", "501 5.5.4", "But a name begins with a letter, a digit or `_`,", b""),
+        line("EHLO -a", "501 5.5.4", "of any label the first,", b""),
+        line("EHLO a-", "501 5.5.4", "and ends with one.", b""),
+        line("EHLO a!b", "501 5.5.4", "There is nothing else in it.", b""),
         line("EHLO [192.0.2.1]", "250-", "§4.1.3.", b""),
         line("EHLO 192.0.2.1", "250-", "It fits Domain.", b""),
         line("EHLO [IPv6:2001:db8::1]", "250-", "§4.1.3.", b""),
@@ -257,6 +269,19 @@ COMMANDS: dict[str, list[Decision]] = {
         line("STARTTLS", "220 2.0.0", "RFC 3207."),
         line("STARTTLS", "503 5.5.1", "Not in a transaction.", MAIL),
         line("STARTTLS", "503 5.5.1", "EHLO first.", b""),
+        line("STARTTLS", "503 5.5.1", "HELO announced no extensions (§2.2.1).", OLD_HELLO),
+        _etrn("ETRN d.example", "458 4.5.0", "The verb of an extension, behind EHLO."),
+        _etrn("ETRN d.example", "503 5.5.1", "Not behind HELO,", OLD_HELLO),
+        _etrn("ETRN d.example", "503 5.5.1", "nor before.", b""),
+        line(
+            "EXPN a",
+            "252 2.5.0",
+            "Where offered, any time.",
+            b"",
+            extensions=WITH_MORE_VERBS,
+            offer=WITH_MORE_VERBS,
+        ),
+        line("HELP", "214 2.0.0", "The same.", OLD_HELLO, extensions=WITH_MORE_VERBS),
         line("STARTTLS now", "501 5.5.4", "No argument (RFC 3207 §4)."),
         line("STARTTLS", "502 5.5.1", "Where it is not offered.", tls_available=False),
     ],

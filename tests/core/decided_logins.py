@@ -9,7 +9,7 @@ from smtpproto.core.sasl import Challenge, ClientExchange, Credentials, Lookup, 
 from smtpproto.mechanisms import SCRAM_SHA_256
 from tests.sasl.exchange import ALL, FEW
 
-from .decision import MAIL, Decision, line
+from .decision import MAIL, OLD_HELLO, Decision, line
 from .logins import CONTEXT, USER
 
 __all__ = ["LOGINS"]
@@ -147,6 +147,7 @@ LOGINS: dict[str, list[Decision]] = {
             plaintext_auth=False,
         ),
         line("AUTH PLAIN AGEAYg==", "503 5.5.1", "EHLO first.", b""),
+        line("AUTH PLAIN AGEAYg==", "503 5.5.1", "HELO will not do: it announced none.", OLD_HELLO),
         line("AUTH PLAIN AGEAYg==", "503 5.5.1", "Not in a transaction (RFC 4954 §4).", MAIL),
         line("AUTH PLAIN AGEAYg==", "502 5.5.1", "No mechanisms: not offered.", mechanisms=()),
         line("AUTH", "501 5.5.4", "Which?"),

@@ -28,6 +28,7 @@ __all__ = [
     "LMTP",
     "MAIL",
     "OLD_HELLO",
+    "OLD_RCPT",
     "RCPT",
     "UTF8",
     "WITH_MORE_VERBS",
@@ -49,6 +50,7 @@ HELLO = b"EHLO c.example\r\n"
 OLD_HELLO = b"HELO c\r\n"
 MAIL = HELLO + b"MAIL FROM:<a@b>\r\n"
 RCPT = MAIL + b"RCPT TO:<c@d>\r\n"
+OLD_RCPT = OLD_HELLO + b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
 DATA = RCPT + b"DATA\r\n"
 BINARY = HELLO + b"MAIL FROM:<a@b> BODY=BINARYMIME\r\nRCPT TO:<c@d>\r\n"
 UTF8 = HELLO + b"MAIL FROM:<a@b> SMTPUTF8\r\n"
@@ -62,6 +64,7 @@ AFTER = {
     OLD_HELLO: "HELO",
     MAIL: "MAIL",
     RCPT: "RCPT",
+    OLD_RCPT: "HELO, MAIL, RCPT",
     DATA: "DATA",
     BINARY: "RCPT, BODY=BINARYMIME",
     UTF8: "MAIL … SMTPUTF8",

@@ -259,7 +259,7 @@ def test_the_limit_is_on_all_chunks() -> None:
     [
         pytest.param(b"RSET\r\n", marks=pytest.mark.rfc("3030 §2 rset-drops-all-chunks")),
         b"EHLO c\r\n",
-        b"HELO c\r\n",
+        b"HELO c\r\nEHLO c\r\n",
     ],
 )
 def test_nothing_of_a_dropped_message_stays(drop: bytes) -> None:

@@ -252,11 +252,25 @@ def test_lines_that_are_too_long_are_not_sent() -> None:
 
 @pytest.mark.rfc("4954 §4 auth-line-is-no-longer-than-others")
 def test_the_auth_line_has_512_octets_at_most() -> None:
-    client = make()
+    client = make(b"250-mx\r\n250 AUTH LOGIN PLAI\r\n")
     response = b"x" * 375  # 500 octets in base64
     with pytest.raises(LocalProtocolError, match="512"):
         client.send(Auth("LOGIN", response))
     assert len(client.send(Auth("PLAI", response))) == 512
+
+
+@pytest.mark.rfc("4954 §3 mechanisms-are-listed")
+@pytest.mark.parametrize("listed", [b"AUTH PLAIN", b"AUTH", b"AUTH CRAM-MD5X XCRAM-MD5"])
+def test_no_mechanism_is_asked_for_that_is_not_offered(listed: bytes) -> None:
+    client = make(b"250-mx\r\n250 " + listed + b"\r\n")
+    with pytest.raises(LocalProtocolError, match="does not offer AUTH CRAM-MD5"):
+        client.send(Auth("CRAM-MD5"))
+    assert in_state(client, State.READY)
+
+
+def test_mechanisms_are_offered_in_any_case() -> None:
+    client = make(b"250-mx\r\n250 AUTH plain Login\r\n")
+    assert client.send(Auth("LOGIN")) == b"AUTH LOGIN\r\n"
 
 
 @pytest.mark.rfc("4954 §4 only-one-login", "4954 §4 star-cancels", "4954 §4 long-lines-are-handled")

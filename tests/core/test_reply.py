@@ -5,6 +5,8 @@ import pytest
 from smtpproto import EnhancedStatus, GrammarError, LocalProtocolError, Reply, Severity
 from smtpproto.core.reply import ReplyReader
 
+from .serving import HELLO, make
+
 
 def test_what_it_is_made_of() -> None:
     reply = Reply(250, "2.1.0", ["one", "two"])
@@ -171,6 +173,46 @@ def test_a_reply_that_was_read_may_be_said_in_lines_of_512_octets(head: bytes) -
     longest = head + b"x" * (510 - len(head))
     assert Reply.parse(longest + b"\r\n").is_writable()
     assert not Reply.parse(longest + b"x\r\n").is_writable()
+
+
+@pytest.mark.parametrize(
+    ("read", "passed_on"),
+    [
+        (b"571 5.7.1 No\r\n", "550 5.7.1 No"),
+        (b"571-5.7.1 No\r\n571 5.7.1 never\r\n", "550 5.7.1 No\nnever"),
+        (b"499 4.7.0 Later\r\n", "450 4.7.0 Later"),
+        (b"299 2.0.0 Well\r\n", "250 2.0.0 Well"),
+        (b"560 x\r\n", "550 x"),
+        (b"550 5.1.1 caf\xc3\xa9 \x1b[m\r\n", "550 5.1.1 caf?? ?[m"),
+        (b"571 \r\n", "550 "),
+        (b"571 4.7.1 of another class\r\n", "550 4.7.1 of another class"),
+    ],
+)
+def test_what_a_next_hop_said_is_passed_on_as_a_server_may_say_it(
+    read: bytes, passed_on: str
+) -> None:
+    reply = Reply.parse(read)
+    assert not reply.is_writable()
+    assert str(reply.writable()) == passed_on
+    server = make(HELLO)
+    server.receive_data(b"VRFY someone\r\n")
+    server.next_event()
+    with pytest.raises(LocalProtocolError):
+        server.send(reply)
+    assert server.send(reply.writable())[:3] == passed_on[:3].encode()
+
+
+@pytest.mark.parametrize("head", ["550 ", "550 5.7.1 "])
+def test_long_lines_are_cut_to_what_a_server_may_say(head: str) -> None:
+    reply = Reply.parse(f"{head}{'x' * 600}\r\n".encode()).writable()
+    assert len(reply.serialize()) in (511, 512)
+    assert reply.is_writable()
+
+
+@pytest.mark.parametrize("reply", [Reply(250), Reply(550, "5.7.1", ["a", "b"]), Reply(334)])
+def test_what_a_server_may_say_is_passed_on_as_it_is(reply: Reply) -> None:
+    assert reply.writable() is reply
+    assert Reply.parse(reply.serialize()).writable() == reply
 
 
 @pytest.mark.rfc("2034 §4 each-line-has-the-status")

@@ -172,15 +172,14 @@ def test_a_verb_of_an_extension() -> None:
         def parse(cls, argument: bytes) -> "Turn":
             return cls()
 
-    server = ServerConnection("mx.example", (Extension("XTURN", rfc=0, verbs=(Turn,)),))
-    answer(server)
+    server = make(HELLO, extensions=(Extension("XTURN", rfc=0, verbs=(Turn,)),))
     server.receive_data(b"xturn\r\n")
     assert isinstance(server.next_event(), Turn)
     assert server.suggested_reply().code == 502
     with pytest.raises(LocalProtocolError):
         server.send(Reply(354))
     server.send(Reply(250))
-    assert server.state is State.GREETED
+    assert server.state is State.READY
 
 
 def test_a_verb_of_an_extension_may_say_what_is_suggested() -> None:

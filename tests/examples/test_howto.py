@@ -5,13 +5,22 @@ import smtplib
 import socket
 import subprocess
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttribute
+from anyio.streams.buffered import BufferedByteReceiveStream
 
+from examples.howto import find_settings
+from smtpproto.client import Client
+from smtpproto.resolve import Srv
 from smtpproto.server import Server
+from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
+from tests.discover.world import Authority, World
 from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, listening, output
 
 
@@ -19,8 +28,16 @@ def test_there_are_no_others() -> None:
     """One that is added gets a test here; what the tutorials show is run with them."""
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
-        *("lmtp.py", "lmtp_server.py", "mechanism.py", "send_with_login.py", "stream_content.py"),
-        *("ready_handlers.py", "test_policy.py", "test_sending.py", "xclient.py"),
+        *(
+            "core_lmtp.py",
+            "find_settings.py",
+            "lmtp.py",
+            "lmtp_server.py",
+            "mechanism.py",
+            "observe.py",
+        ),
+        *("ready_handlers.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
+        *("test_sending.py", "through_socks.py", "xclient.py"),
     }
 
 
@@ -69,6 +86,47 @@ async def test_send_with_login(tmp_path: Path) -> None:
     assert box.received[0].session.identity == "ann"
 
 
+@pytest.mark.anyio
+async def test_find_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a world of its own: two providers, one in the domain and one that its SRV record names."""
+    world = World(Authority(tmp_path))
+    context = world.authority.trusting()
+    monkeypatch.setattr(find_settings, "discover", world.discover)
+    monkeypatch.setattr(
+        find_settings, "Client", partial(Client, connector=world.connect, ssl_context=context)
+    )
+    monkeypatch.setenv("SMTP_PASSWORD", PASSWORD)
+    async with world.serving(
+        ("smtp.example.org", 587), ("smtp.hoster.example", 465), failed_login_delay=0
+    ):
+        await find_settings.main("ann@example.org")
+        refused, done = capsys.readouterr().out.splitlines()
+        assert refused.startswith("not as ann@example.org: 535 5.7.8")
+        assert done == "smtp.example.org:587, required, as ann"
+
+        world.srvs["_submissions._tcp.example.org"] = [Srv(0, 1, 465, "smtp.hoster.example")]
+        asked: list[str] = []
+
+        def answer(words: str, prompt: str) -> str:
+            asked.append(prompt)
+            return words
+
+        monkeypatch.setattr(find_settings, "input", partial(answer, "no"), raising=False)
+        with pytest.raises(SystemExit, match="no server for"):
+            await find_settings.main("ann@example.org")
+        assert asked[0].startswith("Is smtp.hoster.example your provider's? ")
+        monkeypatch.setattr(find_settings, "input", partial(answer, "yes"), raising=False)
+        await find_settings.main("ann@example.org")
+        assert "smtp.hoster.example:465, implicit, as ann" in capsys.readouterr().out
+
+    world.ports.clear()
+    with pytest.raises(SystemExit, match="no server"):
+        await find_settings.main("ann@example.org")
+    assert "smtp.hoster.example:465: cannot connect" in capsys.readouterr().out
+
+
 def test_accept_into_app(tmp_path: Path) -> None:
     with listening("howto/accept_into_app.py", tmp_path, 0) as app:
         with smtplib.SMTP("127.0.0.1", app.port, "client.example", PATIENCE) as session:
@@ -108,6 +166,105 @@ def test_behind_proxy() -> None:
     ]
 
 
+class Socks:
+    """A SOCKS5 proxy (RFC 1928) that lets `jo` through to one host, whatever it is called."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.asked: list[bytes] = []
+
+    async def serve(self, client: ByteStream) -> None:
+        async with client:
+            stream = BufferedByteReceiveStream(client)
+            _, methods = await stream.receive_exactly(2)
+            assert 2 in await stream.receive_exactly(methods)
+            await client.send(b"\5\2")
+            assert await stream.receive_exactly(1) == b"\1"
+            login = [await self._counted(stream), await self._counted(stream)]
+            good = login == [b"jo", b"secret"]
+            await client.send(b"\1\0" if good else b"\1\1")
+            if not good:
+                return
+            assert await stream.receive_exactly(4) == b"\5\1\0\3"
+            self.asked.append(await self._counted(stream))
+            await stream.receive_exactly(2)
+            if self.asked[-1] != b"mx.example":
+                await client.send(b"\5\4\0\1" + bytes(6))  # host unreachable
+                return
+            await client.send(b"\5\0\0\1" + bytes(6))
+            async with (
+                await anyio.connect_tcp("127.0.0.1", self.port) as server,
+                anyio.create_task_group() as ways,
+            ):
+                ways.start_soon(self._pass, stream, server)
+                ways.start_soon(self._pass, server, client)
+
+    async def _counted(self, stream: BufferedByteReceiveStream) -> bytes:
+        (length,) = await stream.receive_exactly(1)
+        return await stream.receive_exactly(length)
+
+    async def _pass(self, source: ByteReceiveStream, sink: ByteSendStream) -> None:
+        with suppress(*LOST):  # whichever end goes first
+            async for octets in source:
+                await sink.send(octets)
+            await sink.aclose()
+
+
+@pytest.mark.anyio
+async def test_observe() -> None:
+    async with running(Server(Box())) as port:
+        done = await anyio.run_process(
+            [
+                *(sys.executable, "-W", "error", str(EXAMPLES / "howto" / "observe.py")),
+                *("127.0.0.1", str(port), "ann@example.org", "bob@example.net"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        )
+    lines = done.stdout.decode().splitlines()
+    replies = [line.partition(" after ")[0] for line in lines if " after " in line]
+    chunks = ["BDAT: 250"] * 6
+    assert replies == ["greeting: 220", "EHLO: 250", "MAIL: 250", "RCPT: 250", *chunks, "QUIT: 221"]
+    assert [line for line in lines if "octets" in line][-1] == "100% of 360023 octets"
+
+
+@pytest.mark.anyio
+async def test_through_socks() -> None:
+    box = Box()
+
+    async def send(login: str, host: str) -> str:
+        done = await anyio.run_process(
+            [
+                *(sys.executable, "-W", "error", str(EXAMPLES / "howto" / "through_socks.py")),
+                *(f"socks5://{login}@127.0.0.1:{proxy_port}", host, "25"),
+                *("ann@example.org", "bob@example.net"),
+            ],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            check=False,
+            stderr=subprocess.STDOUT,
+        )
+        return done.stdout.decode().splitlines()[-1]
+
+    async with (
+        running(Server(box)) as port,
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        proxy_port = listener.extra(SocketAttribute.local_port)
+        proxy = Socks(port)
+        tasks.start_soon(listener.serve, proxy.serve)
+        accepted = "<bob@example.net> accepted: 250 2.0.0 Message accepted"
+        assert await send("jo:secret", "mx.example") == accepted
+        assert "cannot connect to nobody.example:25: the proxy says" in await send(
+            "jo:secret", "nobody.example"
+        )
+        assert "cannot connect to mx.example:25: the proxy says" in await send(
+            "jo:guess", "mx.example"
+        )
+        tasks.cancel_scope.cancel()
+    assert proxy.asked == [b"mx.example", b"nobody.example"]  # by their names
+    assert len(box.received) == 1
+
+
 def test_xclient() -> None:
     said = output("howto/xclient.py")
     assert [line[:3] for line in said if line[:3].isdigit()] == [
@@ -134,6 +291,14 @@ def test_lmtp_server() -> None:
 
 def test_lmtp() -> None:
     assert output("howto/lmtp.py") == [
+        "<al@example.org> accepted: 250 2.0.0 Delivered",
+        "<bo@example.org> transient: 452 4.2.2 Mailbox full",
+        "not delivered: <bo@example.org>",
+    ]
+
+
+def test_core_lmtp() -> None:
+    assert output("howto/core_lmtp.py") == [
         "<al@example.org>: 250 2.0.0 Delivered",
         "<bo@example.org>: 452 4.2.2 Mailbox full",
     ]

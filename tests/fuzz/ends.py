@@ -8,6 +8,8 @@ from smtpproto import (
     STANDARD,
     Auth,
     AuthResponse,
+    ClientConnection,
+    ConnectionClosed,
     Extension,
     Limits,
     LocalProtocolError,
@@ -38,6 +40,7 @@ __all__ = [
     "EXTENSIONS",
     "MECHANISMS",
     "Application",
+    "check_end",
     "check_replies",
     "make_server",
 ]
@@ -156,6 +159,18 @@ class Application:
             return step.reply()
         assert step in ("ann", "bob", "guest"), "nobody else can log in"
         return Reply(235, "2.7.0", f"Hello {step}")
+
+
+def check_end(end: ClientConnection | ServerConnection) -> None:
+    """Check that behind the end of file nothing is heard, and nothing kept."""
+    for _ in range(2):
+        assert end.next_event() == ConnectionClosed()
+        assert not end.buffered
+        try:
+            end.receive_data(b"NOOP\r\n")
+        except LocalProtocolError:
+            continue
+        raise AssertionError("it hears what is behind the end of file")
 
 
 def check_replies(octets: bytes, count: int) -> None:

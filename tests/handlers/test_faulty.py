@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import anyio
 import pytest
 
-from smtpproto import Envelope, Rcpt, Reply
+from smtpproto import STANDARD, Envelope, Rcpt, Reply
 from smtpproto.client import ClientDeadlines
 from smtpproto.core.command import Command, Mail, Noop
 from smtpproto.core.event import BadCommand
+from smtpproto.extensions import CHUNKING
 from smtpproto.handler import Authenticator, HangUp, Interceptor, Session, Welcomer
 from smtpproto.handlers import CLOSING, HARD, SOFT, Discard, Fault, Faulty, Memory
 from smtpproto.handlers.faulty import Asked
@@ -180,7 +181,8 @@ async def test_a_delay_is_seen_by_the_clients_deadlines(at: str) -> None:
             with pytest.raises(ConnectError, match=names.get(at, at.lower())):
                 await clear(port, deadlines=deadlines).__aenter__()
         else:
-            async with clear(port, deadlines=deadlines) as client:
+            by_data = [each for each in STANDARD if each is not CHUNKING]
+            async with clear(port, deadlines=deadlines, extensions=by_data) as client:
                 (outcome,) = (await client.deliver(ENVELOPE, MESSAGE)).outcomes
             assert names.get(at, at.lower()) in outcome.reason
         async with clear(port) as client:
@@ -217,6 +219,15 @@ async def test_replies_held_back_leave_before_a_cut() -> None:
         await dialogue(wire, until="MAIL")
         await wire.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
         assert (await wire.rest()).count(b"250 2.1.") == 2
+
+
+@pytest.mark.parametrize("octets", [1, 200_000])
+async def test_the_last_words_are_heard_whatever_was_left_unread(octets: int) -> None:
+    server = server_with([Fault("CONTENT", delay=0.05), Fault("CONTENT", HARD, cut="after")])
+    async with running(server) as port, await connect(port) as wire:
+        await dialogue(wire, until=".")
+        await wire.send(b"x" * octets)
+        assert await wire.rest() == b"550 5.3.0 Command failed\r\n"
 
 
 async def test_starttls_and_its_cut(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -384,6 +395,15 @@ async def test_an_interceptor_may_answer_but_not_accept_what_is_wrong() -> None:
     assert handler.seen == ["Ehlo", "Noop", "BadCommand", "Vrfy", "Quit"]
 
 
+async def test_a_handler_with_faults_may_intercept_too() -> None:
+    server = Server(Faulty(Silent(), [Fault("NOOP", SOFT, times=1)]))
+    async with running(server) as port, await connect(port) as wire:
+        await wire.reply()
+        await wire.ask("EHLO c")
+        assert await wire.ask("NOOP") == str(SOFT)
+        assert await wire.ask("NOOP") == "250 2.0.0 noop indeed"
+
+
 class Waiter(Discard):
     async def before(
         self, session: Session, command: Command | BadCommand, usual: Reply | None
@@ -411,6 +431,7 @@ class Leaves(Discard):
         raise HangUp(b"451 bye\r\n")
 
     async def closed(self, session: Session) -> None:
+        await anyio.lowlevel.checkpoint()
         self.gone.append(session.id)
         if session.id == 2:
             raise RuntimeError("a handler's fault")

@@ -253,7 +253,7 @@ async def test_a_loop_is_refused() -> None:
 
 async def test_8_bit_content_where_it_is_not_taken() -> None:
     async with chain(hides=["8BITMIME", "SIZE"]) as it, clear(it.port) as client:
-        (outcome,) = (await client.deliver(ENVELOPE, "Subject: é\r\n".encode())).outcomes
+        (outcome,) = (await client.deliver(ENVELOPE, "Subject: x\r\n\r\né\r\n".encode())).outcomes
         assert str(outcome.reply).startswith("554 5.6.3 ")
         assert (await client.deliver(ENVELOPE, MESSAGE)).all_accepted
         (received,) = it.behind.received
@@ -262,7 +262,7 @@ async def test_8_bit_content_where_it_is_not_taken() -> None:
 
 async def test_parameters_pass_where_they_are_offered() -> None:
     async with chain() as it, clear(it.port) as client:
-        await client.send(ENVELOPE, "Subject: é\r\n".encode())
+        await client.send(ENVELOPE, "Subject: x\r\n\r\né\r\n".encode())
         assert set(it.behind.received[0].envelope.mail.parameters) == {"SIZE", "BODY"}
 
 

@@ -5,6 +5,7 @@ import io
 import mailbox
 import os
 import threading
+import time
 from collections.abc import AsyncIterator
 from email.message import EmailMessage
 from pathlib import Path
@@ -112,7 +113,7 @@ async def test_debug_cuts_what_is_long() -> None:
 async def test_debug_prints_where_the_output_has_no_such_characters() -> None:
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, "ascii", newline="\n")
-    await handed(Debug(out), "é\r\n".encode())
+    assert await handed(Debug(out), "\r\né\r\n".encode()) == [250]
     assert b"\\xe9\n" in raw.getvalue()
 
 
@@ -171,20 +172,49 @@ async def test_all_mail_in_one_maildir_by_overriding(tmp_path: Path) -> None:
 async def test_a_maildir_that_fails_leaves_nothing_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def no(*_: object) -> None:
-        raise OSError(number, "secret")
+    link = os.link
 
-    envelope = Envelope("a@b.example", ["c@d.example", "e@f.example"])
+    def not_there(source: Path, target: Path) -> None:
+        if "last.example" in str(target):
+            raise OSError(number, "secret")
+        link(source, target)
+
+    envelope = Envelope("a@b.example", ["c@d.example", "e@f.example", "g@last.example"])
     with monkeypatch.context() as patch:
-        patch.setattr(os, "link", no)  # the first recipient has it by then
+        patch.setattr(os, "link", not_there)  # the others have it by then
         async with session(Server(Maildirs(tmp_path))) as client:
-            (one, other) = (await client.deliver(envelope, MESSAGE)).outcomes
-    assert one.reply == other.reply
+            (one, *others) = (await client.deliver(envelope, MESSAGE)).outcomes
+    assert {other.reply for other in others} == {one.reply}
     assert str(one.reply).startswith("452 4.3.1" if number == errno.ENOSPC else "451 4.3.0")
     assert "secret" not in str(one.reply)
     assert kept(tmp_path) == {}
     assert await handed(Maildirs(tmp_path), envelope=envelope) == [250]
-    assert len(kept(tmp_path)) == 2
+    assert len(kept(tmp_path)) == 3
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was synced so far."""
+    fsync, paths = os.fsync, list[str]()
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        paths.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
+
+
+async def test_250_is_said_when_the_names_are_on_disk_too(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    envelope = Envelope("a@b.example", ["c@d.example", "e@f.example"])
+    assert await handed(Maildirs(tmp_path), envelope=envelope) == [250]
+    for new in "d.example/c/new", "f.example/e/new":
+        assert str(tmp_path / new) in synced
+    synced.clear()
+    assert await handed(Mbox(tmp_path / "mbox")) == [250]
+    assert synced == [str(tmp_path), str(tmp_path / "mbox")]
 
 
 async def test_what_breaks_off_leaves_no_file(tmp_path: Path) -> None:
@@ -263,6 +293,39 @@ async def test_many_at_once_do_not_mingle(tmp_path: Path) -> None:
     assert sorted(int(str(one["Subject"])) for one in box) == list(range(20))
     assert all(one.get_payload() == f"{one['Subject']}\n" for one in box)
     box.close()
+
+
+async def test_nobody_here_lets_go_of_the_lock_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that fails to lock what it has locked already has it no more (POSIX)."""
+    lock, clashes = mailbox.mbox.lock, 0
+
+    def slowly(box: mailbox.mbox) -> None:
+        nonlocal clashes
+        try:
+            lock(box)
+            time.sleep(0.01)
+        except mailbox.ExternalClashError:
+            clashes += 1
+            raise
+
+    monkeypatch.setattr(mailbox.mbox, "lock", slowly)
+    async with (
+        running(Server(Mbox(tmp_path / "mbox"))) as port,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(5):
+            tasks.start_soon(clear_and_send, port)
+    assert clashes == 0
+    box = mailbox.mbox(tmp_path / "mbox")
+    assert len(box) == 5
+    box.close()
+
+
+async def clear_and_send(port: int) -> None:
+    async with clear(port) as client:
+        await client.send(ENVELOPE, MESSAGE)
 
 
 async def test_it_waits_for_whoever_has_the_lock(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ FILES = sorted(ROOT.rglob("*.py"))
 STOREYS = [
     {"core"},
     {"extensions", "mechanisms"},
-    {"wire", "deadline"},
+    {"wire", "deadline", "resolve"},
     {"stream"},
     {"client", "server"},
-    {"handlers"},
+    {"handlers", "discover"},
     {"relay"},
     {"cli"},
 ]
@@ -33,6 +33,10 @@ ANNEXES = {
     "dialogue": "server",
     "powers": "server",
     "trust": "server",
+    "connector": "client",
+    "observe": "client",
+    "session": "client",
+    "handover": "client",
     "result": "client",
     "source": "client",
     "pool": "client",
@@ -135,6 +139,14 @@ def test_client_and_server_do_not_know_each_other() -> None:
             assert other not in map(room, imports(file)), module_name(file)
 
 
+def test_discover_and_relay_do_not_know_each_other() -> None:
+    for file in FILES:
+        here = room(module_name(file))
+        if here in ("discover", "relay"):
+            other = {"discover": "relay", "relay": "discover"}[here]
+            assert other not in map(room, imports(file)), module_name(file)
+
+
 def test_this_test_sees_imports() -> None:
     seen = set(imports(ROOT / "core" / "reply.py"))
     assert {"smtpproto.core.errors", "smtpproto.core.grammar", "smtpproto.core.path"} <= seen
@@ -161,6 +173,11 @@ def test_the_front_door_loads_the_core_alone() -> None:
     third_party = {name for name in new if name in metadata.packages_distributions()}
     assert third_party - {"smtpproto"} == {"attr", "attrs"}
     assert not {name for name in new if name.startswith(("trio", "dns", "click", "rich"))}
+
+
+def test_the_client_loads_nothing_of_what_finds_its_server() -> None:
+    new = loaded_by("import smtpproto.client") - loaded_by("pass")
+    assert not new & {"httpx", "dns", "xml", "cryptography"}
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_name)

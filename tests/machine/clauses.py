@@ -14,7 +14,7 @@ from smtpproto import Reply
 
 from .session import RECIPIENT_LIMIT, Past, Setting
 
-__all__ = ["FORBIDDEN", "HELLOS", "Answer", "Clause", "Saying", "forbidding"]
+__all__ = ["FORBIDDEN", "HELLOS", "OWN_CODES", "Answer", "Clause", "Saying", "forbidding"]
 
 
 @frozen(cache_hash=True)
@@ -120,6 +120,28 @@ def data_completed(it: Saying) -> bool:
     return it.digit == 2 and it.verb == "DATA"
 
 
+OWN_CODES = {
+    "GREETING": (220,),
+    "STARTTLS": (220,),
+    "AUTH": (235, 334),
+    "RESPONSE": (235, 334),
+    "DATA": (354,),
+    "QUIT": (221,),
+}
+
+
+@forbids("RFC 5321 §4.3.2, RFC 3207 §4, RFC 4954 §4")
+def own_code(it: Saying) -> bool:
+    """A greeting, STARTTLS, AUTH, DATA and QUIT are accepted by codes of their own."""
+    return it.digit < 4 and it.answer.code not in OWN_CODES.get(it.verb, (it.answer.code,))
+
+
+@forbids("RFC 5321 §4.2.2, §4.3.2")
+def closing(it: Saying) -> bool:
+    """221 answers QUIT alone."""
+    return it.answer.code == 221 and it.verb != "QUIT"
+
+
 @forbids("RFC 5321 §4.2.4, §4.3.2")
 def malformed(it: Saying) -> bool:
     """What is no command is refused."""
@@ -156,6 +178,12 @@ def not_offered(it: Saying) -> bool:
     """No verb of an extension is accepted that is not offered."""
     keyword = "CHUNKING" if it.verb == "BDAT" else it.verb
     return it.accepts(*EXTENSIONS) and keyword not in it.setting.offered(tls=it.past.tls)
+
+
+@forbids("RFC 5321 §2.2.1, §4.1.4")
+def not_extended(it: Saying) -> bool:
+    """No verb of an extension is accepted where EHLO was not said, or HELO behind it."""
+    return it.accepts(*EXTENSIONS) and not it.past.extended
 
 
 @forbids("RFC 5321 §3.5.2, §4.1.1.1")
@@ -227,8 +255,7 @@ def faulty_content(it: Saying) -> bool:
 @forbids("RFC 1870 §6.1")
 def declared_too_big(it: Saying) -> bool:
     """What is declared too big is refused."""
-    extended = it.past.hello in ("EHLO", "LHLO")
-    known = extended and "SIZE" in it.setting.offered(tls=it.past.tls)
+    known = it.past.extended and "SIZE" in it.setting.offered(tls=it.past.tls)
     return known and it.kind == "big" and it.accepts("MAIL")
 
 
@@ -241,8 +268,8 @@ def not_ascii(it: Saying) -> bool:
 
 @forbids("RFC 5321 §4.1.4, RFC 3207 §4")
 def misplaced_starttls(it: Saying) -> bool:
-    """STARTTLS comes behind EHLO, and in no transaction."""
-    return (it.past.hello == "" or it.past.mail != "") and it.accepts("STARTTLS")
+    """STARTTLS comes in no transaction."""
+    return it.past.mail != "" and it.accepts("STARTTLS")
 
 
 @forbids("RFC 3207 §4.2")
@@ -253,8 +280,8 @@ def second_starttls(it: Saying) -> bool:
 
 @forbids("RFC 4954 §4")
 def misplaced_auth(it: Saying) -> bool:
-    """AUTH comes behind EHLO, and in no transaction."""
-    return (it.past.hello == "" or it.past.mail != "") and it.accepts("AUTH")
+    """AUTH comes in no transaction."""
+    return it.past.mail != "" and it.accepts("AUTH")
 
 
 @forbids("RFC 4954 §4")

@@ -31,7 +31,7 @@ from smtpproto.core.reception import Reception
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions.xforward import XForward
 
-from .clauses import Answer
+from .clauses import OWN_CODES, Answer
 from .kept import Step, View
 from .session import CONTENT_LIMIT, RECIPIENT_LIMIT, Past, Said, Setting
 from .words import ENDLESS_LINE
@@ -249,6 +249,8 @@ def pull(step: Step, server: ServerConnection) -> None:
 
 _ANSWERS = {code: Answer(Reply(code)) for code in (250, 354, 450, 550, 421)}
 _CHALLENGE = Answer(Reply(334))
+_LOGGED_IN = Answer(Reply(235))
+_GOODBYE = Answer(Reply(221))
 _SILENT = Answer(Reply(250, None, "hello"), announces=False)
 
 
@@ -264,5 +266,13 @@ def answers(past: Past, server: ServerConnection) -> Iterator[Answer]:
                 yield _SILENT
         elif code == 354 and asked is not None and asked.verb != "DATA":
             yield _CHALLENGE
+        elif code == 250 and asked is not None and asked.verb in ("AUTH", "RESPONSE"):
+            yield _LOGGED_IN
         else:
             yield _SILENT if hello and code == 250 else answer
+    # What accepts by the code of another.
+    if usual is None or usual.code != 221:
+        yield _GOODBYE
+    if asked is not None and asked.verb in OWN_CODES:
+        yield _ANSWERS[250]
+        yield _CHALLENGE if asked.verb == "DATA" else _ANSWERS[354]

@@ -174,7 +174,10 @@ def judge(found: Exploration, node: Node, act: Act, step: Step) -> None:
         elif clauses and not step.refused:
             found.object(str(clauses[0]), node, act)
         if step.answers and node.past.owed == 1:
-            found.moves.add((step.was.state, step.answers, step.digit, step.now.state))
+            # Where it is no command, BDAT is a line like any other.
+            known = step.answers != "BDAT" or node.past.takes_chunks
+            verb = step.answers if known else ""
+            found.moves.add((step.was.state, verb, step.digit, step.now.state))
     else:
         found.done += 1
         if step.was.state is not step.now.state:

@@ -451,7 +451,7 @@ def bad_command(step: Step) -> bool | None:
     asked = step.after.asked
     if step.said is None or asked is None or asked.verb == "END" or asked.fault:
         return None
-    well = [Answer(Reply(code)) for code in (250, 354)]
+    well = [Answer(Reply(code)) for code in (220, 221, 235, 250, 354)]
     possible = not all(forbidding(step.setting, step.after, answer) for answer in well)
     # `*` is a response, though one that has to be refused.
     return (
@@ -468,7 +468,7 @@ def content(step: Step) -> bool | None:
         return None
     came = b"".join(event.data for event in step.events if isinstance(event, Content))
     past = step.before
-    begun = step.said.verb == "BDAT" and past.offers_chunks and past.rcpts and not past.spoiled
+    begun = step.said.verb == "BDAT" and past.takes_chunks and past.rcpts and not past.spoiled
     if step.hears != "content" and not past.receives and not begun:
         return came == b""
     if step.after.octets > CONTENT_LIMIT:

@@ -47,7 +47,7 @@ class Wish:
 
 def known_offer(setting: Setting, past: Past) -> dict[str, str | None]:
     """Return what the client was told that the server offers."""
-    return setting.offered(tls=past.tls) if past.hello in ("EHLO", "LHLO") else {}
+    return setting.offered(tls=past.tls) if past.extended else {}
 
 
 #: Sentences of `clauses.py` that a client may break, or let a server break, and why.
@@ -58,7 +58,10 @@ UNKNOWABLE = {
     "Content with a bare CR or LF, or too much of it, is never accepted": (
         "how much is too much, the server knows; a bare CR or LF is never sent"
     ),
-    "No mechanism is accepted that is not offered": "who asks for one chooses it; 504 is no harm",
+    "A greeting, STARTTLS, AUTH, DATA and QUIT are accepted by codes of their own": (
+        "a client goes by the first digit (RFC 5321 §4.3.2)"
+    ),
+    "221 answers QUIT alone": "a client goes by the first digit (RFC 5321 §4.3.2)",
     "There is no 354 without an accepted recipient": (
         "one may be in flight: a single dot is sent then (RFC 2920 §3.1); not in LMTP"
     ),

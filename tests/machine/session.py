@@ -123,6 +123,11 @@ class Past(NamedTuple):
     over: bool = False
 
     @property
+    def extended(self) -> bool:
+        """The client said EHLO (or LHLO) last."""
+        return self.hello in ("EHLO", "LHLO")
+
+    @property
     def listens(self) -> str:
         """For what: nothing, tls, reply (the server's own), content, octets, response, line."""
         if self.over:
@@ -136,6 +141,11 @@ class Past(NamedTuple):
         if self.left:
             return "octets"
         return "response" if self.exchange else "line"
+
+    @property
+    def takes_chunks(self) -> bool:
+        """Whether BDAT is a command here, and not only a line that octets follow."""
+        return self.offers_chunks and self.extended
 
     # The client speaks
 
@@ -151,7 +161,7 @@ class Past(NamedTuple):
         if said.loses:
             return self.ended()
         if said.verb == "BDAT" and self.knows_chunks:
-            receives = self.offers_chunks and self.rcpts > 0 and not self.spoiled
+            receives = self.takes_chunks and self.rcpts > 0 and not self.spoiled
             begun = self._replace(left=said.size, last=said.last, receives=receives)
             return begun._octets(said.content)
         verb = "RESPONSE" if self.exchange else said.verb
@@ -179,9 +189,9 @@ class Past(NamedTuple):
         bare = self.bare or (self.last and self.tail)
         fault = self.receives and (bare or self.octets > CONTENT_LIMIT)
         over = self._replace(last=False, receives=False)
-        if self.last and self.offers_chunks and self.rcpts:
+        if self.last and self.takes_chunks and self.rcpts:
             return over._end("BDAT", fault=fault or self.spoiled)
-        if self.last and self.lmtp and self.offers_chunks and self.mail:
+        if self.last and self.lmtp and self.takes_chunks and self.mail:
             return over.without_transaction()  # no recipients, no replies (RFC 2033 §4.3)
         return over._replace(asked=Asked("BDAT", fault=fault), owed=1)
 
@@ -210,7 +220,7 @@ class Past(NamedTuple):
                 return past.without_transaction()
             case "BDAT" if accepted:
                 return past._replace(chunks=True)
-            case "BDAT" if self.offers_chunks and self.rcpts:
+            case "BDAT" if self.takes_chunks and self.rcpts:
                 return past._replace(spoiled=True)._without_content()
             case "AUTH" | "RESPONSE":
                 return past._replace(exchange=goes_on, login=self.login or accepted)

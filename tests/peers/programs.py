@@ -328,6 +328,8 @@ class Dovecot:
     port: int
     password: str
     directory: Path
+    #: Where it takes mail, with `lmtp=True`.
+    lmtp_port: int = 0
 
     def login(self, user: str) -> imaplib.IMAP4:
         """A session, to be used in a `with` block."""
@@ -348,7 +350,7 @@ class Dovecot:
 
 
 DOVECOT_SETTINGS = """\
-protocols = imap
+protocols = {protocols}
 listen = {host}
 base_dir = {directory}/run
 state_dir = {directory}/run
@@ -366,7 +368,7 @@ passdb {{
 }}
 userdb {{
   driver = static
-  args = uid={uid} gid={gid} home={directory}/home
+  args = uid={uid} gid={gid} home={directory}/home allow_all_users=yes
 }}
 service anvil {{
   chroot =
@@ -384,6 +386,18 @@ service imap-login {{
 
 # Dovecot opens no mailbox for uid 0. So that it can read one that a server run as root has written,
 # it runs as nobody with the right to pass over owners (the securebit: access(2) says so too).
+DOVECOT_LMTP = """\
+service lmtp {{
+  user = {user}
+  inet_listener lmtp {{
+    port = {port}
+  }}
+}}
+protocol lmtp {{
+  postmaster_address = postmaster@example.test
+}}
+"""
+
 AS_NOBODY = (
     *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
     *("--securebits=+no_setuid_fixup", "--inh-caps=+dac_override,+chown"),
@@ -392,19 +406,26 @@ AS_NOBODY = (
 
 
 @contextlib.contextmanager
-def dovecot(location: str | Path, *, password: str = "secret") -> Iterator[Dovecot]:
+def dovecot(
+    location: str | Path, *, password: str = "secret", lmtp: bool = False
+) -> Iterator[Dovecot]:
     """IMAP over Maildirs at `location`, where %n and %d stand for the two halves of a user's name.
 
-    Every user exists and has the same password.
+    Every user exists and has the same password. With `lmtp`, it takes mail for them, too.
     """
     program = find("dovecot", "dovecot-imapd")
+    if lmtp and not Path("/usr/lib/dovecot/lmtp").exists():
+        missing("Dovecot's lmtp (apt-get install dovecot-lmtpd)")
     root = os.getuid() == 0
     user = pwd.getpwnam("nobody") if root else pwd.getpwuid(os.getuid())
     port = free_port()
+    lmtp_port = free_port() if lmtp else 0
     with workspace() as directory:
         config = directory / "dovecot.conf"
+        more = DOVECOT_LMTP.format(user=user.pw_name, port=lmtp_port) if lmtp else ""
         config.write_text(
             DOVECOT_SETTINGS.format(
+                protocols="imap lmtp" if lmtp else "imap",
                 host=HOST,
                 port=port,
                 directory=directory,
@@ -415,9 +436,10 @@ def dovecot(location: str | Path, *, password: str = "secret") -> Iterator[Dovec
                 uid=user.pw_uid,
                 gid=user.pw_gid,
             )
+            + more
         )
         config.chmod(0o644)
         shutil.chown(directory, user.pw_uid)
         command = (*(AS_NOBODY if root else ()), "timeout", "-k2", LIFETIME, program)
         with running(*command, "-F", "-c", f"{config}", port=port, output=directory / "output"):
-            yield Dovecot(port, password, directory)
+            yield Dovecot(port, password, directory, lmtp_port)

@@ -14,7 +14,7 @@ from anyio.from_thread import start_blocking_portal
 
 from smtpproto import Reply
 from smtpproto.server import Server
-from tests.adapters.test_lmtp import Store
+from tests.adapters.test_lmtp_server import Store
 from tests.adapters.world import PASSWORD, Accounts, Box, Certificates, certificates, until
 
 from .programs import HOST, PostfixServer, postfix, smtp_source, swaks

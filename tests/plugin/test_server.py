@@ -1,6 +1,7 @@
 """SmtpServer: every kind of test can use it, and it tells what it saw."""
 
 import asyncio
+import base64
 import builtins
 import smtplib
 import ssl
@@ -184,6 +185,17 @@ def test_who_does_not_is_refused(secure: SmtpServer) -> None:
         session.ehlo()
         assert not session.has_extn("auth")
     assert secure.messages == []
+
+
+def test_nobody_acts_as_another() -> None:
+    with (
+        SmtpServer(accounts={"ann": "secret"}) as server,
+        smtplib.SMTP(server.host, server.port) as session,
+    ):
+        session.ehlo()
+        for acting, code in ("bob", 535), ("ann", 235):
+            token = base64.b64encode(f"{acting}\0ann\0secret".encode()).decode()
+            assert session.docmd("AUTH", f"PLAIN {token}")[0] == code
 
 
 def test_implicit_tls() -> None:

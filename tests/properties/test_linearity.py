@@ -236,24 +236,30 @@ def test_a_client_with_many_commands_under_way(
     _twice(work, run, 100)
 
 
-def test_a_client_with_many_chunks_under_way(work: Callable[[Callable[[], None]], Work]) -> None:
+@pytest.mark.parametrize("reply", [b"250 x\r\n", b"550 x\r\n"], ids=["accepted", "refused"])
+def test_a_client_with_many_chunks_under_way(
+    reply: bytes, work: Callable[[Callable[[], None]], Work]
+) -> None:
     def run(n: int) -> None:
         client = ClientConnection(STANDARD, limits=HUGE)
         client.receive_data(b"220 x\r\n")
         client.next_event()
         offer = b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
-        for command, reply in (
+        for command, well in (
             (Ehlo("c.example"), offer),
             (Mail("a@b"), b"250 x\r\n"),
             (Rcpt("c@d"), b"250 x\r\n"),
         ):
             client.send(command)
-            client.receive_data(reply)
+            client.receive_data(well)
             client.next_event()
         for _ in range(n):
             client.send(Chunk(b"x"))
+        client.receive_data(reply * n)
+        for _ in range(n):
+            client.next_event()
 
-    _twice(work, run, 100)
+    _twice(work, run, 400)  # as many as it takes to be more than all the rest
 
 
 def _header(n: int) -> bytes:

@@ -31,8 +31,8 @@ def delivery_status(octets: bytes) -> tuple[EmailMessage, list[dict[str, str]]]:
 
 
 async def the_report(node: Node) -> tuple[EmailMessage, list[dict[str, str]]]:
-    """The one report in the sender's mailbox."""
-    while not node.mail(SENDER):
+    """The one report in the sender's mailbox, once that is settled."""
+    while f"mailbox {SENDER}" not in (event.where for event in node.told(Delivered)):
         await node.until(Delivered, len(node.told(Delivered)) + 1)
     (octets,) = node.mail(SENDER)
     return delivery_status(octets)
@@ -557,7 +557,7 @@ async def test_between_two_of_ours_tls_is_used_though_nobody_vouches(tmp_path: P
 
 # --- what is sent ----------------------------------------------------------------------------
 
-EIGHT_BIT = "Subject: ä\r\n\r\nGrüße\r\n".encode()
+EIGHT_BIT = "Subject: a\r\n\r\nGrüße\r\n".encode()
 
 
 @pytest.mark.rfc("6152 §3 no-8-bit-where-it-is-not-offered", "6152 §3 convert-or-fail")

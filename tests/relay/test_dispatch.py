@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from attrs import evolve
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
@@ -163,7 +164,7 @@ async def test_what_does_not_end_in_time_is_given_back(tmp_path: Path) -> None:
         async with SQLiteSpool.open(tmp_path / "spool") as spool:
             dispatcher = Dispatcher(
                 hostname="relay.example",
-                deliverer=node.relay.dispatcher.deliverer,
+                deliverer=evolve(node.relay.dispatcher.deliverer, spool=spool),
                 spool=spool,
                 clock=w.clock,
                 random=w.random.random,

@@ -17,13 +17,14 @@ import dns.rrset
 import pytest
 from dns.rdatatype import RdataType
 
-from smtpproto.relay.resolve import (
+from smtpproto.resolve import (
     DnsResolver,
     Mx,
     NoRecords,
     NoSuchDomain,
     ResolveError,
     ResolveFailed,
+    Srv,
 )
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +32,11 @@ pytestmark = pytest.mark.anyio
 ZONE: dict[tuple[str, str], list[str]] = {
     ("ext.example.", "MX"): ["20 b.ext.example.", "10 a.ext.example."],
     ("null.example.", "MX"): ["0 ."],
+    ("_submissions._tcp.ext.example.", "SRV"): [
+        "0 5 465 a.ext.example.",
+        "10 0 4650 b.ext.example.",
+    ],
+    ("_submission._tcp.ext.example.", "SRV"): ["0 0 0 ."],
     ("alias.example.", "CNAME"): ["ext.example."],
     ("dangling.example.", "CNAME"): ["gone.example."],
     ("a.ext.example.", "A"): ["192.0.2.1", "192.0.2.2"],
@@ -133,6 +139,19 @@ async def test_mx_records_with_their_preferences(server: Server) -> None:
 @pytest.mark.rfc("7505 §3 null-mx-is-preference-0-and-a-dot")
 async def test_a_null_mx_is_a_dot(server: Server) -> None:
     assert await resolver(server).mx("null.example") == [Mx(0, ".")]
+
+
+async def test_srv_records(server: Server) -> None:
+    records = await resolver(server).srv("_submissions._tcp.ext.example")
+    assert sorted(records, key=lambda record: record.priority) == [
+        Srv(0, 5, 465, "a.ext.example"),
+        Srv(10, 0, 4650, "b.ext.example"),
+    ]
+
+
+@pytest.mark.rfc("6186 §3.4")
+async def test_an_srv_record_that_says_there_is_no_service(server: Server) -> None:
+    assert await resolver(server).srv("_submission._tcp.ext.example") == [Srv(0, 0, 0, ".")]
 
 
 @pytest.mark.rfc("5321 §2.3.5 relay-refers-to-what-a-cname-leads-to")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from smtpproto.relay.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed
 from smtpproto.relay.route import (
     Host,
     HostPort,
@@ -19,6 +18,7 @@ from smtpproto.relay.route import (
     Undetermined,
     Unroutable,
 )
+from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed
 
 pytestmark = pytest.mark.anyio
 

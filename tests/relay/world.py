@@ -43,10 +43,10 @@ from smtpproto.relay import (
 )
 from smtpproto.relay.mailbox import MailboxPolicy, every_mailbox
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.relay.spool import Entry, SpoolUnavailable
 from smtpproto.relay.sqlite_spool import SQLiteIncoming
 from smtpproto.relay.story import Event
+from smtpproto.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.result import Result
 
 __all__ = [

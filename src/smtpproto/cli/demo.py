@@ -46,8 +46,8 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.resolve import Mx, NoSuchDomain
 from smtpproto.relay.story import Accepted, Deferred, Delivered, Event, Failed, Reported
+from smtpproto.resolve import Mx, NoSuchDomain
 
 from .console import out, safe
 from .node import ensure_certificate

@@ -13,7 +13,7 @@ from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute
 from attrs import define, field
 
-from smtpproto.client import Connector, Tls, connect_tcp
+from smtpproto.client import Connector, Tls, connect_tcp, verifying
 from smtpproto.core.client_connection import ClientConnection, ClientEvent
 from smtpproto.core.command import Auth, AuthResponse, Command, Ehlo, Helo, Quit, StartTls
 from smtpproto.core.errors import RemoteProtocolError
@@ -25,12 +25,19 @@ from smtpproto.deadline import DeadlineError, deadline
 from smtpproto.extensions import STANDARD
 from smtpproto.mechanisms import strongest
 from smtpproto.relay.route import HostPort
-from smtpproto.stream import Pump, StreamLostError, local_address, peer_address, shown
+from smtpproto.stream import (
+    Pump,
+    StreamLostError,
+    causes,
+    local_address,
+    peer_address,
+    shown,
+)
 
 from .certificate import days_left
 from .console import reply_text
 from .values import is_loopback
-from .words import causes, explain
+from .words import explain
 
 __all__ = ["Findings", "Probe"]
 
@@ -189,7 +196,7 @@ class Probe:
         await self._hello(session)
 
     async def _start_tls(self, session: _Talk, *, verify: bool) -> None:
-        context = self.context or ssl.create_default_context()
+        context = self.context or verifying()
         if not verify:
             context = ssl.create_default_context()
             context.check_hostname = False

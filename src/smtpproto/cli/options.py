@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import anyio
 import click
 
-from smtpproto.client import Tls
+from smtpproto.client import Tls, verifying
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import as_domain
 from smtpproto.relay.route import HostPort
@@ -90,7 +90,14 @@ class Backend(enum.Enum):
     """The event loops that anyio runs on."""
 
     ASYNCIO = "asyncio"
+    UVLOOP = "uvloop"  # asyncio, and another loop below it
     TRIO = "trio"
+
+    def options(self) -> dict[str, Any]:
+        """Return what anyio.run is told."""
+        if self is Backend.UVLOOP:
+            return {"backend": "asyncio", "backend_options": {"use_uvloop": True}}
+        return {"backend": self.value}
 
 
 def _installed(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -136,7 +143,7 @@ def context_for(ca: Path | None) -> ssl.SSLContext | None:
     if ca is None:
         return None
     try:
-        return ssl.create_default_context(cafile=ca)
+        return verifying(ca)
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"{ca} has no certificates in PEM: {error}") from None
 
@@ -204,13 +211,13 @@ def password_for(username: str, file: Path | None) -> str:
 
 
 def run(backend: str, main: Callable[[], Awaitable[T]]) -> T:
-    """Run `main` in an event loop.
+    """Run `main` in an event loop, the one of this name.
 
     Out of any group, what ends a command (a ClickException, Ctrl-C) is raised as itself, and
     LocalProtocolError (the user asked for what SMTP forbids) as BadInput.
     """
     try:
-        return anyio.run(_unless_interrupted, main, backend=backend)
+        return anyio.run(_unless_interrupted, main, **Backend(backend).options())
     except BaseException as group:
         for error in _leaves(group):
             if isinstance(error, (click.ClickException, KeyboardInterrupt, SystemExit)):

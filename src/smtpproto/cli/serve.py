@@ -35,6 +35,7 @@ from smtpproto.relay import (
 )
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Accepted, Deferred, Delivered, Event, Failed, Reported
+from smtpproto.stream import causes
 
 from .config import ConfigError, ServeSettings, build, load
 from .console import amount, safe, say
@@ -52,7 +53,7 @@ from .options import (
     where,
 )
 from .values import domain, is_loopback, network
-from .words import causes, explain
+from .words import explain
 
 __all__ = ["serve"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
-from typing import cast
 
 from smtpproto.core.errors import RemoteProtocolError
 from smtpproto.deadline import DeadlineError
-from smtpproto.stream import StreamLostError
+from smtpproto.stream import StreamLostError, causes
 
 from .console import amount
 
-__all__ = ["causes", "explain", "offer_in_words"]
+__all__ = ["explain", "offer_in_words"]
 
 #: OpenSSL's X509_V_ERR_ numbers -> words about "the certificate".
 _CERTIFICATE = {
@@ -50,21 +48,6 @@ _TLS_REASONS = {
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "server and client know no common cipher",
     "UNEXPECTED_EOF_WHILE_READING": "the server hung up in the middle of the TLS handshake",
 }
-
-
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """Go from an error down to what caused it, into groups, the error itself first."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        found = waiting.pop(0)
-        if found is None or id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        if isinstance(found, BaseExceptionGroup):
-            waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
-        waiting.append(found.__cause__ or found.__context__)
 
 
 def explain(error: BaseException, host: str = "") -> str:

@@ -12,6 +12,7 @@ In reading order, each file importing only those above it::
     event, sasl                         what else passes between the two ends
     state                               every move, in one table
     refusal                             what a server refuses with by itself
+    answer                              what it may say, beyond the first digit
     connection                          what both ends share
     server_connection, client_connection
     proxy                               what a load balancer says first

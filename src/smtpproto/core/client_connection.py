@@ -43,12 +43,18 @@ from .extension import Extension
 from .grammar import CONTROL, EHLO_LINE
 from .parameter import Parameter
 from .path import as_domain
+from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER
 from .reply import Reply, ReplyReader, Severity
 from .state import SILENT, Asked, Greeting, State, expected, next_state
 
 __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
+
+NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
+
+# Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
+_UNMET = {"REQUIRETLS": (550, "5.7.30")}
 
 # What any server may be asked; old ones never announce EXPN and HELP.
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values(), AuthResponse, Expn, Help))
@@ -92,6 +98,7 @@ class ClientConnection(Connection):
         self._replies_left = 0  # to the end of the content, once its first has come
         self._broken = False
         self._must_reset = False  # a chunk was refused
+        self._resets = 0  # how many RSETs are owed a reply
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
@@ -108,6 +115,27 @@ class ClientConnection(Connection):
     def asked(self) -> State:
         """Where the session will be when all that is owed has been answered well."""
         return self._path[-1] if self._path and self._state is not State.CLOSED else self._state
+
+    @property
+    def must_reset(self) -> bool:
+        """Whether nothing but RSET or QUIT may come next: a chunk was refused (RFC 3030 §2)."""
+        return self._must_reset
+
+    def objection(self, command: Mail | Rcpt) -> Reply | None:
+        """Return what a command has earned by what this server does not offer; None if it may go.
+
+        So a caller learns beforehand, and with a status, what `send` would refuse. Whatever
+        the server offers, a malformed parameter or a line too long is a LocalProtocolError.
+        """
+        if "SMTPUTF8" not in self.offered:
+            if not command.is_ascii:
+                return NON_ASCII_SENDER if isinstance(command, Mail) else NON_ASCII_RECIPIENT
+            if not command.parameters.is_ascii:
+                return _not_offered("SMTPUTF8")
+        refusal = self._unoffered(command) or self._judged(command)
+        if refusal is None:
+            self._check_length(command, len(command.serialize()))
+        return refusal
 
     # Values in, octets out
 
@@ -149,17 +177,19 @@ class ClientConnection(Connection):
             name = type(command).__name__
             raise LocalProtocolError(f"{name} is out of sequence in {self.asked.name}")
         wire = command.serialize()
-        if type(command) not in _BASE and (CONTROL.search(wire[:-2]) or wire[-2:] != b"\r\n"):
-            # An extension's verb writes its own argument.
-            raise LocalProtocolError(f"not one line: {wire!r}")
-        self._check_offered(command, len(wire))
-        self._check_transaction(command, wire)
+        if self._must_reset and not isinstance(command, (Rset, Quit)):
+            raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
+        plain = isinstance(command, (Mail, Rcpt)) and not command.parameters and command.is_ascii
+        if not plain:  # it needs nothing that has to be offered
+            if type(command) not in _BASE and (CONTROL.search(wire[:-2]) or wire[-2:] != b"\r\n"):
+                # An extension's verb writes its own argument.
+                raise LocalProtocolError(f"not one line: {wire!r}")
+            self._check_offered(command, len(wire))
+            self._check_transaction(command, wire)
         return wire
 
     def _check_transaction(self, command: Command, wire: bytes) -> None:
         """Check what hangs on what was said and answered in this transaction."""
-        if self._must_reset and not isinstance(command, (Rset, Quit)):
-            raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
         if isinstance(command, (Mail, Rcpt)) and not wire.isascii():
             mail = command if isinstance(command, Mail) else self._mail
             if mail is None or "SMTPUTF8" not in mail.parameters:
@@ -180,30 +210,48 @@ class ClientConnection(Connection):
         utf8 = isinstance(command, Query) and (command.smtputf8 or not command.is_ascii)
         if utf8 and "SMTPUTF8" not in self.offered:
             raise LocalProtocolError("the server does not offer SMTPUTF8 (RFC 6531 §3.7.4.2)")
-        if isinstance(command, Auth) and self.authenticated:
-            raise LocalProtocolError("already authenticated (RFC 4954 §4)")
+        if isinstance(command, Auth):
+            if self.authenticated:
+                raise LocalProtocolError("already authenticated (RFC 4954 §4)")
+            if command.mechanism not in self.offered["AUTH"].upper().split():
+                raise LocalProtocolError(f"the server does not offer AUTH {command.mechanism}")
         if isinstance(command, StartTls) and self.tls is not None:
             raise LocalProtocolError("TLS is already on (RFC 3207 §4.2)")
-        if isinstance(command, Mail) and "REQUIRETLS" in command.parameters and self.tls is None:
-            raise LocalProtocolError("REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
+        refusal = self._unoffered(command) if isinstance(command, (Mail, Rcpt)) else None
+        refusal = refusal or self._judged(command)
+        if refusal is not None:
+            raise LocalProtocolError(refusal.text)
+        self._check_length(command, length)
+
+    def _unoffered(self, command: Mail | Rcpt) -> Reply | None:
+        if "REQUIRETLS" in command.parameters and self.tls is None:
+            return NEEDS_TLS
+        known = self._parameters[type(command)]
+        for keyword, value in command.parameters.items():
+            defined = known.get(keyword, {})
+            parameter = next((p for e, p in defined.items() if e in self.offered), None)
+            if parameter is None:
+                return _not_offered(" or ".join(defined) or keyword)
+            try:
+                parameter.read(value)
+            except GrammarError as error:
+                raise LocalProtocolError(str(error)) from None
+        return None
+
+    def _judged(self, command: Command) -> Reply | None:
+        for keyword, judge in self._judges:
+            if keyword in self.offered and (refusal := judge(command, self.offered)) is not None:
+                return refusal
+        return None
+
+    def _check_length(self, command: Command, length: int) -> None:
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.
         longest = 512 if isinstance(command, Auth) else command.max_line
         if isinstance(command, (Mail, Rcpt)):
             known = self._parameters[type(command)]
-            for keyword, value in command.parameters.items():
-                defined = known.get(keyword, {})
-                parameter = next((p for e, p in defined.items() if e in self.offered), None)
-                if parameter is None:
-                    needed = " or ".join(defined) or keyword
-                    raise LocalProtocolError(f"the server does not offer {needed}")
-                try:
-                    parameter.read(value)
-                except GrammarError as error:
-                    raise LocalProtocolError(str(error)) from None
-                longest += parameter.octets
-        for keyword, judge in self._judges:
-            if keyword in self.offered and (refusal := judge(command, self.offered)) is not None:
-                raise LocalProtocolError(refusal.text)
+            # Extensions that share a parameter agree on its length.
+            shared = (known[keyword].values() for keyword in command.parameters)
+            longest += sum(next(iter(parameters)).octets for parameters in shared)
         if length - 2 * isinstance(command, AuthResponse) > longest:
             raise LocalProtocolError(f"a line of {length} octets; at most {longest} are allowed")
 
@@ -252,6 +300,7 @@ class ClientConnection(Connection):
             self._mail = thing
         elif isinstance(thing, Rset):
             self._must_reset = False
+            self._resets += 1
         self._owed.append(thing)
         self._marks.append(self._pulled + self.buffered)
 
@@ -311,6 +360,7 @@ class ClientConnection(Connection):
             return reply
         self._owed.popleft()
         self._marks.popleft()
+        self._resets -= isinstance(thing, Rset)
         self._state = state
         if state is not self._path.popleft():
             self._find_path()
@@ -322,8 +372,7 @@ class ClientConnection(Connection):
             self._close()
         elif isinstance(thing, Bdat) and refuses:
             # In LMTP the last has an answer for each recipient, and none for itself.
-            resets = any(isinstance(later, Rset) for later in self._owed)
-            self._must_reset |= not (resets or (self.lmtp and thing.last))
+            self._must_reset |= not (self._resets or (self.lmtp and thing.last))
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Mail):
                 self._accepted = 0
@@ -379,6 +428,11 @@ def _by_keyword(
     for extension, parameter in defined:
         known.setdefault(parameter.keyword, {})[extension.keyword] = parameter
     return known
+
+
+def _not_offered(extension: str) -> Reply:
+    code, status = _UNMET.get(extension, (555, "5.5.4"))
+    return Reply(code, status, f"The server does not offer {extension}")
 
 
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:

@@ -42,6 +42,11 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+def _are_octets(data: object) -> bool:
+    # A None or "" in their place would pass for the end of file.
+    return isinstance(data, (bytes, bytearray, memoryview))
+
+
 class Connection:
     """What both ends share. Use `ServerConnection` or `ClientConnection`."""
 
@@ -68,11 +73,16 @@ class Connection:
     def receive_data(self, data: bytes) -> None:
         """Store what was received; `b""` is the end of file.
 
-        LocalProtocolError when more than `limits.backlog` unread octets are there already: that
-        is a caller who feeds without pulling.
+        LocalProtocolError for what is no octets, for octets behind the end of file, and when more
+        than `limits.backlog` unread octets are there already: that is a caller who feeds without
+        pulling.
         """
+        if not _are_octets(data):
+            raise LocalProtocolError(f"octets are received, not {type(data).__name__}")
         if not data:
             self._eof = True
+        elif self._eof:
+            raise LocalProtocolError("nothing is received behind the end of file")
         elif len(self._buffer) > self.limits.backlog:
             raise LocalProtocolError("fed without pulling: call next_event() until NEED_DATA")
         elif self._state is not State.CLOSED:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from .command import BASE_VERBS, AuthResponse, Command, Mail, Rcpt
+from .command import BASE_VERBS, AuthResponse, Command, Expn, Help, Mail, Rcpt
 from .errors import GrammarError
 from .extension import Extension, Standing
 from .parameter import Parameter
@@ -21,10 +21,20 @@ class Offer:
     """The extensions of `extensions` that can be offered as things stand.
 
     `lines` maps keyword to argument, in the order of the EHLO reply; `verbs` are the commands
-    that come with them, `max_line` the octets that each line may have, CRLF included.
+    that come with them, `behind_ehlo` those of them that want EHLO first (RFC 5321 §4.1.4),
+    `max_line` the octets that each line may have, CRLF included.
     """
 
-    __slots__ = ("_judges", "_parameters", "keep", "lines", "max_line", "standing", "verbs")
+    __slots__ = (
+        "_judges",
+        "_parameters",
+        "behind_ehlo",
+        "keep",
+        "lines",
+        "max_line",
+        "standing",
+        "verbs",
+    )
 
     def __init__(self, extensions: tuple[Extension, ...], standing: Standing) -> None:
         self.standing = standing
@@ -32,6 +42,7 @@ class Offer:
         self.lines = MappingProxyType(_announced(extensions, standing))
         offered = [e for e in extensions if e.keyword in self.lines]
         self.verbs = frozenset(verb for e in offered for verb in e.verbs)
+        self.behind_ehlo = self.verbs - {Expn, Help, *BASE_VERBS.values()}
         self._parameters: Mapping[type[Command], dict[str, Parameter[object]]] = {
             Mail: {p.keyword: p for e in offered for p in e.mail},
             Rcpt: {p.keyword: p for e in offered for p in e.rcpt},

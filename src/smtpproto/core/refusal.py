@@ -13,6 +13,7 @@ __all__ = [
     "ALREADY_IN",
     "ALREADY_TLS",
     "AUTH_TOO_LONG",
+    "HTTP_VERBS",
     "NON_ASCII_RECIPIENT",
     "NON_ASCII_SENDER",
     "NON_ASCII_VALUE",
@@ -46,6 +47,9 @@ NON_ASCII_SENDER = Reply(550, "5.6.7", "Address needs SMTPUTF8")
 NON_ASCII_RECIPIENT = Reply(553, "5.6.7", "Address needs SMTPUTF8")
 NON_ASCII_VALUE = Reply(501, "5.5.4", "malformed parameter")
 NO_UTF8_REPLIES = Reply(504, "5.5.4", "SMTPUTF8 is not offered")
+
+#: A browser or proxy has been lured here, and its next lines may be SMTP.
+HTTP_VERBS = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
 
 #: To what cannot be asked for where the session is.
 OUT_OF_SEQUENCE: Mapping[State, Reply] = MappingProxyType(

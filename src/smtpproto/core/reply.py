@@ -24,6 +24,8 @@ _STATUS_AND_TEXT = re.compile(
 )
 
 
+_UNPRINTABLE = re.compile(rb"[^\t\x20-\x7e]")
+
 # Servers say the same few in all of their replies.
 _read_status = lru_cache(maxsize=256)(EnhancedStatus.parse)
 
@@ -39,6 +41,12 @@ class Severity(enum.IntEnum):
     PERMANENT = 5
 
 
+_GENERAL = {
+    Severity.COMPLETION: 250,
+    Severity.INTERMEDIATE: 354,
+    Severity.TRANSIENT: 450,
+    Severity.PERMANENT: 550,
+}
 _SEVERITIES = {int(severity): severity for severity in Severity}
 
 
@@ -135,6 +143,20 @@ class Reply:
             for line in wire
         )
 
+    def writable(self) -> Reply:
+        """Return it as a server may say it, such as a next hop's that is passed on.
+
+        Itself where that `is_writable`. Else a code that the grammar does not know becomes the
+        general one of its class, 571 thus 550 (RFC 5321 §4.2.1); the status stays; octets that no
+        reply may hold become `?`, and lines are cut.
+        """
+        if self.is_writable():
+            return self
+        code = self.code if _is_code(self.code) else _GENERAL[self.severity]
+        room = MAX_REPLY_LINE - len("250 \r\n") - len(f"{self.status or ''} ")
+        lines = [_UNPRINTABLE.sub(b"?", line)[:room] for line in self.lines]
+        return Reply(code, self.status, lines)
+
     def with_general_status(self) -> Reply:
         """Return it with a status that says no more than its class does: 2.0.0, 4.0.0, 5.0.0.
 
@@ -184,6 +206,23 @@ def _lift(
     return status, tuple(texts)
 
 
+_SHORT = 128  # octets of a line that is worth remembering
+
+
+@lru_cache(maxsize=256)
+def _of_one_line(line: bytes) -> Reply | None:
+    """Return the reply that this line is; None where it is none, or not all of it.
+
+    Remembered, for a server says the same few replies over and over.
+    """
+    match = REPLY_LINE.fullmatch(line)
+    if match is None or match[2] == b"-" or b"\r" in line or b"\n" in line:
+        return None
+    code = int(match[1])
+    status, lines = _lift(code, None, (match[3] or b"",))
+    return taken(Reply, code=code, status=status, lines=lines, _wire=b"")
+
+
 class ReplyReader:
     """Gathers the lines of one reply after the other, within `max_octets` for each reply."""
 
@@ -206,6 +245,10 @@ class ReplyReader:
         GrammarError: no reply line, a code that changes between lines (§4.2.1), a bare CR or
         LF, or more octets than agreed.
         """
+        if not self._lines and len(line) <= _SHORT and len(line) + 2 <= self._max_octets:
+            whole = _of_one_line(line)
+            if whole is not None:
+                return whole
         match = REPLY_LINE.fullmatch(line)
         if match is None or b"\r" in line or b"\n" in line:
             raise GrammarError(f"not a reply line: {line[:80]!r}")

@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 
 from attrs import evolve
 
+from .answer import misleads
 from .command import (
     BASE_VERBS,
     LMTP_VERBS,
@@ -48,6 +49,7 @@ from .refusal import (
     ALREADY_IN,
     ALREADY_TLS,
     AUTH_TOO_LONG,
+    HTTP_VERBS,
     NO_BINARY,
     NO_RECIPIENT,
     NO_SIZE,
@@ -77,8 +79,6 @@ ServerEvent: TypeAlias = (
 
 ACCEPTED = Reply(250, "2.0.0", "Message accepted")
 
-# Verbs of HTTP: a browser or proxy has been lured here, and its next lines may be SMTP.
-_HTTP = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values()))
 _TLS_RECORD = 0x16  # first octet of a ClientHello
 _HELLOS = frozenset((Ehlo, Helo, Lhlo))
@@ -114,12 +114,12 @@ class ServerConnection(Connection):
         self.mechanisms = tuple(mechanisms)
         #: The name the client gave in EHLO or HELO; None before.
         self.helo_name: bytes | None = None
-        #: The client said EHLO, so extensions apply.
+        #: The client said EHLO, so extensions apply: their verbs and parameters.
         self.extended = False
         #: The client talked before the greeting, which RFC 5321 §4.3.1 forbids.
         self.early_talker = False
-        chosen = [e for e in extensions if not e.obliges] if offer is None else offer
-        self._extensions = tuple(chosen)
+        free = (e for e in extensions if not e.obliges)
+        self._extensions = tuple(free if offer is None else offer)
         #: As given; another value counts from where the session begins, or begins anew.
         self.plaintext_auth = plaintext_auth
         self._tls_available = tls_available
@@ -271,12 +271,11 @@ class ServerConnection(Connection):
             return response
         self._owed = Command
         verb = line.partition(b" ")[0].upper()
-        if verb in _HTTP:
+        if verb in HTTP_VERBS:
             raise self._lost("HTTP on an SMTP port", NOT_SMTP)
         known = self._verbs.get(verb)
-        if length > (
-            self._offer.max_line.get(known, known.max_line) if known else Command.max_line
-        ):
+        longest = self._offer.max_line.get(known, known.max_line) if known else Command.max_line
+        if length > longest:
             return self._bad(line, AUTH_TOO_LONG if known is Auth else TOO_LONG)
         try:
             command = parse_command(line, self._verbs)
@@ -299,6 +298,8 @@ class ServerConnection(Connection):
             # Chunks behind a refused one may have been on their way (RFC 3030 §2).
             in_flight = self._state is State.SPOILED and isinstance(command, Bdat)
             return self._bad(line, reply, command, counts=not in_flight)
+        if asked in self._offer.behind_ehlo and not self.extended:
+            return self._bad(line, OUT_OF_SEQUENCE[State.GREETED], command)
         if isinstance(command, (Mail, Rcpt)):
             return self._place_path(line, command)
         if isinstance(command, Query) and not (self.extended and "SMTPUTF8" in self.offered):
@@ -336,10 +337,9 @@ class ServerConnection(Connection):
                 return self._bad(line, objection, command)
         if asked is Rcpt and len(self._transaction.rcpts) >= self.limits.recipients:
             return self._bad(line, TOO_MANY_RECIPIENTS, command, counts=False)
-        if objection is not None:  # policy may know the parameter better
-            self._owed = asked
-            return self._bad(line, objection, command, only_refuse=False)
         self._owed = asked
+        if objection is not None:  # policy may know the parameter better
+            return self._bad(line, objection, command, only_refuse=False)
         return command
 
     def _bad(
@@ -412,9 +412,10 @@ class ServerConnection(Connection):
 
         A 421 may be sent whether or not a reply is owed, and closes.
         LocalProtocolError, and nothing changes, when no reply is owed, when this one is illegal
-        here, when it accepts what is at fault, when it is a 250 to EHLO that announces other
-        extensions than those offered (`suggested_reply()` has them), or when its text holds UTF-8
-        and the client did not ask for that (RFC 6531 §3.7.4).
+        here, when it accepts what is at fault, or by a code that is not the command's (354 to DATA,
+        334 with one line of base64 and 235 to AUTH, 220 to STARTTLS, 221 to QUIT alone), when it is
+        a 250 to EHLO that announces other extensions than those offered (`suggested_reply()` has
+        them), or when its text holds UTF-8 that the client did not ask for (RFC 6531 §3.7.4).
         """
         if self._state in SILENT:
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
@@ -425,7 +426,7 @@ class ServerConnection(Connection):
             owed = Command
         state = next_state(self._state, owed, reply)
         accepts = reply.code < 400
-        if state is None or (accepts and self._only_refuse):
+        if state is None or (accepts and self._only_refuse) or misleads(owed, reply):
             what = getattr(owed, "verb", b"").decode() or owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
         if accepts and owed in _HELLOS:

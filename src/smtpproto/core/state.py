@@ -154,10 +154,10 @@ _TABLE = _table()
 #: (state, asked) -> severity of the reply -> next state.
 MOVES: Mapping[tuple[State, Asked], Row] = MappingProxyType(_TABLE)
 
-#: A verb that an extension brought: wherever commands are heard, and it moves nothing,
-_FOREIGN = {state: _row(state, ok=state) for state in (_S.GREETED, _S.READY, *_TRANSACTION)}
+#: A verb that an extension brought: not before that was announced, and it moves nothing,
+_FOREIGN = {state: _row(state, ok=state) for state in (_S.READY, *_TRANSACTION)}
 #: unless the session starts over, which no transaction survives.
-_STARTS_OVER = {state: _row(state, ok=_S.GREETED) for state in (_S.GREETED, _S.READY)}
+_STARTS_OVER = {_S.READY: _row(_S.READY, ok=_S.GREETED)}
 _KNOWN = frozenset(asked for _, asked in MOVES)
 
 

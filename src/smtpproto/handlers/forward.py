@@ -61,13 +61,16 @@ class NextHop(Client):
 
     async def mail(self, command: Mail) -> Reply:
         """Begin a transaction; parameters that are not offered are left out or refuse it."""
-        if self._connection.state is not State.READY:
-            self._require("RSET", await self._ask(Rset(), "ehlo"))
-        return await self._say(command, "mail")
+        session = self._session
+        with session.clock:
+            if session.connection.state is not State.READY:
+                self._require("RSET", await session.ask(Rset(), "ehlo"))
+            return await self._say(command, "mail")
 
     async def rcpt(self, command: Rcpt) -> Reply:
         """Add a recipient."""
-        return await self._say(command, "rcpt")
+        with self._session.clock:
+            return await self._say(command, "rcpt")
 
     async def content(self, chunks: AsyncIterable[bytes]) -> Reply:
         """Send the content as it comes; return the reply to DATA, or to the final dot.
@@ -75,29 +78,32 @@ class NextHop(Client):
         What `chunks` raises is passed on: the content was not ended then, so nothing of it was
         accepted, and the session is of no use.
         """
-        reply = await self._ask(Data(), "data")
-        if reply.severity is not Severity.INTERMEDIATE:
-            return reply
-        eight_bit = "8BITMIME" in self.offered
-        async for chunk in chunks:
-            if not eight_bit and not chunk.isascii():
-                raise ContentError(NO_EIGHT_BIT)
-            self._put(Content(chunk))
-            with self._within("block"):
-                await self._pump.flush()
-        self._put(EndOfContent())
-        return await self._reply("final_dot")
+        session = self._session
+        with session.clock:
+            reply = await session.ask(Data(), "data")
+            if reply.severity is not Severity.INTERMEDIATE:
+                return reply
+            eight_bit = "8BITMIME" in self.offered
+            session.clock.within("session")  # the next chunk is somebody else's time
+            async for chunk in chunks:
+                if not eight_bit and not chunk.isascii():
+                    raise ContentError(NO_EIGHT_BIT)
+                session.put(Content(chunk))
+                await session.flush("block")
+                session.clock.within("session")
+            session.put(EndOfContent())
+            return await session.reply("final_dot")
 
     async def drop(self) -> None:
         """Close without a word."""
-        await self._pump.aclose()
+        await self._session.aclose("dropped")
 
     async def _say(self, command: Mail | Rcpt, name: str) -> Reply:
         fitting = self._fit(command)
         if isinstance(fitting, Reply):
             return fitting
         try:
-            return await self._ask(fitting, name)
+            return await self._session.ask(fitting, name)
         except LocalProtocolError:
             if not self.usable:
                 raise

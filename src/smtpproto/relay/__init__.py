@@ -4,7 +4,7 @@ In reading order::
 
     spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
     mailbox                 where it ends
-    resolve, route          where it goes next
+    route                   where it goes next (asks ..resolve)
     schedule                when it is tried again
     report, trace           what is written about it
     story                   what is told of it
@@ -15,11 +15,12 @@ In reading order::
 
 from __future__ import annotations
 
+from smtpproto.resolve import DnsResolver
+
 from .accounts import Passwords
 from .deliver import Access
 from .mailbox import Maildir
 from .relay import Listener, Relay
-from .resolve import DnsResolver
 from .route import HostPort, Router
 from .schedule import Schedule
 from .sqlite_spool import SQLiteSpool

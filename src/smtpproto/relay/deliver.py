@@ -272,7 +272,9 @@ class Deliverer:
             Mail(entry.mail.reverse_path), [Rcpt(r.rcpt.forward_path) for r in recipients]
         )
         try:
-            content = Source(self.spool.content(entry.id), entry.octets, None)
+            # What came without SMTPUTF8 goes on without it: it is not for us to look into.
+            utf8 = "SMTPUTF8" in entry.mail.parameters
+            content = Source(self.spool.content(entry.id), entry.octets, utf8=utf8)
             result = await client.deliver(envelope, content)
         except SpoolUnavailable as error:
             return all_of_them(Fate.TRANSIENT, reason=f"spool: {error}"), True
@@ -282,7 +284,9 @@ class Deliverer:
             log.error("message %s cannot be sent on: %s", entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
         attempts = [
-            Attempt(recipient, outcome.fate, where, outcome.reply, outcome.reason, remote=True)
+            Attempt(
+                recipient, outcome.fate, where, outcome.reply, outcome.reason, not outcome.local
+            )
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
         return attempts, True

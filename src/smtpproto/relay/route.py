@@ -23,8 +23,7 @@ from attrs import frozen
 
 from smtpproto.core.path import as_octets
 from smtpproto.core.reply import Reply
-
-from .resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed, Resolver
+from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed, Resolver
 
 __all__ = [
     "OWN_ADDRESSES",

@@ -1,14 +1,13 @@
 """Sockets as streams for sessions: many small reads and writes, each of which should cost little.
 
 A `Wire` is an anyio `ByteStream` that can, besides, begin to write without waiting. Each event loop
-has the one that is cheapest there: a transport of its own on asyncio (`loop`), the bare socket
-on trio (`bare`). Any other ByteStream can be made one (`foreign`), and TLS is one above
+has the one that is cheapest there: the bare socket, waited for on trio (`bare`), watched on
+asyncio (`loop`). Any other ByteStream can be made one (`foreign`), and TLS is one above
 another (`tls`). Nothing above this room knows which it has.
 """
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable, Coroutine
 from os import PathLike
@@ -19,9 +18,9 @@ from anyio.abc import AsyncResource, SocketAttribute, TaskGroup
 
 from .bare import BareWire, serve_bare
 from .base import Wire
-from .connect import connected, connected_unix
+from .connect import HEAD_START, connected, connected_unix
 from .foreign import ForeignWire, as_wire
-from .loop import LoopWire, serve_loop
+from .loop import LoopWire, loop_of_sockets, serve_loop
 from .tls import TlsWire
 
 __all__ = [
@@ -38,36 +37,25 @@ __all__ = [
 ]
 
 
-def _loop() -> asyncio.AbstractEventLoop | None:
-    """Return asyncio's loop where we run on one."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+async def connect_tcp(
+    host: str, port: int, *, local_host: str | None = None, head_start: float = HEAD_START
+) -> Wire:
+    """Connect by TCP, trying all addresses of the host, one behind the other (RFC 8305).
 
-
-async def connect_tcp(host: str, port: int, *, local_host: str | None = None) -> Wire:
-    """Connect by TCP, trying all addresses of the host, two families side by side (RFC 8305).
-
-    `local_host` is the address to connect from. OSError if none can be reached.
+    `local_host` is the address to connect from, `head_start` how many seconds each address has
+    for itself before the next is tried as well. OSError if none can be reached.
     """
-    return await _wire(await connected(host, port, local_host))
+    return _wire(await connected(host, port, local_host, head_start))
 
 
 async def connect_unix(path: str | PathLike[str]) -> Wire:
     """Connect to a UNIX socket. OSError if it cannot be had."""
-    return await _wire(await connected_unix(path))
+    return _wire(await connected_unix(path))
 
 
-async def _wire(raw: socket.socket) -> Wire:
-    if (loop := _loop()) is None:
-        return BareWire(raw)
-    try:
-        _, wire = await loop.create_connection(LoopWire, sock=raw)
-    except BaseException:
-        raw.close()
-        raise
-    return wire
+def _wire(raw: socket.socket) -> Wire:
+    loop = loop_of_sockets()
+    return BareWire(raw) if loop is None else LoopWire(raw, loop)
 
 
 class Listener(AsyncResource):
@@ -95,7 +83,7 @@ class Listener(AsyncResource):
         OSError when the sockets cannot be listened at any more; what is wrong with one
         connection, or passes, is logged.
         """
-        if (loop := _loop()) is not None:
+        if (loop := loop_of_sockets()) is not None:
             await serve_loop(loop, self.sockets, handler, tasks)
         async with anyio.create_task_group() as accepting:
             first, *others = self.sockets

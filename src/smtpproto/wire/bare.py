@@ -13,14 +13,14 @@ from anyio.abc import TaskGroup
 
 from .base import RECEIVE_OCTETS, Attributes, Wire, of_socket
 
-__all__ = ["BareWire", "serve_bare"]
+__all__ = ["ACCEPTED", "NOT_LISTENING", "BareWire", "made", "serve_bare"]
 
 log = logging.getLogger(__name__)
 
 #: Connections accepted before others get a turn.
 ACCEPTED = 64
-# What accept says when it never will again; all else it says is about one connection, or passes.
-_NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
+#: What accept says when it never will again; all else it says is about one connection, or passes.
+NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
 class BareWire(Wire):
@@ -28,48 +28,67 @@ class BareWire(Wire):
 
     def __init__(self, raw: socket.socket) -> None:
         self._socket = raw
+        self._number = raw.fileno()
         self._unsent = b""
+        self._broken: OSError | None = None  # by a write that nobody waited for
         raw.setblocking(False)
         if raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @property
-    def _closed(self) -> bool:
+    def closed(self) -> bool:
+        """Whether we have closed it."""
         return self._socket.fileno() < 0
 
     async def receive(self, max_bytes: int = RECEIVE_OCTETS) -> bytes:
-        if self._closed:
+        if self.closed:
             raise anyio.ClosedResourceError
         while True:
             # Wait first: an answer is hardly ever there already, and others get their turn.
             await anyio.wait_readable(self._socket)
-            try:
-                data = self._socket.recv(max_bytes)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise self._broken() from error
-            if not data:
-                raise anyio.EndOfStream
-            return data
+            if (data := self._receive_at_hand(max_bytes)) is not None:
+                return data
+
+    def _receive_at_hand(self, max_bytes: int) -> bytes | None:
+        """Return what has arrived; None where nothing has."""
+        try:
+            data = self._socket.recv(max_bytes)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._lost() from error
+        if not data:
+            raise anyio.EndOfStream
+        return data
 
     def write(self, octets: bytes) -> bool:
+        self._check()
         if self._unsent:
             self._unsent += octets
-            return False
-        try:
-            sent = self._socket.send(octets)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            raise self._broken() from error
-        if sent == len(octets):
-            return True
-        self._unsent = octets[sent:]
-        return False
+        elif octets:
+            self._unsent = octets
+            self._send_unsent()
+            self._check()
+        return not self._unsent
 
-    def _broken(self) -> Exception:
-        return anyio.ClosedResourceError() if self._closed else anyio.BrokenResourceError()
+    def _send_unsent(self) -> None:
+        """Send what can leave; where nothing ever will, remember why."""
+        try:
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._broken = error
+            self._unsent = b""
+        else:
+            self._unsent = self._unsent[sent:]
+
+    def _check(self) -> None:
+        if self._broken is not None or self.closed:
+            raise self._lost() from self._broken
+
+    def _lost(self) -> Exception:
+        return anyio.ClosedResourceError() if self.closed else anyio.BrokenResourceError()
 
     @property
     def pending(self) -> bool:
@@ -78,8 +97,8 @@ class BareWire(Wire):
     async def drain(self) -> None:
         while self._unsent:
             await anyio.wait_writable(self._socket)
-            octets, self._unsent = self._unsent, b""
-            self.write(octets)
+            self._send_unsent()
+        self._check()
 
     def drain_soon(self) -> None:
         """Nothing: the rest leaves by the next `drain`. Replies hardly ever fill a pipe."""
@@ -89,11 +108,11 @@ class BareWire(Wire):
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as error:
-            raise self._broken() from error
+            raise self._lost() from error
 
     async def aclose(self) -> None:
         """Close at once; what has not left is lost."""
-        if not self._closed:
+        if not self.closed:
             anyio.notify_closing(self._socket)
             self._socket.close()
 
@@ -112,21 +131,21 @@ async def serve_bare(
         try:
             for _ in range(ACCEPTED):
                 raw, _ = listening.accept()
-                if (wire := _made(raw)) is not None:
+                if (wire := made(raw, BareWire)) is not None:
                     tasks.start_soon(handler, wire)
         except BlockingIOError:
             continue
         except OSError as error:
-            if error.errno in _NOT_LISTENING:
+            if error.errno in NOT_LISTENING:
                 raise
             log.error("cannot accept a connection: %s", error)
             await anyio.sleep(0.1)
 
 
-def _made(raw: socket.socket) -> BareWire | None:
+def made(raw: socket.socket, make: Callable[[socket.socket], BareWire]) -> BareWire | None:
     """Return a wire; None where the peer has gone, which some systems tell by refusing options."""
     try:
-        return BareWire(raw)
+        return make(raw)
     except OSError:
         raw.close()
         return None

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-__all__ = ["connected", "connected_unix"]
+__all__ = ["HEAD_START", "connected", "connected_unix"]
 
 #: Seconds that one attempt has to itself (RFC 8305 §5).
 HEAD_START = 0.25
@@ -23,24 +23,25 @@ HEAD_START = 0.25
 Address: TypeAlias = "tuple[socket.AddressFamily, Any]"
 
 
-async def connected(host: str, port: int, local_host: str | None = None) -> socket.socket:
+async def connected(
+    host: str, port: int, local_host: str | None = None, head_start: float = HEAD_START
+) -> socket.socket:
     """Return a socket connected to a host by TCP (RFC 8305), from the address `local_host`.
 
     OSError where none of its addresses can be reached: that of the first attempt.
     """
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = _in_turn((family, address) for family, _, _, _, address in found)
-    source: Sequence[Address] = ()
-    if local_host is not None:
-        ours = await anyio.getaddrinfo(local_host, 0, type=socket.SOCK_STREAM)
-        source = [(family, address) for family, _, _, _, address in ours]
+    addresses = _in_turn(await _addresses(host, port))
+    source = await _addresses(local_host, 0) if local_host is not None else []
+    if len(addresses) == 1:
+        ((family, address),) = addresses
+        return await _attempt(family, address, _of_family(source, family))
     race = _Race(len(addresses))
     try:
         async with anyio.create_task_group() as race.tasks:
             for number, (family, address) in enumerate(addresses):
-                start_from = next((one for kind, one in source if kind == family), None)
+                start_from = _of_family(source, family)
                 race.tasks.start_soon(race.run, number, family, address, start_from)
-                with anyio.move_on_after(HEAD_START):
+                with anyio.move_on_after(head_start):
                     await race.failed[number].wait()
     except BaseException:
         if race.winner is not None:
@@ -49,6 +50,20 @@ async def connected(host: str, port: int, local_host: str | None = None) -> sock
     if race.winner is None:
         raise race.errors[min(race.errors)] if race.errors else OSError(f"{host} has no address")
     return race.winner
+
+
+async def _addresses(host: str, port: int) -> list[Address]:
+    try:  # an address needs no thread
+        found: Any = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+    except (OSError, UnicodeError):
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _of_family(source: Sequence[Address], family: socket.AddressFamily) -> Any:
+    return next((address for kind, address in source if kind == family), None)
 
 
 class _Race:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 import anyio
 from anyio.abc import ByteStream, TaskGroup
@@ -64,7 +64,8 @@ class ForeignWire(Wire):
 
     @property
     def extra_attributes(self) -> Attributes:
-        return cast(Attributes, self.stream.extra_attributes)
+        stream: Any = self.stream  # anyio's own type of it is not complete
+        return cast(Attributes, stream.extra_attributes)
 
 
 def as_wire(stream: ByteStream) -> Wire:

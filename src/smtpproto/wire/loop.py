@@ -1,32 +1,45 @@
-"""A wire on asyncio: a transport's own protocol, without anything between.
+"""A wire on asyncio: the socket itself, watched by the loop as long as somebody waits for it.
 
-A future a wait is all that it adds to what the loop does anyway; so a round trip costs a third of
-what it does through a socket stream that works on every loop.
+What arrives resumes the task that waits for it within the loop's own callback, so that a round trip
+costs one system call each way and one turn of the loop. Nothing is read ahead: what nobody asks for
+stays with the kernel, and so with the peer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import socket
-from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .base import RECEIVE_OCTETS, Attributes, Wire, of_socket
+from .bare import ACCEPTED, NOT_LISTENING, BareWire, made
+from .base import RECEIVE_OCTETS
 
-__all__ = ["LoopWire", "serve_loop"]
+__all__ = ["LoopWire", "loop_of_sockets", "serve_loop"]
 
-#: Octets held for a reader who does not come; then the transport stops reading.
-HELD = RECEIVE_OCTETS
+log = logging.getLogger(__name__)
+
+#: Seconds until we accept again where there were no more file descriptors.
+PAUSE = 0.1
+
+
+def loop_of_sockets() -> asyncio.AbstractEventLoop | None:
+    """Return the running loop where it is asyncio's, and one that watches sockets."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    blind = getattr(asyncio, "ProactorEventLoop", None)  # Windows: it completes, and never watches
+    return None if blind is not None and isinstance(loop, blind) else loop
 
 
 class _Bell:
-    """What a reader waits for. Rung, it lets the task go on now, and not a turn of the loop later.
+    """What a task waits for. Rung, it lets the task go on now, and not a turn of the loop later.
 
     It is future-like in the sense of `asyncio.isfuture`, for one task and many waits.
     """
@@ -88,165 +101,116 @@ class _Bell:
         return True
 
 
-class LoopWire(asyncio.Protocol, Wire):
-    """One connection. `made` is called once it stands."""
+class LoopWire(BareWire):
+    """One connection."""
 
-    def __init__(self, made: Callable[[LoopWire], None] | None = None) -> None:
-        self._made = made
-        self._chunks: deque[bytes] = deque()
-        self._held = 0
-        self._reading = True
-        self._ended = False
-        self._gone = False
-        self._said_eof = False
-        self._broken: Exception | None = None
-        self._closed = False
-        self._full = False  # the transport has not got rid of what was written
-        self._bell: _Bell
-        self._drained: asyncio.Future[None] | None = None
-        self._transport: asyncio.Transport
-        self._loop: asyncio.AbstractEventLoop
-
-    # What the loop tells us
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._loop = asyncio.get_running_loop()
-        self._bell = _Bell(self._loop)
-        # Written means gone: so deadlines see a peer that does not read, and closing loses nothing.
-        self._transport.set_write_buffer_limits(high=0)
-        if self._made is not None:
-            made, self._made = self._made, None
-            made(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._held += len(data)
-        if self._held >= HELD:
-            self._transport.pause_reading()
-            self._reading = False
-        self._bell.ring()
-
-    def eof_received(self) -> bool:
-        self._ended = True
-        self._bell.ring()
-        return True  # we may still have something to say
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._ended = self._gone = True
-        self._broken = exc
-        self._full = False
-        self._bell.ring()
-        _wake(self._drained)
-
-    def pause_writing(self) -> None:
-        self._full = True
-
-    def resume_writing(self) -> None:
-        self._full = False
-        _wake(self._drained)
-
-    # What a session wants
+    def __init__(self, raw: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(raw)
+        self._loop = loop
+        self._readable = _Bell(loop)
+        self._writable = _Bell(loop)
+        self._watched = False
+        self._emptying = False  # by the loop, with nobody waiting
 
     async def receive(self, max_bytes: int = RECEIVE_OCTETS) -> bytes:
-        if self._closed:
-            raise anyio.ClosedResourceError
-        if not self._chunks and not self._ended:
-            if self._bell.waited_for:
-                raise anyio.BusyResourceError("receiving from")
-            await self._bell
-        if not self._chunks:
-            if self._closed:
-                raise anyio.ClosedResourceError
-            if self._broken is not None:
-                raise anyio.BrokenResourceError from self._broken
-            raise anyio.EndOfStream
-        data = self._chunks.popleft()
-        if len(data) > max_bytes:
-            self._chunks.appendleft(data[max_bytes:])
-            data = data[:max_bytes]
-        self._held -= len(data)
-        if not self._reading and self._held < HELD and not self._gone:
-            self._transport.resume_reading()
-            self._reading = True
-        return data
+        if self._readable.waited_for:
+            raise anyio.BusyResourceError("receiving from")
+        if not self._watched and (data := self._receive_at_hand(max_bytes)) is not None:
+            return data
+        while True:
+            if not self._watched:
+                self._loop.add_reader(self._number, self._look)
+                self._watched = True
+            await self._readable
+            if (data := self._receive_at_hand(max_bytes)) is not None:
+                return data
 
-    def write(self, octets: bytes) -> bool:
-        if self._closed:
-            raise anyio.ClosedResourceError
-        if self._gone or self._said_eof:
-            raise anyio.BrokenResourceError from self._broken
-        self._transport.write(octets)
-        return not self._full
+    def _look(self) -> None:
+        if self._readable.waited_for:
+            self._readable.ring()
+        else:
+            self._unwatch()
 
-    @property
-    def pending(self) -> bool:
-        return self._full
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._number)
 
     async def drain(self) -> None:
-        while self._full:
-            if self._drained is not None:
+        while self._unsent or self._emptying:
+            if self._writable.waited_for:
                 raise anyio.BusyResourceError("writing to")
-            self._drained = self._loop.create_future()
-            try:
-                await self._drained
-            finally:
-                self._drained = None
-        if self._gone and not self._closed:
-            raise anyio.BrokenResourceError from self._broken
+            if not self._emptying:
+                self._loop.add_writer(self._number, self._empty)
+                self._emptying = True
+            await self._writable
+        self._check()
 
     def drain_soon(self) -> None:
-        """The transport does."""
+        if not self._emptying:
+            self._loop.add_writer(self._number, self._empty)
+            self._emptying = True
 
-    async def send_eof(self) -> None:
-        await self.drain()
-        if not self._closed and not self._gone:
-            self._said_eof = True
-            self._transport.write_eof()
+    def _empty(self) -> None:
+        self._send_unsent()
+        if not self._unsent:
+            self._stop_emptying()
+            self._writable.ring()
+
+    def _stop_emptying(self) -> None:
+        if self._emptying:
+            self._emptying = False
+            self._loop.remove_writer(self._number)
 
     async def aclose(self) -> None:
         """Close at once; what has not left is lost."""
-        self.abort()
-
-    def abort(self) -> None:
-        """Do as `aclose`, which has nothing to wait for."""
-        if not self._closed:
-            self._closed = True
-            self._transport.abort()
-            self._bell.ring()
-            _wake(self._drained)
-
-    @property
-    def extra_attributes(self) -> Attributes:
-        return of_socket(self._transport.get_extra_info("socket"))
-
-
-def _wake(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+        if not self.closed:
+            self._unwatch()
+            self._stop_emptying()
+            self._unsent = b""
+            self._socket.close()
+            self._readable.ring()
+            self._writable.ring()
 
 
 async def serve_loop(
     loop: asyncio.AbstractEventLoop,
     sockets: Sequence[socket.socket],
-    handler: Callable[[Wire], Coroutine[Any, Any, None]],
+    handler: Callable[[BareWire], Coroutine[Any, Any, None]],
     tasks: TaskGroup,
 ) -> None:
-    """Accept at these sockets until cancelled, and close them."""
-    over = False
+    """Accept at these sockets until cancelled. OSError when one does not listen any more."""
+    broken: asyncio.Future[None] = loop.create_future()
 
-    def begin(wire: LoopWire) -> None:
-        # One that was accepted just before may come to stand when nobody is there any more.
-        if over:
-            wire.abort()
-        else:
-            tasks.start_soon(handler, wire)
-
-    with ExitStack() as servers:
-        for each in sockets:
-            server = await loop.create_server(lambda: LoopWire(begin), sock=each)
-            servers.callback(server.close)
+    def accept(listening: socket.socket) -> None:
         try:
-            await anyio.sleep_forever()
-        finally:
-            over = True
+            for _ in range(ACCEPTED):
+                raw, _ = listening.accept()
+                if (wire := made(raw, lambda raw: LoopWire(raw, loop))) is not None:
+                    tasks.start_soon(handler, wire)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno in NOT_LISTENING:
+                loop.remove_reader(listening)
+                if not broken.done():
+                    broken.set_exception(error)
+                return
+            log.error("cannot accept a connection: %s", error)
+            loop.remove_reader(listening)
+            loop.call_later(PAUSE, watch, listening)
+
+    def watch(listening: socket.socket) -> None:
+        if not broken.done() and listening.fileno() >= 0:
+            loop.add_reader(listening, accept, listening)
+
+    for each in sockets:
+        each.setblocking(False)
+        watch(each)
+    try:
+        await broken
+    finally:
+        broken.cancel()
+        for each in sockets:
+            if each.fileno() >= 0:
+                loop.remove_reader(each)

@@ -1,6 +1,6 @@
 """Names into hosts and addresses: `Resolver` is the seam, `DnsResolver` asks real servers.
 
-What a route needs to know of a failure is one thing: whether the answer may be another one
+What callers need to know of a failure is one thing: whether the answer may be another one
 tomorrow. `NoSuchDomain` and `NoRecords` are answers and final, `ResolveFailed` is none.
 """
 
@@ -21,6 +21,7 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
+from dns.rdtypes.IN.SRV import SRV
 
 __all__ = [
     "DnsResolver",
@@ -30,6 +31,7 @@ __all__ = [
     "ResolveError",
     "ResolveFailed",
     "Resolver",
+    "Srv",
 ]
 
 
@@ -58,6 +60,20 @@ class Mx:
 
     preference: int
     exchange: str
+
+
+@frozen
+class Srv:
+    """One SRV record (RFC 2782): `target` offers the service at `port`.
+
+    The lowest `priority` is tried first; among equals `weight` is the share of each. `target` has
+    no final dot, but for the root, ".", which means that there is no such service here.
+    """
+
+    priority: int
+    weight: int
+    port: int
+    target: str
 
 
 class Resolver(Protocol):
@@ -112,6 +128,23 @@ class DnsResolver:
             Mx(record.preference, record.exchange.to_text(omit_final_dot=True))
             for record in answer
             if isinstance(record, MX)
+        ]
+
+    async def srv(self, name: str) -> Sequence[Srv]:
+        """Return the SRV records of `name` (`_service._tcp.domain`), in any order; at least one.
+
+        Raises the three ResolveErrors.
+        """
+        answer = await self._ask(name, RdataType.SRV)
+        return [
+            Srv(
+                record.priority,
+                record.weight,
+                record.port,
+                record.target.to_text(omit_final_dot=True),
+            )
+            for record in answer
+            if isinstance(record, SRV)
         ]
 
     async def addresses(self, host: str) -> Sequence[str]:

@@ -1,0 +1,316 @@
+"""The handing over of one message: MAIL, RCPTs and content, and what becomes of each recipient.
+
+What the server does not offer and this message needs is found before the first command leaves;
+the outcome is then the refusal that the server would have had to give. Where it offers PIPELINING
+the commands leave in one write, RSET first if something was left over; and the end of the content
+leaves with its last octets.
+
+The content goes by BDAT (RFC 3030) instead of DATA where CHUNKING is offered and that pays:
+
+- always, if it is binary: there is no other way (§3);
+- if it is one piece: there is no 354 to wait for, and no empty message to send where a server
+  says 354 and has accepted nobody (RFC 2920 §3.1);
+- if it is more and PIPELINING is offered: nothing is stuffed, a server may refuse in mid-content,
+  and content that turns out to be at fault costs RSET and not the session.
+
+Else each piece would cost a round trip of its own. The first chunk waits for the replies to MAIL
+and RCPT, as §2 wants it: who pipelines it too has sent the message, and cannot take it back, before
+knowing who was refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from .core.command import Command, Data, Mail, Rcpt, Rset
+from .core.envelope import Envelope
+from .core.errors import RemoteProtocolError
+from .core.event import Chunk, Content, EndOfContent
+from .core.reply import Reply, Severity
+from .core.state import State
+from .extensions.eightbitmime import BODY
+from .extensions.size import SIZE_OCTETS
+from .extensions.smtputf8 import UTF8
+from .observe import ContentProgress
+from .result import RefusedError, Transaction
+from .session import ClientSession
+from .source import CHUNK, Reading
+from .stream import StreamLostError
+
+__all__ = ["Handover"]
+
+#: Commands on their way at most: what the replies to them fill must fit the pipe (RFC 2920 §3.1).
+WINDOW = 100
+#: The same for chunks, each of CHUNK octets.
+CHUNKS = 32
+
+_DEADLINES = {b"RSET": "ehlo", b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data"}
+
+NO_ROOM = Reply(552, "5.3.4", "The server takes no message of this size")
+NOT_EIGHT_BIT = Reply(554, "5.6.3", "The server takes no 8-bit content")
+NOT_BINARY = Reply(554, "5.6.3", "The server takes no binary content")
+NO_UTF8_HEADER = Reply(554, "5.6.9", "The server takes no header beyond ASCII")
+TOO_MANY = Reply(452, "4.5.3", "The server takes no more recipients at a time")
+TOO_MANY_DOMAINS = Reply(452, "4.5.3", "The server takes no more domains in a session")
+
+
+class Handover:
+    """One message for one server, on a session that is usable."""
+
+    def __init__(self, session: ClientSession, envelope: Envelope) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._offer = session.offer
+        self._envelope = envelope
+        self.transaction = Transaction(envelope)
+        #: Numbers of the recipients that are asked for, and of those the server said yes to.
+        self._asked: list[int] = []
+        self._accepted: list[int] = []
+        #: Nothing was heard of the server since this message was begun.
+        self.unheard = True
+        self._utf8 = False  # the envelope needs it
+        self._octets = 0  # of content, on their way so far
+
+    # Before anything is sent
+
+    @property
+    def binary(self) -> bool:
+        """Whether the caller says that the content is binary."""
+        body = self._envelope.mail.parameters.get("BODY")
+        return body is not None and body.upper() == b"BINARYMIME"
+
+    def fits(self, octets: int | None) -> bool:
+        """Tell whether content of this size may be sent; if not, all is settled."""
+        limit = self._offer.lines.get("SIZE", "")
+        known = limit.isdecimal() and len(limit) <= 20  # RFC 1870 §5
+        if octets and known and 0 < int(limit) < octets:
+            self.transaction.settle(NO_ROOM, local=True)
+            return False
+        return True
+
+    def _prepare(self, reading: Reading) -> Mail | None:
+        """Return the MAIL that this message needs; None where it cannot be sent at all."""
+        refusal: Reply | None = None
+        eight_bit = "8BITMIME" in self._connection.offered
+        if reading.binary and not self._offer.takes_binary:
+            refusal = NOT_BINARY
+        elif reading.eight_bit and not reading.binary and not eight_bit:
+            refusal = NOT_EIGHT_BIT
+        elif reading.utf8 and "SMTPUTF8" not in self._offer:
+            refusal = NO_UTF8_HEADER
+        else:
+            refusal = self._objection(self._envelope.mail)
+        if refusal is None:
+            self._choose()
+            if self._asked:
+                return self._dressed(reading)
+        else:
+            self.transaction.settle(refusal, local=True)
+        return None
+
+    def _objection(self, command: Mail | Rcpt) -> Reply | None:
+        if not command.parameters and command.is_ascii:
+            return None
+        self._utf8 |= not (command.is_ascii and command.parameters.is_ascii)
+        return self._connection.objection(command)
+
+    def _choose(self) -> None:
+        """Choose the recipients to ask for: all but those who cannot be."""
+        maxima, domains = self._offer.maxima, self._session.domains
+        for number, rcpt in enumerate(self._envelope.rcpts):
+            refusal = self._objection(rcpt)
+            if refusal is None and maxima.rcpt is not None and len(self._asked) >= maxima.rcpt:
+                refusal = TOO_MANY
+            if refusal is None and maxima.rcpt_domain is not None:
+                domain = rcpt.forward_path.mailbox.domain.lower()
+                if domain not in domains and len(domains) >= maxima.rcpt_domain:
+                    refusal = TOO_MANY_DOMAINS
+                else:
+                    domains.add(domain)
+            if refusal is None:
+                self._asked.append(number)
+            else:
+                self.transaction.heard(number, refusal, local=True)
+
+    def _dressed(self, reading: Reading) -> Mail:
+        """Add what the server has to know of this message, and no more."""
+        mail, offer = self._envelope.mail, self._offer
+        extra: dict[str, bytes | None] = {}
+        if reading.octets is not None and "SIZE" in offer:
+            extra |= SIZE_OCTETS(reading.octets)
+        if reading.binary:
+            extra |= BODY("BINARYMIME")
+        elif reading.eight_bit is not False and "8BITMIME" in offer:
+            extra |= BODY("8BITMIME")
+        if (reading.utf8 or self._utf8) and "SMTPUTF8" in offer:
+            extra |= UTF8(True)
+        missing = {key: value for key, value in extra.items() if key not in mail.parameters}
+        return evolve(mail, parameters={**mail.parameters, **missing}) if missing else mail
+
+    def _goes_by_chunks(self, reading: Reading) -> bool:
+        if reading.binary:
+            return True
+        in_one = reading.rest is None and len(reading.head) <= CHUNK
+        return "CHUNKING" in self._offer and (in_one or "PIPELINING" in self._offer)
+
+    # The transaction
+
+    async def run(self, reading: Reading) -> None:
+        """Hand it over; what becomes of each recipient is in `transaction`.
+
+        What ends the session is raised: RefusedError for a 421, StreamLostError,
+        RemoteProtocolError; and LocalProtocolError, or what the source raises, where the content
+        is at fault: nothing is delivered then.
+        """
+        mail = self._prepare(reading)
+        if mail is None:
+            return
+        chunked = self._goes_by_chunks(reading)
+        commands: list[Command] = [mail, *(self._envelope.rcpts[n] for n in self._asked)]
+        if not chunked:
+            commands.append(Data())
+        if self._connection.state is not State.READY or self._connection.must_reset:
+            commands.insert(0, Rset())
+        self._session.transactions += 1
+        await self._ask_all(commands)
+        if self._connection.state is State.CONTENT:
+            # A server may say 354 though it accepted nobody; it gets an empty message, which goes
+            # to nobody (RFC 2920 §3.1).
+            if self._accepted:
+                await self._send_by_data(reading)
+            self._session.put(EndOfContent())
+            await self._verdict()
+        elif chunked and self._accepted:
+            await self._send_by_chunks(reading)
+
+    async def _ask_all(self, commands: Sequence[Command]) -> None:
+        """Ask as far as it makes sense, and take the replies as they come."""
+        session, connection = self._session, self._connection
+        pipelining = "PIPELINING" in self._offer
+        answered = 0
+        refused = False  # MAIL was
+        recipients = iter(self._asked)
+
+        async def catch_up() -> None:
+            nonlocal answered, refused
+            while connection.owed:
+                command = commands[answered]
+                reply = await session.reply(_DEADLINES[command.verb])
+                answered += 1
+                self.unheard = False
+                if isinstance(command, Rcpt):
+                    number = next(recipients)
+                    self.transaction.heard(number, reply)
+                    if reply.severity is Severity.COMPLETION:
+                        self._accepted.append(number)
+                elif isinstance(command, Mail):
+                    refused = reply.severity is not Severity.COMPLETION
+                    if refused:
+                        self.transaction.settle(reply)
+                elif isinstance(command, Data):
+                    if reply.severity is not Severity.INTERMEDIATE:
+                        self.transaction.settle(reply)
+                elif reply.severity is not Severity.COMPLETION and reply.code != 421:
+                    raise RemoteProtocolError(f"RSET was refused: {reply}")
+                if connection.state is State.CLOSED:
+                    raise RefusedError("the session", reply)
+
+        for command in commands:
+            if connection.owed and (not pipelining or connection.owed >= WINDOW):
+                await catch_up()
+            if not connection.owed:
+                in_vain = isinstance(command, Data) and not self._accepted
+                if refused or (in_vain and answered):
+                    return
+            session.put(command)
+        await catch_up()
+
+    async def _send_by_data(self, reading: Reading) -> None:
+        """Send all of the content; its last piece waits for the final dot, to share its write."""
+        session = self._session
+        piece = await self._next(reading)
+        while following := await self._next(reading):
+            session.put(Content(piece))
+            await session.flush("block")
+            self._count(piece, reading)
+            piece = following
+        session.put(Content(piece))
+        self._count(piece, reading)
+
+    async def _send_by_chunks(self, reading: Reading) -> None:
+        session, connection = self._session, self._connection
+        try:
+            piece = await self._next(reading)
+            while following := await self._next(reading):
+                session.put(Chunk(piece))
+                await session.flush("block")
+                self._count(piece, reading)
+                while connection.owed >= CHUNKS:
+                    await self._chunk_reply()
+                if not self.transaction.open:
+                    await self._chunk_replies()
+                    return
+                piece = following
+            # As behind DATA (RFC 5321 §4.1.1.4); the CR of its LF may be in the piece before.
+            if piece and not reading.binary and not piece.endswith(b"\n"):
+                piece += b"\r\n"
+            session.put(Chunk(piece, last=True))
+        except _UnfitError:
+            await self._chunk_replies()
+            return
+        except (StreamLostError, RemoteProtocolError, RefusedError):
+            raise
+        except Exception:
+            await self._chunk_replies()  # the content is at fault, not the session: RSET will do
+            raise
+        self._count(piece, reading)
+        await self._verdict()
+
+    async def _chunk_replies(self) -> None:
+        while self._connection.owed:
+            await self._chunk_reply()
+
+    async def _chunk_reply(self) -> None:
+        reply = await self._session.reply("block")
+        if reply.severity is not Severity.COMPLETION:
+            self.transaction.settle(reply)
+        if self._connection.state is State.CLOSED:
+            raise RefusedError("the session", reply)
+
+    async def _verdict(self) -> None:
+        """Take the reply to the end of the content: in LMTP one for each (RFC 2033 §4.2)."""
+        # In LMTP whatever is not answered then has failed for now (RFC 2033 §5).
+        self.transaction.end_sent = bool(self._accepted) and not self._connection.lmtp
+        await self._session.flush("block")
+        while self._connection.owed > 1:  # to the chunks before
+            await self._chunk_reply()
+        for number in self._accepted if self._connection.lmtp else (None,):
+            reply = await self._session.reply("final_dot")
+            if self._connection.state is State.CLOSED:
+                raise RefusedError("the session", reply)
+            if number is None:
+                self.transaction.settle(reply)
+            else:
+                self.transaction.decide(number, reply)
+
+    async def _next(self, reading: Reading) -> bytes:
+        if reading.rest is None:
+            return reading.piece()
+        self._session.clock.within("session")
+        piece = await reading.next_piece()
+        unasked = reading.eight_bit is not False and not reading.binary
+        if unasked and "8BITMIME" not in self._connection.offered and not piece.isascii():
+            self.transaction.settle(NOT_EIGHT_BIT, local=True)
+            raise _UnfitError("8-bit content for a server that takes none")
+        return piece
+
+    def _count(self, piece: bytes, reading: Reading) -> None:
+        if self._session.observed:
+            self._octets += len(piece)
+            self._session.tell(ContentProgress(self._octets, reading.octets))
+
+
+class _UnfitError(StreamLostError):
+    """The content needs what the server does not offer, and DATA knows no way back."""

@@ -1,0 +1,244 @@
+"""One session of a client below its steps: commands out, replies in, within deadlines, observed."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import ByteStream
+from attrs import frozen
+
+from .core.client_connection import ClientConnection, ClientEvent
+from .core.command import Command
+from .core.errors import LocalProtocolError
+from .core.event import Chunk, Content, EndOfContent
+from .core.extension import Extension
+from .core.reply import Reply
+from .core.state import State
+from .deadline import Alarm, DeadlineError
+from .extensions.limits import Maxima
+from .observe import Closed, Event, Observer, ReplyReceived, command_sent
+from .result import RefusedError
+from .stream import Pump, StreamLostError
+
+__all__ = ["ClientDeadlines", "ClientSession", "Clock", "Offer"]
+
+log = logging.getLogger(__name__)
+
+
+@frozen
+class ClientDeadlines:
+    """How long the client waits, in seconds; None for ever.
+
+    `greeting` to `final_dot` are those of RFC 5321 §4.5.3.2, which asks for no less. The others
+    it does not name: `ehlo` also bounds HELO, RSET and any other command, `auth` the whole login,
+    `session` everything from connecting on. `block` bounds each write of content and, where it
+    goes by BDAT, the reply to each chunk but the last.
+    """
+
+    connect: float | None = 30
+    tls: float | None = 60
+    greeting: float | None = 300
+    ehlo: float | None = 300
+    auth: float | None = 120
+    mail: float | None = 300
+    rcpt: float | None = 300
+    data: float | None = 120
+    block: float | None = 180
+    final_dot: float | None = 600
+    quit: float | None = 10
+    session: float | None = 4 * 3600
+
+
+class Clock:
+    """Bounds what is awaited in a `with` block, by a deadline that moves from wait to wait.
+
+    Leaving the block raises DeadlineError for the wait that was cut off. Blocks do not nest.
+    """
+
+    def __init__(self, deadlines: ClientDeadlines) -> None:
+        self._deadlines = deadlines
+        seconds = deadlines.session
+        self._end = float("inf") if seconds is None else anyio.current_time() + seconds
+        self._alarm = Alarm()
+
+    def __enter__(self) -> Self:
+        self._alarm.__enter__()
+        self._alarm.set("session", self._end)
+        return self
+
+    def off(self) -> None:
+        """Leave no timer behind: the session is over."""
+        self._alarm.off()
+
+    def within(self, name: str) -> None:
+        """Bound what comes next by the deadline of this name, and by what is left of `session`."""
+        seconds: float | None = getattr(self._deadlines, name)
+        at = self._end if seconds is None else self._alarm.now() + seconds
+        if at < self._end:
+            self._alarm.set(name, at)
+        else:
+            self._alarm.set("session", self._end)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._alarm.__exit__(kind, error, traceback)
+        if (rang := self._alarm.rang) is not None:
+            raise DeadlineError(rang, getattr(self._deadlines, rang))
+
+
+@frozen
+class Offer:
+    """What the server offers and this client knows: keyword -> argument; and its LIMITS."""
+
+    lines: Mapping[str, str]
+    maxima: Maxima
+
+    def __contains__(self, keyword: object) -> bool:
+        return keyword in self.lines
+
+    @property
+    def takes_binary(self) -> bool:
+        """Whether content of any octets may be sent (RFC 3030 §3)."""
+        return {"BINARYMIME", "CHUNKING"} <= self.lines.keys()
+
+
+class ClientSession:
+    """A connection, the pump that moves its octets, the clock for its waits, and who is told."""
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        connection: ClientConnection,
+        clock: Clock,
+        *,
+        extensions: Sequence[Extension],
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.connection = connection
+        self.pump: Pump[ClientEvent] = Pump(stream, connection)
+        self.clock = clock
+        #: Transactions that were begun, and the domains of their recipients where these count.
+        self.transactions = 0
+        self.domains: set[bytes] = set()
+        self._known = frozenset(extension.keyword for extension in extensions)
+        self._observers = tuple(observers)
+        self._offer = Offer({}, Maxima())
+        self._heard: dict[str, str] = {}  # what that offer was made of
+        # What is owed a reply, and since when: kept where somebody is told.
+        self._asked: deque[tuple[str, float]] = deque([("greeting", anyio.current_time())])
+
+    @property
+    def offer(self) -> Offer:
+        """What was offered last that this client knows."""
+        heard = self.connection.offered
+        if heard is not self._heard:
+            lines = {keyword: text for keyword, text in heard.items() if keyword in self._known}
+            self._offer = Offer(lines, Maxima.parse(lines.get("LIMITS", "")))
+            self._heard = heard
+        return self._offer
+
+    @property
+    def observed(self) -> bool:
+        """Whether anybody is told of events."""
+        return bool(self._observers)
+
+    @property
+    def open(self) -> bool:
+        """Whether commands may be sent."""
+        return (
+            not self.pump.closed and not self.connection.owed and self.connection.state in _BETWEEN
+        )
+
+    @property
+    def usable(self) -> bool:
+        """Whether another transaction may be tried."""
+        most = self.offer.maxima.mail
+        return self.open and (most is None or self.transactions < most)
+
+    def tell(self, event: Event) -> None:
+        """Tell everybody who asked. What an observer raises is logged: no mail hangs on it."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:
+                log.exception("an observer failed")
+
+    def put(self, thing: Command | Content | EndOfContent | Chunk) -> None:
+        """Have it leave with the next write.
+
+        LocalProtocolError as the connection raises it. RefusedError or StreamLostError where the
+        server has said something that nobody asked for.
+        """
+        connection = self.connection
+        try:
+            octets = connection.send(thing)
+        except LocalProtocolError:
+            if connection.buffered and not connection.owed:
+                # Said before we asked, so it can be no answer; a 421 is one to everything.
+                event = connection.next_event()
+                if isinstance(event, Reply):
+                    raise RefusedError("the session", event) from None
+                raise StreamLostError("the server talks out of turn") from None
+            raise
+        self.pump.put(octets)
+        if self._observers and not isinstance(thing, Content):
+            sent = command_sent(thing)
+            self._asked.append((sent.verb, anyio.current_time()))
+            self.tell(sent)
+
+    async def flush(self, name: str) -> None:
+        """Write what was put, within the deadline of this name."""
+        if not self.pump.begin():
+            self.clock.within(name)
+            await self.pump.finish()
+
+    async def reply(self, name: str | None) -> Reply:
+        """Return the next reply, within the deadline of this name; None leaves that of before.
+
+        StreamLostError or RemoteProtocolError where there is none.
+        """
+        event = self.pump.pull_at_hand()
+        if event is None:
+            if name is not None:
+                self.clock.within(name)
+            event = await self.pump.wait()
+        if not isinstance(event, Reply):
+            raise StreamLostError("the server closed the connection")
+        if self._observers:
+            self._tell_reply(event)
+        return event
+
+    def _tell_reply(self, reply: Reply) -> None:
+        verb, since = self._asked[0] if self._asked else ("", anyio.current_time())
+        # LMTP answers the content several times; it stays owed until the last (RFC 2033 §4.2).
+        if len(self._asked) > self.connection.owed:
+            self._asked.popleft()
+        self.tell(ReplyReceived(verb, reply, anyio.current_time() - since))
+
+    async def ask(self, command: Command, name: str | None) -> Reply:
+        """Send one command and return its reply."""
+        self.put(command)
+        return await self.reply(name)
+
+    async def aclose(self, reason: str = "") -> None:
+        """Close the stream without another word."""
+        was_closed = self.pump.closed
+        self.clock.off()
+        try:
+            await self.pump.aclose()
+        finally:
+            if not was_closed:
+                self.tell(Closed(reason))
+
+
+# Where the next transaction may begin; behind RSET, but for the first.
+_BETWEEN = (State.READY, State.MAIL, State.RCPT, State.CHUNKS, State.SPOILED)
