@@ -147,6 +147,6 @@ class Alarm:
 
     def ring(self, name: str) -> None:
         """Ring now, for this."""
-        if self._scope is not None and not self._ringing:
+        if not self._ringing and self._scope is not None:
             self._name, self._ringing = name, True
             self._scope.cancel()

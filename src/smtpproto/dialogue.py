@@ -101,10 +101,9 @@ class Dialogue(Conversation):
             self.wait("session", None)
             await self.pump.listen(self.server.greeting_delay)
             self.session.early_talker = self.connection.buffered > 0
-        if self.powers.welcomer is None:
+        if (reply := await self.welcome()) is None:
             await self.answer(None)
         else:
-            reply = await self.welcome()
             await self.answer(reply, failed=self.connection.closing(NOT_NOW))
         return self.connection.state is not State.CLOSED
 

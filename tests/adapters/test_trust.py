@@ -384,9 +384,10 @@ async def test_xclient_counts_for_the_limits(door: Door) -> None:
             assert (await wire.reply()).startswith("220")
             await hello(wire)
             assert (await wire.ask(f"XCLIENT ADDR=192.0.2.{number}")).startswith("220")
-            await hello(wire)
         assert server.peers == {"192.0.2.0": 1, "192.0.2.1": 1}
         server.max_connections_per_peer = 1
+        await hello(one)  # the session has begun anew
+        await hello(two)
         assert (await one.ask("XCLIENT ADDR=192.0.2.9")).startswith("220")
         assert (await two.ask("XCLIENT ADDR=192.0.2.9")).startswith("421 ")
         assert await two.rest() == b""

@@ -120,9 +120,9 @@ class ServerConnection(Connection):
         self.early_talker = False
         free = (e for e in extensions if not e.obliges)
         self._extensions = tuple(free if offer is None else offer)
-        self.plaintext_auth = plaintext_auth  # another counts from where the session begins anew
-        self._tls_available = tls_available
-        self._repair = repair
+        #: As given; another value counts from where the session begins, or begins anew.
+        self.plaintext_auth = plaintext_auth
+        self._tls_available, self._repair = tls_available, repair
         self._owed: Asked | None = Greeting
         self._asked: Command | EndOfContent | None = None
         self._suggestion: Reply | None = None  # None: the usual one
