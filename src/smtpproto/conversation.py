@@ -290,9 +290,8 @@ class Conversation:
     async def pull_within(self, name: str, seconds: float | None) -> ServerEvent:
         """Pull while a handler reads: it is not cut off, but told that there will be no more."""
         event = self.pump.pull_at_hand()
-        if event is not None:
-            await self.take_turns()
-        else:
+        await self.take_turns()  # also where it waits, for that may be no wait at all
+        if event is None:
             if self.pump.unsent:
                 await self.flush()
             self.wait("session", None)

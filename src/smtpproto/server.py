@@ -175,7 +175,7 @@ class Server:
     ids: Iterator[int] = field(default=Factory(lambda: itertools.count(1)), init=False, repr=False)
     _powers: Powers | None = field(default=None, init=False, repr=False)
     _offers: dict[tuple[bool, bool], tuple[Extension, ...]] = field(
-        factory=dict, init=False, repr=False
+        default=Factory(dict[tuple[bool, bool], tuple[Extension, ...]]), init=False, repr=False
     )
 
     def __attrs_post_init__(self) -> None:

@@ -193,11 +193,11 @@ async def test_tls_begins_behind_the_header(cut: bool, door: Door, tls: Certific
         else:
             send_hello, ahead = wire.stream.send, [V2]
 
-            async def together(octets: bytes) -> None:
-                await send_hello(b"".join(ahead) + octets)
+            async def together(item: bytes) -> None:
+                await send_hello(b"".join(ahead) + item)
                 ahead.clear()
 
-            wire.stream.send = together  # type: ignore[method-assign, assignment]  # for one write
+            wire.stream.send = together  # type: ignore[method-assign]  # for one write
         await wire.start_tls(tls.trusting, server_side=False)
         assert (await wire.reply()).startswith("220")
         await hello(wire)

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from .base import RECEIVE_OCTETS, Attributes, Wire, of_socket
 
-__all__ = ["ACCEPTED", "NOT_LISTENING", "BareWire", "serve_bare"]
+__all__ = ["ACCEPTED", "NOT_LISTENING", "BareWire", "made", "serve_bare"]
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ async def serve_bare(
         try:
             for _ in range(ACCEPTED):
                 raw, _ = listening.accept()
-                if (wire := _made(raw)) is not None:
+                if (wire := made(raw, BareWire)) is not None:
                     tasks.start_soon(handler, wire)
         except BlockingIOError:
             continue
@@ -142,10 +142,10 @@ async def serve_bare(
             await anyio.sleep(0.1)
 
 
-def _made(raw: socket.socket) -> BareWire | None:
+def made(raw: socket.socket, make: Callable[[socket.socket], BareWire]) -> BareWire | None:
     """Return a wire; None where the peer has gone, which some systems tell by refusing options."""
     try:
-        return BareWire(raw)
+        return make(raw)
     except OSError:
         raw.close()
         return None

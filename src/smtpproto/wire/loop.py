@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from .bare import ACCEPTED, NOT_LISTENING, BareWire
+from .bare import ACCEPTED, NOT_LISTENING, BareWire, made
 from .base import RECEIVE_OCTETS
 
 __all__ = ["LoopWire", "loop_of_sockets", "serve_loop"]
@@ -186,11 +186,7 @@ async def serve_loop(
         try:
             for _ in range(ACCEPTED):
                 raw, _ = listening.accept()
-                try:
-                    wire = LoopWire(raw, loop)
-                except OSError:  # the peer has gone, which some systems tell by refusing options
-                    raw.close()
-                else:
+                if (wire := made(raw, lambda raw: LoopWire(raw, loop))) is not None:
                     tasks.start_soon(handler, wire)
         except BlockingIOError:
             pass
