@@ -287,9 +287,9 @@ async def test_an_unused_session_makes_room_for_another_destination(box: Box) ->
         Pool(at, total=1) as pool,
     ):
         await pool.send(ENVELOPE, MESSAGE, one)
-        assert servers[0].peers
+        assert servers[0].connections
         await pool.send(ENVELOPE, MESSAGE, two)
-        assert not servers[0].peers
+        assert not servers[0].connections
         await pool.send(ENVELOPE, MESSAGE, two)
     assert sessions(other) == [1, 1]
 
