@@ -98,7 +98,7 @@ async def test_no_more_than_a_window_of_commands_is_on_its_way(count: int, box: 
         on_the_way.append(asked - answered)
 
     offer = [e for e in STANDARD if e.keyword == "PIPELINING"]
-    async with session(Server(box, offer=offer), trace=trace) as client:
+    async with session(Server(box, error_delay=0, offer=offer), trace=trace) as client:
         on_the_way.clear()
         asked = answered = 0
         result = await client.deliver(recipients(*names), MESSAGE)
