@@ -14,6 +14,17 @@ PIPELINED = ("MAIL", "RCPT", "RSET", "BDAT", "BDAT LAST", "XFORWARD")
 ANY_TIME = ("NOOP", "HELP", "VRFY", "EXPN", "RSET")
 #: Said outside of transactions; of these XCLIENT makes the session begin anew.
 BETWEEN = ("ETRN", "XFORWARD", "XCLIENT")
+#: Announced by EHLO (§2.2.1).
+EXTENSIONS = ("BDAT", "BDAT LAST", "STARTTLS", "AUTH", *BETWEEN)
+#: By what, and nothing else, these are accepted (§4.3.2, RFC 3207 §4, RFC 4954 §4).
+OWN_CODES = {
+    "greeting": (220,),
+    "STARTTLS": (220,),
+    "AUTH": (235, 334),
+    "response": (235, 334),
+    "DATA": (354,),
+    "QUIT": (221,),
+}
 
 
 @dataclass
@@ -54,6 +65,8 @@ class Session:
             return True
         begun = self.sender is not None
         chunked = self.chunks > 0 or self.spoiled
+        if asked in EXTENSIONS and self.hello not in ("EHLO", "LHLO"):
+            return False  # §2.2.1: EHLO is what announces them
         if asked in BETWEEN:
             return not begun
         rules = {
@@ -69,8 +82,7 @@ class Session:
 
     def offers(self, asked: str) -> bool:
         """Tell whether a client may think so: extensions are for who said EHLO (§4.1.1.1)."""
-        extension = ("BDAT", "BDAT LAST", "STARTTLS", "AUTH", *BETWEEN)
-        return asked not in extension or self.hello in ("EHLO", "LHLO")
+        return asked not in EXTENSIONS or self.hello in ("EHLO", "LHLO")
 
     def replies(self, asked: str) -> int:
         """Count the replies: in LMTP the content has one for each recipient (RFC 2033 §4.2)."""
@@ -88,9 +100,11 @@ class Session:
             return digit == 2 or code == 421  # §4.1.1.5: it is not refused
         if digit in (4, 5) or not self.allows(asked):
             return digit in (4, 5)  # anything can fail, and 421 is one of them (§3.8)
-        if asked in ("DATA", "cancel"):
-            return digit == 3 and asked == "DATA"  # RFC 4954 §4: who cancels is refused
-        return digit == 2 or (digit == 3 and asked in ("AUTH", "response"))
+        if asked == "cancel":
+            return False  # RFC 4954 §4
+        if asked in OWN_CODES:
+            return code in OWN_CODES[asked]
+        return digit == 2 and code != 221
 
     def answer(self, asked: str, code: int, said: object = None) -> None:
         """Take note of the (last) reply to what was asked; `said` is the path of MAIL and RCPT."""

@@ -93,7 +93,7 @@ class Dialogue(RuleBasedStateMachine):
     )
     def connect(self, lmtp: bool, tls: bool, greeted: bool) -> None:
         self.server = make_server(limits=LIMITS, lmtp=lmtp)
-        self.client = ClientConnection(OFFER, lmtp=lmtp)
+        self.client = ClientConnection(OFFER, lmtp=lmtp, any_octets=True)
         #: By what the server has answered, and by what the client has heard of that.
         self.told, self.heard = Session(lmtp, tls=tls), Session(lmtp, tls=tls)
         if tls:
@@ -330,7 +330,7 @@ class Dialogue(RuleBasedStateMachine):
                 self.server.send(Reply(code))
             return
         asked, suggested = name(self.asking), self.server.suggested_reply()
-        reply = suggested if usual else Reply(code, None, "so it is")
+        reply = suggested if usual else Reply(code, None, "" if code == 334 else "so it is")
         if asked in ("EHLO", "LHLO") and reply.code < 400:
             reply = suggested  # nothing else announces what is offered
         refused = self.only_refuse or asked == "cancel"

@@ -61,6 +61,8 @@ class ClientConnection(Connection):
     nothing is sent that was not offered. Replies come in the order of what was sent.
 
     `lmtp` speaks LMTP (RFC 2033): Lhlo, and a reply to the content for each accepted recipient.
+    `any_octets` lets content beyond ASCII pass where MAIL did not declare it (RFC 6152 §3), as much
+    old software sends it.
 
     It keeps two cursors: `state`, by what was answered, and `asked`, by what was sent if all of
     it succeeds. Pipelining (RFC 2920) is their distance, `owed`.
@@ -72,9 +74,11 @@ class ClientConnection(Connection):
         *,
         limits: Limits = DEFAULT_LIMITS,
         lmtp: bool = False,
+        any_octets: bool = False,
     ) -> None:
         super().__init__(limits)
         self.lmtp = lmtp
+        self._any_octets = any_octets
         #: Keyword -> argument, as the server's last reply to EHLO had them.
         self.offered: dict[str, str] = {}
         self._owed: deque[Command | EndOfContent | Greeting] = deque([Greeting()])
@@ -120,7 +124,8 @@ class ClientConnection(Connection):
         LocalProtocolError, and nothing is to be written, when it is out of sequence, may not be
         pipelined here, was not offered, or is too long; or when unread input waits: a reply
         received before a command can never be its answer. Content with a bare CR or LF is
-        refused so too, and then there is nothing left but to close the connection.
+        refused so too, or beyond ASCII where MAIL had neither BODY=8BITMIME or BINARYMIME nor
+        SMTPUTF8; after DATA there is nothing left then but to close the connection.
         """
         if self._broken or self._state in SILENT:
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
@@ -218,6 +223,7 @@ class ClientConnection(Connection):
         self._check_nothing_waits()
         try:
             if isinstance(thing, Content):
+                self._check_octets(thing.data)
                 return self._writer.feed(thing.data)
             wire = self._writer.finish()
         except LocalProtocolError:
@@ -240,14 +246,23 @@ class ClientConnection(Connection):
         if ends.bare and not self._is_binary():
             # Nothing has been promised for this one: RSET is possible.
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
+        self._check_octets(chunk.data)
         self._line_ends = ends
         self._ask(command)
         return wire
 
+    def _check_octets(self, content: bytes) -> None:
+        if self._any_octets or content.isascii() or self._body() in (b"8BITMIME", b"BINARYMIME"):
+            return
+        if self._mail is None or "SMTPUTF8" not in self._mail.parameters:
+            raise LocalProtocolError("content beyond ASCII needs BODY=8BITMIME (RFC 6152 §3)")
+
+    def _body(self) -> bytes:
+        body = self._mail.parameters.get("BODY") if self._mail else None
+        return (body or b"").upper()
+
     def _is_binary(self) -> bool:
-        if self._mail is None or "BODY" not in self._mail.parameters:
-            return False
-        return (self._mail.parameters["BODY"] or b"").upper() == b"BINARYMIME"
+        return self._body() == b"BINARYMIME"
 
     def _ask(self, thing: Command | EndOfContent) -> None:
         state = expected(self.asked, _asked_by(thing))
