@@ -278,8 +278,10 @@ def test_what_cannot_be_sent_is_told_so(thing: Any) -> None:
 BEYOND_ASCII = Content("é\r\n".encode())
 
 
-def ready_for_content(parameters: dict[str, str | None], **options: bool) -> ClientConnection:
-    client = ClientConnection(STANDARD, **options)
+def ready_for_content(
+    parameters: dict[str, str | None], *, any_octets: bool = False
+) -> ClientConnection:
+    client = ClientConnection(STANDARD, any_octets=any_octets)
     hear(client, b"220 mx\r\n")
     for command, reply in (
         (

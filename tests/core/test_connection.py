@@ -61,6 +61,7 @@ def test_what_is_no_octets_is_no_end_of_file(make: Callable[[], Connection], dat
 def test_any_octets_will_do(data: Any) -> None:
     client = ClientConnection()
     client.receive_data(data)
-    client.receive_data(memoryview(b""))
+    end: Any = memoryview(b"")
+    client.receive_data(end)
     assert client.next_event() != ConnectionClosed()
     assert client.next_event() == ConnectionClosed()

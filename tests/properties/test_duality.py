@@ -30,6 +30,7 @@ from smtpproto import (
     Reply,
     StartTls,
     State,
+    TlsInfo,
 )
 from smtpproto.core.sasl import (
     AuthenticationError,
@@ -49,6 +50,7 @@ from tests.sasl.exchange import ALL, FEW, Account
 
 from .ends import OFFER, joined, make_server
 
+VERIFIED = TlsInfo(verified=True)
 UNLIMITED = Limits(message=None, bad_commands=10**6)
 CUTS: st.SearchStrategy[Cut] = st.one_of(
     st.sampled_from([whole, octet_by_octet]),
@@ -68,7 +70,7 @@ def make_pair(
     client = ClientConnection(OFFER, lmtp=lmtp)
     if tls:
         server.tls_started()
-        client.tls_started()
+        client.tls_started(VERIFIED)
     pair = Pair(server, client, cut=cut, policy=policy)
     if hello:
         pair.send((Lhlo if lmtp else Ehlo)("client.example"))
@@ -204,7 +206,7 @@ def test_a_legal_session_is_read_as_it_was_sent(data: st.DataObject, lmtp: bool,
     for group in groups:
         pair.send(*group)
         if isinstance(group[-1], StartTls):
-            pair.start_tls()
+            pair.start_tls(VERIFIED)
         assert pair.idle or pair.client.state is State.CLOSED
         assert pair.client.state is pair.client.asked is pair.server.state
         assert pair.client.authenticated is pair.server.authenticated

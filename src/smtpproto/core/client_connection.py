@@ -193,8 +193,6 @@ class ClientConnection(Connection):
                 raise LocalProtocolError(f"the server does not offer AUTH {command.mechanism}")
         if isinstance(command, StartTls) and self.tls is not None:
             raise LocalProtocolError("TLS is already on (RFC 3207 §4.2)")
-        if isinstance(command, Mail) and "REQUIRETLS" in command.parameters and self.tls is None:
-            raise LocalProtocolError("REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
         # RFC 4954 §4: the AUTH line itself keeps to RFC 5321's limit.
         longest = 512 if isinstance(command, Auth) else command.max_line
         if isinstance(command, (Mail, Rcpt)):
@@ -210,6 +208,9 @@ class ClientConnection(Connection):
                 except GrammarError as error:
                     raise LocalProtocolError(str(error)) from None
                 longest += parameter.octets
+        verified = self.tls is not None and self.tls.verified
+        if isinstance(command, Mail) and "REQUIRETLS" in command.parameters and not verified:
+            raise LocalProtocolError("REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
         for keyword, judge in self._judges:
             if keyword in self.offered and (refusal := judge(command, self.offered)) is not None:
                 raise LocalProtocolError(refusal.text)

@@ -124,7 +124,7 @@ def sessions(
 
     Legal where the server offers `extensions` as `full_offer` has it, and accepts everything:
     AUTH by one of `mechanisms`, at once, and verbs of their own. `tls`: STARTTLS may be among it;
-    the handshake behind it is yours.
+    the handshake behind it is yours, and verifies the server (`TlsInfo.verified`).
     """
     clear, secret = (
         _Speech([e for e in extensions if e.keyword in full_offer(extensions, tls=on)], lmtp=lmtp)
