@@ -92,7 +92,12 @@ class Session:
     # What may be answered, and what comes of it
 
     def permits(self, asked: str, code: int) -> bool:
-        """Tell whether `code` can be the reply (§4.3.2)."""
+        """Tell whether a server may reply with `code` (§4.3.2)."""
+        own = code in OWN_CODES[asked] if asked in OWN_CODES else code != 221
+        return self.believes(asked, code) and (code >= 400 or own)
+
+    def believes(self, asked: str, code: int) -> bool:
+        """Tell whether a client takes `code` for the reply: it goes by the first digit (§4.3.2)."""
         if self.closed or self.handshake:
             return False
         digit = code // 100
@@ -100,11 +105,9 @@ class Session:
             return digit == 2 or code == 421  # §4.1.1.5: it is not refused
         if digit in (4, 5) or not self.allows(asked):
             return digit in (4, 5)  # anything can fail, and 421 is one of them (§3.8)
-        if asked == "cancel":
-            return False  # RFC 4954 §4
-        if asked in OWN_CODES:
-            return code in OWN_CODES[asked]
-        return digit == 2 and code != 221
+        if asked in ("DATA", "cancel"):
+            return digit == 3 and asked == "DATA"  # RFC 4954 §4: who cancels is refused
+        return digit == 2 or (digit == 3 and asked in ("AUTH", "response"))
 
     def answer(self, asked: str, code: int, said: object = None) -> None:
         """Take note of the (last) reply to what was asked; `said` is the path of MAIL and RCPT."""

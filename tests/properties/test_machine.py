@@ -433,7 +433,7 @@ class Dialogue(RuleBasedStateMachine):
         """A server that answers as it may not has lost its client, and the others have not."""
         client = copy.deepcopy(self.client)
         asked = name(self.owed[0]) if self.owed else ""
-        believed = self.heard.permits(asked, code) if asked else code == 421
+        believed = self.heard.believes(asked, code) if asked else code == 421
         if self.heard.lmtp and asked == "DATA" and code < 400 and not self.heard.recipients:
             believed = False  # RFC 2033 §4.2: it has to be refused
         if self.heard.closed or self.heard.handshake:
