@@ -186,7 +186,10 @@ class Pump(Generic[Event]):
         if version != "TLSv1.3" and not wire.tls.session_reused:
             unique = wire.tls.get_channel_binding("tls-unique") or b""
         certificate = wire.tls.getpeercert(binary_form=True) or b""
-        self._connection.tls_started(TlsInfo(version, cipher, certificate, unique))
+        # The handshake fails where there is one that the context does not trust.
+        looked_at = context.verify_mode is not ssl.CERT_NONE and bool(certificate)
+        verified = looked_at and (server_side or context.check_hostname)
+        self._connection.tls_started(TlsInfo(version, cipher, certificate, unique, verified))
 
     async def aclose(self) -> None:
         """Close the stream without waiting for the peer."""

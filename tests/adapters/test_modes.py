@@ -42,6 +42,7 @@ async def test_every_mode_delivers(
         Client("localhost", port, tls=mode, ssl_context=context) as client,
     ):
         assert (client.tls_info is not None) is secured
+        assert (client.tls_info is not None and client.tls_info.verified) is (context is not None)
         assert ("STARTTLS" in client.offered) is not secured
         result = await client.send(ENVELOPE, MESSAGE)
     assert result.all_accepted

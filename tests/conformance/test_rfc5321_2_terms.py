@@ -399,11 +399,12 @@ def test_a_command_beyond_ascii_is_refused_and_moves_nothing(before: bytes, line
 @pytest.mark.parametrize("asks", [{}, {"BODY": "8BITMIME"}])
 def test_8_bit_content_may_be_refused_and_that_is_heard(asks: dict[str, str]) -> None:
     pair = Pair(
+        client=ClientConnection(STANDARD, any_octets=True),
         policy=lambda server, event: (
             Reply(554, "5.6.0", "Octets over 127")
             if isinstance(event, EndOfContent)
             else server.suggested_reply()
-        )
+        ),
     )
     for command in (Ehlo("c"), Mail("a@b", asks), Rcpt("c@d"), Data()):
         pair.send(command)

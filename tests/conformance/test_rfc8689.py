@@ -14,6 +14,7 @@ from smtpproto import (
     Reply,
     ServerConnection,
     StartTls,
+    TlsInfo,
 )
 from smtpproto.extensions import ENHANCEDSTATUSCODES, STARTTLS
 from smtpproto.extensions.requiretls import REQUIRE_TLS, REQUIRETLS
@@ -21,6 +22,7 @@ from smtpproto.testing import Pair
 from tests.conformance.ends import client_after, hear, say
 
 DEMAND = REQUIRE_TLS(True)
+VERIFIED = TlsInfo(verified=True)
 
 
 def under_tls(*offer: Extension, lmtp: bool = False) -> Pair:
@@ -28,7 +30,7 @@ def under_tls(*offer: Extension, lmtp: bool = False) -> Pair:
     server = ServerConnection("mx.example", STANDARD, offer=offer, lmtp=lmtp)
     client = ClientConnection(STANDARD, lmtp=lmtp)
     server.tls_started()
-    client.tls_started()
+    client.tls_started(VERIFIED)
     pair = Pair(server, client)
     pair.send(Lhlo("c.example") if lmtp else Ehlo("c.example"))
     return pair
@@ -130,7 +132,7 @@ def test_a_client_goes_by_what_is_offered_behind_starttls(behind: bool) -> None:
     client = client_after(before + (b"250 HELP\r\n" if behind else b"250 REQUIRETLS\r\n"))
     client.send(StartTls())
     hear(client, b"220 go\r\n")
-    client.tls_started()
+    client.tls_started(VERIFIED)
     client.send(Ehlo("c.example"))
     hear(client, after + (b"250 REQUIRETLS\r\n" if behind else b"250 HELP\r\n"))
     if behind:
@@ -157,3 +159,19 @@ def test_a_client_asks_under_tls_alone() -> None:
     client = client_after(b"250-mx.example\r\n250 REQUIRETLS\r\n")
     with pytest.raises(LocalProtocolError):
         client.send(Mail("a@b", DEMAND))
+
+
+@pytest.mark.rfc("8689 §2 not-behind-an-unverified-certificate")
+@pytest.mark.parametrize("info", [None, TlsInfo("TLSv1.3", "any", b"somebody's")])
+def test_a_client_asks_of_nobody_whose_certificate_was_not_verified(info: TlsInfo | None) -> None:
+    pair = under_tls(REQUIRETLS)
+    stranger = ClientConnection(STANDARD)
+    stranger.tls_started(info)
+    for client, right in ((pair.client, True), (stranger, False)):
+        if not right:
+            hear(client, b"220 mx\r\n")
+            client.send(Ehlo("c.example"))
+            hear(client, b"250-mx.example\r\n250 REQUIRETLS\r\n")
+            with pytest.raises(LocalProtocolError, match="verified"):
+                client.send(Mail("a@b", DEMAND))
+        assert client.send(Mail("a@b", DEMAND if right else {})).startswith(b"MAIL FROM:<a@b>")

@@ -9,6 +9,7 @@ from smtpproto import (
     STANDARD,
     Auth,
     AuthResponse,
+    Chunk,
     ClientConnection,
     Command,
     ConnectionClosed,
@@ -33,7 +34,7 @@ from smtpproto import (
 )
 from smtpproto.core.command import BASE_VERBS, parse_command
 
-from .hearing import hear, in_state, make
+from .hearing import OFFER, hear, in_state, make
 
 
 def test_nothing_is_sent_before_the_greeting() -> None:
@@ -272,6 +273,69 @@ def test_what_cannot_be_sent_is_told_so(thing: Any) -> None:
     with pytest.raises(LocalProtocolError, match="octets go as Content"):
         client.send(thing)
     assert client.send(EndOfContent()) == b".\r\n"
+
+
+BEYOND_ASCII = Content("é\r\n".encode())
+
+
+def ready_for_content(
+    parameters: dict[str, str | None], *, any_octets: bool = False
+) -> ClientConnection:
+    client = ClientConnection(STANDARD, any_octets=any_octets)
+    hear(client, b"220 mx\r\n")
+    for command, reply in (
+        (
+            Ehlo("c"),
+            OFFER.replace(b"250 ", b"250-SMTPUTF8\r\n250-BINARYMIME\r\n250-CHUNKING\r\n250 "),
+        ),
+        (Mail("a@b", parameters), b"250 \r\n"),
+        (Rcpt("c@d"), b"250 \r\n"),
+    ):
+        client.send(command)
+        hear(client, reply)
+    return client
+
+
+@pytest.mark.rfc(
+    "6152 §3 no-8-bit-where-it-is-not-offered",
+    "6152 §3 body-says-what-data-carries",
+    "5321 §2.4 no-8-bit-content-without-an-extension",
+)
+def test_content_beyond_ascii_is_declared() -> None:
+    client = ready_for_content({})
+    client.send(Data())
+    hear(client, b"354 \r\n")
+    client.send(Content(b"x\x7f\r\n"))
+    with pytest.raises(LocalProtocolError, match="BODY=8BITMIME"):
+        client.send(BEYOND_ASCII)
+    with pytest.raises(LocalProtocolError):  # half a message is not ended as if it were whole
+        client.send(EndOfContent())
+
+
+def test_a_chunk_beyond_ascii_is_declared() -> None:
+    client = ready_for_content({})
+    for last in (False, True):
+        with pytest.raises(LocalProtocolError, match="BODY=8BITMIME"):
+            client.send(Chunk(BEYOND_ASCII.data, last))
+    assert client.send(Rset()) == b"RSET\r\n"
+
+
+@pytest.mark.parametrize("parameters", [{"BODY": "8bitmime"}, {"SMTPUTF8": None}])
+def test_declared_content_beyond_ascii_is_sent(parameters: dict[str, str | None]) -> None:
+    client = ready_for_content(parameters)
+    client.send(Data())
+    hear(client, b"354 \r\n")
+    assert client.send(BEYOND_ASCII) == BEYOND_ASCII.data
+    for body in ("BINARYMIME", "8BITMIME"):
+        client = ready_for_content({"BODY": body})
+        assert client.send(Chunk(BEYOND_ASCII.data)).endswith(BEYOND_ASCII.data)
+
+
+def test_a_caller_may_send_any_octets() -> None:
+    client = ready_for_content({}, any_octets=True)
+    assert client.send(Chunk(BEYOND_ASCII.data)).endswith(BEYOND_ASCII.data)
+    with pytest.raises(LocalProtocolError, match="bare CR"):
+        client.send(Chunk(b"\n"))
 
 
 @pytest.mark.rfc("4954 §3 mechanisms-are-listed")

@@ -24,6 +24,7 @@ from smtpproto import (
     Reply,
     ServerConnection,
     State,
+    TlsInfo,
 )
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions.auth import SUBMITTER, Submitter
@@ -80,7 +81,7 @@ def greeted(
     client = ClientConnection(known)
     if tls:  # implicit
         server.tls_started()
-        client.tls_started()
+        client.tls_started(TlsInfo(verified=True))
     pair = Pair(server, client, policy=policy)
     pair.send(Ehlo("c.example"))
     return pair

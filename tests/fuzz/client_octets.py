@@ -47,7 +47,7 @@ def client_octets(data: bytes) -> None:
     turns = draw.wire.split(TURN)
     stories: list[list[object]] = []
     for at_once in (True, False):
-        client = ClientConnection(EXTENSIONS, limits=LIMITED, lmtp=lmtp)
+        client = ClientConnection(EXTENSIONS, limits=LIMITED, lmtp=lmtp, any_octets=True)
         if in_tls:
             client.tls_started()
         session = Session(client, draw.fork())

@@ -100,7 +100,7 @@ class Ends:
         lmtp, in_tls = draw.flag(), draw.flag()
         self.up, self.down = Wire(draw), Wire(draw)
         self.server = make_server(limits=LIMITS, lmtp=lmtp)
-        self.client = ClientConnection(EXTENSIONS, lmtp=lmtp)
+        self.client = ClientConnection(EXTENSIONS, lmtp=lmtp, any_octets=True)
         if in_tls:
             self.server.tls_started()
             self.client.tls_started()

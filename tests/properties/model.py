@@ -14,6 +14,17 @@ PIPELINED = ("MAIL", "RCPT", "RSET", "BDAT", "BDAT LAST", "XFORWARD")
 ANY_TIME = ("NOOP", "HELP", "VRFY", "EXPN", "RSET")
 #: Said outside of transactions; of these XCLIENT makes the session begin anew.
 BETWEEN = ("ETRN", "XFORWARD", "XCLIENT")
+#: Announced by EHLO (§2.2.1).
+EXTENSIONS = ("BDAT", "BDAT LAST", "STARTTLS", "AUTH", *BETWEEN)
+#: By what, and nothing else, these are accepted (§4.3.2, RFC 3207 §4, RFC 4954 §4).
+OWN_CODES = {
+    "greeting": (220,),
+    "STARTTLS": (220,),
+    "AUTH": (235, 334),
+    "response": (235, 334),
+    "DATA": (354,),
+    "QUIT": (221,),
+}
 
 
 @dataclass
@@ -54,6 +65,8 @@ class Session:
             return True
         begun = self.sender is not None
         chunked = self.chunks > 0 or self.spoiled
+        if asked in EXTENSIONS and self.hello not in ("EHLO", "LHLO"):
+            return False  # §2.2.1: EHLO is what announces them
         if asked in BETWEEN:
             return not begun
         rules = {
@@ -69,8 +82,7 @@ class Session:
 
     def offers(self, asked: str) -> bool:
         """Tell whether a client may think so: extensions are for who said EHLO (§4.1.1.1)."""
-        extension = ("BDAT", "BDAT LAST", "STARTTLS", "AUTH", *BETWEEN)
-        return asked not in extension or self.hello in ("EHLO", "LHLO")
+        return asked not in EXTENSIONS or self.hello in ("EHLO", "LHLO")
 
     def replies(self, asked: str) -> int:
         """Count the replies: in LMTP the content has one for each recipient (RFC 2033 §4.2)."""
@@ -80,7 +92,12 @@ class Session:
     # What may be answered, and what comes of it
 
     def permits(self, asked: str, code: int) -> bool:
-        """Tell whether `code` can be the reply (§4.3.2)."""
+        """Tell whether a server may reply with `code` (§4.3.2)."""
+        own = code in OWN_CODES[asked] if asked in OWN_CODES else code != 221
+        return self.believes(asked, code) and (code >= 400 or own)
+
+    def believes(self, asked: str, code: int) -> bool:
+        """Tell whether a client takes `code` for the reply: it goes by the first digit (§4.3.2)."""
         if self.closed or self.handshake:
             return False
         digit = code // 100

@@ -27,7 +27,7 @@ from smtpproto.extensions.xclient import XClient
 from smtpproto.extensions.xforward import XForward
 from smtpproto.testing.strategies import Thing
 
-from .model import Session
+from .model import OWN_CODES, Session
 
 UTF8, BINARY = Mail("ü@b.example", {"SMTPUTF8": None}), Mail(None, {"BODY": "BINARYMIME"})
 
@@ -77,7 +77,8 @@ def place(session: Session) -> State:
 
 
 def good(asked: str) -> int:
-    return {"DATA": 354, "AUTH": 235, "response": 235}.get(asked, 250)
+    own = OWN_CODES.get(asked)
+    return own[0] if own else 250
 
 
 def well(thing: Thing | None) -> Reply:

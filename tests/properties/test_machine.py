@@ -93,7 +93,7 @@ class Dialogue(RuleBasedStateMachine):
     )
     def connect(self, lmtp: bool, tls: bool, greeted: bool) -> None:
         self.server = make_server(limits=LIMITS, lmtp=lmtp)
-        self.client = ClientConnection(OFFER, lmtp=lmtp)
+        self.client = ClientConnection(OFFER, lmtp=lmtp, any_octets=True)
         #: By what the server has answered, and by what the client has heard of that.
         self.told, self.heard = Session(lmtp, tls=tls), Session(lmtp, tls=tls)
         if tls:
@@ -330,7 +330,7 @@ class Dialogue(RuleBasedStateMachine):
                 self.server.send(Reply(code))
             return
         asked, suggested = name(self.asking), self.server.suggested_reply()
-        reply = suggested if usual else Reply(code, None, "so it is")
+        reply = suggested if usual else Reply(code, None, "" if code == 334 else "so it is")
         if asked in ("EHLO", "LHLO") and reply.code < 400:
             reply = suggested  # nothing else announces what is offered
         refused = self.only_refuse or asked == "cancel"
@@ -433,7 +433,7 @@ class Dialogue(RuleBasedStateMachine):
         """A server that answers as it may not has lost its client, and the others have not."""
         client = copy.deepcopy(self.client)
         asked = name(self.owed[0]) if self.owed else ""
-        believed = self.heard.permits(asked, code) if asked else code == 421
+        believed = self.heard.believes(asked, code) if asked else code == 421
         if self.heard.lmtp and asked == "DATA" and code < 400 and not self.heard.recipients:
             believed = False  # RFC 2033 §4.2: it has to be refused
         if self.heard.closed or self.heard.handshake:

@@ -34,6 +34,7 @@ from smtpproto import (
     StartTls,
 )
 from smtpproto.core import command as command_module
+from smtpproto.core.answer import misleads
 from smtpproto.core.command import BASE_VERBS, LMTP_VERBS, AuthResponse
 from smtpproto.core.proxy import ProxyFamily
 from smtpproto.core.state import Greeting, State, moves
@@ -126,6 +127,7 @@ def test_replies_to_a_command_are_legal_somewhere(data: st.DataObject, asked: An
     kind = asked if isinstance(asked, type) else Bdat
     rows = [moves(state, kind) for state in State]
     assert any(row is not None and reply.severity in row for row in rows)
+    assert not misleads(EndOfContent if kind is Bdat else kind, reply)
 
 
 @pytest.mark.parametrize(

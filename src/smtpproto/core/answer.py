@@ -41,10 +41,11 @@ def misleads(asked: Asked, reply: Reply) -> bool:
 
 
 def _is_challenge(reply: Reply) -> bool:
-    if len(reply.lines) > 1 or reply.status is not None:
+    first, *others = reply.lines
+    if others or reply.status is not None:
         return False
     try:
-        decode_base64(reply.lines[0])
+        decode_base64(first)
     except GrammarError:
         return False
     return True

@@ -51,7 +51,7 @@ __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
 
-NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for sessions under TLS (RFC 8689 §2)")
+NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
 
 # Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
 _UNMET = {"REQUIRETLS": (550, "5.7.30")}
@@ -67,6 +67,8 @@ class ClientConnection(Connection):
     nothing is sent that was not offered. Replies come in the order of what was sent.
 
     `lmtp` speaks LMTP (RFC 2033): Lhlo, and a reply to the content for each accepted recipient.
+    `any_octets` lets content beyond ASCII pass where MAIL did not declare it (RFC 6152 §3), as much
+    old software sends it.
 
     It keeps two cursors: `state`, by what was answered, and `asked`, by what was sent if all of
     it succeeds. Pipelining (RFC 2920) is their distance, `owed`.
@@ -78,9 +80,11 @@ class ClientConnection(Connection):
         *,
         limits: Limits = DEFAULT_LIMITS,
         lmtp: bool = False,
+        any_octets: bool = False,
     ) -> None:
         super().__init__(limits)
         self.lmtp = lmtp
+        self._any_octets = any_octets
         #: Keyword -> argument, as the server's last reply to EHLO had them.
         self.offered: dict[str, str] = {}
         self._owed: deque[Command | EndOfContent | Greeting] = deque([Greeting()])
@@ -147,7 +151,8 @@ class ClientConnection(Connection):
         LocalProtocolError, and nothing is to be written, when it is out of sequence, may not be
         pipelined here, was not offered, or is too long; or when unread input waits: a reply
         received before a command can never be its answer. Content with a bare CR or LF is
-        refused so too, and then there is nothing left but to close the connection.
+        refused so too, or beyond ASCII where MAIL had neither BODY=8BITMIME or BINARYMIME nor
+        SMTPUTF8; after DATA there is nothing left then but to close the connection.
         """
         if self._broken or self._state in SILENT:
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
@@ -224,7 +229,7 @@ class ClientConnection(Connection):
         self._check_length(command, length)
 
     def _unoffered(self, command: Mail | Rcpt) -> Reply | None:
-        if "REQUIRETLS" in command.parameters and self.tls is None:
+        if "REQUIRETLS" in command.parameters and not (self.tls and self.tls.verified):
             return NEEDS_TLS
         known = self._parameters[type(command)]
         for keyword, value in command.parameters.items():
@@ -262,6 +267,7 @@ class ClientConnection(Connection):
         self._check_nothing_waits()
         try:
             if isinstance(thing, Content):
+                self._check_octets(thing.data)
                 return self._writer.feed(thing.data)
             wire = self._writer.finish()
         except LocalProtocolError:
@@ -284,14 +290,23 @@ class ClientConnection(Connection):
         if ends.bare and not self._is_binary():
             # Nothing has been promised for this one: RSET is possible.
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
+        self._check_octets(chunk.data)
         self._line_ends = ends
         self._ask(command)
         return wire
 
+    def _check_octets(self, content: bytes) -> None:
+        if self._any_octets or content.isascii() or self._body() in (b"8BITMIME", b"BINARYMIME"):
+            return
+        if self._mail is None or "SMTPUTF8" not in self._mail.parameters:
+            raise LocalProtocolError("content beyond ASCII needs BODY=8BITMIME (RFC 6152 §3)")
+
+    def _body(self) -> bytes:
+        body = self._mail.parameters.get("BODY") if self._mail else None
+        return (body or b"").upper()
+
     def _is_binary(self) -> bool:
-        if self._mail is None or "BODY" not in self._mail.parameters:
-            return False
-        return (self._mail.parameters["BODY"] or b"").upper() == b"BINARYMIME"
+        return self._body() == b"BINARYMIME"
 
     def _ask(self, thing: Command | EndOfContent) -> None:
         state = expected(self.asked, _asked_by(thing))

@@ -102,10 +102,12 @@ class TlsInfo:
     """What is known of a TLS layer: protocol version and cipher, as the TLS library names them.
 
     `certificate` is the peer's, in DER, and `unique` what tls-unique binds to (RFC 5929 §3); both
-    are empty where there is none, as the latter is from TLS 1.3 on.
+    are empty where there is none, as the latter is from TLS 1.3 on. `verified`: that certificate
+    leads to one that is trusted, and names the server that was meant.
     """
 
     version: str = ""
     cipher: str = ""
     certificate: bytes = field(default=b"", repr=False)
     unique: bytes = field(default=b"", repr=False)
+    verified: bool = False

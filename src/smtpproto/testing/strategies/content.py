@@ -20,14 +20,23 @@ __all__ = [
 ]
 
 
-def clean_content() -> st.SearchStrategy[bytes]:
-    """Message content with CRLF line ends alone, dots where they hurt, perhaps no last CRLF."""
+def clean_content(*, ascii_only: bool = False) -> st.SearchStrategy[bytes]:
+    """Message content with CRLF line ends alone, dots where they hurt, perhaps no last CRLF.
+
+    With `ascii_only` it may go without BODY=8BITMIME (RFC 6152 §3).
+    """
+    some = [b"", b".", b"..", b".x", b"x.", b"\0", b"x" if ascii_only else b"\x80\xff"]
+    any_octets = st.lists(st.integers(0, 127), max_size=20).map(bytes)
     lines = st.one_of(
-        st.sampled_from([b"", b".", b"..", b".x", b"x.", b"\0", b"\x80\xff"]),
-        st.binary(max_size=20).map(lambda b: b.replace(b"\r", b"").replace(b"\n", b"")),
+        st.sampled_from(some),
+        (any_octets if ascii_only else st.binary(max_size=20)).map(_without_line_ends),
     )
     ends = st.sampled_from([b"", b"\r\n"])
     return st.tuples(st.lists(lines, max_size=8).map(b"\r\n".join), ends).map(b"".join)
+
+
+def _without_line_ends(octets: bytes) -> bytes:
+    return octets.replace(b"\r", b"").replace(b"\n", b"")
 
 
 def hostile_content() -> st.SearchStrategy[bytes]:

@@ -68,7 +68,8 @@ class _Speech:
             utf8: st.lists(rcpt_commands(extensions, utf8=utf8), min_size=1, max_size=3)
             for utf8 in (False, True)
         }
-        self.clean, self.binary = clean_content(), binary_content()
+        self.clean = {wide: clean_content(ascii_only=not wide) for wide in (False, True)}
+        self.binary = binary_content()
 
 
 def transactions(
@@ -89,12 +90,14 @@ def _transactions(draw: st.DrawFn, speech: _Speech, complete: bool) -> list[Grou
     if not complete and draw(st.booleans()):
         cut = draw(st.integers(1, len(head)))
         return draw(_grouped([*head[:cut], Rset()], extensions))
-    binary = (mail.parameters.get("BODY") or b"").upper() == b"BINARYMIME"
+    body_is = (mail.parameters.get("BODY") or b"").upper()
+    binary = body_is == b"BINARYMIME"
+    clean = speech.clean[body_is == b"8BITMIME" or "SMTPUTF8" in mail.parameters]
     if binary or (CHUNKING in extensions and draw(st.booleans())):
-        content = draw(speech.binary if binary else speech.clean)
+        content = draw(speech.binary if binary else clean)
         body: Group = [*draw(chunks(content))]
         return draw(_grouped(head, extensions)) + draw(_grouped(body, extensions))
-    content = draw(speech.clean)
+    content = draw(clean)
     pieces = draw(cuttings(content)) if content else []
     return [*draw(_grouped([*head, Data()], extensions)), [*map(Content, pieces), EndOfContent()]]
 
@@ -121,7 +124,7 @@ def sessions(
 
     Legal where the server offers `extensions` as `full_offer` has it, and accepts everything:
     AUTH by one of `mechanisms`, at once, and verbs of their own. `tls`: STARTTLS may be among it;
-    the handshake behind it is yours.
+    the handshake behind it is yours, and verifies the server (`TlsInfo.verified`).
     """
     clear, secret = (
         _Speech([e for e in extensions if e.keyword in full_offer(extensions, tls=on)], lmtp=lmtp)

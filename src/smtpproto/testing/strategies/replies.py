@@ -6,13 +6,14 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from attrs import evolve
 from hypothesis import strategies as st
 
-from smtpproto.core.command import Auth, AuthResponse, Command, Ehlo
+from smtpproto.core.command import Auth, AuthResponse, Command, Data, Ehlo, Quit, StartTls
 from smtpproto.core.event import Chunk, EndOfContent
 from smtpproto.core.extension import Extension
 from smtpproto.core.reply import Reply
-from smtpproto.core.state import Asked, State, moves
+from smtpproto.core.state import Asked, Greeting, State, moves
 from smtpproto.core.status import EnhancedStatus
 from smtpproto.extensions import STANDARD
 
@@ -29,6 +30,16 @@ __all__ = [
     "replies_to",
     "reply_spellings",
 ]
+
+# What is accepted by one code alone (RFC 5321 §4.3.2, RFC 3207 §4, RFC 4954 §4).
+_OWN_CODES: Mapping[Asked, int] = {
+    Greeting: 220,
+    StartTls: 220,
+    Auth: 235,
+    AuthResponse: 235,
+    Data: 354,
+    Quit: 221,
+}
 
 #: What a reply may be to: something a client sent, its class, or what nobody says aloud.
 AnyAsked: TypeAlias = "Command | Chunk | EndOfContent | Asked"
@@ -80,7 +91,7 @@ def ehlo_replies(extensions: Sequence[Extension] = STANDARD) -> st.SearchStrateg
 def replies_to(
     asked: AnyAsked, extensions: Sequence[Extension] = STANDARD
 ) -> st.SearchStrategy[Reply]:
-    """Every reply that may answer `asked` somewhere, good or bad: but never 421.
+    """Every reply that a server may say to `asked` somewhere, good or bad: but never 421.
 
     A command, its class, a `Chunk`, `EndOfContent` or `Greeting`. EHLO is told of `extensions`.
     """
@@ -92,7 +103,9 @@ def replies_to(
             return ehlo_replies(extensions)
         if first == 3 and issubclass(kind, (Auth, AuthResponse)):
             return st.binary(max_size=40).map(_challenge)
-        return replies([first]).filter(lambda reply: reply.code != 421)
+        if first < 4 and kind in _OWN_CODES:
+            return replies([first]).map(lambda reply: evolve(reply, code=_OWN_CODES[kind]))
+        return replies([first]).filter(lambda reply: reply.code not in (221, 421))
 
     return st.one_of([of(first) for first in digits])
 
