@@ -18,7 +18,7 @@ from smtpproto import STANDARD, Envelope, LocalProtocolError, Reply
 from smtpproto.client import Client, ClientDeadlines, connect_tcp
 from smtpproto.extensions.limits import LIMITS, Maxima, limits
 from smtpproto.handlers import CLOSING, HARD, Fault, Faulty
-from smtpproto.observe import CommandSent, Event
+from smtpproto.observe import CommandSent, Event, ReplyReceived
 from smtpproto.pool import Pool
 from smtpproto.result import (
     ClientError,
@@ -558,6 +558,64 @@ async def test_a_server_that_wants_no_more_sessions_gets_the_messages_by_those_i
     assert len(busy.received) == 20
     assert busy.most <= 2
     assert next(server.ids) < 12
+
+
+async def test_a_connection_that_is_long_in_opening_holds_up_nobody() -> None:
+    """Who could have one that is free takes that."""
+    go = anyio.Event()
+    busy = Busy(go)
+    asked = 0
+
+    async def connector(host: str, port: int) -> ByteStream:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await anyio.sleep_forever()
+        return await connect_tcp(host, port)
+
+    async with running(Server(busy)) as port:
+        async with Pool(to(port, connector=connector)) as pool:
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(4):
+                        tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
+                    await until(lambda: busy.now == 1 and asked == 4)
+                    go.set()
+        assert sessions(busy) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("faults", [(), (Fault("MAIL", cut="before", times=1),)])
+async def test_a_connection_that_nobody_waits_for_any_more_is_for_the_next(
+    faults: tuple[Fault, ...], box: Box
+) -> None:
+    """It may die before that, and is replaced like one that was used."""
+    go = anyio.Event()
+    attempts = 0
+    opened: list[Event] = []
+
+    async def connector(host: str, port: int) -> ByteStream:
+        nonlocal attempts
+        attempts += 1
+        await go.wait()
+        return await connect_tcp(host, port)
+
+    def observe(event: Event) -> None:
+        if isinstance(event, ReplyReceived) and event.verb == "EHLO":
+            opened.append(event)
+
+    async with (
+        running(Server(Faulty(box, faults))) as port,
+        Pool(to(port, connector=connector, observe=observe)) as pool,
+    ):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
+            await until(lambda: attempts == 1)
+            tasks.cancel_scope.cancel()
+        go.set()
+        await until(lambda: bool(opened))
+        await pool.send(ENVELOPE, MESSAGE)
+        assert attempts == 1 + len(faults)
+    assert len(box.received) == 1
 
 
 async def test_what_the_function_raises_is_for_who_asked() -> None:
