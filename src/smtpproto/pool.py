@@ -87,7 +87,7 @@ class Pool(Generic[*D]):
     `client` makes a Client, not entered yet, for a destination. What a destination is, its
     arguments say: there are none where all goes to one server; else hashable values, such as host
     and port, and all who send there name it by equal ones. `login`, `tls` and the like are its own
-    affair. It must not block.
+    affair. It is called, and the Client entered, in a task of the pool's; it must not block.
 
     There are `total` connections at most, and `each` to one destination, counted from before they
     open until they are closed. One is closed when it was unused for `idle` seconds, and behind a
@@ -104,8 +104,8 @@ class Pool(Generic[*D]):
 
     **Never twice by our doing.** A server may close a connection that nobody uses, which shows only
     when it is used again. Then the message goes to another connection, provided that the server
-    has said nothing to it, or 421 and nothing else. That is safe: the content leaves behind the
-    replies to MAIL, RCPT and DATA and never with them, and what a server has not seen it cannot
+    has said nothing to it, or 421 and nothing else. That is safe: content leaves only when MAIL,
+    RCPT and DATA, if it goes by that, have been answered, and what a server has not seen it cannot
     have accepted (RFC 5321 §4.2.5). Once another reply has come, a message is not tried again: its
     outcome is TRANSIENT until the end of the content leaves, and UNKNOWN behind that, for then the
     server may have it (RFC 5321 §4.5.3.2.6, RFC 1047). Whether to send it again is yours to say.
@@ -356,6 +356,7 @@ class Pool(Generic[*D]):
                     self._tell_if_empty()
                 else:
                     self._keep(connection, self._lanes.opened)
+                    await self._close_if_left(connection)
 
     async def _release(self, connection: _Connection, *, full: bool = False) -> None:
         """Keep a connection for others, or close it if that cannot be, or it is `full`.
@@ -368,6 +369,10 @@ class Pool(Generic[*D]):
             self._keep(connection, self._lanes.put_back)
         else:
             self._lanes.retire(connection.lane, connection)
+        await self._close_if_left(connection)
+
+    async def _close_if_left(self, connection: _Connection) -> None:
+        """Where there is nobody any more who would close it: the pool was cancelled."""
         if self._tasks is None:
             await connection.client.aclose()
 
