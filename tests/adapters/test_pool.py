@@ -139,6 +139,7 @@ async def test_a_session_carries_so_many_messages_and_grows_so_old(
     async with running(Server(box)) as port, Pool(to(port), **options) as pool:
         for _ in range(5):
             await pool.send(ENVELOPE, MESSAGE)
+        assert not pool._opening  # nothing is kept of what is done
     assert sessions(box) == expected
 
 
