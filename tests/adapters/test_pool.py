@@ -380,6 +380,19 @@ async def test_a_session_that_died_unused_is_replaced(death: str) -> None:
         assert taken == [MESSAGE, second]
 
 
+async def test_a_session_that_dies_between_two_messages_is_replaced_as_well() -> None:
+    """Though somebody waited for it, and it was never unused."""
+    taken: list[bytes] = []
+    async with (
+        raw_server(taking("end", taken, anyio.Event())) as port,
+        Pool(to(port, deadlines=IMPATIENT), each=1) as pool,
+    ):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
+        assert taken == [MESSAGE] * 3
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("octets", [MESSAGE, LARGE], ids=["small", "large"])
 async def test_no_content_is_lost_with_it(form: str, octets: bytes, tmp_path: Path) -> None:
@@ -676,6 +689,28 @@ async def test_leaving_waits_for_what_is_under_way_and_for_nothing_else() -> Non
         assert len(busy.received) == 2
         await until(lambda: not server.peers)
     assert came == {"sent": 2, "this pool was closed": 3}
+
+
+async def test_leaving_waits_for_nothing_that_is_still_opening() -> None:
+    errors: list[str] = []
+    asked = anyio.Event()
+
+    async def connector(host: str, port: int) -> ByteStream:
+        asked.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def one(pool: Pool[()]) -> None:
+        with pytest.raises(ClientError) as caught:
+            await pool.send(ENVELOPE, MESSAGE)
+        errors.append(str(caught.value))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            async with Pool(to(25, connector=connector)) as pool:
+                tasks.start_soon(one, pool)
+                await asked.wait()
+    assert errors == ["this pool was closed"]
 
 
 async def test_a_server_that_never_answers_quit_holds_up_nobody() -> None:
