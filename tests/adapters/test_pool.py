@@ -677,15 +677,22 @@ async def test_leaving_waits_for_what_is_under_way_and_for_nothing_else() -> Non
             await pool.send(ENVELOPE, MESSAGE)
         except ClientError as error:
             came[str(error)] += 1
-            go.set()
         else:
             came["sent"] += 1
+
+    async def let_go() -> None:
+        """When the pool has had all the time to go."""
+        await until(lambda: came.total() == 3)
+        for _ in range(200):
+            await anyio.lowlevel.checkpoint()
+        go.set()
 
     async with running(server) as port, anyio.create_task_group() as tasks:
         async with Pool(to(port), each=2) as pool:
             for _ in range(5):
                 tasks.start_soon(one, pool)
             await until(lambda: busy.now == 2)
+            tasks.start_soon(let_go)
         assert len(busy.received) == 2
         await until(lambda: not server.peers)
     assert came == {"sent": 2, "this pool was closed": 3}
@@ -705,11 +712,14 @@ async def test_leaving_waits_for_nothing_that_is_still_opening() -> None:
             await pool.send(ENVELOPE, MESSAGE)
         errors.append(str(caught.value))
 
+    async def leave(tasks: anyio.abc.TaskGroup) -> None:
+        async with Pool(to(25, connector=connector)) as pool:
+            tasks.start_soon(one, pool)
+            await asked.wait()
+
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
-            async with Pool(to(25, connector=connector)) as pool:
-                tasks.start_soon(one, pool)
-                await asked.wait()
+            await leave(tasks)
     assert errors == ["this pool was closed"]
 
 
