@@ -1,10 +1,13 @@
 """Who may have a connection, and which: the books of a pool, without I/O and without time.
 
 Each destination has a lane: its connections, and those who wait for one of them. So what is slow
-holds up its own lane. A lane that wants another connection stands in the ring for a place; places
-are dealt to the lane that has least, and among equals in turn. While a lane waits for a place and
-all are taken, connections that nobody uses are closed for it, the one idle for longest first; and
-who has more than a fair share gives up one after the message it carries.
+holds up its own lane. Who waits gets the first connection that is free, be it one that was just
+opened or one that was used.
+
+A lane that wants another connection stands in the ring for a place; places are dealt to the lane
+that has least, and among equals in turn. While a lane waits for a place and all are taken,
+connections that nobody uses are closed for it, the one idle for longest first; and who has more
+than a fair share gives up one after the message it carries.
 """
 
 from __future__ import annotations
@@ -15,8 +18,6 @@ from typing import Generic, TypeVar
 
 from attrs import define, field
 
-from .result import ClientError
-
 __all__ = ["Lane", "Lanes", "Ticket"]
 
 S = TypeVar("S", bound=Hashable)
@@ -24,26 +25,25 @@ S = TypeVar("S", bound=Hashable)
 
 @define(eq=False)
 class Ticket(Generic[S]):
-    """What one who asks for a connection holds until it is settled: `granted`, or an `error`.
+    """What one who asks for a connection holds, until there is a `session` for it or an `error`.
 
-    `session` is the connection, in use from then on; None is a place to open one. `wake` is called
-    when a ticket is settled that was not at once.
+    The session is in use from then on. `wake` is called when a ticket is settled that was not at
+    once.
     """
 
     lane: Lane[S]
-    granted: bool = False
     session: S | None = None
-    error: ClientError | None = None
+    error: Exception | None = None
     wake: Callable[[], None] | None = None
 
     @property
     def settled(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return self.granted or self.error is not None
+        return self.session is not None or self.error is not None
 
-    def settle(self, session: S | None = None, error: ClientError | None = None) -> None:
-        """Grant it, or end it with an error."""
-        self.session, self.error, self.granted = session, error, error is None
+    def settle(self, session: S | None = None, error: Exception | None = None) -> None:
+        """Give it a connection, or the reason why there is none."""
+        self.session, self.error = session, error
         if self.wake is not None:
             self.wake()
 
@@ -74,24 +74,31 @@ class Lane(Generic[S]):
         server that is down is asked once.
         """
         scouted = self.alive > 0 or not self.opening
-        return bool(self.waiting) and not self.idle and self.count < self.most and scouted
+        return len(self.waiting) > self.opening and self.count < self.most and scouted
 
 
 class Lanes(Generic[S]):
     """The lanes of all destinations: at most `total` connections, and `each` in one lane.
 
-    `part(lane, session)` is called for each connection that has to be closed; `closed` has to be
-    called when it is. Every change is made by one call, which is over before anybody else has a
-    turn; so there is nothing to lock.
+    `open(lane)` is called for each connection that has to be opened, and `opened` or `unopened` has
+    to be when it was; `part(lane, session)` for each that has to be closed, and `closed`. Every
+    change is made by one call, which is over before anybody else has a turn; so there is nothing to
+    lock.
     """
 
-    def __init__(self, total: int, each: int, part: Callable[[Lane[S], S], None]) -> None:
+    def __init__(
+        self,
+        total: int,
+        each: int,
+        open: Callable[[Lane[S]], None],
+        part: Callable[[Lane[S], S], None],
+    ) -> None:
         self.total, self.each = total, each
-        self._part = part
+        self._open, self._part = open, part
         #: Connections of all lanes, and how many of them are being closed.
         self.count = self.closing = 0
         #: Why nobody gets anything any more.
-        self.over: ClientError | None = None
+        self.over: Exception | None = None
         #: Those that nobody uses, with their lanes; the one idle for longest first.
         self.idle: dict[S, Lane[S]] = {}
         self._lanes: dict[Hashable, Lane[S]] = {}
@@ -119,45 +126,43 @@ class Lanes(Generic[S]):
 
     def withdraw(self, ticket: Ticket[S]) -> None:
         """Take back a ticket that nothing will be done with, settled or not."""
-        if not ticket.settled:
+        if ticket.session is not None:
+            self.put_back(ticket.lane, ticket.session)
+        elif ticket.error is None:
             del ticket.lane.waiting[ticket]
             self._serve(ticket.lane)
-        elif ticket.session is not None:
-            self.put_back(ticket.lane, ticket.session)
-        elif ticket.granted:
-            self.unopened(ticket.lane)
 
-    def opened(self, lane: Lane[S]) -> None:
-        """A place that was granted has a connection now, which is in use."""
+    def opened(self, lane: Lane[S], session: S) -> None:
+        """A connection is open, and for who waits longest."""
         lane.opening -= 1
         lane.alive += 1
         lane.most = min(lane.most + 1, self.each)  # where the server would not once, step by step
-        self._serve(lane)
+        # It carries one message, whoever else waits: else places would go round and no message.
+        if self.over is not None:
+            self.retire(lane, session)
+        else:
+            self._offer(lane, session)
 
-    def unopened(self, lane: Lane[S], error: ClientError | None = None) -> bool:
-        """A place that was granted came to nothing, because of `error` if the server would not.
+    def unopened(self, lane: Lane[S], error: Exception) -> None:
+        """A connection could not be opened.
 
-        Then tell whether to ask again: where others of its connections are open, it wants no more
-        of them, and they are worth waiting for. Where none are, the error is for all who wait.
+        Where others of this lane are open, the server wants no more of them, and they are worth
+        waiting for. Where none are nor will be, the error is for all who wait.
         """
         lane.opening -= 1
         self.count -= 1
-        if error is not None:
-            if lane.alive:
-                lane.most = lane.alive + lane.opening
-            elif not lane.opening:
-                self._turn_away(lane, error)
+        if lane.alive:
+            lane.most = lane.alive + lane.opening
+        elif not lane.opening:
+            self._turn_away(lane, error)
         self._serve(lane)
-        return error is not None and lane.alive > 0
 
     def put_back(self, lane: Lane[S], session: S) -> None:
         """A connection is not in use any more, and may be used again."""
         if self.over is not None or self._has_too_much(lane):
             self.retire(lane, session)
-            return
-        lane.idle.append(session)
-        self.idle[session] = lane
-        self._serve(lane)
+        else:
+            self._offer(lane, session)
 
     def retire(self, lane: Lane[S], session: S) -> None:
         """A connection is not in use any more, and must not be again."""
@@ -182,7 +187,7 @@ class Lanes(Generic[S]):
         self.count -= 1
         self._serve(lane)
 
-    def end(self, error: ClientError) -> None:
+    def end(self, error: Exception) -> None:
         """Give nothing to anybody from now on: who waits gets the error, and all are closed."""
         self.over = error
         for lane in self.lanes:
@@ -193,12 +198,18 @@ class Lanes(Generic[S]):
 
     # What follows from it
 
+    def _offer(self, lane: Lane[S], session: S) -> None:
+        lane.idle.append(session)
+        self.idle[session] = lane
+        self._serve(lane)
+
     def _serve(self, lane: Lane[S]) -> None:
         """Give to a lane what there is for it, and note whether it wants more."""
         while lane.waiting and lane.idle:
             session = lane.idle.pop()  # the last used: so those that are too many become idle
             del self.idle[session]
-            self._grant(lane, session)
+            ticket, _ = lane.waiting.popitem(last=False)
+            ticket.settle(session)
         if lane.wants:
             self._ring.setdefault(lane.key, lane)
         else:
@@ -214,7 +225,7 @@ class Lanes(Generic[S]):
             del self._ring[lane.key]
             lane.opening += 1
             self.count += 1
-            self._grant(lane, None)
+            self._open(lane)
             if lane.wants:
                 self._ring[lane.key] = lane  # behind the others
         while len(self._ring) > self.closing and self.idle:
@@ -234,11 +245,7 @@ class Lanes(Generic[S]):
         least = min(other.count for other in self._ring.values())
         return not least or lane.count > least + 1
 
-    def _grant(self, lane: Lane[S], session: S | None) -> None:
-        ticket, _ = lane.waiting.popitem(last=False)
-        ticket.settle(session)
-
-    def _turn_away(self, lane: Lane[S], error: ClientError) -> None:
+    def _turn_away(self, lane: Lane[S], error: Exception) -> None:
         while lane.waiting:
             ticket, _ = lane.waiting.popitem(last=False)
             ticket.settle(error=error)

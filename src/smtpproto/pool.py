@@ -26,7 +26,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Generic, Self, TypeVarTuple
+from typing import Generic, Self, TypeVarTuple, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -37,7 +37,7 @@ from .client import Client
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
 from .core.reply import Severity
-from .lanes import Lane, Lanes, Ticket
+from .lanes import Lane, Lanes
 from .result import ClientError, DeliveryError, Fate, LoginError, Outcome, RefusedError, Result
 from .source import AnyContent, repeatable
 
@@ -76,6 +76,8 @@ class _Connection:
     aged: float
     until: float = math.inf
     messages: int = 0
+    #: It was unused for a while, however short, and may have died of that.
+    kept: bool = False
 
 
 @define(eq=False)
@@ -85,7 +87,7 @@ class Pool(Generic[*D]):
     `client` makes a Client, not entered yet, for a destination. What a destination is, its
     arguments say: there are none where all goes to one server; else hashable values, such as host
     and port, and all who send there name it by equal ones. `login`, `tls` and the like are its own
-    affair. It must not block.
+    affair. It is called, and the Client entered, in a task of the pool's; it must not block.
 
     There are `total` connections at most, and `each` to one destination, counted from before they
     open until they are closed. One is closed when it was unused for `idle` seconds, and behind a
@@ -102,8 +104,8 @@ class Pool(Generic[*D]):
 
     **Never twice by our doing.** A server may close a connection that nobody uses, which shows only
     when it is used again. Then the message goes to another connection, provided that the server
-    has said nothing to it, or 421 and nothing else. That is safe: the content leaves behind the
-    replies to MAIL, RCPT and DATA and never with them, and what a server has not seen it cannot
+    has said nothing to it, or 421 and nothing else. That is safe: content leaves only when MAIL,
+    RCPT and DATA, if it goes by that, have been answered, and what a server has not seen it cannot
     have accepted (RFC 5321 §4.2.5). Once another reply has come, a message is not tried again: its
     outcome is TRANSIENT until the end of the content leaves, and UNKNOWN behind that, for then the
     server may have it (RFC 5321 §4.5.3.2.6, RFC 1047). Whether to send it again is yours to say.
@@ -121,8 +123,9 @@ class Pool(Generic[*D]):
     messages: int = field(default=100, kw_only=True)
 
     _lanes: Lanes[_Connection] = field(init=False, repr=False)
-    # Those who close connections; None before and after.
+    # Those who open and close connections; None before and after.
     _tasks: TaskGroup | None = field(default=None, init=False, repr=False)
+    _opening: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False, repr=False)
     # When unused connections are looked at next, by the event loop's clock.
     _looks_at: float = field(default=math.inf, init=False, repr=False)
     _look: anyio.Event = field(init=False, repr=False)
@@ -131,7 +134,7 @@ class Pool(Generic[*D]):
     def __attrs_post_init__(self) -> None:
         if min(self.total, self.each, self.messages) < 1:
             raise ValueError("a pool needs at least one connection, for at least one message")
-        self._lanes = Lanes(self.total, self.each, self._part)
+        self._lanes = Lanes(self.total, self.each, self._open, self._part)
         self._lanes.over = ClientError("this pool is not open")
 
     # Opening and closing
@@ -158,6 +161,8 @@ class Pool(Generic[*D]):
         assert empty is not None
         try:
             self._lanes.end(ClientError("this pool was closed"))
+            for scope in self._opening:
+                scope.cancel()
             if self._lanes.count:
                 await empty.wait()
         finally:
@@ -191,8 +196,8 @@ class Pool(Generic[*D]):
             again = False
             while True:
                 connection = await self._acquire(destination, again)
-                used = connection.messages > 0
-                full = used and not connection.client.takes(envelope)
+                kept = connection.kept
+                full = connection.messages > 0 and not connection.client.takes(envelope)
                 result = None
                 try:
                     if not full:
@@ -200,7 +205,7 @@ class Pool(Generic[*D]):
                 finally:
                     connection.messages += 1
                     await self._release(connection, full=full)
-                if result is not None and not (used and result.unheard):
+                if result is not None and not (kept and result.unheard):
                     return result
                 if result is not None:
                     # What has ended this one may have ended those that were unused as long.
@@ -306,52 +311,80 @@ class Pool(Generic[*D]):
     # Connections
 
     async def _acquire(self, destination: tuple[*D], first: bool) -> _Connection:
-        """Return a connection that is nobody else's until it is released."""
-        while True:
-            ticket = self._lanes.ask(destination, first=first)
-            try:
-                await _settled(ticket)
-            except BaseException:
-                if ticket.session is not None:
-                    await self._release(ticket.session)
-                else:
-                    self._lanes.withdraw(ticket)
-                    self._tell_if_empty()
-                raise
+        """Return a connection that is nobody else's until it is released.
+
+        Whatever keeps one from being opened is raised by all who wait for it.
+        """
+        ticket = self._lanes.ask(destination, first=first)
+        try:
+            if not ticket.settled:
+                settled = anyio.Event()
+                ticket.wake = settled.set
+                await settled.wait()
+        except BaseException:
             if ticket.session is not None:
-                return ticket.session
-            try:
-                client = self.client(*destination)
-                await client.__aenter__()
-            except ClientError as error:
-                if not self._lanes.unopened(ticket.lane, error):
-                    raise
-                first = True
-            except BaseException:
-                self._lanes.unopened(ticket.lane)
-                raise
+                await self._release(ticket.session)
             else:
-                self._lanes.opened(ticket.lane)
-                return _Connection(client, ticket.lane, anyio.current_time() + self.life)
+                self._lanes.withdraw(ticket)
+            raise
+        if ticket.error is not None:
+            raise _own(ticket.error)
+        assert ticket.session is not None
+        return ticket.session
+
+    def _open(self, lane: Lane[_Connection]) -> None:
+        assert self._tasks is not None
+        scope = anyio.CancelScope()
+        self._opening.add(scope)
+        self._tasks.start_soon(self._connect, lane, scope)
+
+    async def _connect(self, lane: Lane[_Connection], scope: anyio.CancelScope) -> None:
+        """Open a connection for whoever waits: it may not be for whom it was begun."""
+        connection: _Connection | None = None
+        failure: Exception = ClientError("it was given up")
+        with scope:
+            try:
+                client = self.client(*cast("tuple[*D]", lane.key))
+                await client.__aenter__()
+                connection = _Connection(client, lane, anyio.current_time() + self.life)
+            except Exception as error:  # noqa: BLE001 - it is raised by who waits
+                failure = error
             finally:
-                self._tell_if_empty()
+                self._opening.discard(scope)
+                if connection is None:
+                    self._lanes.unopened(lane, failure)
+                    self._tell_if_empty()
+                else:
+                    self._keep(connection, self._lanes.opened)
+                    await self._close_if_left(connection)
 
     async def _release(self, connection: _Connection, *, full: bool = False) -> None:
         """Keep a connection for others, or close it if that cannot be, or it is `full`.
 
         Waits for nothing as long as the pool is open.
         """
-        lane, now = connection.lane, anyio.current_time()
         fit = connection.client.usable and connection.messages < self.messages and not full
-        if fit and now < connection.aged:
-            connection.until = min(now + self.idle, connection.aged)
-            self._lanes.put_back(lane, connection)
-            if connection.until < self._looks_at:
-                self._look.set()
+        if fit and anyio.current_time() < connection.aged:
+            connection.kept = True
+            self._keep(connection, self._lanes.put_back)
         else:
-            self._lanes.retire(lane, connection)
+            self._lanes.retire(connection.lane, connection)
+        await self._close_if_left(connection)
+
+    async def _close_if_left(self, connection: _Connection) -> None:
+        """Where there is nobody any more who would close it: the pool was cancelled."""
         if self._tasks is None:
             await connection.client.aclose()
+
+    def _keep(
+        self, connection: _Connection, put: Callable[[Lane[_Connection], _Connection], None]
+    ) -> None:
+        connection.until = min(anyio.current_time() + self.idle, connection.aged)
+        put(connection.lane, connection)
+        if connection in self._lanes.idle:
+            connection.kept = True
+            if connection.until < self._looks_at:
+                self._look.set()
 
     def _part(self, lane: Lane[_Connection], connection: _Connection) -> None:
         if self._tasks is not None:
@@ -382,17 +415,14 @@ class Pool(Generic[*D]):
                 self._lanes.expire(connection)
 
 
-async def _settled(ticket: Ticket[_Connection]) -> None:
-    """Wait until a ticket is settled. Raises its error, as one's own."""
-    if not ticket.settled:
-        settled = anyio.Event()
-        ticket.wake = settled.set
-        await settled.wait()
-    if (error := ticket.error) is not None:
-        # A copy: what several raise at a time gathers the tracebacks of all.
-        twin = type(error).__new__(type(error), *error.args)
-        twin.__dict__.update(error.__dict__)
-        raise twin from error
+def _own(error: Exception) -> Exception:
+    """Copy a client's error: what several raise at a time would gather the tracebacks of all."""
+    if not isinstance(error, ClientError):
+        return error
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error
+    return copy
 
 
 async def _one_by_one(

@@ -21,12 +21,15 @@ class Books(RuleBasedStateMachine):
     @initialize(total=st.integers(1, 4), each=st.integers(1, 3))
     def begin(self, total: int, each: int) -> None:
         self.numbers = itertools.count()
-        self.lanes = Lanes(total, each, self.part)
+        self.lanes = Lanes(total, each, self.open_one, self.part)
         self.waiting: list[Ticket[int]] = []
         self.opening: list[Lane[int]] = []
         self.in_use: dict[int, Lane[int]] = {}
         self.parted: list[Lane[int]] = []
         self.closed: set[int] = set()
+
+    def open_one(self, lane: Lane[int]) -> None:
+        self.opening.append(lane)
 
     def part(self, lane: Lane[int], session: int) -> None:
         assert session not in self.closed
@@ -41,8 +44,6 @@ class Books(RuleBasedStateMachine):
                 assert ticket.session not in self.in_use
                 assert ticket.session not in self.closed
                 self.in_use[ticket.session] = ticket.lane
-            elif ticket.granted:
-                self.opening.append(ticket.lane)
 
     @rule(key=st.sampled_from("abc"), first=st.booleans())
     def ask(self, key: str, first: bool) -> None:
@@ -62,18 +63,20 @@ class Books(RuleBasedStateMachine):
         self.lanes.withdraw(ticket)
         self.look()
 
-    @rule(which=st.integers(0, 20), well=st.booleans(), refused=st.booleans())
-    def open(self, which: int, well: bool, refused: bool) -> None:
+    @rule(which=st.integers(0, 20), well=st.booleans())
+    def open(self, which: int, well: bool) -> None:
         if not self.opening:
             return
         lane = self.opening.pop(which % len(self.opening))
+        waiting = list(lane.waiting)
         if well:
-            self.lanes.opened(lane)
-            self.in_use[next(self.numbers)] = lane
+            number = next(self.numbers)
+            self.lanes.opened(lane, number)
+            assert not waiting or waiting[0].session == number
         else:
-            others = lane.alive > 0
-            again = self.lanes.unopened(lane, REFUSED if refused else None)
-            assert again is (refused and others)
+            hopeless = not lane.alive and lane.opening == 1
+            self.lanes.unopened(lane, REFUSED)
+            assert all((ticket.error is REFUSED) is hopeless for ticket in waiting)
         self.look()
 
     @rule(which=st.integers(0, 20), well=st.booleans())
@@ -135,7 +138,7 @@ class Books(RuleBasedStateMachine):
             if not (self.waiting or self.opening or self.in_use or self.parted):
                 break
             if self.opening:
-                self.open(0, True, False)
+                self.open(0, True)
             elif self.in_use:
                 self.done(0, True)
             else:
@@ -157,8 +160,9 @@ class Plain:
     """Books in which nothing is closed before the test says so."""
 
     def __init__(self, total: int, each: int) -> None:
+        self.opening: list[Lane[int]] = []
         self.parted: list[tuple[object, int]] = []
-        self.lanes: Lanes[int] = Lanes(total, each, self.part)
+        self.lanes: Lanes[int] = Lanes(total, each, self.opening.append, self.part)
         self.numbers = itertools.count(1)
         self.last: Lane[int]
 
@@ -166,95 +170,134 @@ class Plain:
         self.parted.append((lane.key, session))
         self.last = lane
 
-    def opened(self, ticket: Ticket[int]) -> int:
-        assert ticket.granted
-        assert ticket.session is None
-        self.lanes.opened(ticket.lane)
-        return next(self.numbers)
+    def opened(self) -> int:
+        """The opening that was begun first has come to its end, and a good one."""
+        session = next(self.numbers)
+        self.lanes.opened(self.opening.pop(0), session)
+        return session
+
+    def refused(self) -> None:
+        self.lanes.unopened(self.opening.pop(0), REFUSED)
+
+
+def served(*tickets: Ticket[int]) -> list[int | None]:
+    return [ticket.session for ticket in tickets]
 
 
 def test_one_goes_first_and_the_others_wait_for_what_becomes_of_it() -> None:
     books = Plain(10, 3)
     tickets = [books.lanes.ask("a") for _ in range(5)]
-    assert [ticket.granted for ticket in tickets] == [True, False, False, False, False]
-    books.opened(tickets[0])
-    assert [ticket.granted for ticket in tickets] == [True, True, True, False, False]
+    assert len(books.opening) == 1
+    books.opened()
+    assert len(books.opening) == 2
+    assert served(*tickets) == [1, None, None, None, None]
+
+
+def test_who_waits_longest_gets_what_is_free_first() -> None:
+    """Be it another's connection, while the one that was begun for it is still opening."""
+    books = Plain(10, 3)
+    first, second, third = (books.lanes.ask("a") for _ in range(3))
+    books.opened()
+    assert len(books.opening) == 2
+    books.lanes.put_back(first.lane, 1)
+    assert served(second, third) == [1, None]
+    books.opened()
+    assert served(second, third) == [1, 2]
+    books.opened()
+    assert books.lanes.idle == {3: first.lane}
+
+
+def test_no_more_are_opened_than_are_waited_for() -> None:
+    books = Plain(10, 5)
+    books.lanes.ask("a")
+    books.opened()
+    tickets = [books.lanes.ask("a") for _ in range(2)]
+    assert len(books.opening) == 2
+    for ticket in tickets:
+        books.lanes.withdraw(ticket)
+    books.lanes.ask("a")
+    assert len(books.opening) == 2
 
 
 def test_one_failure_is_for_all_who_wait_for_that_destination() -> None:
     books = Plain(10, 3)
-    first, *others = [books.lanes.ask("a") for _ in range(5)]
+    tickets = [books.lanes.ask("a") for _ in range(5)]
     elsewhere = books.lanes.ask("b")
-    assert books.lanes.unopened(first.lane, REFUSED) is False
-    assert all(ticket.error is REFUSED for ticket in others)
-    assert elsewhere.granted
-    assert books.lanes.ask("a").granted  # who comes later tries again
+    books.refused()
+    assert all(ticket.error is REFUSED for ticket in tickets)
+    books.opened()
+    assert elsewhere.session == 1
+    books.lanes.ask("a")  # who comes later tries again
+    assert len(books.opening) == 1
 
 
 def test_a_server_that_wants_no_more_is_asked_for_more_one_by_one() -> None:
     books = Plain(10, 5)
     tickets = [books.lanes.ask("a") for _ in range(9)]
-    one = books.opened(tickets[0])
+    one = books.opened()
     lane = tickets[0].lane
+    assert lane.opening == 4
     for _ in range(4):
-        assert books.lanes.unopened(lane, REFUSED) is True
+        books.refused()
     assert not any(ticket.error for ticket in tickets)
     assert lane.count == lane.most == 1
-    assert not books.lanes.ask("a").granted
     books.lanes.retire(lane, one)
     books.lanes.closed(lane)
     assert lane.opening == 1
-    books.lanes.opened(lane)
+    books.opened()
     assert (lane.most, lane.opening) == (2, 1)
 
 
 def test_who_is_dealt_a_place_is_who_has_least() -> None:
     books = Plain(4, 4)
     tickets = [books.lanes.ask("a") for _ in range(9)]
-    sessions = [books.opened(ticket) for ticket in tickets[:4]]
+    one, two, three, four = (books.opened() for _ in range(4))
     lane = tickets[0].lane
     waiting = [books.lanes.ask("b") for _ in range(3)]
-    books.lanes.put_back(lane, sessions[0])
-    assert books.parted == [("a", sessions[0])]  # given up, though others wait in its own lane
-    books.lanes.put_back(lane, sessions[1])  # but one for one
-    assert tickets[4].session == sessions[1]
+    books.lanes.put_back(lane, one)
+    assert books.parted == [("a", one)]  # given up, though others wait in its own lane
+    books.lanes.put_back(lane, two)  # but one for one
+    assert served(*tickets[4:6]) == [two, None]
     books.lanes.closed(lane)
-    books.opened(waiting[0])
-    books.lanes.put_back(lane, sessions[2])
+    books.opened()
+    books.lanes.put_back(lane, three)
     books.lanes.closed(lane)
-    assert waiting[1].granted
-    books.opened(waiting[1])
-    books.lanes.put_back(lane, sessions[3])  # two and two: nobody has too much
-    assert tickets[5].session == sessions[3]
+    books.opened()
+    assert all(served(*waiting[:2]))
+    books.lanes.put_back(lane, four)  # two and two: nobody has too much
+    assert served(*tickets[4:7]) == [two, four, None]
 
 
 def test_the_one_idle_for_longest_makes_room_and_the_last_used_is_used() -> None:
     books = Plain(3, 2)
     a, b = books.lanes.ask("a"), books.lanes.ask("b")
-    x, y = books.opened(a), books.opened(b)
-    z = books.opened(books.lanes.ask("a"))
+    x, y = books.opened(), books.opened()
+    books.lanes.ask("a")
+    z = books.opened()
     books.lanes.put_back(b.lane, y)
     books.lanes.put_back(a.lane, x)
     books.lanes.put_back(a.lane, z)
     assert books.lanes.ask("a").session == z
-    c = books.lanes.ask("c")
+    books.lanes.ask("c")
     assert books.parted == [("b", y)]
-    assert not c.granted
+    assert not books.opening
     books.lanes.closed(books.last)
-    assert c.granted
+    assert [lane.key for lane in books.opening] == ["c"]
 
 
 def test_a_place_may_rotate_where_there_are_fewer_than_destinations() -> None:
+    """And each connection carries a message before it is given up."""
     books = Plain(1, 1)
     order: list[object] = []
-    tickets = [books.lanes.ask(key) for key in "aaabbb"]
-    left = list(tickets)
+    left = [books.lanes.ask(key) for key in "aaabbb"]
     while left:
-        (ticket,) = [each for each in left if each.granted]
+        if books.opening:
+            books.opened()
+        (ticket,) = [each for each in left if each.session]
         left.remove(ticket)
         order.append(ticket.lane.key)
-        session = books.opened(ticket) if ticket.session is None else ticket.session
-        books.lanes.put_back(ticket.lane, session)
+        assert ticket.session
+        books.lanes.put_back(ticket.lane, ticket.session)
         if ticket.lane.closing:
             books.lanes.closed(ticket.lane)
     assert order == list("ababab")
@@ -263,25 +306,32 @@ def test_a_place_may_rotate_where_there_are_fewer_than_destinations() -> None:
 def test_connections_go_round_in_the_order_of_asking() -> None:
     books = Plain(1, 1)
     tickets = [books.lanes.ask("a") for _ in range(5)]
-    session = books.opened(tickets[0])
+    session = books.opened()
     before = books.lanes.ask("a", first=True)
     for ticket in [before, *tickets[1:]]:
-        assert not ticket.granted
+        assert not ticket.settled
         books.lanes.put_back(ticket.lane, session)
         assert ticket.session == session
+
+
+def test_what_opens_when_all_is_over_is_closed() -> None:
+    books = Plain(1, 1)
+    ticket = books.lanes.ask("a")
+    books.lanes.end(REFUSED)
+    assert ticket.error is REFUSED
+    session = books.opened()
+    assert books.parted == [("a", session)]
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_what_is_withdrawn_is_for_the_next(taken: bool) -> None:
     books = Plain(1, 1)
     first, second, third = (books.lanes.ask("a") for _ in range(3))
+    session = books.opened()
     if taken:
-        session = books.opened(first)
         books.lanes.put_back(first.lane, session)
         assert second.session == session
-        books.lanes.withdraw(second)
-        assert third.session == session
-    else:
-        books.lanes.withdraw(second)
+    books.lanes.withdraw(second)
+    if not taken:
         books.lanes.withdraw(first)
-        assert third.granted
+    assert third.session == session

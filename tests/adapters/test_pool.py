@@ -18,7 +18,7 @@ from smtpproto import STANDARD, Envelope, LocalProtocolError, Reply
 from smtpproto.client import Client, ClientDeadlines, connect_tcp
 from smtpproto.extensions.limits import LIMITS, Maxima, limits
 from smtpproto.handlers import CLOSING, HARD, Fault, Faulty
-from smtpproto.observe import CommandSent, Event
+from smtpproto.observe import CommandSent, Event, ReplyReceived
 from smtpproto.pool import Pool
 from smtpproto.result import (
     ClientError,
@@ -139,6 +139,7 @@ async def test_a_session_carries_so_many_messages_and_grows_so_old(
     async with running(Server(box)) as port, Pool(to(port), **options) as pool:
         for _ in range(5):
             await pool.send(ENVELOPE, MESSAGE)
+        assert not pool._opening  # nothing is kept of what is done
     assert sessions(box) == expected
 
 
@@ -379,6 +380,19 @@ async def test_a_session_that_died_unused_is_replaced(death: str) -> None:
         assert taken == [MESSAGE, second]
 
 
+async def test_a_session_that_dies_between_two_messages_is_replaced_as_well() -> None:
+    """Though somebody waited for it, and it was never unused."""
+    taken: list[bytes] = []
+    async with (
+        raw_server(taking("end", taken, anyio.Event())) as port,
+        Pool(to(port, deadlines=IMPATIENT), each=1) as pool,
+    ):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
+        assert taken == [MESSAGE] * 3
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("octets", [MESSAGE, LARGE], ids=["small", "large"])
 async def test_no_content_is_lost_with_it(form: str, octets: bytes, tmp_path: Path) -> None:
@@ -560,6 +574,64 @@ async def test_a_server_that_wants_no_more_sessions_gets_the_messages_by_those_i
     assert next(server.ids) < 12
 
 
+async def test_a_connection_that_is_long_in_opening_holds_up_nobody() -> None:
+    """Who could have one that is free takes that."""
+    go = anyio.Event()
+    busy = Busy(go)
+    asked = 0
+
+    async def connector(host: str, port: int) -> ByteStream:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await anyio.sleep_forever()
+        return await connect_tcp(host, port)
+
+    async with running(Server(busy)) as port:
+        async with Pool(to(port, connector=connector)) as pool:
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(4):
+                        tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
+                    await until(lambda: busy.now == 1 and asked == 4)
+                    go.set()
+        assert sessions(busy) == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("faults", [(), (Fault("MAIL", cut="before", times=1),)])
+async def test_a_connection_that_nobody_waits_for_any_more_is_for_the_next(
+    faults: tuple[Fault, ...], box: Box
+) -> None:
+    """It may die before that, and is replaced like one that was used."""
+    go = anyio.Event()
+    attempts = 0
+    opened: list[Event] = []
+
+    async def connector(host: str, port: int) -> ByteStream:
+        nonlocal attempts
+        attempts += 1
+        await go.wait()
+        return await connect_tcp(host, port)
+
+    def observe(event: Event) -> None:
+        if isinstance(event, ReplyReceived) and event.verb == "EHLO":
+            opened.append(event)
+
+    async with (
+        running(Server(Faulty(box, faults))) as port,
+        Pool(to(port, connector=connector, observe=observe)) as pool,
+    ):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
+            await until(lambda: attempts == 1)
+            tasks.cancel_scope.cancel()
+        go.set()
+        await until(lambda: bool(opened))
+        await pool.send(ENVELOPE, MESSAGE)
+        assert attempts == 1 + len(faults)
+    assert len(box.received) == 1
+
+
 async def test_what_the_function_raises_is_for_who_asked() -> None:
     def no_client() -> Client:
         raise LookupError("no such account")
@@ -605,18 +677,50 @@ async def test_leaving_waits_for_what_is_under_way_and_for_nothing_else() -> Non
             await pool.send(ENVELOPE, MESSAGE)
         except ClientError as error:
             came[str(error)] += 1
-            go.set()
         else:
             came["sent"] += 1
+
+    async def let_go() -> None:
+        """When the pool has had all the time to go."""
+        await until(lambda: came.total() == 3)
+        for _ in range(200):
+            await anyio.lowlevel.checkpoint()
+        go.set()
 
     async with running(server) as port, anyio.create_task_group() as tasks:
         async with Pool(to(port), each=2) as pool:
             for _ in range(5):
                 tasks.start_soon(one, pool)
             await until(lambda: busy.now == 2)
+            tasks.start_soon(let_go)
         assert len(busy.received) == 2
         await until(lambda: not server.connections)
     assert came == {"sent": 2, "this pool was closed": 3}
+
+
+async def test_leaving_waits_for_nothing_that_is_still_opening() -> None:
+    errors: list[str] = []
+    asked = anyio.Event()
+
+    async def connector(host: str, port: int) -> ByteStream:
+        asked.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def one(pool: Pool[()]) -> None:
+        with pytest.raises(ClientError) as caught:
+            await pool.send(ENVELOPE, MESSAGE)
+        errors.append(str(caught.value))
+
+    async def leave(tasks: anyio.abc.TaskGroup) -> None:
+        async with Pool(to(25, connector=connector)) as pool:
+            tasks.start_soon(one, pool)
+            await asked.wait()
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            await leave(tasks)
+    assert errors == ["this pool was closed"]
 
 
 async def test_a_server_that_never_answers_quit_holds_up_nobody() -> None:

@@ -402,3 +402,26 @@ async def test_a_pool_and_its_users_cancelled_together(box: Box) -> None:
             await whole(number)
             await until(lambda: all(map(closed, connector.streams)))
             await until(lambda: not server.connections)
+
+
+async def test_a_pool_that_is_cancelled_leaves_a_message_to_whoever_sends_it() -> None:
+    """Who is not cancelled with it: the message goes on, and closes its connection itself."""
+    gate = Gate()
+    connector = Recording()
+    results: list[bool] = []
+
+    async def one(pool: Pool[()]) -> None:
+        results.append(bool(await pool.deliver(ENVELOPE, MESSAGE)))
+
+    async with running(Server(gate)) as port, anyio.create_task_group() as users:
+        with anyio.CancelScope() as scope:
+            async with Pool(to(port, connector=connector), each=2) as pool:
+                for _ in range(2):
+                    users.start_soon(one, pool)
+                await until(lambda: gate.waiting == 2)
+                scope.cancel()
+        assert not any(map(closed, connector.streams))
+        gate.open.set()
+        await until(lambda: len(results) == 2)
+        assert results == [True, True]
+        assert all(map(closed, connector.streams))
