@@ -11,7 +11,7 @@ from attrs import define, fields
 from smtpproto import Envelope, Limits, LocalProtocolError, Rcpt, Reply
 from smtpproto.server import Connections, ContentStream, Server, ServerDeadlines, Session
 
-from .wire import HOST, Wire, connect
+from .wire import HOST, Wire
 from .world import ENVELOPE, MESSAGE, Accounts, Box, Certificates, clear, running, until
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +21,18 @@ AGES = 3600.0
 TIMED_OUT = b"421 4.4.2 localhost Timed out\r\n"
 MAIL = "MAIL FROM:<ann@example.org>"
 RCPT = "RCPT TO:<bob@example.net>"
+
+
+class Heard(Wire):
+    """A wire on which nobody waits for ever: a limit that does not hold is an error soon."""
+
+    async def receive(self) -> bytes:
+        with anyio.fail_after(20):
+            return await super().receive()
+
+
+async def connect(port: int) -> Wire:
+    return Heard(await anyio.connect_tcp(HOST, port))
 
 
 async def opened(port: int, *lines: str) -> Wire:
