@@ -103,7 +103,7 @@ class Client:
             try:
                 loop.run(self._inner.aclose, last=True)
             finally:
-                self._loop = None
+                self._loop = None if loop.closed else loop
 
     @property
     def greeting(self) -> Reply | None:
@@ -195,6 +195,11 @@ class _Loop:
         """Whether it belongs to the process that we were forked from."""
         return os.getpid() != self._process
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can run in it any more."""
+        return self._loop.is_closed()
+
     def run(self, function: Callable[[], Coroutine[Any, Any, T]], *, last: bool = False) -> T:
         """Run it to its end, and return what it does; then close, where it was the last."""
         if self.inherited:
@@ -202,7 +207,7 @@ class _Loop:
         if self._caller == threading.get_ident():
             raise RuntimeError("this session is in the midst of a call from here")
         with self._turn:
-            if self._loop.is_closed():
+            if self.closed:
                 raise ClientError("this session is over")
             self._caller = threading.get_ident()
             # One for each call, so that its threads do not outlive that.

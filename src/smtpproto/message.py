@@ -56,10 +56,10 @@ def envelope_of(message: Message[Any, Any]) -> Envelope:
 
     sender = prefix + "Sender" if prefix.lower() + "sender" in fields else prefix + "From"
     senders = list(mailboxes(sender))
-    if len(senders) != 1:
-        why = f"names {len(senders)} mailboxes, and the sender is one" if senders else "is missing"
-        hint = " (RFC 5322 §3.6.2)" if senders else ""
-        raise LocalProtocolError(f"{sender} {why}{hint}")
+    if not senders:
+        raise LocalProtocolError(f"no sender in {sender}")
+    if len(senders) > 1:
+        raise LocalProtocolError(f"{len(senders)} senders in {sender}: which? (RFC 5322 §3.6.2)")
     recipients = dict.fromkeys(mailboxes(*(prefix + name for name in _RECIPIENTS)))
     if not recipients:
         raise LocalProtocolError(
