@@ -48,7 +48,12 @@ def true_defaults(  # noqa: PLR0917 - Sphinx calls it so
     signature: str | None,
     returns: str,
 ) -> tuple[str, str] | None:
-    """Write what a parameter of an attrs class defaults to, instead of attrs' name for it."""
+    """Write what a parameter of an attrs class defaults to, instead of attrs' name for it.
+
+    Arguments that are another's (`smtpproto.arguments`) stand there, and not here again.
+    """
+    if (own := _own_parameters(obj)) is not None:
+        return f"({', '.join([*own, '*arguments', '**options'])})", returns
     if signature is None or not isinstance(obj, type) or not attrs.has(obj):
         return None
     fields = {field.alias: field for field in attrs.fields(obj)}
@@ -61,6 +66,16 @@ def true_defaults(  # noqa: PLR0917 - Sphinx calls it so
         return match[1] + kind + _written(field.default, vars(sys.modules[obj.__module__]))
 
     return _DEFAULT.sub(written, signature), returns
+
+
+def _own_parameters(obj: object) -> list[str] | None:
+    """Return what stands before the arguments that are another's; None where there are none."""
+    function: Any = vars(obj).get("__init__") if isinstance(obj, type) else obj
+    if not hasattr(function, "arguments_of"):
+        return None
+    return (
+        [] if isinstance(obj, type) else [next(iter(inspect.signature(function).parameters)), "/"]
+    )
 
 
 def _written(value: object, around: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ This front door loads the core and nothing else. The rooms behind it::
     smtpproto.extensions  one file for each ESMTP extension
     smtpproto.mechanisms  one file for each SASL mechanism
     smtpproto.client      send mail over anyio, on asyncio or trio
+    smtpproto.blocking    the same for scripts, without an event loop to be seen
     smtpproto.server      receive mail over anyio
     smtpproto.relay       a queueing mail server to embed   (extra: relay)
     smtpproto.cli         the `smtpproto` command           (extra: cli)

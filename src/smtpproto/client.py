@@ -6,7 +6,8 @@
         await client.send(Envelope("me@example.org", ["you@example.net"]), message)
 
 `send` raises DeliveryError unless every recipient was accepted, so that nothing is overlooked;
-`deliver` returns the same Result and leaves the looking to you.
+`deliver` returns the same Result and leaves the looking to you. Where one message is all there is
+to send, `send_message` makes envelope and session for it. `smtpproto.blocking` is for scripts.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import enum
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import idna
@@ -25,6 +27,7 @@ from anyio import to_thread
 from anyio.abc import ByteStream
 from attrs import define, evolve, field
 
+from .arguments import arguments_of
 from .connector import Connector, TcpConnector, UnixConnector, connect_tcp
 from .core.base64 import decode_base64
 from .core.client_connection import ClientConnection
@@ -43,6 +46,7 @@ from .handover import Handover
 from .mechanisms import STANDARD as MECHANISMS
 from .mechanisms import strongest
 from .mechanisms.binding import binding_of
+from .message import envelope_of
 from .observe import Connected, Observer, TlsStarted, wire_log
 from .result import (
     ClientError,
@@ -65,6 +69,7 @@ __all__ = [
     "Tls",
     "UnixConnector",
     "connect_tcp",
+    "send_message",
     "verifying",
 ]
 
@@ -429,6 +434,21 @@ class Client:
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
             await session.aclose(str(error))
             raise ConnectError(f"{self.host}:{self.port}: {error}") from error
+
+
+@arguments_of(Client)
+async def send_message(message: Message[Any, Any], client: Client) -> Result:
+    """Hand one message over, in a session of its own, to all whom its header names.
+
+    Behind the message come the arguments of Client: `send_message(message, "mail.example.org",
+    login=("me", "secret"))`. The envelope is what `smtpproto.message.envelope_of` makes of the
+    header; Bcc is not sent. Raises what that does, before anything is connected; what entering
+    a Client raises; and what `Client.send` does, so DeliveryError unless every recipient was
+    accepted.
+    """
+    envelope = envelope_of(message)
+    async with client:
+        return await client.send(envelope, message)
 
 
 def _a_labels(host: str) -> str:

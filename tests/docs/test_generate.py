@@ -16,6 +16,7 @@ from docs.generate.source_pages import test_lines as lines_of_tests
 from docs.generate.source_pages import write_source_pages
 from docs.generate.tables import write_tables
 from docs.generate.titles import TITLES
+from smtpproto import blocking
 from smtpproto.cli.app import COMMANDS
 from smtpproto.client import Client
 from smtpproto.core.command import BASE_VERBS
@@ -203,6 +204,15 @@ def test_defaults_of_attrs_classes_are_those_that_are_written() -> None:
         "limits: Limits = Limits(), connector: Connector = connect_tcp)",
         "",
     )
+
+
+def test_arguments_that_are_another_s_are_not_written_twice() -> None:
+    for kind, thing, written in (
+        ("class", blocking.Client, "(*arguments, **options)"),
+        ("function", blocking.send_message, "(message, /, *arguments, **options)"),
+    ):
+        found = true_defaults(None, kind, "", thing, None, "(host: str)", "Result")  # type: ignore[arg-type]  # it asks the application nothing
+        assert found == (written, "Result")
 
 
 # Links

@@ -72,7 +72,7 @@ def listening(name: str, *arguments: object) -> Iterator[Listening]:
 def test_there_are_no_others() -> None:
     """One that is added gets a test here."""
     assert {file.name for file in EXAMPLES.iterdir() if file.is_file()} == {
-        *("core.py", "client.py", "server.py", "relay.py", "extension.py")
+        *("core.py", "client.py", "script.py", "server.py", "relay.py", "extension.py")
     }
 
 
@@ -86,17 +86,18 @@ def test_core() -> None:
         assert any(line.startswith(printed.removesuffix("…}")) for line in (ehlo, offered))
 
 
-def test_client_and_server() -> None:
+@pytest.mark.parametrize("client", ["client.py", "script.py"])
+def test_client_and_server(client: str) -> None:
     with listening("server.py", 0) as server:
         there = ("127.0.0.1", server.port)
-        told = output("client.py", *there, "ann@example.net", "bob@example.org", "eve@Example.Org")
+        told = output(client, *there, "ann@example.net", "bob@example.org", "eve@Example.Org")
         for recipient in ("<bob@example.org>", "<eve@Example.Org>"):
             assert f"{recipient} accepted: 250 2.0.0 " in "\n".join(told)
         printed = server.until("It arrived.")
         assert "<ann@example.net> -> <bob@example.org> <eve@Example.Org>" in printed
         assert "Subject: Hello" in printed
 
-        refused = output("client.py", *there, "ann@example.net", "bob@example.com", code=1)
+        refused = output(client, *there, "ann@example.net", "bob@example.com", code=1)
         assert refused[-1].endswith(": <bob@example.com> permanent: 550 5.7.1 Not here")
 
 

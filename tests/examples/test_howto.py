@@ -17,11 +17,14 @@ import pytest
 from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from examples.howto import find_settings
+from examples.howto import come_from_smtplib, find_settings
+from smtpproto import Rcpt
+from smtpproto.blocking import Client as BlockingClient
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.client import Client
 from smtpproto.resolve import Srv
 from smtpproto.server import Server
+from smtpproto.testing import HARD, Fault, SmtpServer
 from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
 from tests.discover.world import Authority, World
@@ -32,10 +35,10 @@ def test_there_are_no_others() -> None:
     """One that is added gets a test here; what the tutorials show is run with them."""
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
-        *("core_lmtp.py", "face_the_world.py", "find_settings.py", "lmtp.py", "lmtp_server.py"),
-        *("mechanism.py", "observe.py", "ready_handlers.py", "send_many.py", "send_with_login.py"),
-        *("stream_content.py", "test_policy.py", "test_sending.py", "through_socks.py"),
-        "xclient.py",
+        *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
+        *("lmtp.py", "lmtp_server.py", "mechanism.py", "observe.py", "ready_handlers.py"),
+        *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
+        *("test_sending.py", "through_socks.py", "xclient.py"),
     }
 
 
@@ -82,6 +85,41 @@ async def test_send_with_login(tmp_path: Path) -> None:
     assert wrong.startswith("no session, try again later: ")
     assert len(box.received) == 1
     assert box.received[0].session.identity == "ann"
+
+
+def test_come_from_smtplib(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is sent before, after and at once is the same; so is what is told of who was refused."""
+    with SmtpServer(tls="starttls", accounts={"ann": PASSWORD}, login_required=True) as server:
+        context = server.authority.client_context()
+        monkeypatch.setattr(ssl, "create_default_context", lambda cafile=None: context)
+        monkeypatch.setenv("SMTP_PASSWORD", PASSWORD)
+        people = ("ann@example.org", "bob@example.net", "carol@example.net")
+        come_from_smtplib.main("localhost", str(server.port), "ann", *people)
+        before, *others = (
+            (each.sender, each.recipients, each.content, each.session.identity, each.session.tls)
+            for each in server.messages
+        )
+        assert others == [before] * 2
+        assert before[0:2] == (people[0], list(people[1:]))
+
+    with SmtpServer() as server:
+        told: list[str] = []
+        for bad in (people[1:2], people[1:]):
+            server.faults = [Fault("RCPT", HARD, when=partial(_is_for, bad))]
+            with smtplib.SMTP(server.host, server.port) as smtp:
+                come_from_smtplib.refused_before(smtp, people[0], list(people[1:]), "Hello\n")
+            told.append(capsys.readouterr().out)
+            with BlockingClient(server.host, server.port, tls="none") as client:
+                come_from_smtplib.refused_after(client, people[0], list(people[1:]), "Hello\n")
+            assert capsys.readouterr().out == told[-1]
+    assert told[0] == "bob@example.net 550 5.3.0 Command failed\n"
+    assert told[1].count("\n") == 2
+
+
+def _is_for(people: tuple[str, ...], session: object, asked: object) -> bool:
+    return isinstance(asked, Rcpt) and str(asked.forward_path.mailbox) in people
 
 
 @pytest.mark.anyio

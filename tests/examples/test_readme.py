@@ -71,6 +71,7 @@ QUOTES = re.findall(
 def test_each_python_block_is_an_example() -> None:
     assert [name for name, _ in QUOTES] == [
         *("examples/core.py", "examples/client.py", "examples/howto/send_many.py"),
+        "examples/script.py",
         *("examples/server.py", "examples/relay.py"),
     ]
     assert [code for _, code in QUOTES] == blocks("python")

@@ -44,6 +44,9 @@ ANNEXES = {
     "result": "client",
     "source": "client",
     "lanes": "pool",
+    "arguments": "client",
+    "blocking": "client",
+    "message": "client",
     "maildir": "handlers",
     "trace": "handlers",
 }

@@ -68,6 +68,14 @@ async def test_a_coroutine_of_anyio(server: SmtpServer) -> None:
     assert await server.arrives(1) == server.messages
 
 
+@pytest.mark.anyio
+async def test_it_starts_within_an_event_loop_of_another_kind() -> None:
+    with SmtpServer() as server:
+        async with server.client() as client:
+            await client.send(ENVELOPE, MESSAGE)
+    assert len(server.messages) == 1
+
+
 def test_a_coroutine_of_asyncio_alone(server: SmtpServer) -> None:
     async def test() -> None:
         await aiosmtplib.send(mail(), hostname=server.host, port=server.port)

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -137,8 +138,9 @@ class SmtpServer:
                 "error_delay": 0,
                 "trace": self._note,
             }
-            server = Server(self._faulty, **settings | self._options)
             portal = stack.enter_context(start_blocking_portal(self._backend))
+            # Made where it runs, for who starts it may be in an event loop of another kind.
+            server = portal.call(partial(Server, self._faulty, **settings | self._options))
             serving, (self.host, self.port) = portal.start_task(server.serve, HOST, self.port)
             stack.callback(serving.result)
             stack.callback(portal.call, server.stop)
