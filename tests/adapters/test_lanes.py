@@ -231,6 +231,20 @@ def test_one_failure_is_for_all_who_wait_for_that_destination() -> None:
     assert len(books.opening) == 1
 
 
+def test_a_failure_tells_nobody_while_another_attempt_is_under_way() -> None:
+    books = Plain(10, 3)
+    first = books.lanes.ask("a")
+    books.opened()
+    waiting = [books.lanes.ask("a") for _ in range(2)]
+    books.lanes.retire(first.lane, 1)
+    books.lanes.closed(first.lane)
+    assert (first.lane.alive, first.lane.opening) == (0, 2)
+    books.refused()
+    assert not any(ticket.settled for ticket in waiting)
+    books.refused()
+    assert all(ticket.error is REFUSED for ticket in waiting)
+
+
 def test_a_server_that_wants_no_more_is_asked_for_more_one_by_one() -> None:
     books = Plain(10, 5)
     tickets = [books.lanes.ask("a") for _ in range(9)]
@@ -312,6 +326,16 @@ def test_connections_go_round_in_the_order_of_asking() -> None:
         assert not ticket.settled
         books.lanes.put_back(ticket.lane, session)
         assert ticket.session == session
+
+
+def test_what_comes_back_when_all_is_over_is_closed() -> None:
+    books = Plain(1, 1)
+    ticket = books.lanes.ask("a")
+    session = books.opened()
+    books.lanes.end(REFUSED)
+    assert not books.parted
+    books.lanes.put_back(ticket.lane, session)
+    assert books.parted == [("a", session)]
 
 
 def test_what_opens_when_all_is_over_is_closed() -> None:
