@@ -171,7 +171,7 @@ def test_sessions_are_the_same(
             theirs, ours = run_sessions(row, {"path": str(tmp_path / "lmtp")}, store.received.copy)
         assert theirs == ours[:1] == ours[1:]
         return
-    kind = "implicit" if "SSL" in row.theirs[0] else "starttls" if len(row.theirs) > 1 else "clear"
+    kind = "implicit" if "SSL" in row.theirs[0] else "starttls" if row.theirs[1:] else "clear"
     if row.theirs[-1] == "smtp.set_debuglevel(1)":
         kind = "clear"
     server = servers[kind]
