@@ -27,17 +27,15 @@ _OWN_CODES: Mapping[Asked, tuple[int, ...]] = {
 
 
 def misleads(asked: Asked, reply: Reply) -> bool:
-    """Tell whether a client would take an accepting `reply` to `asked` for what it is not.
+    """Tell whether a client would take a `reply` that accepts what was asked for what it is not.
 
     It is not the code of its own that the command has; 221, of which the close follows, to anything
     but QUIT (§4.2.2); or a challenge that is not one line of base64 (RFC 4954 §4).
     """
-    if reply.code >= 400:
-        return False
     own = _OWN_CODES.get(asked)
-    if reply.code not in own if own else reply.code == 221:
-        return True
-    return reply.code == 334 and not _is_challenge(reply)
+    if own is None:
+        return reply.code == 221
+    return reply.code not in own or (reply.code == 334 and not _is_challenge(reply))
 
 
 def _is_challenge(reply: Reply) -> bool:

@@ -73,13 +73,13 @@ class Connection:
     def receive_data(self, data: bytes) -> None:
         """Store what was received; `b""` is the end of file.
 
-        LocalProtocolError for what is no octets, for octets behind the end of file, and when more
-        than `limits.backlog` unread octets are there already: that is a caller who feeds without
-        pulling.
+        LocalProtocolError for None and the like, which is no end of file, for octets behind it, and
+        when more than `limits.backlog` unread octets are there already: that is a caller who feeds
+        without pulling.
         """
-        if not _are_octets(data):
-            raise LocalProtocolError(f"octets are received, not {type(data).__name__}")
         if not data:
+            if not _are_octets(data):
+                raise LocalProtocolError(f"octets are received, not {type(data).__name__}")
             self._eof = True
         elif self._eof:
             raise LocalProtocolError("nothing is received behind the end of file")

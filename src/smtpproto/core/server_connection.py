@@ -297,7 +297,7 @@ class ServerConnection(Connection):
             # Chunks behind a refused one may have been on their way (RFC 3030 §2).
             in_flight = self._state is State.SPOILED and isinstance(command, Bdat)
             return self._bad(line, reply, command, counts=not in_flight)
-        if asked in self._offer.behind_ehlo and not self.extended:
+        if not self.extended and asked in self._offer.behind_ehlo:
             return self._bad(line, OUT_OF_SEQUENCE[State.GREETED], command)
         if isinstance(command, (Mail, Rcpt)):
             return self._place_path(line, command)
@@ -425,7 +425,7 @@ class ServerConnection(Connection):
             owed = Command
         state = next_state(self._state, owed, reply)
         accepts = reply.code < 400
-        if state is None or (accepts and self._only_refuse) or misleads(owed, reply):
+        if state is None or (accepts and (self._only_refuse or misleads(owed, reply))):
             what = getattr(owed, "verb", b"").decode() or owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
         if accepts and owed in _HELLOS:
