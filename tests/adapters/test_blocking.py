@@ -215,7 +215,7 @@ def test_to_a_mail_store_by_a_unix_socket(tmp_path: Path) -> None:
     async def store(started: threading.Event) -> None:
         async with await anyio.create_unix_listener(path) as listener:
             started.set()
-            async with await listener.accept() as stream:  # type: ignore[attr-defined]  # it has
+            async with await listener.accept() as stream:
                 for reply in said:
                     await stream.send(reply)
                     if reply is not said[-1]:
