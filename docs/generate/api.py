@@ -71,7 +71,7 @@ def true_defaults(  # noqa: PLR0917 - Sphinx calls it so
 def _own_parameters(obj: object) -> list[str] | None:
     """Return what stands before the arguments that are another's; None where there are none."""
     function: Any = vars(obj).get("__init__") if isinstance(obj, type) else obj
-    if not hasattr(function, "arguments_of"):
+    if not inspect.isfunction(function) or not hasattr(function, "arguments_of"):
         return None
     return (
         [] if isinstance(obj, type) else [next(iter(inspect.signature(function).parameters)), "/"]

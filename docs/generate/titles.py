@@ -16,6 +16,7 @@ TITLES: Mapping[int, str] = {
     2034: "ENHANCEDSTATUSCODES",
     2045: "MIME: the form of bodies",
     2046: "MIME: media types",
+    2047: "MIME: encoded words in headers",
     2195: "CRAM-MD5",
     2645: "ODMR, mail on demand",
     2782: "SRV records",

@@ -10,14 +10,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 __all__ = ["arguments_of"]
 
 P = ParamSpec("P")
-First = TypeVar("First")
-Made = TypeVar("Made")
-Returned = TypeVar("Returned")
+F = TypeVar("F")
+M = TypeVar("M")
+R = TypeVar("R")
 
 
 def arguments_of(
-    make: Callable[P, Made],
-) -> Callable[[Callable[[First, Made], Returned]], Callable[Concatenate[First, P], Returned]]:
+    make: Callable[P, M],
+) -> Callable[[Callable[[F, M], R]], Callable[Concatenate[F, P], R]]:
     """Let a function of two arguments take, instead of the second, the arguments that `make` has.
 
     Type checkers and `inspect.signature` see them all by their names. `arguments_of` on the
@@ -25,10 +25,10 @@ def arguments_of(
     """
 
     def decorate(
-        function: Callable[[First, Made], Returned],
-    ) -> Callable[Concatenate[First, P], Returned]:
+        function: Callable[[F, M], R],
+    ) -> Callable[Concatenate[F, P], R]:
         @wraps(function)
-        def wrapper(first: First, /, *args: P.args, **kwargs: P.kwargs) -> Returned:
+        def wrapper(first: F, /, *args: P.args, **kwargs: P.kwargs) -> R:
             return function(first, make(*args, **kwargs))
 
         plain: Any = wrapper

@@ -22,10 +22,11 @@ import asyncio
 import logging
 import os
 import selectors
+import signal
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Generator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import Context
 from email.message import Message
 from functools import partial
@@ -180,12 +181,8 @@ class _Loop:
     """
 
     def __init__(self) -> None:
-        # Its `run` is what makes Ctrl-C cancel. It is not asked to close: it would wait for a
-        # thread that looks up a name, however long that takes.
-        self._runner = asyncio.Runner(loop_factory=_new_loop)
-        self._loop = self._runner.get_loop()
+        self._loop = _new_loop()
         self._errands: deque[Callable[[], object]] = deque()
-        self._news: asyncio.Future[None] = self._loop.create_future()
         self._process = os.getpid()
         self._turn = threading.Lock()
         self._caller: int | None = None
@@ -228,15 +225,16 @@ class _Loop:
     def _run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         # In an empty context: the caller's may say that this is another kind of event loop.
         task = self._loop.create_task(function(), context=Context())
+        task.add_done_callback(lambda _: self._loop.stop())
         try:
             while not task.done():
-                self._until_news(task)
+                self._until_stopped()
                 while self._errands:
                     self._errands.popleft()()
         except BaseException:  # Ctrl-C, wherever it found us
             task.cancel()
             while not task.done():
-                self._until_news(task)
+                self._until_stopped()
             if not task.cancelled():
                 task.exception()  # seen
             while self._errands:
@@ -244,31 +242,63 @@ class _Loop:
             raise
         return task.result()
 
-    def _until_news(self, task: asyncio.Task[Any]) -> None:
-        """Let the loop turn until this is done, or has left an errand."""
-        self._news = self._loop.create_future()
+    def _until_stopped(self) -> None:
+        """Let the loop turn until the task is done, or has left an errand; or for no reason."""
         if not _in_event_loop():
-            self._runner.run(_first_of(task, self._news))
+            self._turn_here()
             return
-        # There is one loop in this thread at a time, so ours gets one of its own for once.
-        with ThreadPoolExecutor(1, thread_name_prefix="smtpproto") as thread:
-            turning = thread.submit(self._runner.run, _first_of(task, self._news))
-            try:
-                turning.result()
-            except BaseException:
-                self._loop.call_soon_threadsafe(self._tell)
-                raise
+        # There is one loop in a thread at a time, so ours gets a thread for the while. Ctrl-C may
+        # come before that has begun, and before we know that it has.
+        outcome: Future[None] = Future()
+        try:
+            turning = partial(self._turn_elsewhere, outcome)
+            threading.Thread(target=turning, name="smtpproto").start()
+            outcome.result()
+        except BaseException:
+            if not outcome.cancel():
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                wait([outcome])
+            raise
 
-    def _tell(self) -> None:
-        if not self._news.done():
-            self._news.set_result(None)
+    def _turn_elsewhere(self, outcome: Future[None]) -> None:
+        if outcome.set_running_or_notify_cancel():
+            try:
+                self._turn_here()
+            except BaseException as error:  # noqa: BLE001 - it is for who waits
+                outcome.set_exception(error)
+            else:
+                outcome.set_result(None)
+
+    def _turn_here(self) -> None:
+        # Ctrl-C raises where it comes, and so in the midst of asyncio; here it stops the loop
+        # first. Who presses again does not want to wait for that.
+        pressed = False
+
+        def note(number: int, frame: object) -> None:
+            nonlocal pressed
+            if pressed:
+                raise KeyboardInterrupt
+            pressed = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+        ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if ours and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, note)
+            try:
+                self._loop.run_forever()
+            finally:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            if pressed:
+                raise KeyboardInterrupt
+        else:
+            self._loop.run_forever()
 
     # In the loop
 
     def leave(self, errand: Callable[[], object]) -> None:
         """Leave an errand for the caller."""
         self._errands.append(errand)
-        self._tell()
+        self._loop.stop()
 
     async def ask(self, function: Callable[[], T]) -> T:
         """Have the caller call a function, and return what it does."""
@@ -290,10 +320,6 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     # takes our own sockets from it when it closes its copy of the loop. There are two of them.
     kind = getattr(selectors, "PollSelector", selectors.SelectSelector)
     return asyncio.SelectorEventLoop(kind())
-
-
-async def _first_of(task: asyncio.Task[Any], news: asyncio.Future[None]) -> None:
-    await asyncio.wait((task, news), return_when=asyncio.FIRST_COMPLETED)
 
 
 def _in_event_loop() -> bool:

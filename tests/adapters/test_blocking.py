@@ -596,6 +596,47 @@ async def main():
     assert "usable: False" in interrupted(process, "C: BDAT 14 LAST")
 
 
+AT_ANY_MOMENT = """
+import asyncio, random
+
+client = Client(host, int(port), tls="none")
+moments = random.Random(1)
+main = threading.main_thread().ident
+
+def pieces():
+    for _ in range(20):
+        yield b"x\\r\\n" * 1000
+
+def interrupted():
+    press = threading.Timer(moments.random() / 50, signal.pthread_kill, (main, signal.SIGINT))
+    try:
+        press.start()
+        with client:
+            while True:
+                client.send(envelope, pieces())
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    press.join()
+
+async def inside():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupted()
+
+for _ in range(40):
+    interrupted()
+    asyncio.run(inside())
+"""
+
+
+def test_ctrl_c_at_any_moment_ends_the_session_and_another_may_follow() -> None:
+    """Also between two turns of the loop, and while a thread for it is being started."""
+    with SmtpServer(tls="starttls") as server:
+        process = script(server, AT_ANY_MOMENT)
+        lines = ended(process)
+    assert process.returncode == 0, lines
+    assert lines.count("interrupted") == 80
+
+
 @pytest.mark.parametrize("sent", [False, True], ids=["at rest", "used"])
 def test_a_session_that_nobody_closed_keeps_no_interpreter_from_ending(
     encrypted: SmtpServer, sent: bool

@@ -52,14 +52,17 @@ class Row:
     when: str
 
 
+def code(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", cell))
+
+
 def rows(heading: str) -> list[Row]:
     text = PAGE.read_text(encoding="utf-8")
     (section,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     found = []
     for line in re.findall(r"^\| (`.*) \|$", section, re.MULTILINE):
         theirs, ours, *when = line.split(" | ")
-        code = [tuple(re.findall(r"`([^`]+)`", side)) for side in (theirs, ours)]
-        found.append(Row(code[0], code[1], "".join(when)))
+        found.append(Row(code(theirs), code(ours), "".join(when)))
     return found
 
 
@@ -171,9 +174,10 @@ def test_sessions_are_the_same(
             theirs, ours = run_sessions(row, {"path": str(tmp_path / "lmtp")}, store.received.copy)
         assert theirs == ours[:1] == ours[1:]
         return
-    kind = "implicit" if "SSL" in row.theirs[0] else "starttls" if row.theirs[1:] else "clear"
-    if row.theirs[-1] == "smtp.set_debuglevel(1)":
-        kind = "clear"
+    steps = {step.split("(")[0] for step in row.theirs}
+    kind = "starttls" if "smtp.starttls" in steps else "clear"
+    if "smtplib.SMTP_SSL" in steps:
+        kind = "implicit"
     server = servers[kind]
     context = server.authority.client_context() if kind != "clear" else None
     names = {"host": server.host, "port": server.port, "context": context}
@@ -186,7 +190,7 @@ def test_sessions_are_the_same(
     # Who watches sees the commands in both.
     shown = capfd.readouterr()
     watched = {"MAIL" in shown.err.upper(), "MAIL" in shown.out.upper()}
-    assert watched == {"debuglevel" in row.theirs[-1]}
+    assert watched == {"smtp.set_debuglevel" in steps}
 
 
 def run_sessions(row: Row, names: dict[str, Any], came: Callable[[], list[Any]]) -> tuple[Any, Any]:
@@ -420,7 +424,7 @@ def test_aiosmtplib_does_the_same(row: Row, servers: dict[str, SmtpServer]) -> N
 
     async def both() -> list[Any]:
         seen = []
-        for code in (row.theirs[0], row.ours[0]):
+        for line in (row.theirs[0], row.ours[0]):
             server.clear()
             names: dict[str, Any] = {
                 **NAMES,
@@ -430,10 +434,10 @@ def test_aiosmtplib_does_the_same(row: Row, servers: dict[str, SmtpServer]) -> N
                 "context": context,
                 "message": message(),
             }
-            exec(f"async def run():\n    {code}", names)
+            exec(f"async def run():\n    {line}", names)
             await names["run"]()
-            said = [line for line in server.dialogue if line.endswith(("C: NOOP", "C: QUIT"))]
-            seen.append((what_came(server), [line.split()[-1] for line in said]))
+            said = [each for each in server.dialogue if each.endswith(("C: NOOP", "C: QUIT"))]
+            seen.append((what_came(server), [each.split()[-1] for each in said]))
         return seen
 
     theirs, ours = anyio.run(both)
