@@ -131,6 +131,10 @@ class Client:
         """Whether another transaction may be tried (`smtpproto.client.Client.usable`)."""
         return self._inner.usable
 
+    def takes(self, envelope: Envelope) -> bool:
+        """Tell whether its domains may still be named (`smtpproto.client.Client.takes`)."""
+        return self._inner.takes(envelope)
+
     def send(self, envelope: Envelope, content: BlockingContent) -> Result:
         """Hand a message over, to all of its recipients (`smtpproto.client.Client.send`)."""
         loop = self._open()

@@ -232,7 +232,7 @@ class Dialogue(Conversation):
         await self.flush()
 
     async def judge(self, reply: Reply | None) -> None:
-        if reply is not None and reply.code >= 500:
+        if isinstance(reply, Reply) and reply.code >= 500:  # handlers return what they like
             await self.slow_down()
         # It may share a write with others, if they are at hand (RFC 2920 §3.2).
         self.put(reply)

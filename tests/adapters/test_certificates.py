@@ -92,7 +92,7 @@ async def shown(port: int, name: str | None, *, starttls: bool = True) -> bytes:
         return certificate
 
 
-@pytest.mark.rfc("RFC 6066 §3")
+@pytest.mark.rfc("6066 §3")
 @pytest.mark.parametrize("starttls", [True, False])
 @pytest.mark.parametrize(
     ("name", "whose"),

@@ -313,7 +313,6 @@ async def test_content_at_fault_in_its_midst_costs_no_session(fault: str, box: B
     assert [received.content for received in box.received] == [MESSAGE]
 
 
-@pytest.mark.rfc("5321 §3.8")
 @pytest.mark.parametrize(
     ("said", "unheard"),
     [

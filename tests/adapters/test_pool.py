@@ -363,7 +363,6 @@ def taking(death: str, taken: list[bytes], dead: anyio.Event) -> Callable[[Wire]
     return behaviour
 
 
-@pytest.mark.rfc("5321 §3.8")
 @pytest.mark.parametrize("death", DEATHS)
 async def test_a_session_that_died_unused_is_replaced(death: str) -> None:
     taken: list[bytes] = []
@@ -465,7 +464,7 @@ async def test_a_new_session_that_dies_is_not_replaced(box: Box) -> None:
         assert faulty.happened == 1
 
 
-@pytest.mark.rfc("5321 §4.2.5", "5321 §4.5.3.2.6", "1047")
+@pytest.mark.rfc("1047")
 @pytest.mark.parametrize(
     ("fault", "fate", "taken"),
     [
