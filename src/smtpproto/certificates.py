@@ -44,7 +44,7 @@ class Certificates:
     """Key pairs as a TLS context for a server; give it to `Server(tls=…)`.
 
     `default` is for clients that give no name, or one that is not in `names`. Those are domain
-    names, in letters of any kind or as A-labels (RFC 5890); "*.example.org" is for all names with
+    names, in letters of any kind or as A-labels (RFC 5890); `*.example.org` is for all names with
     one label more than example.org, and a whole name goes before that. `make` makes an empty
     context, with your own settings: one is made for each key pair.
 
