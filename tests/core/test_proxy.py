@@ -420,3 +420,8 @@ def test_what_cannot_be_written(make: object) -> None:
     assert callable(make)
     with pytest.raises(LocalProtocolError):
         make()
+
+
+def test_local_of_a_family_that_nobody_knows_may_have_nothing_behind_it() -> None:
+    """The proxy speaks for itself; what family it says does not matter."""
+    assert ProxyReader().feed(SIGNATURE + b"\x20\x51\x00\x00") == ProxyHeader(2, ProxyCommand.LOCAL)

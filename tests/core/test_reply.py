@@ -232,3 +232,19 @@ def test_a_status_is_added_where_the_line_has_512_octets_with_it() -> None:
 @pytest.mark.parametrize("code", [200, 259, 400, 459, 500, 559])
 def test_a_general_status_has_the_class_of_the_code(code: int) -> None:
     assert Reply(code).with_general_status() == Reply(code, f"{code // 100}.0.0")
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_a_reader_keeps_to_its_octets_in_a_line_that_it_may_remember(surplus: int) -> None:
+    reader = ReplyReader(12)
+    for _ in range(2):
+        line = b"250 " + b"x" * (6 + surplus)
+        if surplus:
+            with pytest.raises(GrammarError):
+                reader.feed(line)
+        else:
+            assert reader.feed(line) == Reply(250, None, b"x" * 6)
+
+
+def test_a_code_that_may_be_written_is_passed_on_as_it_is() -> None:
+    assert Reply(551, "5.7.1", "elsewhere").writable().code == 551
