@@ -1,11 +1,14 @@
 """What a client may not ask of a server, told beforehand; where it stands behind refusals."""
 
+from typing import Self
+
 import pytest
 from attrs import frozen
 
 from smtpproto import (
     STANDARD,
     Auth,
+    BadCommand,
     Chunk,
     ClientConnection,
     Command,
@@ -40,6 +43,10 @@ class Odd(Command):
 
     verb = b"ODD"
     text: bytes = b""
+
+    @classmethod
+    def parse(cls, argument: bytes) -> Self:
+        return cls(argument)
 
     def argument(self) -> bytes:
         return self.text
@@ -201,3 +208,17 @@ def test_the_first_of_the_codes_that_refuse_may_answer_a_login() -> None:
     server.send(server.suggested_reply())
     assert server.next_event() == Auth("PLAIN")
     assert server.send(Reply(400, "4.7.0", "x")) == b"400 4.7.0 x\r\n"
+
+
+@pytest.mark.parametrize("hello", [b"", b"HELO c.example\r\n"])
+def test_an_extensions_verb_before_ehlo_is_shown_as_it_came(hello: bytes) -> None:
+    server = ServerConnection("mx.example", ALL, offer=ALL)
+    server.send(server.suggested_reply())
+    if hello:
+        server.receive_data(hello)
+        server.next_event()
+        server.send(server.suggested_reply())
+    server.receive_data(b"ODD x\r\n")
+    event = server.next_event()
+    assert isinstance(event, BadCommand)
+    assert (event.line, event.reply.code) == (b"ODD x", 503)
