@@ -247,4 +247,7 @@ def test_a_reader_keeps_to_its_octets_in_a_line_that_it_may_remember(surplus: in
 
 
 def test_a_code_that_may_be_written_is_passed_on_as_it_is() -> None:
-    assert Reply(551, "5.7.1", "elsewhere").writable().code == 551
+    for line in (b"551 5.7.1 elsewhere", b"551 5.7.1 caf\xc3\xa9"):
+        reply = ReplyReader(500).feed(line)
+        assert reply is not None
+        assert reply.writable().code == 551
