@@ -12,13 +12,20 @@ from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 
 
 class Hand:
-    """Takes all mail, dies when `die@…` sends some, and hears nothing any more for `hang@…`."""
+    """Takes all mail, dies when `die@…` sends some, and hears nothing any more for `hang@…`.
+
+    That it hangs is told by a file, as nobody can ask it.
+    """
+
+    def __init__(self, hung: Path | None = None) -> None:
+        self.hung = hung
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
         sender = str(command.reverse_path)
         if "die@" in sender:
             os._exit(3)
-        if "hang@" in sender:
+        if self.hung is not None and "hang@" in sender:
+            self.hung.touch()
             time.sleep(600)  # noqa: ASYNC251 - the point
         return None
 
@@ -33,9 +40,9 @@ class Hand:
         return None
 
 
-def plain(drain: float = 30) -> Server:
+def plain(drain: float = 30, hung: Path | None = None) -> Server:
     deadlines = ServerDeadlines(drain=drain, cut=0.1)
-    return Server(Hand(), f"w{os.getpid()}.example", deadlines=deadlines)
+    return Server(Hand(hung), f"w{os.getpid()}.example", deadlines=deadlines)
 
 
 def with_tls(cert: str, key: str) -> Server:

@@ -219,14 +219,19 @@ def waits(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_one_that_hangs_is_killed(
-    anyio_backend: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    anyio_backend: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(workers, "PATIENCE", 0.5)
-    async with running(anyio_backend, partial(plain, 0.1), 1) as crew:
+    hung = tmp_path / "hung"
+    async with running(anyio_backend, partial(plain, 0.1, hung), 1) as crew:
         pid, wire = await crew.open()
         async with wire:
             await wire.ask("EHLO x.example")
             await wire.say("MAIL FROM:<hang@example.org>")
+            await wait_until(hung.exists)
             stop()
             await wire.rest()
     assert not alive(pid)
