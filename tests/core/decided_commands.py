@@ -269,7 +269,7 @@ COMMANDS: dict[str, list[Decision]] = {
         line("STARTTLS", "220 2.0.0", "RFC 3207."),
         line("STARTTLS", "503 5.5.1", "Not in a transaction.", MAIL),
         line("STARTTLS", "503 5.5.1", "EHLO first.", b""),
-        line("STARTTLS", "503 5.5.1", "HELO announced no extensions (§2.2.1).", OLD_HELLO),
+        line("STARTTLS", "220 2.0.0", "HELO will do: devices know that it is offered.", OLD_HELLO),
         _etrn("ETRN d.example", "458 4.5.0", "The verb of an extension, behind EHLO."),
         _etrn("ETRN d.example", "503 5.5.1", "Not behind HELO,", OLD_HELLO),
         _etrn("ETRN d.example", "503 5.5.1", "nor before.", b""),

@@ -147,7 +147,7 @@ LOGINS: dict[str, list[Decision]] = {
             plaintext_auth=False,
         ),
         line("AUTH PLAIN AGEAYg==", "503 5.5.1", "EHLO first.", b""),
-        line("AUTH PLAIN AGEAYg==", "503 5.5.1", "HELO will not do: it announced none.", OLD_HELLO),
+        line("AUTH PLAIN AGEAYg==", "235 2.7.0", "HELO will do: devices say it.", OLD_HELLO),
         line("AUTH PLAIN AGEAYg==", "503 5.5.1", "Not in a transaction (RFC 4954 §4).", MAIL),
         line("AUTH PLAIN AGEAYg==", "502 5.5.1", "No mechanisms: not offered.", mechanisms=()),
         line("AUTH", "501 5.5.4", "Which?"),

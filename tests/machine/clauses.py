@@ -182,8 +182,9 @@ def not_offered(it: Saying) -> bool:
 
 @forbids("RFC 5321 §2.2.1, §4.1.4")
 def not_extended(it: Saying) -> bool:
-    """No verb of an extension is accepted where EHLO was not said, or HELO behind it."""
-    return it.accepts(*EXTENSIONS) and not it.past.extended
+    """Verbs of extensions are accepted behind EHLO; for STARTTLS and AUTH, HELO will do."""
+    safer = it.past.hello != "" and it.verb in ("STARTTLS", "AUTH")
+    return it.accepts(*EXTENSIONS) and not (it.past.extended or safer)
 
 
 @forbids("RFC 5321 §3.5.2, §4.1.1.1")

@@ -6,13 +6,27 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from .command import BASE_VERBS, AuthResponse, Command, Expn, Help, Mail, Rcpt
+from .command import (
+    BASE_VERBS,
+    Auth,
+    AuthResponse,
+    Command,
+    Expn,
+    Help,
+    Mail,
+    Rcpt,
+    StartTls,
+)
 from .errors import GrammarError
 from .extension import Extension, Standing
 from .parameter import Parameter
 from .reply import Reply
 
 __all__ = ["Offer", "offer_for"]
+
+#: EXPN and HELP are older than EHLO. Devices say HELO before STARTTLS and AUTH and know by their
+#: settings that these are offered; no clause refuses them, and all that they do is make it safer.
+_HELO_WILL_DO = frozenset({Expn, Help, StartTls, Auth})
 
 UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameters not recognized or not implemented")
 
@@ -42,7 +56,7 @@ class Offer:
         self.lines = MappingProxyType(_announced(extensions, standing))
         offered = [e for e in extensions if e.keyword in self.lines]
         self.verbs = frozenset(verb for e in offered for verb in e.verbs)
-        self.behind_ehlo = self.verbs - {Expn, Help, *BASE_VERBS.values()}
+        self.behind_ehlo = self.verbs - {*_HELO_WILL_DO, *BASE_VERBS.values()}
         self._parameters: Mapping[type[Command], dict[str, Parameter[object]]] = {
             Mail: {p.keyword: p for e in offered for p in e.mail},
             Rcpt: {p.keyword: p for e in offered for p in e.rcpt},
