@@ -42,6 +42,8 @@ LINGER_OCTETS = 1 << 20
 TURN = 64
 
 HANDLER_FAILED = Reply(451, "4.3.0", "Local error in processing")
+#: These say who closes (RFC 5321 §4.2.2).
+CLOSING = (221, 421)
 NOT_NOW = Reply(421, "4.3.0", "Service not available")
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down")
 TOO_SLOW = Reply(421, "4.4.2", "Timed out")
@@ -157,7 +159,7 @@ class Conversation:
             case _:
                 pass
         if self.can_talk:
-            self.put(self.connection.closing(reply))
+            self.put(reply)
         return None
 
     async def go_on_without_handler(self) -> None:
@@ -259,13 +261,18 @@ class Conversation:
         if reply is None:
             reply = self.connection.suggested_reply()
         try:
+            reply = self.signed(reply)
             octets = self.connection.send(reply)
         except (LocalProtocolError, AttributeError):  # the latter for what is no Reply at all
             log.exception("a handler's reply is none in session %d", self.session.id)
-            reply, octets = self.instead_of_none(failed)
+            reply, octets = self.instead_of_none(self.signed(failed))
         self.pump.put(octets)
         self.show("S", reply)
         return reply
+
+    def signed(self, reply: Reply) -> Reply:
+        """Put our name to a reply that has it before its text, whoever wrote it (§4.2.2)."""
+        return self.connection.closing(reply) if reply.code in CLOSING else reply
 
     def put_each(self, replies: Iterable[Reply | None]) -> None:
         """Answer as often as an answer is owed: for LMTP that is once for each recipient."""

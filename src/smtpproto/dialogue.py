@@ -80,7 +80,7 @@ class Dialogue(Conversation):
             # No handshake for those, and no waiting: it would cost more than they are worth.
             self.parted = True
             if self.can_talk:
-                await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
+                await self.answer(TOO_MANY_CONNECTIONS)
             return
         if self.implicit_tls:
             await self.start_tls()
@@ -93,7 +93,7 @@ class Dialogue(Conversation):
         while self.connection.state is not State.CLOSED:
             event = await self.next_command()
             if event is None:
-                await self.answer(self.connection.closing(SHUTTING_DOWN))
+                await self.answer(SHUTTING_DOWN)
             elif isinstance(event, ConnectionClosed):
                 self.parted = True
                 return
@@ -108,7 +108,7 @@ class Dialogue(Conversation):
         if (reply := await self.welcome()) is None:
             await self.answer(None)
         else:
-            await self.answer(reply, failed=self.connection.closing(NOT_NOW))
+            await self.answer(reply, failed=NOT_NOW)
         return self.connection.state is not State.CLOSED
 
     async def welcome(self) -> Reply | None:
@@ -116,12 +116,7 @@ class Dialogue(Conversation):
         welcomer = self.powers.welcomer
         if welcomer is None:
             return None
-        not_now = self.connection.closing(NOT_NOW)
-        return await self.ask(
-            partial(welcomer.connect, self.session),
-            failed=not_now,
-            instead=partial(self.answer, not_now),
-        )
+        return await self.ask(partial(welcomer.connect, self.session), failed=NOT_NOW)
 
     async def next_command(self) -> ServerEvent | None:
         """Wait for the next command; None when the server is to stop and no transaction is on."""
@@ -152,7 +147,7 @@ class Dialogue(Conversation):
 
     async def respond(self, event: ServerEvent) -> None:
         if self.is_one_too_many(event):
-            await self.answer(self.connection.closing(TOO_MANY_COMMANDS))
+            await self.answer(TOO_MANY_COMMANDS)
             return
         handler = self.powers.handler
         interceptor = self.powers.interceptor
@@ -223,10 +218,10 @@ class Dialogue(Conversation):
         self.failed_logins = 0
         self.connection.plaintext_auth = server.plaintext_allowed(session)
         if not server.connections.enter(self, session.peer[0]):
-            await self.answer(self.connection.closing(TOO_MANY_CONNECTIONS))
+            await self.answer(TOO_MANY_CONNECTIONS)
             return
         reply = await self.welcome() or Reply(220, None, f"{self.connection.hostname} ESMTP")
-        said = self.put(reply, failed=self.connection.closing(NOT_NOW))
+        said = self.put(reply, failed=NOT_NOW)
         if said.severity is not Severity.COMPLETION and said.code != 421:
             raise HangUp  # refused at the door, and it is a door that has been opened before
         await self.flush()
@@ -358,7 +353,7 @@ class Dialogue(Conversation):
     async def refuse_login(self, reply: Reply) -> None:
         self.failed_logins += 1
         if self.failed_logins >= self.server.max_failed_logins:
-            reply = self.connection.closing(TOO_MANY_LOGINS)
+            reply = TOO_MANY_LOGINS
         # Guessing costs time (RFC 4954 §9).
         self.wait("session", None)
         await anyio.sleep(self.server.failed_login_delay)

@@ -178,9 +178,21 @@ async def test_what_is_no_command_cannot_be_accepted(caplog: pytest.LogCaptureFi
         clerk.answer = Reply(250, "2.0.0", "gladly")
         assert await wire.ask("XBOO") == FAILED
         clerk.answer = Reply(421, "4.7.0", "go away")
-        assert await wire.ask("XBOO") == "421 4.7.0 go away"
+        assert await wire.ask("XBOO") == "421 4.7.0 localhost go away"
         assert await wire.rest() == b""
     assert "a handler's reply is none" in caplog.text
+
+
+@pytest.mark.rfc("5321 §4.2.2 closing-codes-name-the-server")
+@pytest.mark.parametrize("said", ["going down", "LocalHost going down"])
+async def test_a_421_of_a_handler_says_whose_it_is(said: str) -> None:
+    clerk = Clerk()
+    async with running(Server(clerk)) as port, await connect(port) as wire:
+        await wire.reply()
+        clerk.answer = Reply(421, None, [said, "for today"])
+        await wire.send(b"EHLO c.example\r\n")
+        name = said.partition(" ")[0] if said[0] == "L" else "localhost"
+        assert await wire.rest() == f"421-{name} going down\r\n421 for today\r\n".encode()
 
 
 async def test_malformed_lines_are_not_the_interpreters() -> None:

@@ -54,6 +54,20 @@ def test_a_closing_reply_is_cut_where_its_line_is_full() -> None:
     closing = server.closing(Reply(421, "4.999.999", "x" * 490))
     assert len(closing.serialize()) <= 512
     assert closing.text.startswith(f"{name} xxx")
+    server = ServerConnection("mx.example")
+    full = Reply(421, "4.3.2", "x" * 500)
+    assert server.closing(full) == Reply(421, "4.3.2", "mx.example " + "x" * 489)
+
+
+@pytest.mark.rfc("5321 §4.2.2 closing-codes-name-the-server")
+def test_a_name_stands_before_a_closing_reply_once() -> None:
+    server = ServerConnection("mx.example")
+    once = server.closing(Reply(421, "4.3.2", ["going", "down"]))
+    assert once == Reply(421, "4.3.2", ["mx.example going", "down"])
+    assert server.closing(once) is once
+    assert server.closing(Reply(421)).serialize() == b"421 mx.example\r\n"
+    assert server.closing(Reply(421, None, "MX.example")).lines == (b"MX.example",)
+    assert server.closing(Reply(421, None, "mx.example.org")).lines != (b"mx.example.org",)
 
 
 def test_what_is_known_before_the_client_spoke() -> None:

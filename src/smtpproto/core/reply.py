@@ -156,9 +156,18 @@ class Reply:
         if self.is_writable():
             return self
         code = self.code if _is_code(self.code) else _GENERAL[self.severity]
-        room = MAX_REPLY_LINE - len("250 \r\n") - len(f"{self.status or ''} ")
-        lines = [_UNPRINTABLE.sub(b"?", line)[:room] for line in self.lines]
+        lines = [_UNPRINTABLE.sub(b"?", line)[: self._room] for line in self.lines]
         return Reply(code, self.status, lines)
+
+    def named(self, hostname: str) -> Reply:
+        """Return it with a server's name before its text, as 221 and 421 have it (§4.2.2).
+
+        Itself where it stands there already. The first line is cut to what a line holds.
+        """
+        (first, *others), name = self.lines, hostname.encode()
+        if first.partition(b" ")[0].lower() == name.lower():
+            return self
+        return evolve(self, lines=[(b"%b %b" % (name, first)).rstrip()[: self._room], *others])
 
     def with_general_status(self) -> Reply:
         """Return it with a status that says no more than its class does: 2.0.0, 4.0.0, 5.0.0.
@@ -181,6 +190,11 @@ class Reply:
         wire = [b"%d-%b%b\r\n" % (self.code, status, line) for line in others]
         wire.append(b"%d %b%b\r\n" % (self.code, status, last))
         return wire
+
+    @property
+    def _room(self) -> int:
+        """How many octets of text a line holds."""
+        return MAX_REPLY_LINE - len("250 \r\n") - len(f"{self.status or ''} ")
 
     def __str__(self) -> str:
         status = f"{self.status} " if self.status else ""

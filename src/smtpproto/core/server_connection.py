@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
-from attrs import evolve
-
 from .answer import misleads
 from .command import (
     BASE_VERBS,
@@ -198,9 +196,8 @@ class ServerConnection(Connection):
         return self._asked.suggested if isinstance(self._asked, Command) else ACCEPTED
 
     def closing(self, reply: Reply) -> Reply:
-        """Return a 221 or 421 with our name before its text (§4.2), cut to what a line holds."""
-        first, *others = reply.lines
-        return evolve(reply, lines=[b"%b %b" % (self.hostname.encode(), first[:240]), *others])
+        """Return a 221 or 421 with our name before its text (§4.2.2), cut to what a line holds."""
+        return reply.named(self.hostname)
 
     # Octets in, events out
 
