@@ -18,6 +18,10 @@ from .core.errors import LocalProtocolError
 __all__ = ["Connections", "Member", "ServerDeadlines"]
 
 
+#: What may get shorter under pressure: each wait, and not the session in all.
+_BOUNDED = ("proxy", "tls", "command", "auth", "block", "grace", "write", "linger", "handler")
+
+
 @frozen
 class ServerDeadlines:
     """How long the server waits, in seconds; None for ever.
@@ -61,7 +65,7 @@ class ServerDeadlines:
         """Return the shorter of each; the rate and what follows `stop()` stay as they are."""
         shorter = {
             name: min((mine, its), key=lambda each: float("inf") if each is None else each)
-            for name in ("tls", "command", "auth", "block", "grace", "write", "linger", "handler")
+            for name in _BOUNDED
             for mine, its in [(getattr(self, name), getattr(other, name))]
         }
         return attrs.evolve(self, **shorter)

@@ -25,6 +25,7 @@ from .core.connection import Limits
 from .core.errors import LocalProtocolError
 from .core.extension import Extension
 from .core.path import as_domain
+from .core.proxy import ProxyHeader
 from .core.sasl import (
     Mechanism,
     ServerContext,
@@ -105,6 +106,13 @@ class At:
             return await listen_tcp(self.host, self.port, reuse_port=self.reuse_port)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), str(self)) from error
+
+
+class _Waiting:
+    """A connection of which its proxy has not said yet whose it is."""
+
+    def press(self, pressed: bool) -> None:
+        """Nothing: its deadline is short enough."""
 
 
 @define(eq=False)
@@ -316,7 +324,7 @@ class Server:
         early = b""
         if is_listed(session.peer[0], self.proxy_from):
             try:
-                header, early = await read_proxy_header(wire, self.deadlines.proxy)
+                header, early = await self._hear_proxy(wire)
             except (StreamLostError, DeadlineError) as error:
                 log.info("proxy %s, session %d: %s", session.peer[0], session.id, error)
                 return
@@ -330,6 +338,17 @@ class Server:
             self.connections.leave(dialogue)
             if (closer := self.powers.closer) is not None:
                 await self._tell_closed(closer, session)
+
+    async def _hear_proxy(self, wire: Wire) -> tuple[ProxyHeader, bytes]:
+        """Read its header; till then the connection counts in all, and for no network."""
+        waiting = _Waiting()
+        if not self.connections.enter(waiting, ""):
+            raise StreamLostError("there are too many connections")
+        try:
+            seconds = self.patience(pressed=self.connections.pressed).proxy
+            return await read_proxy_header(wire, seconds)
+        finally:
+            self.connections.leave(waiting)
 
     async def _tell_closed(self, closer: Closer, session: Session) -> None:
         with anyio.move_on_after(FAREWELL, shield=True):

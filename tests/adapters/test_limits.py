@@ -149,6 +149,7 @@ def test_pressure_comes_and_goes_with_some_play() -> None:
 def test_under_pressure_no_deadline_is_longer() -> None:
     usual, tight = ServerDeadlines(command=5, block=None), ServerDeadlines.under_pressure()
     both = usual.at_most(tight)
+    assert usual.at_most(ServerDeadlines(proxy=1)).proxy == 1
     assert (both.command, both.block, both.tls) == (5, tight.block, tight.tls)
     assert (both.rate, both.drain, both.cut) == (usual.rate, usual.drain, usual.cut)
 

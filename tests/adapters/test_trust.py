@@ -14,7 +14,7 @@ from smtpproto.server import Connections, Server, ServerDeadlines, Session
 from smtpproto.trust import as_networks, is_listed
 
 from .wire import HOST, Wire, connect
-from .world import Accounts, Box, Certificates, running
+from .world import Accounts, Box, Certificates, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -204,6 +204,27 @@ async def test_tls_begins_behind_the_header(cut: bool, door: Door, tls: Certific
         await send(wire)
     assert door.received[0].session.peer == CLIENT
     assert door.received[0].session.tls is not None
+
+
+async def test_who_has_sent_no_header_is_counted_in_all_alone(door: Door) -> None:
+    """Whose network that will be, nobody knows; but it has a connection."""
+    connections = Connections(2, most_per_network=1)
+    server = Server(door, proxy_from=[HOST], connections=connections)
+    async with running(server) as port:
+        async with await connect(port) as one, await connect(port) as two:
+            await until(lambda: len(connections) == 2)
+            assert connections.of(HOST) == 0
+            async with await connect(port) as wire:
+                assert await wire.rest() == b""
+            await one.send(V1)
+            assert (await one.reply()).startswith("220")
+            assert (len(connections), connections.of(CLIENT[0])) == (2, 1)
+            await two.send(b"EHLO client.example\r\n")  # no header: it is sent away
+            await until(lambda: len(connections) == 1)
+            async with await connect(port) as wire:
+                await wire.send(V1)
+                assert await wire.rest() == b"421 localhost Too many connections\r\n"
+        await until(lambda: len(connections) == 0)
 
 
 async def test_limits_and_passwords_go_by_the_client(door: Door) -> None:
