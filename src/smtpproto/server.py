@@ -162,8 +162,10 @@ class Server:
     xclient_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
     xforward_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
     limits: Limits = field(factory=Limits, kw_only=True)
-    deadlines: ServerDeadlines = field(factory=ServerDeadlines, kw_only=True)
-    under_pressure: ServerDeadlines = field(factory=ServerDeadlines.under_pressure, kw_only=True)
+    deadlines: ServerDeadlines = field(factory=ServerDeadlines, kw_only=True, on_setattr=_forget)
+    under_pressure: ServerDeadlines = field(
+        factory=ServerDeadlines.under_pressure, kw_only=True, on_setattr=_forget
+    )
     connections: Connections = field(factory=Connections, kw_only=True)
     max_commands: int | None = field(default=10_000, kw_only=True)
     max_idle_commands: int | None = field(default=100, kw_only=True)
@@ -179,7 +181,7 @@ class Server:
     stopping: anyio.Event = field(factory=anyio.Event, init=False, repr=False)
     cutting: bool = field(default=False, init=False, repr=False)
     dialogues: set[Dialogue] = field(default=Factory(set[Dialogue]), init=False, repr=False)
-    _in_a_hurry: ServerDeadlines = field(init=False, repr=False)
+    _in_a_hurry: ServerDeadlines | None = field(default=None, init=False, repr=False)
     ids: Iterator[int] = field(default=Factory(lambda: itertools.count(1)), init=False, repr=False)
     _powers: Powers | None = field(default=None, init=False, repr=False)
     _offers: dict[tuple[bool, bool], tuple[Extension, ...]] = field(
@@ -190,11 +192,10 @@ class Server:
         as_domain(self.hostname)
         if self.implicit_tls and self.tls is None:
             raise LocalProtocolError("a server with implicit_tls needs a TLS context")
-        self._in_a_hurry = self.deadlines.at_most(self.under_pressure)
 
     def forget(self) -> None:
-        """Find out again what the handler can do, and what is offered."""
-        self._powers = None
+        """Find out again what the handler can do, what is offered, and what a hurry is."""
+        self._powers = self._in_a_hurry = None
         self._offers.clear()
 
     @property
@@ -359,7 +360,11 @@ class Server:
 
     def patience(self, *, pressed: bool) -> ServerDeadlines:
         """Return the deadlines of now: while there are too many connections, the shorter ones."""
-        return self._in_a_hurry if pressed else self.deadlines
+        if not pressed:
+            return self.deadlines
+        if self._in_a_hurry is None:
+            self._in_a_hurry = self.deadlines.at_most(self.under_pressure)
+        return self._in_a_hurry
 
     def plaintext_allowed(self, session: Session) -> bool:
         if self.plaintext_auth == "loopback":

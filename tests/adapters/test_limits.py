@@ -154,6 +154,16 @@ def test_under_pressure_no_deadline_is_longer() -> None:
     assert (both.rate, both.drain, both.cut) == (usual.rate, usual.drain, usual.cut)
 
 
+def test_a_hurry_goes_by_the_deadlines_of_now() -> None:
+    server = Server(Box(), under_pressure=ServerDeadlines(command=30))
+    assert server.patience(pressed=True).command == 30
+    server.deadlines = ServerDeadlines(command=5)
+    assert server.patience(pressed=True).command == 5
+    server.under_pressure = ServerDeadlines(command=1)
+    assert server.patience(pressed=True).command == 1
+    assert server.patience(pressed=False) is server.deadlines
+
+
 @pytest.mark.rfc("5321 §4.5.4.2 sessions-may-be-limited")
 async def test_each_network_has_its_share(box: Box) -> None:
     async with AsyncExitStack() as stack:
