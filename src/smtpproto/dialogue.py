@@ -43,7 +43,7 @@ from .core.state import State
 from .deadline import deadline
 from .extensions.xclient import XClient
 from .extensions.xforward import XForward
-from .handler import ContentError, ContentStream, HangUp
+from .handler import ContentError, ContentStream, HangUp, Interceptor
 from .stream import StreamLostError
 from .trust import is_listed, take_for
 
@@ -65,6 +65,9 @@ TOO_MANY_LOGINS = Reply(421, "4.7.0", "Too many failed logins")
 NO_LOGIN_NOW = Reply(454, "4.7.0", "Temporary failure")
 #: Where a client has begun something that a server's end should not cut off.
 TRANSACTION = frozenset({State.MAIL, State.RCPT})
+
+#: What is accepted by more than a reply.
+MORE_FOLLOWS = (Ehlo, Helo, StartTls, Auth, Data, Bdat, XClient)
 
 LOGGED_IN = Reply(235, "2.7.0", "Authentication successful")
 BELIEVED = Reply(250, "2.0.0", "Noted")
@@ -151,13 +154,8 @@ class Dialogue(Conversation):
             return
         handler = self.powers.handler
         interceptor = self.powers.interceptor
-        if interceptor is not None and isinstance(event, (Command, BadCommand)):
-            usual = None if isinstance(event, Bdat) else self.connection.suggested_reply()
-            before = partial(interceptor.before, self.session, event, usual)
-            if (reply := await self.ask(before)) is not None:
-                self.put_each(repeat(reply))
-                await self.flush()
-                return
+        if interceptor is not None and await self.is_intercepted(interceptor, event):
+            return
         match event:
             case BadCommand():
                 if event.reply.code >= 500:
@@ -191,6 +189,31 @@ class Dialogue(Conversation):
                     await self.flush()
             case _:  # pragma: no cover - content comes only after 354
                 raise AssertionError(event)
+
+    async def is_intercepted(self, interceptor: Interceptor, event: ServerEvent) -> bool:
+        """Let an interceptor answer in our place; tell whether it did."""
+        if not isinstance(event, (Command, BadCommand)):
+            return False
+        usual = None if isinstance(event, Bdat) else self.connection.suggested_reply()
+        reply = await self.ask(
+            partial(interceptor.before, self.session, event, usual),
+            instead=partial(self.answer_intercepted, event, HANDLER_FAILED),
+        )
+        if reply is not None:
+            await self.answer_intercepted(event, reply)
+        return reply is not None
+
+    async def answer_intercepted(self, event: Command | BadCommand, reply: Reply) -> None:
+        accepts = getattr(reply, "code", 500) < 400  # handlers return what they like
+        if accepts and isinstance(event, MORE_FOLLOWS):
+            verb = event.verb.decode()
+            log.error("session %d: an interceptor cannot accept %s", self.session.id, verb)
+            reply = HANDLER_FAILED
+        if isinstance(event, Bdat):
+            await self.take_content(reply)
+        else:
+            self.put_each(repeat(reply))
+            await self.flush()
 
     async def refuse(self, event: BadCommand) -> None:
         """Refuse; what is no command at all, in an interpreter's words if it has some."""
@@ -246,13 +269,17 @@ class Dialogue(Conversation):
         """Count a chunk that brings next to nothing; tell whether there were too many."""
         return chunk.size < SMALL_CHUNK and not chunk.last and self.is_one_too_many(chunk)
 
-    async def take_content(self) -> None:
+    async def take_content(self, refusal: Reply | None = None) -> None:
+        """Hand content over, and answer as that comes out; with a refusal, throw it away."""
         envelope = self.connection.envelope
         assert envelope is not None, "the core refuses DATA and BDAT without recipients"
         self.between_chunks = False
         self.credit = float("inf")
         self.account(0, 0)
         stream = ContentStream(self.pull_content)
+        if refusal is not None:
+            await self.end_content(envelope, stream, refusal)
+            return
         handler, deliverer = self.powers.handler, self.powers.deliverer
         take: Callable[..., Awaitable[Reply | Mapping[Rcpt, Reply | None] | None]]
         take = deliverer.deliver if deliverer and self.connection.lmtp else handler.content

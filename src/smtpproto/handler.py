@@ -276,8 +276,10 @@ class Interceptor(Protocol):
     ) -> Reply | None:
         """Return what to answer at once; None lets the command take its usual course.
 
-        That is good for `usual` if no other power objects. It is None for BDAT, which must not be
-        answered here: its octets have yet to come. May raise HangUp.
+        That is good for `usual` if no other power objects. Where more follows a good answer than a
+        reply (EHLO, HELO, STARTTLS, AUTH, XCLIENT, DATA, BDAT), this can only refuse: a good one is
+        logged as an error, and 451. BDAT has no `usual`; it is refused at the end of the content,
+        and no handler sees that. May raise HangUp.
         """
         ...
 

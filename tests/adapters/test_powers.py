@@ -1,5 +1,6 @@
 """Powers that a handler may have beside mail, rcpt and content; what fails in one is a 451."""
 
+import base64
 from typing import Any, Self
 
 import anyio
@@ -24,10 +25,11 @@ from smtpproto.powers import Powers
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 
 from .wire import Wire, connect
-from .world import Accounts, Box, running
+from .world import PASSWORD, Accounts, Box, Certificates, running
 
 pytestmark = pytest.mark.anyio
 
+LOGIN = base64.b64encode(f"\0ann\0{PASSWORD}".encode()).decode()
 FAILED = "451 4.3.0 Local error in processing"
 
 
@@ -346,6 +348,92 @@ async def test_a_handler_that_answers_with_something_else(
         assert await wire.ask("MAIL FROM:<a@b.example>") == FAILED
         assert (await wire.ask("NOOP")).startswith("250")
     assert "a handler's reply is none" in caplog.text
+
+
+class Interfering(Box):
+    """Answers one verb in the server's place."""
+
+    def __init__(self, verb: bytes, answer: Reply | str) -> None:
+        super().__init__()
+        self.verb, self.answer = verb, answer
+        self.replies["content"] = Reply(250, "2.0.0", "kept")
+
+    async def before(
+        self, session: Session, command: Command | BadCommand, usual: Reply | None
+    ) -> Reply | None:
+        if not isinstance(command, Command) or command.verb != self.verb:
+            return None
+        if self.answer == "hangs":
+            await anyio.sleep_forever()
+        return usual if self.answer == "usual" else self.answer  # type: ignore[return-value]  # a Reply, or what fails
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("EHLO c.example", "usual"),
+        ("HELO c.example", "usual"),
+        ("STARTTLS", "usual"),
+        ("XCLIENT NAME=a.example", Reply(220, None, "new")),
+        ("AUTH PLAIN AGFubgB4", Reply(235, "2.7.0", "in")),
+        ("AUTH LOGIN", Reply(334)),
+        ("DATA", "usual"),
+        ("DATA", Reply(354, None, "go")),
+    ],
+)
+async def test_what_more_follows_than_a_reply_is_not_accepted_by_another(
+    line: str, answer: Reply | str, tls: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session would be where nobody leads it: in a handshake, logged in as nobody."""
+    verb, _, _ = line.partition(" ")
+    handler = Interfering(b"none", answer)
+    server = Server(
+        handler,
+        authenticator=Accounts(),
+        plaintext_auth="always",
+        tls=tls.server,
+        xclient_from=["127.0.0.1"],
+    )
+    async with running(server) as port, await connect(port) as wire:
+        await wire.reply()
+        await wire.ask("EHLO c.example")
+        if verb == "DATA":
+            await wire.ask("MAIL FROM:<a@b.example>")
+            await wire.ask("RCPT TO:<c@d.example>")
+        handler.verb = verb.encode()
+        assert (await wire.ask(line)).startswith("451")
+        assert f"cannot accept {verb}" in caplog.text
+        handler.verb = b"none"
+        assert (await wire.ask("NOOP")).startswith("250")
+        if verb == "DATA":
+            await wire.ask("DATA")
+            assert await wire.ask("x", ".") == "250 2.0.0 kept"
+        elif verb == "AUTH":
+            assert (await wire.ask(f"AUTH PLAIN {LOGIN}")).startswith("235")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Reply(552, "5.2.2", "no room"), "552 5.2.2 no room"),
+        (Reply(250, "2.0.0", "gladly"), FAILED),
+        ("no reply at all", FAILED),
+        ("hangs", FAILED),
+    ],
+)
+async def test_a_chunk_can_be_refused_behind_its_octets(answer: Reply | str, said: str) -> None:
+    handler = Interfering(b"BDAT", answer)
+    server = Server(handler, deadlines=ServerDeadlines(handler=0.05))
+    async with running(server) as port, await chunked(port) as wire:
+        await wire.send(b"BDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nQUIT\r\n")
+        assert (await wire.reply())[:3] == "250"
+        assert await wire.reply() == said
+        handler.verb = b"none"
+        await wire.ask("MAIL FROM:<a@b.example>")
+        await wire.ask("RCPT TO:<c@d.example>")
+        await wire.send(b"BDAT 1 LAST\r\nx")
+        assert await wire.reply() == "250 2.0.0 kept"
+    assert [one.content for one in handler.received] == [b"x"]
 
 
 async def test_rset_is_not_refused_within_a_transaction(caplog: pytest.LogCaptureFixture) -> None:
