@@ -12,7 +12,9 @@ import click
 import pytest
 
 from smtpproto import Reply
+from smtpproto.cli import sink
 from smtpproto.cli.faults import faults, places, reply, waits
+from smtpproto.cli.options import Backend
 from smtpproto.core.reply import Severity
 from smtpproto.handlers import HARD, SOFT, Fault
 from tests.cli.conftest import Run, Spawn
@@ -97,6 +99,21 @@ def test_workers_take_and_count_everything_together(spawn: Spawn, backend: str) 
     assert process.returncode == 0
     assert err == ""
     assert re.fullmatch(r"\d+ sessions, 40 messages, 80 recipients, [\d.]+ KiB, \d+/s\n", out)
+
+
+@pytest.mark.parametrize("backend", Backend)
+def test_workers_run_on_the_loop_that_was_asked_for(
+    cli: Run, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, object] = {}
+
+    def supervise(*args: object, **options: object) -> None:
+        told.update(options)
+
+    monkeypatch.setattr(sink, "supervise", supervise)
+    assert cli("sink", "--workers", "2", "--backend", backend.value).exit_code == 0
+    del told["ready"]
+    assert told == backend.options()
 
 
 def test_workers_on_a_port_that_is_taken(cli: Run, clear_port: int) -> None:

@@ -30,7 +30,7 @@ from smtpproto.workers import run as supervise
 
 from .console import amount, per_second, say
 from .faults import fault_options, faults
-from .options import Failure, backend_option, listen, run, where
+from .options import Backend, Failure, backend_option, listen, run, where
 from .words import explain
 
 __all__ = ["Drain", "drain_mail", "sink"]
@@ -177,8 +177,8 @@ def drain_mail_together(
             partial(counting, drain.verbose, tuple(planned), seed, totals),
             workers,
             [At(address.host or None, address.port)],
-            backend="trio" if backend == "trio" else "asyncio",
             ready=lambda bound: say_listening(address, bound[0]),
+            **Backend(backend).options(),
         )
     except OSError as error:
         raise Failure(f"cannot listen on {where(address)}: {explain(error)}") from None
