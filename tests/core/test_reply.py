@@ -210,8 +210,8 @@ def test_what_a_next_hop_said_is_passed_on_as_a_server_may_say_it(
 @pytest.mark.parametrize("head", ["550 ", "550 5.7.1 "])
 def test_long_lines_are_cut_to_what_a_server_may_say(head: str) -> None:
     reply = Reply.parse(f"{head}{'x' * 600}\r\n".encode()).writable()
-    assert len(reply.serialize()) in (511, 512)
     assert reply.is_writable()
+    assert len(reply.with_general_status().serialize()) == 512  # one without has room for it
 
 
 @pytest.mark.parametrize("reply", [Reply(250), Reply(550, "5.7.1", ["a", "b"]), Reply(334)])

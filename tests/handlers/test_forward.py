@@ -296,7 +296,9 @@ async def test_what_cannot_be_left_out_is_refused(keyword: str, line: str, answe
     ("said", "heard"),
     [
         ("550 5.7.1 caf\xe9", "550 5.7.1 caf??"),
-        ("550 " + "x" * 600, "550 5.0.0 " + "x" * 400),
+        ("550 " + "x" * 600, "550 5.0.0 " + "x" * 500),
+        ("571 5.7.1 not from there", "550 5.7.1 not from there"),
+        ("471 not now", "450 4.0.0 not now"),
         ("421 4.3.2 mx.example going down", "451 4.3.2 mx.example going down"),
         ("250 fine", "250 2.0.0 fine"),
     ],

@@ -193,8 +193,8 @@ class Reply:
 
     @property
     def _room(self) -> int:
-        """How many octets of text a line holds."""
-        return MAX_REPLY_LINE - len("250 \r\n") - len(f"{self.status or ''} ")
+        """How many octets of text a line holds, beside a status."""
+        return MAX_REPLY_LINE - len("250 \r\n") - len(f"{self.status or '0.0.0'} ")
 
     def __str__(self) -> str:
         status = f"{self.status} " if self.status else ""

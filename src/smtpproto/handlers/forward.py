@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
@@ -40,8 +39,6 @@ NO_UTF8 = Reply(550, "5.6.7", "The next hop takes no UTF-8 in addresses")
 
 #: What a message can do without where it is not offered: it only tells something of the message.
 _DISPENSABLE = frozenset({"SIZE", "BODY", "AUTH"})
-_NOT_ASCII = re.compile(rb"[^ -~]")
-_MAX_TEXT = 400  # octets of a line of a reply that could not be said as it is
 
 _BROKEN = (
     StreamLostError,
@@ -229,8 +226,5 @@ async def _checked(trace: bytes, content: ContentStream) -> AsyncGenerator[bytes
 
 def _ours(reply: Reply) -> Reply:
     """Make a reply that was heard one that may be said; the next hop's 421 does not close us."""
-    if reply.is_writable() and reply.code != 421:
-        return reply
-    code = 451 if reply.code == 421 else reply.code
-    lines = [_NOT_ASCII.sub(b"?", line)[:_MAX_TEXT] for line in reply.lines]
-    return Reply(code, reply.status, lines)
+    reply = reply.writable()
+    return evolve(reply, code=451) if reply.code == 421 else reply
