@@ -248,6 +248,7 @@ class Server:
     ) -> None:
         """Listen and serve until `stop()` or cancellation; None listens on all addresses.
 
+        For one TCP port; `serve_at` has UNIX sockets, and several places.
         Reports the address and port it is bound to when it is ready. OSError if it cannot bind,
         LocalProtocolError for LMTP on port 25 (RFC 2033 §5).
         """
