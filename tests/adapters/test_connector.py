@@ -31,7 +31,6 @@ async def test_our_end_has_the_address_we_want(box: Box) -> None:
     assert box.received[0].session.peer[0] == "127.0.0.2"
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio's side of anyio forgets a socket
 async def test_an_address_that_is_not_ours(box: Box) -> None:
     connector = TcpConnector(local_host="192.0.2.1")
     async with running(Server(box)) as port:
