@@ -21,7 +21,7 @@ from .core.event import BadCommand
 from .core.reply import Reply
 from .core.server_connection import ServerConnection, ServerEvent
 from .core.state import State
-from .deadline import Alarm, DeadlineError, deadline
+from .deadline import Alarm, DeadlineError, deadline, is_stray
 from .handler import ContentError, HangUp, Session
 from .stream import Pump, StreamLostError, shown
 from .wire import ForeignWire
@@ -227,11 +227,16 @@ class Conversation:
     async def answer_of(self, handler: Callable[[], Awaitable[T]], failed: Reply) -> T | Reply:
         try:
             return await _Noticing(handler(), self.wait_for_handler)
-        except HangUp:
-            raise
-        except ContentError as error:
-            return error.reply or failed
-        except Exception:
+        except BaseException as raised:
+            error = raised
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]  # out of a handler's own task group
+            if isinstance(error, HangUp):
+                raise error from None
+            if isinstance(error, ContentError):
+                return error.reply or failed
+            if not (isinstance(error, Exception) or is_stray(raised)):
+                raise
             log.exception("a handler failed in session %d", self.session.id)
             return failed
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import anyio
 
-__all__ = ["Alarm", "DeadlineError", "deadline"]
+__all__ = ["Alarm", "DeadlineError", "deadline", "is_stray"]
 
 
 class DeadlineError(TimeoutError):
@@ -56,6 +56,19 @@ class deadline:  # noqa: N801 - read as a verb: `with deadline("mail", 300)`
         self._scope.__exit__(kind, error, traceback)
         if self._scope.cancelled_caught:  # all that it ever swallows is its own cancellation
             raise DeadlineError(self._name, self._seconds)
+
+
+def is_stray(error: BaseException) -> bool:
+    """Tell whether a cancellation reached this task by mistake: nobody wants it to end.
+
+    On asyncio who awaits a task or future that was cancelled gets CancelledError as well; let
+    through, it would end all that stands around it, as if that had been cancelled.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    wanted = task is not None and task.cancelling() > 0
+    return not wanted and anyio.current_effective_deadline() > float("-inf")
 
 
 class Alarm:

@@ -30,7 +30,7 @@ from .core.sasl import (
     Mechanism,
     ServerContext,
 )
-from .deadline import DeadlineError
+from .deadline import DeadlineError, is_stray
 from .dialogue import Dialogue
 from .extensions import STANDARD
 from .handler import (
@@ -356,7 +356,9 @@ class Server:
         with anyio.move_on_after(FAREWELL, shield=True):
             try:
                 await closer.closed(session)
-            except Exception:
+            except BaseException as error:
+                if not (isinstance(error, Exception) or is_stray(error)):
+                    raise
                 log.exception("a handler failed after session %d", session.id)
 
     def patience(self, *, pressed: bool) -> ServerDeadlines:

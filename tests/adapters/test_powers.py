@@ -1,5 +1,6 @@
 """Powers that a handler may have beside mail, rcpt and content; what fails in one is a 451."""
 
+import asyncio
 import base64
 from typing import Any, Self
 
@@ -25,7 +26,7 @@ from smtpproto.powers import Powers
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 
 from .wire import Wire, connect
-from .world import PASSWORD, Accounts, Box, Certificates, running
+from .world import PASSWORD, Accounts, Box, Certificates, Scripted, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -336,6 +337,85 @@ async def test_an_exception_in_any_power(caplog: pytest.LogCaptureFixture) -> No
         async with await connect(port) as wire:
             assert (await wire.reply()).startswith("220")
     assert len(handler.received) == 1
+
+
+class Astray(Box):
+    """Awaits what was cancelled by others."""
+
+    async def mail(self, session: Session, command: Mail) -> Reply | None:
+        await self.get_lost()
+        return None
+
+    async def closed(self, session: Session) -> None:
+        await self.get_lost()
+
+    async def get_lost(self) -> None:
+        gone = asyncio.get_running_loop().create_future()
+        gone.cancel()
+        await gone
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio knows none that are not its own
+async def test_a_cancellation_astray_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio raises it for those, too, who only await a task that was cancelled."""
+    async with running(Server(Astray())) as port, await connect(port) as other:
+        await other.reply()
+        async with await connect(port) as wire:
+            await wire.reply()
+            await wire.ask("EHLO c.example")
+            assert await wire.ask("MAIL FROM:<a@b.example>") == FAILED
+            assert (await wire.ask("QUIT")).startswith("221")
+            assert await wire.rest() == b""
+        assert (await other.ask("EHLO c.example")).startswith("250")
+        assert "a handler failed in session" in caplog.text
+        await until(lambda: "a handler failed after session" in caplog.text)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_is_wanted_is_obeyed() -> None:
+    entered = anyio.Event()
+
+    class Waits(Box):
+        async def mail(self, session: Session, command: Mail) -> Reply | None:
+            entered.set()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    stream = Scripted(b"EHLO c.example\r\n", b"MAIL FROM:<a@b.example>\r\n")
+    task = asyncio.ensure_future(Server(Waits()).serve_stream(stream))
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stream.closed
+
+
+async def test_orders_and_faults_come_out_of_a_handlers_task_group(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Grouped(Box):
+        async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
+            async with anyio.create_task_group():
+                if str(command.forward_path).startswith("<hang-up"):
+                    raise HangUp(b"bye\r\n")
+            return None
+
+        async def content(
+            self, session: Session, envelope: Envelope, content: ContentStream
+        ) -> Reply | None:
+            async with anyio.create_task_group():
+                await super().content(session, envelope, content)
+            return None
+
+    async with running(Server(Grouped())) as port, await connect(port) as wire:
+        await wire.reply()
+        await wire.ask("EHLO c.example")
+        await wire.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "a\nb", ".")
+        assert [(await wire.reply())[:3] for _ in range(4)] == ["250", "250", "354", "554"]
+        await wire.ask("MAIL FROM:<a@b.example>")
+        await wire.say("RCPT TO:<hang-up@d.example>")
+        assert await wire.rest() == b"bye\r\n"
+    assert caplog.text == ""
 
 
 async def test_a_handler_that_answers_with_something_else(
