@@ -308,15 +308,15 @@ class Server:
 
         `implicit_tls` is for this one; None: as for all.
         """
-        session = Session(
-            next(self.ids), peer_address(stream), local_address(stream), lmtp=self.lmtp
-        )
+        number, peer = next(self.ids), ""
         implicit_tls = self.implicit_tls if implicit_tls is None else implicit_tls
         wire = as_wire(stream)
         try:
+            session = Session(number, peer_address(wire), local_address(wire), lmtp=self.lmtp)
+            peer = session.peer[0]
             await self._lead(session, wire, implicit_tls=implicit_tls)
         except Exception:
-            log.exception("session %d with %s ended by an error", session.id, session.peer[0])
+            log.exception("session %d with %s ended by an error", number, peer)
         finally:
             await wire.aclose()
 

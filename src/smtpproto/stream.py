@@ -239,7 +239,7 @@ def first_cause(error: BaseException) -> BaseException:
 
 def peer_address(stream: TypedAttributeProvider) -> tuple[str, int]:
     """Return the peer's IP address and port; ("", 0) where the stream has none."""
-    address: tuple[str, int] | str = ""
+    address: tuple[str, int] | str | bytes = ""
     with suppress(OSError):  # it has gone already
         address = stream.extra(SocketAttribute.remote_address, "")
     return _address(address)
@@ -247,7 +247,7 @@ def peer_address(stream: TypedAttributeProvider) -> tuple[str, int]:
 
 def local_address(stream: TypedAttributeProvider) -> tuple[str, int]:
     """Return the IP address and port of our end; ("", 0) where the stream has none."""
-    address: tuple[str, int] | str = ""
+    address: tuple[str, int] | str | bytes = ""
     with suppress(OSError):
         address = stream.extra(SocketAttribute.local_address, "")
     return _address(address)
@@ -261,8 +261,9 @@ def own_literal(stream: TypedAttributeProvider) -> str:
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
-def _address(address: tuple[str, int] | str) -> tuple[str, int]:
-    return ("", 0) if isinstance(address, str) else (address[0], address[1])
+def _address(address: tuple[str, int] | str | bytes) -> tuple[str, int]:
+    # UNIX sockets have a path, or octets that are none.
+    return ("", 0) if isinstance(address, (str, bytes)) else (address[0], address[1])
 
 
 def shown(

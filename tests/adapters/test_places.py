@@ -3,19 +3,21 @@
 import socket
 import ssl
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute
 
 from smtpproto import LocalProtocolError
 from smtpproto.server import At, Connections, Server
 from smtpproto.wire import connect_unix, listen_unix
 
 from .wire import HOST, Wire, connect
-from .world import ENVELOPE, MESSAGE, Box, Certificates, clear, until
+from .world import ENVELOPE, MESSAGE, Box, Certificates, Scripted, clear, until
 
 pytestmark = pytest.mark.anyio
 
@@ -191,3 +193,38 @@ async def test_an_abstract_socket(box: Box) -> None:
         assert bound == [(name, 0)]
         async with Wire(await connect_unix(name)) as wire:
             assert await greeted(wire)
+
+
+class Called(Scripted):
+    """A stream whose ends have such a name."""
+
+    def __init__(self, name: bytes, *chunks: bytes) -> None:
+        super().__init__(*chunks)
+        self.name = name
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return dict.fromkeys(
+            (SocketAttribute.remote_address, SocketAttribute.local_address), lambda: self.name
+        )
+
+
+@pytest.mark.parametrize("name", [b"\0", b"\0abc"])
+async def test_a_name_that_is_no_path_is_no_address(name: bytes, box: Box) -> None:
+    """A client may have bound its own end; the shortest of such names has one octet."""
+    lines = b"EHLO a.example\r\n", b"MAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\n"
+    stream = Called(name, *lines, b"BDAT 1 LAST\r\nx", b"QUIT\r\n", b"")
+    await Server(box).serve_stream(stream)
+    assert b"".join(stream.sent).startswith(b"220 ")
+    (session,) = [one.session for one in box.received]
+    assert (session.peer, session.local) == (("", 0), ("", 0))
+
+
+async def test_a_stream_that_cannot_be_asked_ends_with_its_session(
+    box: Box, caplog: pytest.LogCaptureFixture
+) -> None:
+    stream = Called(b"")
+    del stream.name
+    await Server(box).serve_stream(stream)
+    assert stream.closed
+    assert "ended by an error" in caplog.text
