@@ -84,6 +84,7 @@ class Dialogue(Conversation):
             self.parted = True
             if self.can_talk:
                 await self.answer(TOO_MANY_CONNECTIONS)
+            self.early = b""  # heard: no part of any handshake
             return
         if self.implicit_tls:
             await self.start_tls()

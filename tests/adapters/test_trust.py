@@ -225,6 +225,18 @@ async def test_who_has_sent_no_header_is_counted_in_all_alone(door: Door) -> Non
                 await wire.send(V1)
                 assert await wire.rest() == b"421 localhost Too many connections\r\n"
         await until(lambda: len(connections) == 0)
+async def test_starttls_has_nothing_of_what_came_with_the_header(
+    door: Door, tls: Certificates
+) -> None:
+    server = Server(door, proxy_from=[HOST], tls=tls.server)
+    async with running(server) as port, await connect(port) as wire:
+        await wire.send(V1 + b"EHLO client.example\r\n")
+        assert [(await wire.reply())[:3] for _ in range(2)] == ["220", "250"]
+        assert (await wire.ask("STARTTLS")).startswith("220")
+        await wire.start_tls(tls.trusting, server_side=False)
+        await hello(wire)
+
+
 
 
 async def test_limits_and_passwords_go_by_the_client(door: Door) -> None:
