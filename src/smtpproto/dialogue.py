@@ -338,7 +338,7 @@ class Dialogue(Conversation):
         self.session.identity = None
 
     async def log_in(self, command: Auth) -> None:
-        mechanism = next(m for m in self.server.mechanisms if m.name == command.mechanism)
+        mechanism = next(m for m in self.powers.mechanisms if m.name == command.mechanism)
         exchange = ServerExchange(mechanism, command.initial_response, self.login_context())
         try:
             with deadline("auth", self.deadlines.auth):

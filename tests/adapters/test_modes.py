@@ -310,6 +310,16 @@ async def test_connection_lost_within_the_exchange(box: Box) -> None:
             pass
 
 
+async def test_a_login_goes_by_what_was_offered(box: Box) -> None:
+    server = Server(box, authenticator=Accounts(), plaintext_auth="always")
+    async with running(server) as port, await connect(port) as wire:
+        await wire.reply()
+        await wire.ask("EHLO client.example")
+        server.mechanisms = [LOGIN]
+        assert (await wire.ask("AUTH PLAIN AGFubgB4")).startswith("535")
+        assert (await wire.ask("EHLO client.example")).count("PLAIN") == 1
+
+
 @pytest.mark.rfc("4954 §9 nothing-leaves-where-the-login-is-required")
 async def test_wrong_password_is_a_login_error(box: Box) -> None:
     server = Server(
