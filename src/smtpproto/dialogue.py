@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
-from typing import TYPE_CHECKING, TypeVar
+from typing import cast
 
 import anyio
 from attrs import evolve
@@ -47,14 +47,9 @@ from .handler import ContentError, ContentStream, HangUp, Interceptor
 from .stream import StreamLostError
 from .trust import is_listed, take_for
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["Dialogue"]
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: Chunks of fewer octets count as commands do: they are hardly about content.
 SMALL_CHUNK = 1024
@@ -310,8 +305,8 @@ class Dialogue(Conversation):
             verdict = stream.end.fault
         if isinstance(verdict, Mapping):
             self.put_each(self.outcomes(envelope, verdict))
-        else:
-            self.put_each(repeat(verdict))
+        else:  # an outcome for each is none where one is for all: `put` says so
+            self.put_each(repeat(cast("Reply | None", verdict)))
         await self.flush()
 
     def outcomes(

@@ -199,6 +199,27 @@ async def test_a_handler_that_fails(fails: str, caplog: pytest.LogCaptureFixture
     assert caplog.text
 
 
+async def test_outcomes_are_none_of_smtp() -> None:
+    """One reply is for all recipients there: that of the first is not to be taken for it."""
+
+    class Confused(Box):
+        async def content(
+            self, session: Session, envelope: Envelope, content: ContentStream
+        ) -> Any:
+            async for _ in content:
+                pass
+            first, *others = envelope.rcpts
+            return {first: None, **dict.fromkeys(others, Reply(550))}
+
+    async with running(Server(Confused())) as port, await connect(port) as wire:
+        await wire.reply()
+        await wire.ask("EHLO c.example")
+        await wire.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "RCPT TO:<e@f.example>")
+        await wire.say("DATA", "hi", ".")
+        said = [(await wire.reply())[:3] for _ in range(5)]
+        assert said == ["250", "250", "250", "354", "451"]
+
+
 async def test_421_among_the_outcomes_is_the_last_word() -> None:
     store = Store(outcomes={"bo": Reply(421, "4.3.2", "going down")})
     async with speaking(Server(store, lmtp=True)) as wire:
