@@ -337,9 +337,11 @@ class Server:
             await dialogue.run()
         finally:
             self.dialogues.discard(dialogue)
-            self.connections.leave(dialogue)
-            if (closer := self.powers.closer) is not None:
-                await self._tell_closed(closer, session)
+            try:
+                if (closer := self.powers.closer) is not None:
+                    await self._tell_closed(closer, session)
+            finally:
+                self.connections.leave(dialogue)
 
     async def _hear_proxy(self, wire: Wire) -> tuple[ProxyHeader, bytes]:
         """Read its header; till then the connection counts in all, and for no network."""

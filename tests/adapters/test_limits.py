@@ -175,6 +175,25 @@ async def test_each_network_has_its_share(box: Box) -> None:
             assert (await wire.reply()).startswith("220")
 
 
+async def test_who_has_gone_counts_until_the_handler_has_let_go_of_it() -> None:
+    """Else what a handler keeps for each session could grow with every new connection."""
+    let_go = anyio.Event()
+
+    class Slow(Box):
+        async def closed(self, session: Session) -> None:
+            await let_go.wait()
+
+    server = Server(Slow(), connections=Connections(1))
+    async with running(server) as port:
+        async with await connect(port) as wire:
+            assert (await wire.ask("QUIT")).startswith("220")
+            await wire.rest()
+        await until(lambda: not server.dialogues)
+        assert len(server.connections) == 1
+        let_go.set()
+        await until(lambda: len(server.connections) == 0)
+
+
 async def test_servers_that_share_their_connections_are_counted_as_one(box: Box) -> None:
     shared = Connections(1)
     async with (
