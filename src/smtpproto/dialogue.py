@@ -79,12 +79,12 @@ class Dialogue(Conversation):
             self.parted = True
             if self.can_talk:
                 await self.answer(TOO_MANY_CONNECTIONS)
-            self.early = b""  # heard: no part of any handshake
             return
         if self.implicit_tls:
             await self.start_tls()
         elif self.early:
             self.connection.receive_data(self.early)
+            self.early = b""  # heard: no part of any handshake
         if await self.greet():
             await self.converse()
 
@@ -303,7 +303,7 @@ class Dialogue(Conversation):
         self.show("C", stream.end)
         if stream.end.fault is not None:
             verdict = stream.end.fault
-        if isinstance(verdict, Mapping):
+        if self.connection.lmtp and isinstance(verdict, Mapping):
             self.put_each(self.outcomes(envelope, verdict))
         else:  # an outcome for each is none where one is for all: `put` says so
             self.put_each(repeat(cast("Reply | None", verdict)))

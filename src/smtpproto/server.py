@@ -5,7 +5,6 @@ Policy is the handler's, protocol the core's; between them are only octets and t
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import logging
 import ssl
@@ -47,7 +46,7 @@ from .limits import Connections, ServerDeadlines
 from .mechanisms import STANDARD as MECHANISMS
 from .powers import Powers
 from .stream import StreamLostError, local_address, peer_address
-from .trust import Network, as_networks, is_listed, read_proxy_header
+from .trust import Network, as_address, as_networks, is_listed, read_proxy_header
 from .wire import Listener, Wire, as_wire, listen_tcp, listen_unix
 
 __all__ = [
@@ -373,5 +372,6 @@ class Server:
 
     def plaintext_allowed(self, session: Session) -> bool:
         if self.plaintext_auth == "loopback":
-            return bool(session.peer[0]) and ipaddress.ip_address(session.peer[0]).is_loopback
+            address = as_address(session.peer[0])
+            return address is not None and address.is_loopback
         return self.plaintext_auth == "always"

@@ -14,9 +14,18 @@ from .handler import Session
 from .stream import LOST, StreamLostError, lost
 from .wire import Wire
 
-__all__ = ["AnyNetwork", "Network", "as_networks", "is_listed", "read_proxy_header", "take_for"]
+__all__ = [
+    "AnyNetwork",
+    "Network",
+    "as_address",
+    "as_networks",
+    "is_listed",
+    "read_proxy_header",
+    "take_for",
+]
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 AnyNetwork: TypeAlias = str | Network
 
 
@@ -30,14 +39,22 @@ def as_networks(values: Iterable[AnyNetwork]) -> tuple[Network, ...]:
         raise LocalProtocolError(str(error)) from None
 
 
+def as_address(host: str) -> Address | None:
+    """Read an IP address; an IPv4 client's at a socket of both kinds is IPv4's. None for others."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
 def is_listed(host: str, networks: tuple[Network, ...]) -> bool:
     """Tell whether an IP address is in one of the networks; what is no address is in none."""
-    if not networks or not host:
+    if not networks:
         return False
-    address = ipaddress.ip_address(host)
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped  # an IPv4 client at a socket of both kinds
-    return any(address in network for network in networks)
+    address = as_address(host)
+    return address is not None and any(address in network for network in networks)
 
 
 async def read_proxy_header(wire: Wire, seconds: float | None) -> tuple[ProxyHeader, bytes]:

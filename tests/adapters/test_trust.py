@@ -84,6 +84,25 @@ def test_networks() -> None:
     for wrong in (["localhost"], ["192.0.2.1/24"], "192.0.2.1", [""]):
         with pytest.raises(LocalProtocolError):
             Server(Box(), proxy_from=wrong)
+    assert not is_listed("a.example", listed)
+
+
+@pytest.mark.parametrize(
+    ("peer", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),  # at a socket of both kinds
+        ("::ffff:192.0.2.1", False),
+        ("192.0.2.1", False),
+        ("a.example", False),
+        ("", False),
+    ],
+)
+def test_who_is_on_loopback(peer: str, loopback: bool) -> None:
+    server = Server(Box(), plaintext_auth="loopback")
+    session = Session(1, (peer, 1), (peer, 25))
+    assert server.plaintext_allowed(session) is loopback
 
 
 # PROXY
@@ -206,6 +225,18 @@ async def test_tls_begins_behind_the_header(cut: bool, door: Door, tls: Certific
     assert door.received[0].session.tls is not None
 
 
+async def test_starttls_has_nothing_of_what_came_with_the_header(
+    door: Door, tls: Certificates
+) -> None:
+    server = Server(door, proxy_from=[HOST], tls=tls.server)
+    async with running(server) as port, await connect(port) as wire:
+        await wire.send(V1 + b"EHLO client.example\r\n")
+        assert [(await wire.reply())[:3] for _ in range(2)] == ["220", "250"]
+        assert (await wire.ask("STARTTLS")).startswith("220")
+        await wire.start_tls(tls.trusting, server_side=False)
+        await hello(wire)
+
+
 async def test_who_has_sent_no_header_is_counted_in_all_alone(door: Door) -> None:
     """Whose network that will be, nobody knows; but it has a connection."""
     connections = Connections(2, most_per_network=1)
@@ -225,18 +256,6 @@ async def test_who_has_sent_no_header_is_counted_in_all_alone(door: Door) -> Non
                 await wire.send(V1)
                 assert await wire.rest() == b"421 localhost Too many connections\r\n"
         await until(lambda: len(connections) == 0)
-async def test_starttls_has_nothing_of_what_came_with_the_header(
-    door: Door, tls: Certificates
-) -> None:
-    server = Server(door, proxy_from=[HOST], tls=tls.server)
-    async with running(server) as port, await connect(port) as wire:
-        await wire.send(V1 + b"EHLO client.example\r\n")
-        assert [(await wire.reply())[:3] for _ in range(2)] == ["220", "250"]
-        assert (await wire.ask("STARTTLS")).startswith("220")
-        await wire.start_tls(tls.trusting, server_side=False)
-        await hello(wire)
-
-
 
 
 async def test_limits_and_passwords_go_by_the_client(door: Door) -> None:
