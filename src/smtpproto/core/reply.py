@@ -88,10 +88,13 @@ class Reply:
     code: int = field(converter=_code)
     status: EnhancedStatus | None = field(converter=_status, default=None)
     lines: tuple[bytes, ...] = field(converter=_lines, default=())
+    #: The first digit of the code.
+    severity: Severity = field(init=False, eq=False, repr=False)
     # Written once: a server says the same few replies over and over.
     _wire: bytes = field(default=b"", init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "severity", _SEVERITIES[self.code // 100])
         status, lines = _lift(self.code, self.status, self.lines)
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "lines", lines)
@@ -117,11 +120,6 @@ class Reply:
         if reply is None or any(replies):
             raise GrammarError("not exactly one reply")
         return reply
-
-    @property
-    def severity(self) -> Severity:
-        """The first digit of the code."""
-        return _SEVERITIES[self.code // 100]
 
     @property
     def text(self) -> str:
@@ -221,9 +219,14 @@ def _of_one_line(line: bytes) -> Reply | None:
     match = REPLY_LINE.fullmatch(line)
     if match is None or match[2] == b"-" or b"\r" in line or b"\n" in line:
         return None
-    code = int(match[1])
-    status, lines = _lift(code, None, (match[3] or b"",))
-    return taken(Reply, code=code, status=status, lines=lines, _wire=b"")
+    return _read(int(match[1]), (match[3] or b"",))
+
+
+def _read(code: int, lines: tuple[bytes, ...]) -> Reply:
+    """Make a reply of what stood behind the code in its lines."""
+    status, lines = _lift(code, None, lines)
+    severity = _SEVERITIES[code // 100]
+    return taken(Reply, code=code, status=status, lines=lines, severity=severity, _wire=b"")
 
 
 class ReplyReader:
@@ -265,8 +268,7 @@ class ReplyReader:
         self._lines.append(text or b"")
         if more == b"-":
             return None
-        number = int(code)
-        status, lines = _lift(number, None, tuple(self._lines))
+        lines = tuple(self._lines)
         self._lines.clear()
         self._octets = 0
-        return taken(Reply, code=number, status=status, lines=lines, _wire=b"")
+        return _read(int(code), lines)
