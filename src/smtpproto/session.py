@@ -15,7 +15,7 @@ from attrs import field, frozen
 from .core.client_connection import ClientConnection, ClientEvent
 from .core.command import Command
 from .core.errors import LocalProtocolError
-from .core.event import Chunk, Content, EndOfContent
+from .core.event import NEED_DATA, Chunk, Content, EndOfContent
 from .core.extension import Extension
 from .core.reply import Reply
 from .core.state import State
@@ -225,27 +225,28 @@ class ClientSession:
 
         StreamLostError or RemoteProtocolError where there is none to come.
         """
-        event = self.pump.pull_at_hand()
-        return event if event is None else self._replied(event)
+        event = self.connection.next_event()
+        if isinstance(event, Reply):
+            if self._observers:
+                self._tell_reply(event)
+            return event
+        if event is NEED_DATA:
+            return None
+        raise StreamLostError("the server closed the connection")
 
     async def reply(self, name: str | None) -> Reply:
         """Return the next reply, within the deadline of this name; None leaves that of before.
 
         StreamLostError or RemoteProtocolError where there is none.
         """
-        event = self.pump.pull_at_hand()
-        if event is None:
+        reply = self.reply_at_hand()
+        if reply is None:
             if name is not None:
                 self.clock.within(name)
-            event = await self.pump.wait()
-        return self._replied(event)
-
-    def _replied(self, event: ClientEvent) -> Reply:
-        if not isinstance(event, Reply):
-            raise StreamLostError("the server closed the connection")
-        if self._observers:
-            self._tell_reply(event)
-        return event
+            while reply is None:
+                await self.pump.receive()
+                reply = self.reply_at_hand()
+        return reply
 
     def _tell_reply(self, reply: Reply) -> None:
         verb, since = self._asked[0] if self._asked else ("", anyio.current_time())

@@ -38,7 +38,7 @@ class ReceiveBuffer:
         Returns the line without CRLF and the number of octets it took, CRLF included.
         """
         data = self._data
-        at = self._find(b"\r\n", self._searched)
+        at = data.find(b"\r\n", self._searched)
         if at < 0:
             # A CR at the very end may be the first half of the CRLF.
             tail = 1 if data.endswith(b"\r") else 0
@@ -72,7 +72,3 @@ class ReceiveBuffer:
         """Forget everything."""
         self._data.clear()
         self._searched = self._dropped = 0
-
-    def _find(self, needle: bytes, start: int) -> int:
-        # The only place that searches, so that a test can count the octets looked at.
-        return self._data.find(needle, start)

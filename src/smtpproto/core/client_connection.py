@@ -46,7 +46,7 @@ from .parameter import NO_PARAMETERS, Parameter
 from .path import as_domain
 from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER
 from .reply import Reply, ReplyReader, Severity
-from .state import SILENT, Asked, Greeting, State, expected, next_state
+from .state import SILENT, Asked, Greeting, State, expected, state_after
 
 __all__ = ["ClientConnection", "ClientEvent"]
 
@@ -389,7 +389,7 @@ class ClientConnection(Connection):
             raise self._lost(f"a reply that nobody asked for: {reply.code}")
         thing = self._owed[0]
         asked = _asked_by(thing)
-        state = next_state(self._state, asked, reply)
+        state = state_after(self._state, asked, reply.severity)
         if state is None:
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
         if self._begun < self._marks[0]:

@@ -232,18 +232,15 @@ def _read(code: int, lines: tuple[bytes, ...]) -> Reply:
 class ReplyReader:
     """Gathers the lines of one reply after the other, within `max_octets` for each reply."""
 
-    __slots__ = ("_code", "_lines", "_max_octets", "_octets")
+    __slots__ = ("_code", "_lines", "_max_octets", "_octets", "inside")
 
     def __init__(self, max_octets: int) -> None:
         self._max_octets = max_octets
         self._code = b""
         self._lines: list[bytes] = []
         self._octets = 0
-
-    @property
-    def inside(self) -> bool:
-        """Whether a reply has begun and not ended."""
-        return bool(self._lines)
+        #: A reply has begun and not ended.
+        self.inside = False
 
     def feed(self, line: bytes) -> Reply | None:
         """Take one line without its CRLF; return the reply that it ends, else None.
@@ -251,7 +248,7 @@ class ReplyReader:
         GrammarError: no reply line, a code that changes between lines (§4.2.1), a bare CR or
         LF, or more octets than agreed.
         """
-        if not self._lines and len(line) <= _SHORT and len(line) + 2 <= self._max_octets:
+        if not self.inside and len(line) <= _SHORT and len(line) + 2 <= self._max_octets:
             whole = _of_one_line(line)
             if whole is not None:
                 return whole
@@ -259,14 +256,15 @@ class ReplyReader:
         if match is None or b"\r" in line or b"\n" in line:
             raise GrammarError(f"not a reply line: {line[:80]!r}")
         code, more, text = match.groups()
-        if self._lines and code != self._code:
+        if self.inside and code != self._code:
             raise GrammarError(f"the code of a reply changed from {self._code!r} to {code!r}")
         self._octets += len(line) + 2
         if self._octets > self._max_octets:
             raise GrammarError(f"a reply of more than {self._max_octets} octets")
         self._code = code
         self._lines.append(text or b"")
-        if more == b"-":
+        self.inside = more == b"-"
+        if self.inside:
             return None
         lines = tuple(self._lines)
         self._lines.clear()

@@ -70,7 +70,17 @@ from .command import (
 from .event import EndOfContent
 from .reply import Reply, Severity
 
-__all__ = ["MOVES", "SILENT", "Asked", "Greeting", "State", "expected", "moves", "next_state"]
+__all__ = [
+    "MOVES",
+    "SILENT",
+    "Asked",
+    "Greeting",
+    "State",
+    "expected",
+    "moves",
+    "next_state",
+    "state_after",
+]
 
 
 class State(enum.Enum):
@@ -187,11 +197,12 @@ def next_state(state: State, asked: Asked, reply: Reply) -> State | None:
 
     What is out of sequence can be refused, and moves nothing.
     """
-    return State.CLOSED if reply.code == 421 else _after(state, asked, reply.severity)
+    return State.CLOSED if reply.code == 421 else state_after(state, asked, reply.severity)
 
 
-@lru_cache(maxsize=1024)
-def _after(state: State, asked: Asked, severity: Severity) -> State | None:
+@lru_cache(maxsize=1024)  # for each reply
+def state_after(state: State, asked: Asked, severity: Severity) -> State | None:
+    """Do as `next_state` for a reply of this severity that is no 421."""
     row = moves(state, asked)
     if row is None:
         return state if severity in _BAD else None
