@@ -28,6 +28,7 @@ from .core.command import Command, Data, Mail, Rcpt, Rset
 from .core.envelope import Envelope
 from .core.errors import RemoteProtocolError
 from .core.event import Chunk, Content, EndOfContent
+from .core.parameter import NO_PARAMETERS
 from .core.reply import Reply, Severity
 from .core.state import State
 from .extensions.eightbitmime import BODY
@@ -67,7 +68,9 @@ class Handover:
         self.transaction = Transaction(envelope)
         #: Numbers of the recipients that are asked for, and of those the server said yes to.
         self._asked: list[int] = []
+        self._in_turn = iter(self._asked)  # as they are answered
         self._accepted: list[int] = []
+        self._refused = False  # MAIL was
         #: Nothing was heard of the server since this message was begun, but perhaps its farewell.
         self.unheard = True
         self._utf8 = False  # the envelope needs it
@@ -111,7 +114,7 @@ class Handover:
         return None
 
     def _objection(self, command: Mail | Rcpt) -> Reply | None:
-        if not command.parameters and command.is_ascii:
+        if command.parameters is NO_PARAMETERS and command.serialize().isascii():
             return None
         self._utf8 |= not (command.is_ascii and command.parameters.is_ascii)
         return self._connection.objection(command)
@@ -187,46 +190,41 @@ class Handover:
 
     async def _ask_all(self, commands: Sequence[Command]) -> None:
         """Ask as far as it makes sense, and take the replies as they come."""
-        session, connection = self._session, self._connection
-        pipelining = "PIPELINING" in self._offer
-        answered = 0
-        refused = False  # MAIL was
-        recipients = iter(self._asked)
+        session = self._session
+        together = WINDOW if "PIPELINING" in self._offer else 1
+        for at in range(0, len(commands), together):
+            group = commands[at : at + together]
+            in_vain = isinstance(group[0], Data) and not self._accepted
+            if self._refused or in_vain:
+                return
+            session.put_group(group)
+            for command in group:
+                reply = session.reply_at_hand()
+                if reply is None:
+                    reply = await session.reply(_DEADLINES[command.verb])
+                self._heard(command, reply)
 
-        async def catch_up() -> None:
-            nonlocal answered, refused
-            while connection.owed:
-                command = commands[answered]
-                reply = await session.reply(_DEADLINES[command.verb])
-                answered += 1
-                # 421 is a reply to whatever comes, and so to nothing of this (RFC 5321 §3.8).
-                self.unheard = self.unheard and connection.state is State.CLOSED
-                if isinstance(command, Rcpt):
-                    number = next(recipients)
-                    self.transaction.heard(number, reply)
-                    if reply.severity is Severity.COMPLETION:
-                        self._accepted.append(number)
-                elif isinstance(command, Mail):
-                    refused = reply.severity is not Severity.COMPLETION
-                    if refused:
-                        self.transaction.settle(reply)
-                elif isinstance(command, Data):
-                    if reply.severity is not Severity.INTERMEDIATE:
-                        self.transaction.settle(reply)
-                elif reply.severity is not Severity.COMPLETION and reply.code != 421:
-                    raise RemoteProtocolError(f"RSET was refused: {reply}")
-                if connection.state is State.CLOSED:
-                    raise RefusedError("the session", reply)
-
-        for command in commands:
-            if connection.owed and (not pipelining or connection.owed >= WINDOW):
-                await catch_up()
-            if not connection.owed:
-                in_vain = isinstance(command, Data) and not self._accepted
-                if refused or (in_vain and answered):
-                    return
-            session.put(command)
-        await catch_up()
+    def _heard(self, command: Command, reply: Reply) -> None:
+        """Take the reply to one of the commands."""
+        if reply.code == 421:  # to whatever comes, and so to nothing of this (RFC 5321 §3.8)
+            raise RefusedError("the session", reply)
+        self.unheard = False
+        accepts = reply.severity is Severity.COMPLETION
+        if isinstance(command, Rcpt):
+            number = next(self._in_turn)
+            if accepts:
+                self._accepted.append(number)
+            else:
+                self.transaction.heard(number, reply)
+        elif isinstance(command, Mail):
+            if not accepts:
+                self._refused = True
+                self.transaction.settle(reply)
+        elif isinstance(command, Data):
+            if reply.severity is not Severity.INTERMEDIATE:
+                self.transaction.settle(reply)
+        elif not accepts:
+            raise RemoteProtocolError(f"RSET was refused: {reply}")
 
     async def _send_by_data(self, reading: Reading) -> None:
         """Send all of the content; its last piece waits for the final dot, to share its write."""

@@ -10,12 +10,12 @@ from typing import Self
 
 import anyio
 from anyio.abc import ByteStream
-from attrs import frozen
+from attrs import field, frozen
 
 from .core.client_connection import ClientConnection, ClientEvent
 from .core.command import Command
 from .core.errors import LocalProtocolError
-from .core.event import Chunk, Content, EndOfContent
+from .core.event import NEED_DATA, Chunk, Content, EndOfContent
 from .core.extension import Extension
 from .core.reply import Reply
 from .core.state import State
@@ -101,14 +101,15 @@ class Offer:
 
     lines: Mapping[str, str]
     maxima: Maxima
+    #: Content of any octets may be sent (RFC 3030 §3).
+    takes_binary: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        binary = "BINARYMIME" in self.lines and "CHUNKING" in self.lines
+        object.__setattr__(self, "takes_binary", binary)
 
     def __contains__(self, keyword: object) -> bool:
         return keyword in self.lines
-
-    @property
-    def takes_binary(self) -> bool:
-        """Whether content of any octets may be sent (RFC 3030 §3)."""
-        return {"BINARYMIME", "CHUNKING"} <= self.lines.keys()
 
 
 class ClientSession:
@@ -178,22 +179,40 @@ class ClientSession:
         LocalProtocolError as the connection raises it. RefusedError or StreamLostError where the
         server has said something that nobody asked for.
         """
-        connection = self.connection
         try:
-            octets = connection.send(thing)
+            octets = self.connection.send(thing)
         except LocalProtocolError:
-            if connection.buffered and not connection.owed:
-                # Said before we asked, so it can be no answer; a 421 is one to everything.
-                event = connection.next_event()
-                if isinstance(event, Reply):
-                    raise RefusedError("the session", event) from None
-                raise StreamLostError("the server talks out of turn") from None
+            self._check_turn()
             raise
+        self._leave(octets, (thing,))
+
+    def put_group(self, commands: Sequence[Command]) -> None:
+        """Have commands leave together, with the next write. Raises as `put` does: all or none."""
+        try:
+            octets = self.connection.send_group(commands)
+        except LocalProtocolError:
+            self._check_turn()
+            raise
+        self._leave(octets, commands)
+
+    def _check_turn(self) -> None:
+        connection = self.connection
+        if connection.buffered and not connection.owed:
+            # Said before we asked, so it can be no answer; a 421 is one to everything.
+            event = connection.next_event()
+            if isinstance(event, Reply):
+                raise RefusedError("the session", event) from None
+            raise StreamLostError("the server talks out of turn") from None
+
+    def _leave(
+        self, octets: bytes, things: Sequence[Command | Content | EndOfContent | Chunk]
+    ) -> None:
         self.pump.put(octets)
-        if self._observers and not isinstance(thing, Content):
-            sent = command_sent(thing)
-            self._asked.append((sent.verb, anyio.current_time()))
-            self.tell(sent)
+        for thing in things if self._observers else ():
+            if not isinstance(thing, Content):
+                sent = command_sent(thing)
+                self._asked.append((sent.verb, anyio.current_time()))
+                self.tell(sent)
 
     async def flush(self, name: str) -> None:
         """Write what was put, within the deadline of this name."""
@@ -201,21 +220,33 @@ class ClientSession:
             self.clock.within(name)
             await self.pump.finish()
 
+    def reply_at_hand(self) -> Reply | None:
+        """Return the next reply where it is there already; None where it is not.
+
+        StreamLostError or RemoteProtocolError where there is none to come.
+        """
+        event = self.connection.next_event()
+        if isinstance(event, Reply):
+            if self._observers:
+                self._tell_reply(event)
+            return event
+        if event is NEED_DATA:
+            return None
+        raise StreamLostError("the server closed the connection")
+
     async def reply(self, name: str | None) -> Reply:
         """Return the next reply, within the deadline of this name; None leaves that of before.
 
         StreamLostError or RemoteProtocolError where there is none.
         """
-        event = self.pump.pull_at_hand()
-        if event is None:
+        reply = self.reply_at_hand()
+        if reply is None:
             if name is not None:
                 self.clock.within(name)
-            event = await self.pump.wait()
-        if not isinstance(event, Reply):
-            raise StreamLostError("the server closed the connection")
-        if self._observers:
-            self._tell_reply(event)
-        return event
+            while reply is None:
+                await self.pump.receive()
+                reply = self.reply_at_hand()
+        return reply
 
     def _tell_reply(self, reply: Reply) -> None:
         verb, since = self._asked[0] if self._asked else ("", anyio.current_time())

@@ -127,27 +127,28 @@ class Pump(Generic[Event]):
 
     async def wait(self) -> Event:
         """Do as `pull` where nothing is at hand."""
-        if self.unsent:
-            await self.flush()
         while True:
-            self._connection.receive_data(await self._receive())
+            await self.receive()
             if (event := self.pull_at_hand()) is not None:
                 return event
+
+    async def receive(self) -> None:
+        """Wait for what comes next and hand it to the connection, all that was put sent before."""
+        if self._out or self._wire.pending:
+            await self.flush()
+        try:
+            octets = await self._wire.receive()
+        except anyio.EndOfStream:
+            octets = b""
+        except LOST as error:
+            raise lost(error) from error
+        self.received += len(octets)
+        self._connection.receive_data(octets)
 
     async def listen(self, seconds: float) -> None:
         """Receive what comes within `seconds`, once, and say nothing."""
         with anyio.move_on_after(seconds):
-            self._connection.receive_data(await self._receive())
-
-    async def _receive(self) -> bytes:
-        try:
-            octets = await self._wire.receive()
-        except anyio.EndOfStream:
-            return b""
-        except LOST as error:
-            raise lost(error) from error
-        self.received += len(octets)
-        return octets
+            await self.receive()
 
     async def linger(self, octets: int) -> None:
         """Say that we have nothing more to say, and listen until the peer says so, too.

@@ -76,12 +76,17 @@ class Work:
 def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Work]:
     """Count what a call costs."""
     counts = Work()
-    find, feed, peek = ReceiveBuffer._find, DotReader.feed, ReceiveBuffer.peek
+    made, feed, peek = ReceiveBuffer.__init__, DotReader.feed, ReceiveBuffer.peek
 
-    def counted_find(self: ReceiveBuffer, needle: bytes, start: int) -> int:
-        at = find(self, needle, start)
-        counts.octets += (len(self) if at < 0 else at + len(needle)) - start
-        return at
+    class Counted(bytearray):
+        def find(self, needle: Any, start: Any = 0, *end: Any) -> int:
+            at = super().find(needle, start, *end)
+            counts.octets += (len(self) if at < 0 else at + len(needle)) - start
+            return at
+
+    def counted_made(self: ReceiveBuffer) -> None:
+        made(self)
+        self._data = Counted()
 
     def counted_feed(self: DotReader, data: bytes) -> tuple[bytes, int]:
         counts.octets += len(data)
@@ -95,7 +100,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], Work
     # A backlog is looked at in windows: small ones, so that it need not be large to be many.
     monkeypatch.setattr(reception, "FIRST_LOOK", 128)
     monkeypatch.setattr(reception, "MAX_PIECE", 1024)
-    monkeypatch.setattr(ReceiveBuffer, "_find", counted_find)
+    monkeypatch.setattr(ReceiveBuffer, "__init__", counted_made)
     monkeypatch.setattr(DotReader, "feed", counted_feed)
     monkeypatch.setattr(ReceiveBuffer, "peek", counted_peek)
 

@@ -38,7 +38,7 @@ class ReceiveBuffer:
         Returns the line without CRLF and the number of octets it took, CRLF included.
         """
         data = self._data
-        at = self._find(b"\r\n", self._searched)
+        at = data.find(b"\r\n", self._searched)
         if at < 0:
             # A CR at the very end may be the first half of the CRLF.
             tail = 1 if data.endswith(b"\r") else 0
@@ -49,7 +49,7 @@ class ReceiveBuffer:
             self._searched = len(data) - tail
             return None
         length = self._dropped + at + 2
-        line = bytes(data[: min(at, keep)])
+        line = bytes(data[: at if at < keep else keep])
         del data[: at + 2]
         self._searched = self._dropped = 0
         return line, length
@@ -72,7 +72,3 @@ class ReceiveBuffer:
         """Forget everything."""
         self._data.clear()
         self._searched = self._dropped = 0
-
-    def _find(self, needle: bytes, start: int) -> int:
-        # The only place that searches, so that a test can count the octets looked at.
-        return self._data.find(needle, start)

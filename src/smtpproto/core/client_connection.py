@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import TypeAlias
 
 from .command import (
@@ -41,17 +42,18 @@ from .event import (
 )
 from .extension import Extension
 from .grammar import CONTROL, EHLO_LINE
-from .parameter import Parameter
+from .parameter import NO_PARAMETERS, Parameter
 from .path import as_domain
 from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER
 from .reply import Reply, ReplyReader, Severity
-from .state import SILENT, Asked, Greeting, State, expected, next_state
+from .state import SILENT, Asked, Greeting, State, expected, state_after
 
 __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
 
 NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
+_CANCELS = AuthResponse(None)
 
 # Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
 _UNMET = {"REQUIRETLS": (550, "5.7.30")}
@@ -154,49 +156,82 @@ class ClientConnection(Connection):
         refused so too, or beyond ASCII where MAIL had neither BODY=8BITMIME or BINARYMIME nor
         SMTPUTF8; after DATA there is nothing left then but to close the connection.
         """
+        if isinstance(thing, Command):
+            return self.send_group((thing,))
+        self._check_open()
+        return self._send_chunk(thing) if isinstance(thing, Chunk) else self._send_content(thing)
+
+    def send_group(self, commands: Sequence[Command]) -> bytes:
+        """Return what to write for commands that leave together (RFC 2920 §3.1).
+
+        As if `send` took them one by one, but all or none: LocalProtocolError for one of them, and
+        none was sent.
+        """
+        self._check_open()
+        return self._send_commands(commands)
+
+    def _send_commands(self, commands: Sequence[Command], *, chunk: bool = False) -> bytes:
+        state, mail, must_reset, resets = self.asked, self._mail, self._must_reset, 0
+        pipelining = "PIPELINING" in self.offered
+        may_follow = self._may_follow(pipelining)
+        path: list[State] = []
+        wires: list[bytes] = []
+        for command in commands:
+            kind = type(command)
+            addressed = kind is Rcpt or kind is Mail
+            if not addressed and not chunk:
+                self._check_kind(command)
+            if not may_follow:
+                raise LocalProtocolError("the reply to what was sent last has to come first")
+            leads = expected(state, kind)
+            if leads is None:
+                raise LocalProtocolError(f"{kind.__name__} is out of sequence in {state.name}")
+            wire = command.serialize()
+            if must_reset and kind is not Rset and kind is not Quit:
+                raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
+            if kind is Mail:
+                mail = command
+            elif kind is Rset:
+                must_reset = False
+                resets += 1
+            plain = addressed and command.parameters is NO_PARAMETERS and wire.isascii()
+            if not plain:  # it needs nothing that has to be offered
+                self._check_offered(command, wire)
+                self._check_transaction(command, wire, mail)
+            path.append(leads)
+            wires.append(wire)
+            state, may_follow = leads, pipelining and kind.pipelined
+        self._owed.extend(commands)
+        self._path.extend(path)
+        self._marks.extend(repeat(self._pulled + self.buffered, len(path)))
+        self._mail, self._must_reset = mail, must_reset
+        self._resets += resets
+        return b"".join(wires)
+
+    def _check_open(self) -> None:
         if self._broken or self._state in SILENT:
             raise LocalProtocolError(f"nothing can be sent in {self._state.name}")
-        if isinstance(thing, Chunk):
-            return self._send_chunk(thing)
-        if not isinstance(thing, Command):
-            return self._send_content(thing)
-        if isinstance(thing, Bdat):
-            raise LocalProtocolError("send a Chunk, which has its BDAT line with it")
-        if isinstance(thing, (Ehlo, Helo)) and isinstance(thing, Lhlo) is not self.lmtp:
-            raise LocalProtocolError(f"no {thing.verb.decode()} here (RFC 2033 §4.1)")
-        if isinstance(thing, (Ehlo, Helo)):
-            as_domain(thing.name)  # servers read more than may be written
-        wire = self._checked(thing)
-        self._ask(thing)
-        return wire
 
-    def _checked(self, command: Command) -> bytes:
-        """Return the wire form of a command that may be sent now."""
+    def _may_follow(self, pipelining: bool) -> bool:
+        """Tell whether a command may follow what is owed a reply."""
         if self._owed:
             last = self._owed[-1]
-            if not (isinstance(last, Command) and last.pipelined and "PIPELINING" in self.offered):
-                raise LocalProtocolError("the reply to what was sent last has to come first")
-        else:
-            self._check_nothing_waits()
-        if expected(self.asked, type(command)) is None:
-            name = type(command).__name__
-            raise LocalProtocolError(f"{name} is out of sequence in {self.asked.name}")
-        wire = command.serialize()
-        if self._must_reset and not isinstance(command, (Rset, Quit)):
-            raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
-        plain = isinstance(command, (Mail, Rcpt)) and not command.parameters and command.is_ascii
-        if not plain:  # it needs nothing that has to be offered
-            if type(command) not in _BASE and (CONTROL.search(wire[:-2]) or wire[-2:] != b"\r\n"):
-                # An extension's verb writes its own argument.
-                raise LocalProtocolError(f"not one line: {wire!r}")
-            self._check_offered(command, len(wire))
-            self._check_transaction(command, wire)
-        return wire
+            return pipelining and isinstance(last, Command) and last.pipelined
+        self._check_nothing_waits()
+        return True
 
-    def _check_transaction(self, command: Command, wire: bytes) -> None:
-        """Check what hangs on what was said and answered in this transaction."""
+    def _check_kind(self, command: Command) -> None:
+        """Check what is told from a command alone."""
+        if isinstance(command, Bdat):
+            raise LocalProtocolError("send a Chunk, which has its BDAT line with it")
+        if isinstance(command, (Ehlo, Helo)):
+            if isinstance(command, Lhlo) is not self.lmtp:
+                raise LocalProtocolError(f"no {command.verb.decode()} here (RFC 2033 §4.1)")
+            as_domain(command.name)  # servers read more than may be written
+
+    def _check_transaction(self, command: Command, wire: bytes, mail: Mail | None) -> None:
+        """Check what hangs on what was said and answered in this transaction, begun by `mail`."""
         if isinstance(command, (Mail, Rcpt)) and not wire.isascii():
-            mail = command if isinstance(command, Mail) else self._mail
             if mail is None or "SMTPUTF8" not in mail.parameters:
                 raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
         if isinstance(command, Data) and self._is_binary():
@@ -207,8 +242,11 @@ class ClientConnection(Connection):
         if self.buffered or self._reader.inside:
             raise LocalProtocolError("unread input: call next_event() first")
 
-    def _check_offered(self, command: Command, length: int) -> None:
+    def _check_offered(self, command: Command, wire: bytes) -> None:
         if type(command) not in _BASE:
+            if CONTROL.search(wire[:-2]) or wire[-2:] != b"\r\n":
+                # An extension's verb writes its own argument.
+                raise LocalProtocolError(f"not one line: {wire!r}")
             keyword = self._verbs.get(type(command), command.verb.decode())
             if keyword not in self.offered:
                 raise LocalProtocolError(f"the server does not offer {keyword}")
@@ -226,7 +264,7 @@ class ClientConnection(Connection):
         refusal = refusal or self._judged(command)
         if refusal is not None:
             raise LocalProtocolError(refusal.text)
-        self._check_length(command, length)
+        self._check_length(command, len(wire))
 
     def _unoffered(self, command: Mail | Rcpt) -> Reply | None:
         if "REQUIRETLS" in command.parameters and not (self.tls and self.tls.verified):
@@ -274,15 +312,15 @@ class ClientConnection(Connection):
             self._broken = True
             raise
         self._writer = None
-        self._ask(thing)
+        self._owed.append(thing)
+        self._path.append(State.READY)
+        self._marks.append(self._pulled)  # and nothing waits
         return wire
 
     def _send_chunk(self, chunk: Chunk) -> bytes:
         # RFC 3030 §2: the replies to MAIL and RCPT come first.
         if self._owed and not isinstance(self._owed[-1], Bdat):
             raise LocalProtocolError("the replies to MAIL and RCPT have to come first")
-        command = Bdat(len(chunk.data), chunk.last)
-        wire = self._checked(command) + chunk.data
         ends = copy.copy(self._line_ends) or LineEnds()
         ends.feed(chunk.data)
         if chunk.last:
@@ -291,9 +329,11 @@ class ClientConnection(Connection):
             # Nothing has been promised for this one: RSET is possible.
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
         self._check_octets(chunk.data)
+        line = self._send_commands((Bdat(len(chunk.data), chunk.last),), chunk=True)
+        if chunk.last:
+            self._path[-1] = State.READY  # where the end of the content leads
         self._line_ends = ends
-        self._ask(command)
-        return wire
+        return line + chunk.data
 
     def _check_octets(self, content: bytes) -> None:
         if self._any_octets or content.isascii() or self._body() in (b"8BITMIME", b"BINARYMIME"):
@@ -307,18 +347,6 @@ class ClientConnection(Connection):
 
     def _is_binary(self) -> bool:
         return self._body() == b"BINARYMIME"
-
-    def _ask(self, thing: Command | EndOfContent) -> None:
-        state = expected(self.asked, _asked_by(thing))
-        assert state is not None  # checked before
-        self._path.append(state)
-        if isinstance(thing, Mail):
-            self._mail = thing
-        elif isinstance(thing, Rset):
-            self._must_reset = False
-            self._resets += 1
-        self._owed.append(thing)
-        self._marks.append(self._pulled + self.buffered)
 
     # Octets in, events out
 
@@ -361,47 +389,50 @@ class ClientConnection(Connection):
             raise self._lost(f"a reply that nobody asked for: {reply.code}")
         thing = self._owed[0]
         asked = _asked_by(thing)
-        state = next_state(self._state, asked, reply)
+        state = state_after(self._state, asked, reply.severity)
         if state is None:
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
         if self._begun < self._marks[0]:
             raise self._lost(f"a reply from before its command: {reply.code}")
-        cancelled = isinstance(thing, AuthResponse) and thing.data is None
-        refuses = reply.code >= 400
-        if cancelled and not refuses:
+        if asked is AuthResponse and thing == _CANCELS and reply.code < 400:
             raise self._lost(f"{reply.code} is no answer to a cancelled AUTH (RFC 4954 §4)")
-        if self.lmtp and state is State.CONTENT and not self._accepted:
+        if state is State.CONTENT and self.lmtp and not self._accepted:
             raise self._lost("354 without a recipient (RFC 2033 §4.2)")
         if asked is EndOfContent and self._more_to_come():
             return reply
         self._owed.popleft()
         self._marks.popleft()
-        self._resets -= isinstance(thing, Rset)
         self._state = state
         if state is not self._path.popleft():
             self._find_path()
-        if state is State.TLS:
+        if asked is not Rcpt:
+            self._take_effect(thing, reply)
+        elif reply.severity is Severity.COMPLETION:
+            self._accepted += 1
+        return reply
+
+    def _take_effect(self, thing: Command | EndOfContent | Greeting, reply: Reply) -> None:
+        """Do what comes of a reply beyond the next state."""
+        self._resets -= isinstance(thing, Rset)
+        if self._state is State.TLS:
             self._no_clear_text()
-        elif state is State.CONTENT:
+        elif self._state is State.CONTENT:
             self._writer = DotWriter()
-        elif state is State.CLOSED:
+        elif self._state is State.CLOSED:
             self._close()
-        elif isinstance(thing, Bdat) and refuses:
+        elif isinstance(thing, Bdat) and reply.code >= 400:
             # In LMTP the last has an answer for each recipient, and none for itself.
             self._must_reset |= not (self._resets or (self.lmtp and thing.last))
         elif reply.severity is Severity.COMPLETION:
             if isinstance(thing, Mail):
                 self._accepted = 0
                 self._line_ends = None
-            elif isinstance(thing, Rcpt):
-                self._accepted += 1
             elif isinstance(thing, Command) and thing.starts_over:
                 self._forget()
             elif isinstance(thing, (Auth, AuthResponse)):
                 self.authenticated = True
             elif isinstance(thing, (Ehlo, Helo)):
                 self.offered = _offered(reply) if isinstance(thing, Ehlo) else {}
-        return reply
 
     def _more_to_come(self) -> bool:
         """Count a reply to the content; tell whether LMTP has another one (RFC 2033 §4.2)."""

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from .base64 import decode_base64, encode_base64
 from .errors import GrammarError, LocalProtocolError
 from .grammar import HELO_NAME, SASL_MECHANISM, TEXT, TEXT_UTF8
-from .parameter import AnyParameters, Parameters
+from .parameter import NO_PARAMETERS, AnyParameters, Parameters
 from .path import (
     AnyForwardPath,
     AnyReversePath,
@@ -62,7 +62,8 @@ class Command:
     `parse()`; then name the class in an Extension's `verbs`.
     """
 
-    __slots__ = ()
+    __slots__ = ("_wire",)
+    _wire: bytes  # once it was written: many are looked at before they leave, or leave twice
 
     verb: ClassVar[bytes] = b""
     #: Another command may follow before the reply is there (RFC 2920 §3.1); the reply of such a
@@ -99,8 +100,12 @@ class Command:
 
     def serialize(self) -> bytes:
         """Write the whole line, CRLF included."""
-        argument = self.argument()
-        return b"%b %b\r\n" % (self.verb, argument) if argument else self.verb + b"\r\n"
+        wire: bytes | None = getattr(self, "_wire", None)
+        if wire is None:
+            argument = self.argument()
+            wire = b"%b %b\r\n" % (self.verb, argument) if argument else self.verb + b"\r\n"
+            object.__setattr__(self, "_wire", wire)
+        return wire
 
 
 class _Bare(Command):
@@ -190,9 +195,6 @@ def _parameters(argument: bytes, at: int) -> Parameters:
     if not argument.startswith(b" ", at):
         raise GrammarError("no space between address and parameters")
     return Parameters.parse(argument[at:])
-
-
-NO_PARAMETERS = Parameters()
 
 
 def _reverse_path(value: AnyReversePath) -> ReversePath:

@@ -12,7 +12,7 @@ from .grammar import KEYWORD, PARAMETER
 from .path import as_octets
 from .value import taker
 
-__all__ = ["AnyParameters", "Parameter", "Parameters", "as_keyword"]
+__all__ = ["NO_PARAMETERS", "AnyParameters", "Parameter", "Parameters", "as_keyword"]
 
 T = TypeVar("T")
 AnyParameters: TypeAlias = "Mapping[str, bytes | str | int | None]"
@@ -51,7 +51,9 @@ class Parameters(Mapping[str, bytes | None]):
 
     @classmethod
     def of(cls, value: AnyParameters | None) -> Parameters:
-        """Take parameters, or a mapping that a caller means as some."""
+        """Take parameters, or a mapping that a caller means as some; None is for none."""
+        if value is None:
+            return NO_PARAMETERS
         return value if isinstance(value, Parameters) else cls(value)
 
     @classmethod
@@ -110,6 +112,8 @@ class Parameters(Mapping[str, bytes | None]):
 
 
 _take = taker(Parameters, "_items")
+#: What most commands have.
+NO_PARAMETERS = Parameters()
 
 
 @frozen

@@ -88,10 +88,13 @@ class Reply:
     code: int = field(converter=_code)
     status: EnhancedStatus | None = field(converter=_status, default=None)
     lines: tuple[bytes, ...] = field(converter=_lines, default=())
+    #: The first digit of the code.
+    severity: Severity = field(init=False, eq=False, repr=False)
     # Written once: a server says the same few replies over and over.
     _wire: bytes = field(default=b"", init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "severity", _SEVERITIES[self.code // 100])
         status, lines = _lift(self.code, self.status, self.lines)
         object.__setattr__(self, "status", status)
         object.__setattr__(self, "lines", lines)
@@ -117,11 +120,6 @@ class Reply:
         if reply is None or any(replies):
             raise GrammarError("not exactly one reply")
         return reply
-
-    @property
-    def severity(self) -> Severity:
-        """The first digit of the code."""
-        return _SEVERITIES[self.code // 100]
 
     @property
     def text(self) -> str:
@@ -235,26 +233,28 @@ def _of_one_line(line: bytes) -> Reply | None:
     match = REPLY_LINE.fullmatch(line)
     if match is None or match[2] == b"-" or b"\r" in line or b"\n" in line:
         return None
-    code = int(match[1])
-    status, lines = _lift(code, None, (match[3] or b"",))
-    return taken(Reply, code=code, status=status, lines=lines, _wire=b"")
+    return _read(int(match[1]), (match[3] or b"",))
+
+
+def _read(code: int, lines: tuple[bytes, ...]) -> Reply:
+    """Make a reply of what stood behind the code in its lines."""
+    status, lines = _lift(code, None, lines)
+    severity = _SEVERITIES[code // 100]
+    return taken(Reply, code=code, status=status, lines=lines, severity=severity, _wire=b"")
 
 
 class ReplyReader:
     """Gathers the lines of one reply after the other, within `max_octets` for each reply."""
 
-    __slots__ = ("_code", "_lines", "_max_octets", "_octets")
+    __slots__ = ("_code", "_lines", "_max_octets", "_octets", "inside")
 
     def __init__(self, max_octets: int) -> None:
         self._max_octets = max_octets
         self._code = b""
         self._lines: list[bytes] = []
         self._octets = 0
-
-    @property
-    def inside(self) -> bool:
-        """Whether a reply has begun and not ended."""
-        return bool(self._lines)
+        #: A reply has begun and not ended.
+        self.inside = False
 
     def feed(self, line: bytes) -> Reply | None:
         """Take one line without its CRLF; return the reply that it ends, else None.
@@ -262,7 +262,7 @@ class ReplyReader:
         GrammarError: no reply line, a code that changes between lines (§4.2.1), a bare CR or
         LF, or more octets than agreed.
         """
-        if not self._lines and len(line) <= _SHORT and len(line) + 2 <= self._max_octets:
+        if not self.inside and len(line) <= _SHORT and len(line) + 2 <= self._max_octets:
             whole = _of_one_line(line)
             if whole is not None:
                 return whole
@@ -270,17 +270,17 @@ class ReplyReader:
         if match is None or b"\r" in line or b"\n" in line:
             raise GrammarError(f"not a reply line: {line[:80]!r}")
         code, more, text = match.groups()
-        if self._lines and code != self._code:
+        if self.inside and code != self._code:
             raise GrammarError(f"the code of a reply changed from {self._code!r} to {code!r}")
         self._octets += len(line) + 2
         if self._octets > self._max_octets:
             raise GrammarError(f"a reply of more than {self._max_octets} octets")
         self._code = code
         self._lines.append(text or b"")
-        if more == b"-":
+        self.inside = more == b"-"
+        if self.inside:
             return None
-        number = int(code)
-        status, lines = _lift(number, None, tuple(self._lines))
+        lines = tuple(self._lines)
         self._lines.clear()
         self._octets = 0
-        return taken(Reply, code=number, status=status, lines=lines, _wire=b"")
+        return _read(int(code), lines)

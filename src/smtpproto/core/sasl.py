@@ -29,7 +29,7 @@ from attrs import field, frozen
 
 from .base64 import encode_base64
 from .errors import LocalProtocolError
-from .reply import Reply
+from .reply import Reply, Severity
 from .value import taken
 
 __all__ = [
@@ -149,8 +149,9 @@ class Challenge:
 
     def reply(self) -> Reply:
         """Return the 334 that carries it (RFC 4954 §4), as long as it has to be."""
-        base64 = encode_base64(self.data)
-        return taken(Reply, code=334, status=None, lines=(base64,), _wire=b"")
+        lines = (encode_base64(self.data),)
+        severity = Severity.INTERMEDIATE
+        return taken(Reply, code=334, status=None, lines=lines, severity=severity, _wire=b"")
 
 
 @frozen

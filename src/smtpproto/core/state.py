@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -69,7 +70,17 @@ from .command import (
 from .event import EndOfContent
 from .reply import Reply, Severity
 
-__all__ = ["MOVES", "SILENT", "Asked", "Greeting", "State", "expected", "moves", "next_state"]
+__all__ = [
+    "MOVES",
+    "SILENT",
+    "Asked",
+    "Greeting",
+    "State",
+    "expected",
+    "moves",
+    "next_state",
+    "state_after",
+]
 
 
 class State(enum.Enum):
@@ -174,6 +185,7 @@ def moves(state: State, asked: Asked) -> Row | None:
     return _FOREIGN.get(state)
 
 
+@lru_cache(maxsize=1024)  # for each command that leaves
 def expected(state: State, asked: Asked) -> State | None:
     """Return where a good answer leads; None where there is none, so nothing to ask for."""
     row = moves(state, asked) or {}
@@ -185,9 +197,13 @@ def next_state(state: State, asked: Asked, reply: Reply) -> State | None:
 
     What is out of sequence can be refused, and moves nothing.
     """
-    if reply.code == 421:
-        return State.CLOSED
+    return State.CLOSED if reply.code == 421 else state_after(state, asked, reply.severity)
+
+
+@lru_cache(maxsize=1024)  # for each reply
+def state_after(state: State, asked: Asked, severity: Severity) -> State | None:
+    """Do as `next_state` for a reply of this severity that is no 421."""
     row = moves(state, asked)
     if row is None:
-        return state if reply.severity in _BAD else None
-    return row.get(reply.severity)
+        return state if severity in _BAD else None
+    return row.get(severity)
