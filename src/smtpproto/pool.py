@@ -20,17 +20,15 @@ For many, whatever tells them apart is an argument of that function, and of all 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Generic, Self, TypeVarTuple, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
 from attrs import define, field, frozen
 
 from .client import Client
@@ -38,6 +36,7 @@ from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
 from .core.reply import Severity
 from .lanes import Lane, Lanes
+from .many import each_done
 from .result import ClientError, DeliveryError, Fate, LoginError, Outcome, RefusedError, Result
 from .source import AnyContent, repeatable
 
@@ -237,8 +236,9 @@ class Pool(Generic[*D]):
         that fails stops the others. Where some destinations are slow, `concurrency` should be some
         times `each`: what waits for them is in hand, too.
 
-        `messages` that are no AsyncIterable must not block. What they raise, the iterator raises
-        behind the Sents of all that came before.
+        `messages` are read in one task, which is not yours; those that are no AsyncIterable must
+        not block. What they raise, the iterator raises behind the Sents of all that came before.
+        Whoever waits for a Sent may be cancelled, by a deadline say, and wait again: none is lost.
 
         Leaving the block early cuts off what is under way, and tells nothing of it, though it may
         have been delivered. To stop in good order, end `messages` and take what is left.
@@ -246,67 +246,13 @@ class Pool(Generic[*D]):
         """
         if concurrency < 1:
             raise ValueError("send_many needs a concurrency of at least one")
-        return self._send_many(messages, concurrency)
+        return each_done(self._send_one, messages, concurrency)
 
-    @asynccontextmanager
-    async def _send_many(
-        self,
-        messages: Iterable[tuple[Envelope, AnyContent, *D]]
-        | AsyncIterable[tuple[Envelope, AnyContent, *D]],
-        concurrency: int,
-    ) -> AsyncGenerator[AsyncIterator[Sent[*D]]]:
-        give, take = anyio.create_memory_object_stream[Sent[*D]](0)
-        failures: list[Exception] = []
-
-        async def feed() -> None:
-            room = anyio.Semaphore(concurrency)
-            async with (
-                give,
-                anyio.create_task_group() as sending,
-                aclosing(_one_by_one(messages)) as unread,
-            ):
-                for number in itertools.count():
-                    await room.acquire()  # and only then read
-                    try:
-                        message = await anext(unread)
-                    except StopAsyncIteration:
-                        return
-                    except Exception as error:  # noqa: BLE001 - it is raised behind the others
-                        failures.append(error)
-                        return
-                    sending.start_soon(self._send_one, number, message, give, room)
-
-        async def outcomes() -> AsyncGenerator[Sent[*D]]:
-            async for sent in take:
-                yield sent
-            if failures:
-                raise failures[0]
-
-        error: Exception | None = None
-        async with take, anyio.create_task_group() as tasks:
-            tasks.start_soon(feed)
-            try:
-                async with aclosing(outcomes()) as given:
-                    yield given
-            except Exception as the_block_s:  # noqa: BLE001 - it is raised below, in no group
-                error = the_block_s
-            tasks.cancel_scope.cancel()
-        if error is not None:
-            raise error
-
-    async def _send_one(
-        self,
-        number: int,
-        message: tuple[Envelope, AnyContent, *D],
-        give: MemoryObjectSendStream[Sent[*D]],
-        room: anyio.Semaphore,
-    ) -> None:
+    async def _send_one(self, number: int, message: tuple[Envelope, AnyContent, *D]) -> Sent[*D]:
         try:
-            sent = Sent(number, message, await self.deliver(*message))
+            return Sent(number, message, await self.deliver(*message))
         except Exception as error:  # noqa: BLE001 - it is told
-            sent = Sent(number, message, _nobody_has_it(message[0], error), error)
-        await give.send(sent)
-        room.release()
+            return Sent(number, message, _nobody_has_it(message[0], error), error)
 
     # Connections
 
@@ -423,23 +369,6 @@ def _own(error: Exception) -> Exception:
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error
     return copy
-
-
-async def _one_by_one(
-    messages: Iterable[tuple[Envelope, AnyContent, *D]]
-    | AsyncIterable[tuple[Envelope, AnyContent, *D]],
-) -> AsyncGenerator[tuple[Envelope, AnyContent, *D]]:
-    if isinstance(messages, AsyncIterable):
-        iterator = aiter(messages)
-        try:
-            async for message in iterator:
-                yield message
-        finally:
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()
-    else:
-        for message in messages:
-            yield message
 
 
 def _nobody_has_it(envelope: Envelope, error: Exception) -> Result:

@@ -44,6 +44,7 @@ ANNEXES = {
     "result": "client",
     "source": "client",
     "lanes": "pool",
+    "many": "pool",
     "arguments": "client",
     "blocking": "client",
     "message": "client",
