@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -35,6 +36,7 @@ from .client import Client
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
 from .core.reply import Severity
+from .holdoff import HoldOffs
 from .lanes import Lane, Lanes
 from .many import each_done
 from .result import ClientError, DeliveryError, Fate, LoginError, Outcome, RefusedError, Result
@@ -97,9 +99,16 @@ class Pool(Generic[*D]):
 
     Who finds no connection free waits for one, in the order of asking, and only behind those who
     wait for the same destination. Where `total` is reached, unused connections make room, and busy
-    destinations give some up until each has its share. Where a destination cannot be reached, one
-    attempt tells all who wait for it at the time. Where a server that has some of our connections
-    refuses another, the message waits for one of those.
+    destinations give some up until each has its share. Where a server that has some of our
+    connections refuses another, the message waits for one of those.
+
+    Where a destination cannot be reached, or does not let us in, one attempt tells all who wait for
+    it at the time; and for a while it is not tried again, so that who sends by the thousand neither
+    waits for each nor hammers a server that is down, or locks an account. Who asks for it then gets
+    HeldOffError at once, which says when. That while is `hold_off` seconds, or as long as the
+    attempt took, doubles from failure to failure up to `hold_off_longest`, and is lengthened by up
+    to a quarter, as `jitter()` says by a number from 0 to 1; a `hold_off` of 0 is none. Where one
+    connection was opened, all is as before.
 
     **Never twice by our doing.** A server may close a connection that nobody uses, which shows only
     when it is used again. Then the message goes to another connection, provided that the server
@@ -120,8 +129,12 @@ class Pool(Generic[*D]):
     idle: float = field(default=10, kw_only=True)
     life: float = field(default=300, kw_only=True)
     messages: int = field(default=100, kw_only=True)
+    hold_off: float = field(default=1, kw_only=True)
+    hold_off_longest: float = field(default=60, kw_only=True)
+    jitter: Callable[[], float] = field(default=random.random, kw_only=True)
 
     _lanes: Lanes[_Connection] = field(init=False, repr=False)
+    _held: HoldOffs = field(init=False, repr=False)
     # Those who open and close connections; None before and after.
     _tasks: TaskGroup | None = field(default=None, init=False, repr=False)
     _opening: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False, repr=False)
@@ -133,6 +146,7 @@ class Pool(Generic[*D]):
     def __attrs_post_init__(self) -> None:
         if min(self.total, self.each, self.messages) < 1:
             raise ValueError("a pool needs at least one connection, for at least one message")
+        self._held = HoldOffs(self.hold_off, self.hold_off_longest, self.jitter, anyio.current_time)
         self._lanes = Lanes(self.total, self.each, self._open, self._part)
         self._lanes.over = ClientError("this pool is not open")
 
@@ -261,6 +275,9 @@ class Pool(Generic[*D]):
 
         Whatever keeps one from being opened is raised by all who wait for it.
         """
+        held = self._held.refusal(destination)
+        if held is not None and self._lanes.over is None:
+            raise held from held.error
         ticket = self._lanes.ask(destination, first=first)
         try:
             if not ticket.settled:
@@ -288,11 +305,17 @@ class Pool(Generic[*D]):
         """Open a connection for whoever waits: it may not be for whom it was begun."""
         connection: _Connection | None = None
         failure: Exception = ClientError("it was given up")
+        since = anyio.current_time()
         with scope:
             try:
                 client = self.client(*cast("tuple[*D]", lane.key))
                 await client.__aenter__()
                 connection = _Connection(client, lane, anyio.current_time() + self.life)
+                self._held.reached(lane.key)
+            except ClientError as error:
+                failure = error
+                if not lane.alive and lane.opening == 1:  # else others may fare better
+                    self._held.failed(lane.key, error, anyio.current_time() - since)
             except Exception as error:  # noqa: BLE001 - it is raised by who waits
                 failure = error
             finally:

@@ -516,7 +516,7 @@ async def test_one_attempt_tells_all_who_wait() -> None:
             await pool.send(ENVELOPE, MESSAGE)
         errors.append(caught.value)
 
-    async with Pool(to(free_port(), connector=connector)) as pool:
+    async with Pool(to(free_port(), connector=connector), hold_off=0) as pool:
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
                 tasks.start_soon(one, pool)
@@ -537,7 +537,7 @@ async def test_a_refusal_is_told_whole_to_all(box: Box) -> None:
         assert caught.value.step == "greeting"
         codes.append(caught.value.reply.code)
 
-    async with running(Server(faulty)) as port, Pool(to(port)) as pool:
+    async with running(Server(faulty)) as port, Pool(to(port), hold_off=0) as pool:
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(one, pool)

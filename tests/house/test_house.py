@@ -45,6 +45,7 @@ ANNEXES = {
     "source": "client",
     "lanes": "pool",
     "many": "pool",
+    "holdoff": "pool",
     "arguments": "client",
     "blocking": "client",
     "message": "client",
