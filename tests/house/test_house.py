@@ -47,7 +47,7 @@ ANNEXES = {
     "many": "pool",
     "holdoff": "pool",
     "arguments": "client",
-    "blocking": "client",
+    "blocking": "pool",
     "message": "client",
     "maildir": "handlers",
     "trace": "handlers",
