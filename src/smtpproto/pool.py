@@ -20,24 +20,25 @@ For many, whatever tells them apart is an argument of that function, and of all 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+import random
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Generic, Self, TypeVarTuple, cast
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
 from attrs import define, field, frozen
 
 from .client import Client
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
 from .core.reply import Severity
+from .holdoff import HoldOffs
 from .lanes import Lane, Lanes
+from .many import each_done
 from .result import ClientError, DeliveryError, Fate, LoginError, Outcome, RefusedError, Result
 from .source import AnyContent, repeatable
 
@@ -98,9 +99,16 @@ class Pool(Generic[*D]):
 
     Who finds no connection free waits for one, in the order of asking, and only behind those who
     wait for the same destination. Where `total` is reached, unused connections make room, and busy
-    destinations give some up until each has its share. Where a destination cannot be reached, one
-    attempt tells all who wait for it at the time. Where a server that has some of our connections
-    refuses another, the message waits for one of those.
+    destinations give some up until each has its share. Where a server that has some of our
+    connections refuses another, the message waits for one of those.
+
+    Where a destination cannot be reached, or does not let us in, one attempt tells all who wait for
+    it at the time; and for a while it is not tried again, so that who sends by the thousand neither
+    waits for each nor hammers a server that is down, or locks an account. Who asks for it then gets
+    HeldOffError at once, which says when. That while is `hold_off` seconds, or as long as the
+    attempt took, doubles from failure to failure up to `hold_off_longest`, and is lengthened by up
+    to a quarter, as `jitter()` says by a number from 0 to 1; a `hold_off` of 0 is none. Where one
+    connection was opened, all is as before.
 
     **Never twice by our doing.** A server may close a connection that nobody uses, which shows only
     when it is used again. Then the message goes to another connection, provided that the server
@@ -121,8 +129,12 @@ class Pool(Generic[*D]):
     idle: float = field(default=10, kw_only=True)
     life: float = field(default=300, kw_only=True)
     messages: int = field(default=100, kw_only=True)
+    hold_off: float = field(default=1, kw_only=True)
+    hold_off_longest: float = field(default=60, kw_only=True)
+    jitter: Callable[[], float] = field(default=random.random, kw_only=True)
 
     _lanes: Lanes[_Connection] = field(init=False, repr=False)
+    _held: HoldOffs = field(init=False, repr=False)
     # Those who open and close connections; None before and after.
     _tasks: TaskGroup | None = field(default=None, init=False, repr=False)
     _opening: set[anyio.CancelScope] = field(factory=set[anyio.CancelScope], init=False, repr=False)
@@ -134,6 +146,7 @@ class Pool(Generic[*D]):
     def __attrs_post_init__(self) -> None:
         if min(self.total, self.each, self.messages) < 1:
             raise ValueError("a pool needs at least one connection, for at least one message")
+        self._held = HoldOffs(self.hold_off, self.hold_off_longest, self.jitter, anyio.current_time)
         self._lanes = Lanes(self.total, self.each, self._open, self._part)
         self._lanes.over = ClientError("this pool is not open")
 
@@ -237,8 +250,9 @@ class Pool(Generic[*D]):
         that fails stops the others. Where some destinations are slow, `concurrency` should be some
         times `each`: what waits for them is in hand, too.
 
-        `messages` that are no AsyncIterable must not block. What they raise, the iterator raises
-        behind the Sents of all that came before.
+        `messages` are read in one task, which is not yours; those that are no AsyncIterable must
+        not block. What they raise, the iterator raises behind the Sents of all that came before.
+        Whoever waits for a Sent may be cancelled, by a deadline say, and wait again: none is lost.
 
         Leaving the block early cuts off what is under way, and tells nothing of it, though it may
         have been delivered. To stop in good order, end `messages` and take what is left.
@@ -246,67 +260,13 @@ class Pool(Generic[*D]):
         """
         if concurrency < 1:
             raise ValueError("send_many needs a concurrency of at least one")
-        return self._send_many(messages, concurrency)
+        return each_done(self._send_one, messages, concurrency)
 
-    @asynccontextmanager
-    async def _send_many(
-        self,
-        messages: Iterable[tuple[Envelope, AnyContent, *D]]
-        | AsyncIterable[tuple[Envelope, AnyContent, *D]],
-        concurrency: int,
-    ) -> AsyncGenerator[AsyncIterator[Sent[*D]]]:
-        give, take = anyio.create_memory_object_stream[Sent[*D]](0)
-        failures: list[Exception] = []
-
-        async def feed() -> None:
-            room = anyio.Semaphore(concurrency)
-            async with (
-                give,
-                anyio.create_task_group() as sending,
-                aclosing(_one_by_one(messages)) as unread,
-            ):
-                for number in itertools.count():
-                    await room.acquire()  # and only then read
-                    try:
-                        message = await anext(unread)
-                    except StopAsyncIteration:
-                        return
-                    except Exception as error:  # noqa: BLE001 - it is raised behind the others
-                        failures.append(error)
-                        return
-                    sending.start_soon(self._send_one, number, message, give, room)
-
-        async def outcomes() -> AsyncGenerator[Sent[*D]]:
-            async for sent in take:
-                yield sent
-            if failures:
-                raise failures[0]
-
-        error: Exception | None = None
-        async with take, anyio.create_task_group() as tasks:
-            tasks.start_soon(feed)
-            try:
-                async with aclosing(outcomes()) as given:
-                    yield given
-            except Exception as the_block_s:  # noqa: BLE001 - it is raised below, in no group
-                error = the_block_s
-            tasks.cancel_scope.cancel()
-        if error is not None:
-            raise error
-
-    async def _send_one(
-        self,
-        number: int,
-        message: tuple[Envelope, AnyContent, *D],
-        give: MemoryObjectSendStream[Sent[*D]],
-        room: anyio.Semaphore,
-    ) -> None:
+    async def _send_one(self, number: int, message: tuple[Envelope, AnyContent, *D]) -> Sent[*D]:
         try:
-            sent = Sent(number, message, await self.deliver(*message))
+            return Sent(number, message, await self.deliver(*message))
         except Exception as error:  # noqa: BLE001 - it is told
-            sent = Sent(number, message, _nobody_has_it(message[0], error), error)
-        await give.send(sent)
-        room.release()
+            return Sent(number, message, _nobody_has_it(message[0], error), error)
 
     # Connections
 
@@ -315,6 +275,9 @@ class Pool(Generic[*D]):
 
         Whatever keeps one from being opened is raised by all who wait for it.
         """
+        held = self._held.refusal(destination)
+        if held is not None and self._lanes.over is None:
+            raise held from held.error
         ticket = self._lanes.ask(destination, first=first)
         try:
             if not ticket.settled:
@@ -342,11 +305,17 @@ class Pool(Generic[*D]):
         """Open a connection for whoever waits: it may not be for whom it was begun."""
         connection: _Connection | None = None
         failure: Exception = ClientError("it was given up")
+        since = anyio.current_time()
         with scope:
             try:
                 client = self.client(*cast("tuple[*D]", lane.key))
                 await client.__aenter__()
                 connection = _Connection(client, lane, anyio.current_time() + self.life)
+                self._held.reached(lane.key)
+            except ClientError as error:
+                failure = error
+                if not lane.alive and lane.opening == 1:  # else others may fare better
+                    self._held.failed(lane.key, error, anyio.current_time() - since)
             except Exception as error:  # noqa: BLE001 - it is raised by who waits
                 failure = error
             finally:
@@ -423,23 +392,6 @@ def _own(error: Exception) -> Exception:
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error
     return copy
-
-
-async def _one_by_one(
-    messages: Iterable[tuple[Envelope, AnyContent, *D]]
-    | AsyncIterable[tuple[Envelope, AnyContent, *D]],
-) -> AsyncGenerator[tuple[Envelope, AnyContent, *D]]:
-    if isinstance(messages, AsyncIterable):
-        iterator = aiter(messages)
-        try:
-            async for message in iterator:
-                yield message
-        finally:
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()
-    else:
-        for message in messages:
-            yield message
 
 
 def _nobody_has_it(envelope: Envelope, error: Exception) -> Result:

@@ -4,6 +4,7 @@
 
     ClientError
     ├── ConnectError     no session: unreachable, broken, silent for too long, not SMTP
+    │   └── HeldOffError … and so lately that a pool does not try again yet
     ├── TlsError         TLS was required and could not be had, or the certificate is wrong
     ├── RefusedError     the server answered a step of the opening with 4yz or 5yz
     │   └── LoginError   … to the login
@@ -25,6 +26,7 @@ __all__ = [
     "ConnectError",
     "DeliveryError",
     "Fate",
+    "HeldOffError",
     "LoginError",
     "Outcome",
     "RefusedError",
@@ -168,6 +170,21 @@ class ClientError(Exception):
 
 class ConnectError(ClientError):
     """There is no session: the server cannot be reached, or followed, or is silent."""
+
+
+class HeldOffError(ConnectError):
+    """A pool did not try to reach a destination, for it could not a moment ago.
+
+    `error` is how the last of `failures` attempts in a row failed; `seconds`, from when this was
+    raised, is when the pool tries again.
+    """
+
+    def __init__(self, error: ClientError, failures: int, seconds: float) -> None:
+        times = "the last attempt" if failures == 1 else f"the last {failures} attempts"
+        super().__init__(f"not tried for another {seconds:.3g} s, as {times} failed: {error}")
+        self.error = error
+        self.failures = failures
+        self.seconds = seconds
 
 
 class TlsError(ClientError):

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -134,7 +134,7 @@ async def test_send_raises_unless_all_were_accepted(box: Box) -> None:
     ],
 )
 async def test_a_session_carries_so_many_messages_and_grows_so_old(
-    options: dict[str, int], expected: list[int], box: Box
+    options: dict[str, Any], expected: list[int], box: Box
 ) -> None:
     async with running(Server(box)) as port, Pool(to(port), **options) as pool:
         for _ in range(5):
@@ -516,7 +516,7 @@ async def test_one_attempt_tells_all_who_wait() -> None:
             await pool.send(ENVELOPE, MESSAGE)
         errors.append(caught.value)
 
-    async with Pool(to(free_port(), connector=connector)) as pool:
+    async with Pool(to(free_port(), connector=connector), hold_off=0) as pool:
         async with anyio.create_task_group() as tasks:
             for _ in range(20):
                 tasks.start_soon(one, pool)
@@ -537,7 +537,7 @@ async def test_a_refusal_is_told_whole_to_all(box: Box) -> None:
         assert caught.value.step == "greeting"
         codes.append(caught.value.reply.code)
 
-    async with running(Server(faulty)) as port, Pool(to(port)) as pool:
+    async with running(Server(faulty)) as port, Pool(to(port), hold_off=0) as pool:
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(one, pool)
@@ -644,7 +644,7 @@ async def test_what_the_function_raises_is_for_who_asked() -> None:
 @pytest.mark.parametrize("option", ["total", "each", "messages"])
 def test_a_pool_of_nothing_is_none(option: str) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        Pool(to(25), **{option: 0})
+        Pool(to(25), **cast("Any", {option: 0}))
 
 
 # Opened and closed

@@ -259,6 +259,93 @@ async def test_leaving_where_it_was_taken_to_the_midst(box: Box) -> None:
         assert len(box.received) < 20
 
 
+async def test_all_are_read_in_one_task_and_sent_by_no_more_than_may_be(box: Box) -> None:
+    """So a source may hold a scope open while it gives them; and no message costs a task."""
+    readers: set[int] = set()
+    senders: set[int] = set()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        senders.add(anyio.get_current_task().id)
+        yield MESSAGE
+
+    async def source() -> AsyncIterator[tuple[Envelope, AsyncIterator[bytes]]]:
+        async with anyio.create_task_group():
+            for number in range(50):
+                readers.add(anyio.get_current_task().id)
+                yield envelope(number), pieces()
+            readers.add(anyio.get_current_task().id)
+
+    async with (
+        running(Server(box)) as port,
+        Pool(to(port)) as pool,
+        pool.send_many(source(), concurrency=3) as outcomes,
+    ):
+        assert [bool(sent) async for sent in outcomes] == [True] * 50
+    assert len(readers) == 1
+    assert len(senders) == 3
+
+
+async def test_who_waits_under_a_deadline_loses_none(box: Box) -> None:
+    """What comes behind a wait that was cut off is there for the next one."""
+    gate = Gate()
+    async with (
+        running(Server(gate)) as port,
+        Pool(to(port)) as pool,
+        pool.send_many(messages(3)) as outcomes,
+    ):
+        for _ in range(2):
+            with anyio.move_on_after(0):
+                await anext(outcomes)
+        await until(lambda: gate.waiting == 3)
+        gate.open.set()
+        assert sorted([sent.number async for sent in outcomes]) == [0, 1, 2]
+        with pytest.raises(StopAsyncIteration):
+            await anext(outcomes)
+
+
+async def test_several_may_take(box: Box) -> None:
+    told: list[int] = []
+
+    async def take(outcomes: AsyncIterator[Sent[()]]) -> None:
+        async for sent in outcomes:
+            told.append(sent.number)  # noqa: PERF401 - it is shared
+
+    async with (
+        running(Server(box)) as port,
+        Pool(to(port)) as pool,
+        pool.send_many(messages(30), concurrency=4) as outcomes,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(3):
+            tasks.start_soon(take, outcomes)
+    assert sorted(told) == list(range(30))
+
+
+async def test_outside_its_block_it_gives_nothing(box: Box) -> None:
+    async with running(Server(box)) as port, Pool(to(port)) as pool:
+        async with pool.send_many(messages(5)) as outcomes:
+            await until(lambda: len(box.received) == 5)
+        assert [sent async for sent in outcomes] == []
+
+
+async def test_where_many_may_be_in_hand_the_others_have_their_turn(box: Box) -> None:
+    read = 0
+
+    def counted() -> Iterator[tuple[Envelope, bytes]]:
+        nonlocal read
+        for message in messages(5000):
+            read += 1
+            yield message
+
+    async with (
+        running(Server(box)) as port,
+        Pool(to(port)) as pool,
+        pool.send_many(counted(), concurrency=5000) as outcomes,
+    ):
+        assert await anext(outcomes)
+        assert read < 5000
+
+
 @pytest.mark.parametrize("concurrency", [0, -1])
 async def test_no_concurrency_is_an_error(concurrency: int) -> None:
     async with Pool(to(25)) as pool:
