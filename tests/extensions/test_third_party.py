@@ -106,6 +106,10 @@ class XLower(XEcho):
     verb = b"xlower"
 
 
+class XLatin(XEcho):
+    verb = b"X\xc9CHO"
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -114,6 +118,7 @@ class XLower(XEcho):
         lambda: Extension("X\r\n250 Y"),
         lambda: Extension("XTICKET", needs=("8bit mime",)),
         lambda: Extension("XLOWER", verbs=(XLower,)),
+        lambda: Extension("XLATIN", verbs=(XLatin,)),
         lambda: Parameter("X_TICKET", int, str),  # type: ignore[arg-type]  # never called
     ],
 )
