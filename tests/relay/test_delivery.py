@@ -125,13 +125,13 @@ async def test_transient_failures_are_retried_on_schedule(tmp_path: Path) -> Non
             w.move(wait - 1)
             due = await node.spool.next_due()
             assert due == w.now + 1
-            assert host.sessions == attempt
+            assert host.lines.count("RCPT TO:<v@ext.example>") == attempt
             w.move(1)
         await node.until(Deferred, 4)
         host.says.clear()
         w.move(4800)
         await node.until(Delivered)
-        assert host.sessions == 5
+        assert host.lines.count("RCPT TO:<v@ext.example>") == 5
         assert await node.queue() == []
 
 

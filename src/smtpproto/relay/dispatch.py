@@ -155,21 +155,32 @@ class Dispatcher:
                 settlements.append(Settlement(number, None, attempt.text))
                 events.append(Delivered(entry.id, path, attempt.where, attempt.text))
                 continue
-            wait = None
-            if attempt.fate is not Fate.PERMANENT:
-                age = now - entry.arrived
-                tries = attempt.recipient.attempts + 1
-                wait = next_attempt(age, tries, jitter, self.schedule)
+            wait = self._wait(entry, attempt, now, jitter)
             if wait is None:
                 given_up.append(attempt)
-            else:
-                settlements.append(Settlement(number, now + wait, attempt.text))
-                events.append(Deferred(entry.id, path, attempt.where, attempt.text, wait))
+                continue
+            text, counted = attempt.text or None, attempt.put_off is None
+            settlements.append(Settlement(number, now + wait, text, counted))
+            if text is not None:  # else it has only stood in a line
+                events.append(Deferred(entry.id, path, attempt.where, text, wait))
         if settlements:
             await self._settle(entry, settlements, ())
             for event in events:
                 self.observe(event)
         return given_up
+
+    def _wait(self, entry: Entry, attempt: Attempt, now: float, jitter: float) -> float | None:
+        """Return in how many seconds to try again; None: not any more."""
+        if attempt.fate is Fate.PERMANENT:
+            return None
+        age = now - entry.arrived
+        if attempt.put_off is None:
+            return next_attempt(age, attempt.recipient.attempts + 1, jitter, self.schedule)
+        wait = max(attempt.put_off - now, 0.0)
+        if not attempt.text:  # it has not been tried for want of a place: its turn will come
+            return wait
+        left = self.schedule.lifetime - age
+        return min(wait, left) if left > 0 else None
 
     async def _give_up(self, entry: Entry, attempts: Sequence[Attempt]) -> None:
         """Drop these recipients and tell the sender, in one durable step and one report."""
