@@ -77,7 +77,9 @@ async def test_no_more_messages_are_attempted_at_once_than_there_are_workers(
         assert await node.queue() == []
 
 
-@pytest.mark.rfc("5321 §4.5.4.1 transactions-may-run-side-by-side")
+@pytest.mark.rfc(
+    "5321 §4.5.4.1 transactions-may-run-side-by-side", "5321 §4.5.4.1 sessions-are-limited"
+)
 async def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         slow = await w.host("mx.slow.example", "slow.example", {"MAIL": "hang"})
