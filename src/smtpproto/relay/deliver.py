@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import TypeAlias, TypeVarTuple
+from typing import Any, TypeAlias, TypeVarTuple
 
 import anyio
 from attrs import field, frozen
@@ -21,8 +21,10 @@ from smtpproto.client import Client, ClientDeadlines, Connector, Tls, connect_tc
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
+from smtpproto.core.parameter import Parameter, Parameters
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
+from smtpproto.extensions.dsn import DSN
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.pool import Pool
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
@@ -31,6 +33,7 @@ from smtpproto.trace import return_path
 
 from .hops import Hold, Hops
 from .mailbox import MailboxStore
+from .report import Action
 from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable, canonical
 from .spool import Entry, Recipient, Spool, SpoolUnavailable
 
@@ -67,6 +70,7 @@ class Attempt:
     `where` is the mailbox or the host that was tried, `reply` its answer, or None and the
     `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
     seconds, nothing was tried: the next hop is held until then, or has no place in its line.
+    `action` is what a success is called in a report of ours; None where the next hop reports.
     """
 
     recipient: Recipient
@@ -76,6 +80,7 @@ class Attempt:
     reason: str = ""
     remote: bool = False
     put_off: float | None = None
+    action: Action | None = None
 
     @property
     def text(self) -> str:
@@ -118,6 +123,7 @@ class Clients:
             server_name=host.name,
             deadlines=self.deadlines,
             connector=self.connector,
+            dispensable=(DSN,),
             trace=None if self.trace is None else partial(self.trace, host.name),
         )
 
@@ -221,7 +227,7 @@ class Deliverer:
             return Attempt(recipient, Fate.TRANSIENT, where, error.reply)
         except SpoolUnavailable as error:
             return Attempt(recipient, Fate.TRANSIENT, where, reason=f"spool: {error}")
-        return Attempt(recipient, Fate.ACCEPTED, where, STORED)
+        return Attempt(recipient, Fate.ACCEPTED, where, STORED, action="delivered")
 
     async def _final_content(self, entry: Entry) -> AsyncGenerator[bytes]:
         # Final delivery is where the reverse-path leaves the envelope (RFC 5321 §4.4).
@@ -291,10 +297,11 @@ class Deliverer:
         ) -> Sequence[Attempt]:
             return [Attempt(r, fate, where, reply, reason, remote=remote) for r in recipients]
 
-        # The envelope's own parameters were between the last hop and us; the client adds those
-        # that are for this one.
+        # Only what was asked of reports goes on (RFC 3461 §5.2.1): the other parameters were
+        # between the last hop and us, and the client adds those that are for this one.
+        mail = Mail(entry.mail.reverse_path, _of(DSN.mail, entry.mail))
         envelope = Envelope(
-            Mail(entry.mail.reverse_path), [Rcpt(r.rcpt.forward_path) for r in recipients]
+            mail, [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
         )
         # What came without SMTPUTF8 goes on without it: it is not for us to look into.
         utf8 = "SMTPUTF8" in entry.mail.parameters
@@ -313,13 +320,26 @@ class Deliverer:
         except LocalProtocolError as error:
             log.error("message %s cannot be sent on: %s", entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
+        action: Action | None = "relayed" if "NOTIFY" in result.left_out else None
         attempts = [
             Attempt(
-                recipient, outcome.fate, where, outcome.reply, outcome.reason, not outcome.local
+                recipient,
+                outcome.fate,
+                where,
+                outcome.reply,
+                outcome.reason,
+                not outcome.local,
+                action=action,
             )
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
         return attempts, True
+
+
+def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
+    """Return those of a command's parameters, as they came."""
+    there = command.parameters
+    return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
 
 
 def _domain(recipient: Recipient) -> str:

@@ -25,6 +25,8 @@ from attrs import define, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, connect_tcp
 from smtpproto.core.connection import Limits
+from smtpproto.extensions import STANDARD
+from smtpproto.extensions.dsn import DSN
 from smtpproto.handler import Authenticator, Session
 from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
@@ -140,6 +142,8 @@ class Relay:
             tls=self.tls,
             implicit_tls=kind == "submissions",
             authenticator=self.authenticator,
+            # We report as asked, and pass on what was asked.
+            offer=[each for each in STANDARD if not each.obliges or each is DSN],
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,

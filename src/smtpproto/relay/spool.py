@@ -45,7 +45,7 @@ class Recipient:
 
     `number` is its place in the envelope, from 0. `attempts` counts those that failed,
     `next_attempt` is when the next is due, 0 where the operator asked for it (`Spool.retry`), and
-    `last_reply` what the last one was answered.
+    `last_reply` what the last one was answered. `warned`: the sender knows that it is late.
     """
 
     number: int
@@ -53,6 +53,7 @@ class Recipient:
     attempts: int
     next_attempt: float
     last_reply: str | None
+    warned: bool = False
 
     @property
     def asked(self) -> bool:
@@ -81,13 +82,14 @@ class Settlement:
 
     `next_attempt` is when to try again; None: it is done with, delivered or reported. `reply`
     says what the next hop answered, or why there was none; None: what is known of it stands.
-    Without `counted` it was put off, not tried.
+    Without `counted` it was put off, not tried. `warned`: its sender is told that it is late.
     """
 
     recipient: int
     next_attempt: float | None
     reply: str | None = None
     counted: bool = True
+    warned: bool = False
 
 
 @frozen
