@@ -19,7 +19,7 @@ from contextlib import suppress
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import anyio
 import idna
@@ -31,7 +31,19 @@ from .arguments import arguments_of
 from .connector import Connector, TcpConnector, UnixConnector, connect_tcp
 from .core.base64 import decode_base64
 from .core.client_connection import ClientConnection
-from .core.command import Auth, AuthResponse, Command, Ehlo, Helo, Lhlo, Quit, Rset, StartTls
+from .core.command import (
+    Auth,
+    AuthResponse,
+    Command,
+    Ehlo,
+    Helo,
+    Lhlo,
+    Mail,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+)
 from .core.connection import Limits
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError, RemoteProtocolError
@@ -72,6 +84,8 @@ __all__ = [
     "send_message",
     "verifying",
 ]
+
+AnyCommand = TypeVar("AnyCommand", Mail, Rcpt)
 
 
 class Tls(enum.Enum):
@@ -114,8 +128,9 @@ class Client:
     `helo_name` is our own domain; by default the address literal of our end (RFC 5321 §4.1.4).
     `lmtp` speaks LMTP (RFC 2033): the same methods and results, each recipient with a verdict of
     its own. `connector` makes the stream. What is not among `extensions` is not used, though it
-    be offered. `observe` is told of all that happens (`smtpproto.observe`), `trace` is shown the
-    dialogue line by line, redacted.
+    be offered. Parameters of a message that belong to `dispensable` extensions are left out where
+    those are not offered, and `Result.left_out` says so; others are refused. `observe` is told of
+    all that happens (`smtpproto.observe`), `trace` is shown the dialogue line by line, redacted.
 
     Entering raises ConnectError, TlsError, RefusedError or LoginError; making one for LMTP at
     port 25 LocalProtocolError. A session is for one task at a time.
@@ -132,6 +147,7 @@ class Client:
     helo_name: str | None = field(default=None, kw_only=True)
     server_name: str | None = field(default=None, kw_only=True)
     extensions: Sequence[Extension] = field(default=STANDARD, kw_only=True)
+    dispensable: Sequence[Extension] = field(default=(), kw_only=True)
     limits: Limits = field(factory=Limits, kw_only=True)
     deadlines: ClientDeadlines = field(factory=ClientDeadlines, kw_only=True)
     connector: Connector = field(default=connect_tcp, kw_only=True)
@@ -386,6 +402,7 @@ class Client:
                 f": the server grants {session.transactions} transactions" if session.open else ""
             )
             raise ClientError(f"this session is over{most}")
+        envelope, left_out = self._without_dispensable(envelope)
         handover = Handover(session, envelope)
         transaction = handover.transaction
         try:
@@ -415,7 +432,30 @@ class Client:
             if session.pump.unsent or not session.open:
                 await session.aclose("a transaction was broken off")
             raise
-        return transaction.result()
+        result = transaction.result()
+        return evolve(result, left_out=left_out) if left_out else result
+
+    def _without_dispensable(self, envelope: Envelope) -> tuple[Envelope, frozenset[str]]:
+        """Leave parameters out that are dispensable and not offered; tell which."""
+        absent = {
+            parameter.keyword
+            for extension in self.dispensable
+            if extension.keyword not in self.offered
+            for parameter in (*extension.mail, *extension.rcpt)
+        }
+        left_out: set[str] = set()
+
+        def without(command: AnyCommand) -> AnyCommand:
+            gone = absent & command.parameters.keys()
+            if not gone:
+                return command
+            left_out.update(gone)
+            kept = {key: value for key, value in command.parameters.items() if key not in gone}
+            return evolve(command, parameters=kept)
+
+        if absent:
+            envelope = Envelope(without(envelope.mail), [without(rcpt) for rcpt in envelope.rcpts])
+        return envelope, frozenset(left_out)
 
     async def command(self, command: Command) -> Reply:
         """Send a command that is no part of a transaction (NOOP, VRFY, HELP); return the reply.

@@ -82,10 +82,13 @@ class Result:
     It is true where all were accepted: `if not result` overlooks nobody. `unheard` says that the
     session was over before the server answered anything: lost, or ended by a 421 that came first,
     as one does that was idle for too long. Nothing was begun, and another session may have it.
+    `left_out` are the keywords of parameters that the server did not offer to take, and that the
+    caller had declared dispensable.
     """
 
     outcomes: tuple[Outcome, ...]
     unheard: bool = False
+    left_out: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return self.all_accepted

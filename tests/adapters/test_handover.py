@@ -564,6 +564,21 @@ async def test_each_recipient_has_parameters_of_its_own(box: Box) -> None:
     assert parameters == {"RET": b"HDRS", "ENVID": b"id-1"}
 
 
+async def test_what_is_dispensable_is_left_out_where_it_is_not_offered(box: Box) -> None:
+    mail = Mail("ann@example.org", {"RET": "HDRS", "SIZE": len(MESSAGE)})
+    envelope = Envelope(mail, [Rcpt("b@example.net", {"NOTIFY": "NEVER"}), Rcpt("c@example.net")])
+    async with session(Server(box), dispensable=(DSN,)) as client:
+        result = await client.send(envelope, MESSAGE)
+        assert result.left_out == {"RET", "NOTIFY"}
+        assert (await client.send(ENVELOPE, MESSAGE)).left_out == frozenset()
+    async with session(Server(box, offer=[*DEFAULT, DSN]), dispensable=(DSN,)) as client:
+        assert (await client.send(envelope, MESSAGE)).left_out == frozenset()
+    without, _, with_all = (received.envelope for received in box.received)
+    assert dict(without.mail.parameters) == {"SIZE": b"%d" % len(MESSAGE)}
+    assert [dict(rcpt.parameters) for rcpt in without.rcpts] == [{}, {}]
+    assert with_all == envelope
+
+
 @pytest.mark.parametrize(
     ("mail", "status"),
     [

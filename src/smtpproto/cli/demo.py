@@ -278,7 +278,7 @@ class Demo:
         )
 
     def trace(self, name: str, id: str, line: str) -> None:
-        if not id.startswith("session"):  # the other end of the same dialogue
+        if id == "next hop":  # else it is the other end of the same dialogue
             self.line(name, line)
 
     def trusting(self, name: str) -> ssl.SSLContext:

@@ -135,7 +135,7 @@ def retry(visit: _Visit, id: str | None) -> None:
     async def ask(spool: SQLiteSpool) -> int:
         if id is not None:
             await _get(spool, id)
-        return await spool.retry(id, _now())
+        return await spool.retry(id)
 
     moved = visit.spool(ask)
     if visit.as_json:

@@ -1,36 +1,43 @@
-"""One attempt at one message: to mailboxes here, or through the client to the next hop.
+"""One attempt at one message: to mailboxes here, or through the pool to the next hop.
 
-Nothing in here remembers: it takes an Entry from the spool, tries the recipients that are due,
-and says of each what happened. What follows from that is `dispatch.py`'s.
+It takes an Entry from the spool, tries the recipients that are due, and says of each what
+happened. What follows from that is `dispatch.py`'s; what is learned of the next hop is for
+`hops.py` to remember.
 """
 
 from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TypeAlias, TypeVarTuple
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, TypeAlias, TypeVarTuple
 
 import anyio
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from smtpproto.client import Client, ClientDeadlines, Connector, Tls, connect_tcp
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
+from smtpproto.core.parameter import Parameter, Parameters
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
+from smtpproto.extensions.dsn import DSN
 from smtpproto.maildir import MailboxUnavailable
+from smtpproto.pool import Pool
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
 from smtpproto.source import Source
 from smtpproto.trace import return_path
 
+from .hops import Hold, Hops
 from .mailbox import MailboxStore
-from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable
+from .report import Action
+from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable, canonical
 from .spool import Entry, Recipient, Spool, SpoolUnavailable
 
-__all__ = ["Access", "Attempt", "Deliverer", "Sessions"]
+__all__ = ["Access", "Attempt", "Clients", "Deliverer"]
 
 log = logging.getLogger(__name__)
 
@@ -56,45 +63,14 @@ class Access:
             object.__setattr__(self, "tls", Tls.REQUIRED)
 
 
-@define
-class _Lane:
-    """The way to one next hop: its free slots, and how many use it or wait for it."""
-
-    slots: anyio.Semaphore
-    users: int = 0
-
-
-class Sessions:
-    """Counts the sessions to next hops: at most `total`, and `each` with the same one.
-
-    So a next hop that is slow holds up what goes there, and nothing else.
-    """
-
-    def __init__(self, total: int = 100, each: int = 20) -> None:
-        self._each = each
-        self._total = anyio.Semaphore(total)
-        self._lanes: dict[str, _Lane] = {}
-
-    @asynccontextmanager
-    async def slot(self, name: str) -> AsyncGenerator[None]:
-        """Wait for a session with the next hop of this name, and hold it in the block."""
-        lane = self._lanes.setdefault(name, _Lane(anyio.Semaphore(self._each)))
-        lane.users += 1
-        try:
-            async with lane.slots, self._total:
-                yield
-        finally:
-            lane.users -= 1
-            if not lane.users:
-                del self._lanes[name]
-
-
 @frozen
 class Attempt:
     """What one attempt came to for one recipient.
 
     `where` is the mailbox or the host that was tried, `reply` its answer, or None and the
-    `reason` in words. `remote` tells a host's own answer from ours.
+    `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
+    seconds, nothing was tried: the next hop is held until then, or has no place in its line.
+    `action` is what a success is called in a report of ours; None where the next hop reports.
     """
 
     recipient: Recipient
@@ -103,6 +79,8 @@ class Attempt:
     reply: Reply | None = None
     reason: str = ""
     remote: bool = False
+    put_off: float | None = None
+    action: Action | None = None
 
     @property
     def text(self) -> str:
@@ -118,22 +96,50 @@ STORED = Reply(250, "2.1.5", "Delivered")
 
 
 @frozen
-class Deliverer:
-    """Carries messages on, with what it has been handed to do so.
+class Clients:
+    """Makes the Client for a host: what a Pool of ours is given.
 
-    `sessions` bounds the sessions with next hops at any time, `deadlines.session` the time for
-    one of them. `trace(id, host, line)` is shown the dialogues.
+    `deadlines.session` bounds the time for one session. `trace(name, line)` is shown the
+    dialogues.
     """
 
     hostname: str
-    router: Router
-    mailboxes: MailboxStore
-    spool: Spool
     access: Access = field(factory=Access)
     connector: Connector = connect_tcp
     deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=4 * 3600))
-    sessions: Sessions = field(factory=Sessions)
-    trace: Callable[[str, str, str], None] | None = None
+    trace: Callable[[str, str], None] | None = None
+
+    def __call__(self, host: Host) -> Client:
+        """Return a Client for the host, not entered yet."""
+        return Client(
+            host.address or host.name,
+            host.port,
+            tls=self.access.tls,
+            ssl_context=self.access.ssl_context,
+            # Only a smart host comes without an address; it alone may see the password.
+            login=self.access.login if host.address is None else None,
+            login_in_clear=self.access.login_in_clear,
+            helo_name=self.hostname,
+            server_name=host.name,
+            deadlines=self.deadlines,
+            connector=self.connector,
+            dispensable=(DSN,),
+            trace=None if self.trace is None else partial(self.trace, host.name),
+        )
+
+
+@frozen
+class Deliverer:
+    """Carries messages on, with what it has been handed to do so.
+
+    `pool` keeps the sessions with next hops, and bounds them; it is open while there are attempts.
+    """
+
+    router: Router
+    mailboxes: MailboxStore
+    spool: Spool
+    pool: Pool[Host]
+    hops: Hops
 
     async def attempt(self, entry: Entry, done: Done) -> None:
         """Try every recipient of `entry` once.
@@ -142,20 +148,23 @@ class Deliverer:
         for; together its calls name every recipient once. A recipient that they do not name fell
         to a fault of ours, which has been logged.
         """
-        routes = await self._routes(entry.recipients)
-        settled: list[Attempt] = []
+        held, due = self._held(entry)
+        routes = await self._routes(due)
+        settled = held
         local: list[tuple[Recipient, Local]] = []
         remote: dict[str, tuple[NextHop, list[Recipient]]] = {}
-        for recipient in entry.recipients:
-            match routes[recipient.rcpt.forward_path.mailbox.domain.lower()]:
+        for recipient in due:
+            domain = _domain(recipient)
+            match routes[domain]:
                 case Local() as route:
                     local.append((recipient, route))
                 case NextHop() as route:
                     remote.setdefault(route.name, (route, []))[1].append(recipient)
-                case Unroutable() | Undetermined() as route:
-                    where = recipient.rcpt.forward_path.mailbox.domain.decode()
-                    fate = Fate.of(route.reply)
-                    settled.append(Attempt(recipient, fate, where, route.reply))
+                case Unroutable() as route:
+                    settled.append(Attempt(recipient, Fate.PERMANENT, domain, route.reply))
+                case Undetermined() as route:
+                    self.hops.down(domain, domain, route.reply, "")
+                    settled.append(Attempt(recipient, Fate.TRANSIENT, domain, route.reply))
         if settled:
             await done(settled)
         async with anyio.create_task_group() as hops:
@@ -164,6 +173,18 @@ class Deliverer:
             for route, recipients in remote.values():
                 hops.start_soon(self._apart, self._to_next_hop, entry, route, recipients, done)
 
+    def _held(self, entry: Entry) -> tuple[list[Attempt], list[Recipient]]:
+        """Tell those whose domain is held as the name of a next hop from those to be routed."""
+        held: list[Attempt] = []
+        due: list[Recipient] = []
+        for recipient in entry.recipients:
+            hold = self.hops.held(_domain(recipient), asked=recipient.asked)
+            if hold is None:
+                due.append(recipient)
+            else:
+                held.append(_put_off(recipient, hold))
+        return held, due
+
     async def _apart(self, way: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
         """Keep a fault on one way from tearing transactions on the others."""
         try:
@@ -171,16 +192,16 @@ class Deliverer:
         except Exception:
             log.exception("a delivery broke off")
 
-    async def _routes(self, recipients: Sequence[Recipient]) -> dict[bytes, Route]:
+    async def _routes(self, recipients: Sequence[Recipient]) -> dict[str, Route]:
         """Route every domain once, side by side."""
-        routes: dict[bytes, Route] = {}
+        routes: dict[str, Route] = {}
 
-        async def look_up(domain: bytes) -> None:
+        async def look_up(domain: str) -> None:
             async with at_once:
                 routes[domain] = await self.router.route(domain)
 
         at_once = anyio.Semaphore(10)
-        domains = {recipient.rcpt.forward_path.mailbox.domain.lower() for recipient in recipients}
+        domains = {_domain(recipient) for recipient in recipients}
         async with anyio.create_task_group() as lookups:
             for domain in domains:
                 lookups.start_soon(look_up, domain)
@@ -206,7 +227,7 @@ class Deliverer:
             return Attempt(recipient, Fate.TRANSIENT, where, error.reply)
         except SpoolUnavailable as error:
             return Attempt(recipient, Fate.TRANSIENT, where, reason=f"spool: {error}")
-        return Attempt(recipient, Fate.ACCEPTED, where, STORED)
+        return Attempt(recipient, Fate.ACCEPTED, where, STORED, action="delivered")
 
     async def _final_content(self, entry: Entry) -> AsyncGenerator[bytes]:
         # Final delivery is where the reverse-path leaves the envelope (RFC 5321 §4.4).
@@ -225,15 +246,30 @@ class Deliverer:
         the domain's word and ends it; who refuses to talk speaks for that host alone, and only
         where all of them do is nothing to be hoped for.
         """
-        left = {recipient.number: recipient for recipient in recipients}
-        open_: dict[int, Attempt] = {}
-        async with self.sessions.slot(route.name):
+        asked = any(recipient.asked for recipient in recipients)
+        async with self.hops.turn(route.name, str(entry.mail.reverse_path)) as come_again:
+            if come_again is not None:
+                crowded = partial(
+                    Attempt, fate=Fate.TRANSIENT, where=route.name, put_off=come_again
+                )
+                await done([crowded(recipient) for recipient in recipients])
+                return
+            # Only here: who stood before us may have learned it.
+            hold = self.hops.held(route.name, asked=asked)
+            if hold is not None:
+                await done([_put_off(recipient, hold) for recipient in recipients])
+                return
+            left = {recipient.number: recipient for recipient in recipients}
+            open_: dict[int, Attempt] = {}
+            down = True
             for host in route.hosts:
-                async with AsyncExitStack() as session:
-                    attempts, final = await self._to_host(session, entry, host, [*left.values()])
-                    decided = [a for a in attempts if final and a.fate is not Fate.TRANSIENT]
-                    if decided:
-                        await done(decided)  # and only then QUIT: nobody knows how long it takes
+                attempts, talked = await self._to_host(entry, host, [*left.values()])
+                if talked:
+                    down = False
+                    self.hops.up(route.name)
+                decided = [a for a in attempts if talked and a.fate is not Fate.TRANSIENT]
+                if decided:
+                    await done(decided)
                 for attempt in decided:
                     del left[attempt.recipient.number]
                 for attempt in attempts:
@@ -241,14 +277,18 @@ class Deliverer:
                         open_[attempt.recipient.number] = attempt
                 if not left:
                     return
-        await done([open_[number] for number in left])
+        rest = [open_[number] for number in left]
+        last = next((a for a in reversed(rest) if a.fate is Fate.TRANSIENT), None)
+        if down and last is not None:
+            self.hops.down(route.name, last.where, last.reply, last.reason)
+        await done(rest)
 
     async def _to_host(
-        self, session: AsyncExitStack, entry: Entry, host: Host, recipients: Sequence[Recipient]
+        self, entry: Entry, host: Host, recipients: Sequence[Recipient]
     ) -> tuple[Sequence[Attempt], bool]:
-        """Try one host, leaving the client open in `session`.
+        """Try one host; tell also whether it talked with us.
 
-        Tell also whether what is permanent now is so for the other hosts, too.
+        If it did, what is permanent now is so for the other hosts, too.
         """
         where = f"{host.name}:{host.port}"
 
@@ -257,53 +297,57 @@ class Deliverer:
         ) -> Sequence[Attempt]:
             return [Attempt(r, fate, where, reply, reason, remote=remote) for r in recipients]
 
+        # Only what was asked of reports goes on (RFC 3461 §5.2.1): the other parameters were
+        # between the last hop and us, and the client adds those that are for this one.
+        mail = Mail(entry.mail.reverse_path, _of(DSN.mail, entry.mail))
+        envelope = Envelope(
+            mail, [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
+        )
+        # What came without SMTPUTF8 goes on without it: it is not for us to look into.
+        utf8 = "SMTPUTF8" in entry.mail.parameters
+        content = Source(self.spool.content(entry.id), entry.octets, utf8=utf8)
         try:
-            client = await session.enter_async_context(self._client(entry, host))
+            result = await self.pool.deliver(envelope, content, host)
         except LoginError as error:
             # Ours to mend, whatever its first digit: no mail is lost by it.
             return all_of_them(Fate.TRANSIENT, error.reply, remote=True), False
         except RefusedError as error:
             return all_of_them(Fate.of(error.reply), error.reply, remote=True), False
-        except (ClientError, LocalProtocolError) as error:
+        except ClientError as error:
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
-        # The envelope's own parameters were between the last hop and us; the client adds those
-        # that are for this one.
-        envelope = Envelope(
-            Mail(entry.mail.reverse_path), [Rcpt(r.rcpt.forward_path) for r in recipients]
-        )
-        try:
-            # What came without SMTPUTF8 goes on without it: it is not for us to look into.
-            utf8 = "SMTPUTF8" in entry.mail.parameters
-            content = Source(self.spool.content(entry.id), entry.octets, utf8=utf8)
-            result = await client.deliver(envelope, content)
         except SpoolUnavailable as error:
             return all_of_them(Fate.TRANSIENT, reason=f"spool: {error}"), True
-        except ClientError as error:
-            return all_of_them(Fate.TRANSIENT, reason=str(error)), True
         except LocalProtocolError as error:
             log.error("message %s cannot be sent on: %s", entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
+        action: Action | None = "relayed" if "NOTIFY" in result.left_out else None
         attempts = [
             Attempt(
-                recipient, outcome.fate, where, outcome.reply, outcome.reason, not outcome.local
+                recipient,
+                outcome.fate,
+                where,
+                outcome.reply,
+                outcome.reason,
+                not outcome.local,
+                action=action,
             )
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
         return attempts, True
 
-    def _client(self, entry: Entry, host: Host) -> Client:
-        trace = self.trace
-        return Client(
-            host.address or host.name,
-            host.port,
-            tls=self.access.tls,
-            ssl_context=self.access.ssl_context,
-            # Only a smart host comes without an address; it alone may see the password.
-            login=self.access.login if host.address is None else None,
-            login_in_clear=self.access.login_in_clear,
-            helo_name=self.hostname,
-            server_name=host.name,
-            deadlines=self.deadlines,
-            connector=self.connector,
-            trace=None if trace is None else lambda line: trace(entry.id, host.name, line),
-        )
+
+def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
+    """Return those of a command's parameters, as they came."""
+    there = command.parameters
+    return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
+
+
+def _domain(recipient: Recipient) -> str:
+    """Return the domain of a recipient, in the spelling that a Router names its next hop by."""
+    return canonical(recipient.rcpt.forward_path.mailbox.domain)
+
+
+def _put_off(recipient: Recipient, hold: Hold) -> Attempt:
+    return Attempt(
+        recipient, Fate.TRANSIENT, hold.where, hold.reply, hold.reason, put_off=hold.until
+    )

@@ -11,22 +11,20 @@ from attrs import define, field
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
-from smtpproto.core.reply import Reply
-from smtpproto.core.status import EnhancedStatus
+from smtpproto.extensions.dsn import NEVER, NOTIFY
 from smtpproto.result import Fate
 
 from .deliver import Attempt, Deliverer
-from .report import MAX_RETURNED, Failure, failure_report, is_report_owed
-from .schedule import DEFAULT, Schedule, next_attempt
+from .report import MAX_RETURNED, Failure, failure_report
+from .schedule import DEFAULT, Schedule
 from .spool import Entry, Fresh, Settlement, Spool, SpoolUnavailable
-from .story import Deferred, Delivered, Failed, Observer, Reported
+from .story import Failed, Observer, Reported
+from .verdict import Verdict, envelope_id, judge, whole_wanted
 
 __all__ = ["Dispatcher"]
 
 log = logging.getLogger(__name__)
 
-EXPIRED = EnhancedStatus(5, 4, 7)  # delivery time expired (RFC 3463 §3.5)
-UNEXPLAINED = EnhancedStatus(5, 0, 0)
 CUT_OFF = "the attempt was not brought to an end"
 
 
@@ -116,11 +114,17 @@ class Dispatcher:
             recipient.number: Attempt(recipient, Fate.TRANSIENT, self.hostname, reason=CUT_OFF)
             for recipient in entry.recipients
         }
-        given_up: list[Attempt] = []
+        waiting: list[Verdict] = []
 
         async def done(attempts: Sequence[Attempt]) -> None:
             left.update({attempt.recipient.number: attempt for attempt in attempts})
-            given_up.extend(await self._record(entry, attempts))
+            now, jitter = self.clock(), self.random()  # one for all: they go together the next time
+            verdicts = [
+                judge(entry, attempt, now=now, jitter=jitter, schedule=self.schedule)
+                for attempt in attempts
+            ]
+            waiting.extend(verdict for verdict in verdicts if verdict.waits)
+            await self._write_down(entry, [verdict for verdict in verdicts if not verdict.waits])
             for attempt in attempts:
                 del left[attempt.recipient.number]
 
@@ -133,8 +137,7 @@ class Dispatcher:
             # A fault of ours, or no end in sight. As with any other failure there is a next time,
             # and a last one.
             await done(list(left.values()))
-        if given_up:
-            await self._give_up(entry, given_up)
+        await self._write_down(entry, waiting)
 
     async def _release(self, entries: Sequence[Entry]) -> None:
         try:
@@ -142,60 +145,29 @@ class Dispatcher:
         except SpoolUnavailable as error:
             log.error("leases run on until they end: %s", error)
 
-    async def _record(self, entry: Entry, attempts: Sequence[Attempt]) -> list[Attempt]:
-        """Settle who has got it and who is to be tried again; return who is given up."""
+    async def _write_down(self, entry: Entry, verdicts: Sequence[Verdict]) -> None:
+        """Settle recipients and tell the sender what is owed, in one durable step."""
+        if not verdicts:
+            return
         now = self.clock()
-        jitter = self.random()  # one for all, so that they go together the next time, too
-        settlements: list[Settlement] = []
-        events: list[Delivered | Deferred] = []
-        given_up: list[Attempt] = []
-        for attempt in attempts:
-            number, path = attempt.recipient.number, attempt.recipient.rcpt.forward_path
-            if attempt.fate is Fate.ACCEPTED:
-                settlements.append(Settlement(number, None, attempt.text))
-                events.append(Delivered(entry.id, path, attempt.where, attempt.text))
-                continue
-            wait = None
-            if attempt.fate is not Fate.PERMANENT:
-                age = now - entry.arrived
-                tries = attempt.recipient.attempts + 1
-                wait = next_attempt(age, tries, jitter, self.schedule)
-            if wait is None:
-                given_up.append(attempt)
-            else:
-                settlements.append(Settlement(number, now + wait, attempt.text))
-                events.append(Deferred(entry.id, path, attempt.where, attempt.text, wait))
-        if settlements:
-            await self._settle(entry, settlements, ())
-            for event in events:
-                self.observe(event)
-        return given_up
-
-    async def _give_up(self, entry: Entry, attempts: Sequence[Attempt]) -> None:
-        """Drop these recipients and tell the sender, in one durable step and one report."""
-        now = self.clock()
-        settlements = [Settlement(a.recipient.number, None, a.text) for a in attempts]
-        owed = [
-            attempt
-            for attempt in attempts
-            if is_report_owed(
-                entry.mail.reverse_path, attempt.recipient.rcpt.parameters.get("NOTIFY")
-            )
-        ]
+        told = [verdict.report for verdict in verdicts if verdict.report is not None]
         fresh: list[Fresh] = []
         sender = entry.mail.reverse_path.mailbox
-        if owed and sender is not None:
-            content = await self._report(entry, sender, owed, now)
-            origin = f"report on {entry.id}"
-            fresh.append(Fresh(Mail(None), (Rcpt(sender),), content, origin))
-        reports = await self._settle(entry, settlements, fresh)
-        for attempt in attempts:
-            path = attempt.recipient.rcpt.forward_path
-            self.observe(Failed(entry.id, path, attempt.where, attempt.text))
-        self.observe(Reported(entry.id, reports[0] if reports else "", entry.mail.reverse_path))
+        if told and sender is not None:
+            content = await self._report(entry, sender, told, now)
+            # RFC 3461 §6.1: nobody wants a report on a report.
+            rcpt = Rcpt(sender, NOTIFY(NEVER))
+            fresh.append(Fresh(Mail(None), (rcpt,), content, f"report on {entry.id}"))
+        reports = await self._settle(entry, [verdict.settlement for verdict in verdicts], fresh)
+        for verdict in verdicts:
+            if verdict.event is not None:
+                self.observe(verdict.event)
+        if reports or any(isinstance(verdict.event, Failed) for verdict in verdicts):
+            report = reports[0] if reports else ""
+            self.observe(Reported(entry.id, report, entry.mail.reverse_path))
 
     async def _report(
-        self, entry: Entry, sender: Mailbox, attempts: Sequence[Attempt], now: float
+        self, entry: Entry, sender: Mailbox, told: Sequence[Failure], now: float
     ) -> bytes:
         original = bytearray()
         try:
@@ -211,13 +183,14 @@ class Dispatcher:
         return failure_report(
             hostname=self.hostname,
             sender=sender,
-            failures=[_failure(attempt, when) for attempt in attempts],
+            failures=told,
             original=bytes(original),
-            whole=len(original) >= entry.octets,
+            whole=len(original) >= entry.octets and whole_wanted(entry),
             arrived=datetime.fromtimestamp(entry.arrived, UTC),
             now=when,
             message_id=f"<{unique}@{self.hostname.strip('[]')}>",
             boundary=f"={unique}=",
+            envelope_id=envelope_id(entry),
         )
 
     async def _settle(
@@ -232,20 +205,3 @@ class Dispatcher:
                 log.error("message %s: what was done cannot be written: %s", entry.id, error)
                 await anyio.sleep(wait)
                 wait = min(wait * 2, 30)
-
-
-def _failure(attempt: Attempt, when: datetime) -> Failure:
-    reply = attempt.reply or Reply(451, "4.4.1", _printable(attempt.reason))
-    expired = attempt.fate is not Fate.PERMANENT
-    return Failure(
-        attempt.recipient.rcpt.forward_path,
-        "failed",
-        EXPIRED if expired else reply.status or UNEXPLAINED,
-        diagnostic=reply,
-        remote_mta=attempt.where.rpartition(":")[0] if attempt.remote else None,
-        last_attempt=when,
-    )
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)[:400]

@@ -16,6 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, TypeAlias
 
 import anyio
@@ -24,14 +25,18 @@ from attrs import define, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, connect_tcp
 from smtpproto.core.connection import Limits
+from smtpproto.extensions import STANDARD
+from smtpproto.extensions.dsn import DSN
 from smtpproto.handler import Authenticator, Session
+from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
 
-from .deliver import Access, Deliverer
+from .deliver import Access, Clients, Deliverer
 from .dispatch import Dispatcher
+from .hops import Hops
 from .intake import Intake, Network
 from .mailbox import MailboxStore
-from .route import Router
+from .route import Host, Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
 from .story import Observer, harmless, ignore
@@ -61,8 +66,10 @@ class Relay:
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `connections` are those of all listeners together. `observe` is told every message's
-    story, `trace` every line of every dialogue, as (id or session, peer, line).
+    all. `connections` are those of all listeners together. There are `sessions` with next hops at
+    most, and `sessions_each` with one host; one that is unused is kept for `idle` seconds.
+    `observe` is told every message's story, `trace` every line of every dialogue, as (session,
+    peer, line): the session is that of a client, or "next hop".
     """
 
     hostname: str
@@ -78,6 +85,9 @@ class Relay:
     connections: Connections = field(factory=Connections)
     server_deadlines: ServerDeadlines = field(factory=ServerDeadlines)
     client_deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=4 * 3600))
+    sessions: int = 100
+    sessions_each: int = 20
+    idle: float = 5.0
     connector: Connector = connect_tcp
     clock: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
@@ -85,22 +95,24 @@ class Relay:
     trace: Callable[[str, str, str], None] | None = None
 
     dispatcher: Dispatcher = field(init=False)
+    hops: Hops = field(init=False)
+    _pool: Pool[Host] = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
     _stopping: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.observe = harmless(self.observe)
         self.trace = None if self.trace is None else harmless(self.trace)
-        deliverer = Deliverer(
-            hostname=self.hostname,
-            router=self.router,
-            mailboxes=self.mailboxes,
-            spool=self.spool,
-            access=self.access,
-            connector=self.connector,
-            deadlines=self.client_deadlines,
-            trace=self.trace,
+        clients = Clients(
+            self.hostname,
+            self.access,
+            self.connector,
+            self.client_deadlines,
+            None if self.trace is None else partial(self.trace, "next hop"),
         )
+        self._pool = Pool(clients, total=self.sessions, each=self.sessions_each, idle=self.idle)
+        self.hops = Hops(clock=self.clock, random=self.random, front=2 * self.sessions_each)
+        deliverer = Deliverer(self.router, self.mailboxes, self.spool, self._pool, self.hops)
         self.dispatcher = Dispatcher(
             hostname=self.hostname,
             deliverer=deliverer,
@@ -130,6 +142,8 @@ class Relay:
             tls=self.tls,
             implicit_tls=kind == "submissions",
             authenticator=self.authenticator,
+            # We report as asked, and pass on what was asked.
+            offer=[each for each in STANDARD if not each.obliges or each is DSN],
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,
@@ -143,12 +157,12 @@ class Relay:
         *,
         task_status: TaskStatus[list[tuple[str, int]]] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen, relay and deliver until `stop()` or cancellation.
+        """Listen, relay and deliver until `stop()` or cancellation; a relay is run once.
 
         Reports the bound addresses, in the order of `listeners`, when all of them are ready.
         OSError (in a group) if one cannot be bound, with its address as `filename`.
         """
-        async with anyio.create_task_group() as tasks:
+        async with self._pool, anyio.create_task_group() as tasks:
             bound: list[tuple[str, int]] = []
             # All of them before the first wait, so that stop() reaches all of them.
             self._servers = [self.server(listener.kind) for listener in listeners]

@@ -35,6 +35,7 @@ __all__ = [
     "Router",
     "Undetermined",
     "Unroutable",
+    "canonical",
 ]
 
 #: What always leads back to this machine: loopback, and the unspecified address.
@@ -136,28 +137,28 @@ class Router:
         port: int = SMTP_PORT,
         max_hosts: int = 10,
     ) -> None:
-        locals_ = dict.fromkeys(_canonical(domain) for domain in local_domains)
+        locals_ = dict.fromkeys(canonical(domain) for domain in local_domains)
         self._local_domains = locals_
-        self._postmaster_domain = next(iter(locals_), _canonical(hostname))
+        self._postmaster_domain = next(iter(locals_), canonical(hostname))
         self._smart_host = smart_host
         self._resolver = resolver
         self._shuffle = shuffle
-        self._own_names = {*locals_, _canonical(hostname)}
+        self._own_names = {*locals_, canonical(hostname)}
         self._own_networks = [ip_network(address) for address in own_addresses]
         self._port = port
         self._max_hosts = max_hosts
 
     def is_local(self, domain: bytes | str) -> bool:
         """Tell whether mail for `domain` stays here; no DNS is asked."""
-        canonical = _canonical(domain)
-        return not canonical or canonical in self._local_domains
+        name = canonical(domain)
+        return not name or name in self._local_domains
 
     async def route(self, domain: bytes | str) -> Route:
         """Decide for `domain`: a Domain or address literal, or empty for the bare Postmaster.
 
         Nothing is raised for what the DNS says or does not say: it is part of the answer.
         """
-        name = _canonical(domain)
+        name = canonical(domain)
         if self.is_local(domain):
             return Local(name or self._postmaster_domain)
         if self._smart_host is not None:
@@ -194,7 +195,7 @@ class Router:
         by_preference = sorted(records, key=lambda record: record.preference)
         for _, equals in groupby(by_preference, key=lambda record: record.preference):
             level = [record for record in equals if record.exchange not in {".", ""}]
-            if any(_canonical(record.exchange) in self._own_names for record in level):
+            if any(canonical(record.exchange) in self._own_names for record in level):
                 # We stand here: what is as good or worse would send it to us (RFC 5321 §5.1).
                 if not order:
                     return _LOOP
@@ -249,7 +250,7 @@ def _within(address: Address, network: IPv4Network | IPv6Network) -> bool:
     return address.version == network.version and address in network
 
 
-def _canonical(domain: bytes | str) -> str:
+def canonical(domain: bytes | str) -> str:
     """Spell a domain in the one way it is compared in: small letters, no final dot."""
     name = as_octets(domain).lower().decode("ascii", "backslashreplace").removesuffix(".")
     address = _address_in(name)

@@ -33,7 +33,9 @@ class Schedule:
 
     The waits are `first`, `first * factor`, … up to `longest`, each lengthened by up to the part
     `spread` of itself, so that what failed together does not come back together; a greylist's
-    delay is never undercut. After `lifetime` a message is given up; 0 is one attempt.
+    delay is never undercut. After `lifetime` a message is given up; 0 is one attempt. The first
+    attempt to fail after `notice` has its sender told that the message is late (RFC 3461 §5.2.5),
+    once; math.inf is never.
     """
 
     first: float = field(default=5 * 60.0, validator=_positive)
@@ -41,10 +43,13 @@ class Schedule:
     longest: float = field(default=4 * 3600.0, validator=_positive)
     lifetime: float = field(default=5 * 86400.0, validator=_not_negative)
     spread: float = field(default=0.1, validator=_not_negative)
+    notice: float = field(default=4 * 3600.0)
 
     def __attrs_post_init__(self) -> None:
         if self.factor < 1 or self.longest < self.first:
             raise ValueError("waits must not get shorter: factor >= 1 and longest >= first")
+        if not self.notice >= 0:
+            raise ValueError("notice must be a number, and not negative")
 
     def wait(self, attempts: int) -> float:
         """Return the wait after so many failed attempts, before jitter and end of life."""

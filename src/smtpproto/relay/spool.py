@@ -44,7 +44,8 @@ class Recipient:
     """One recipient of a message that is still owed to it.
 
     `number` is its place in the envelope, from 0. `attempts` counts those that failed,
-    `next_attempt` is when the next is due, `last_reply` what the last one was answered.
+    `next_attempt` is when the next is due, 0 where the operator asked for it (`Spool.retry`), and
+    `last_reply` what the last one was answered. `warned`: the sender knows that it is late.
     """
 
     number: int
@@ -52,6 +53,12 @@ class Recipient:
     attempts: int
     next_attempt: float
     last_reply: str | None
+    warned: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether the operator asked for the next attempt."""
+        return self.next_attempt == 0
 
 
 @frozen
@@ -74,12 +81,15 @@ class Settlement:
     """What became of one recipient in an attempt.
 
     `next_attempt` is when to try again; None: it is done with, delivered or reported. `reply`
-    says what the next hop answered, or why there was none.
+    says what the next hop answered, or why there was none; None: what is known of it stands.
+    Without `counted` it was put off, not tried. `warned`: its sender is told that it is late.
     """
 
     recipient: int
     next_attempt: float | None
     reply: str | None = None
+    counted: bool = True
+    warned: bool = False
 
 
 @frozen
@@ -155,8 +165,9 @@ class Spool(Protocol):
     ) -> list[str]:
         """Record an attempt, and take in the reports it gave rise to: one durable step.
 
-        Recipients named are done or deferred (one attempt more) and no longer lent; others are
-        left alone. With its last recipient goes the message. Returns the ids of `fresh`.
+        Recipients named are done or deferred (one attempt more, if it is counted) and no longer
+        lent; others are left alone. With its last recipient goes the message. Returns the ids of
+        `fresh`.
 
         Does nothing and returns [] where the message is gone, or none of the recipients named is
         still there: the operator deleted it, or another worker settled it after the lease.
@@ -193,10 +204,11 @@ class Spool(Protocol):
         """Return one message with all its recipients; None if there is none."""
         ...
 
-    async def retry(self, id: str | None, now: float) -> int:
+    async def retry(self, id: str | None) -> int:
         """Make all recipients of a message (None: of all) due now, except those being tried.
 
-        Returns how many recipients are due sooner for it.
+        They come before all others, and are known by `Recipient.asked`. Returns how many they are,
+        those left out that had been asked for before.
         """
         ...
 

@@ -294,14 +294,14 @@ class SQLiteSpool:
 
         return next(iter(await self.database.read(one)), None)
 
-    async def retry(self, id: str | None, now: float) -> int:
+    async def retry(self, id: str | None) -> int:
         return await self.database.perform(
             Work(
                 lambda db: (
                     db.execute(
-                        "UPDATE recipient SET next_attempt = ?1, due = ?1"
-                        " WHERE due = next_attempt AND due > ?1 AND (?2 IS NULL OR message = ?2)",
-                        (now, id),
+                        "UPDATE recipient SET next_attempt = 0, due = 0"
+                        " WHERE due = next_attempt AND due > 0 AND (?1 IS NULL OR message = ?1)",
+                        (id,),
                     ).rowcount
                 )
             )
@@ -391,7 +391,9 @@ class SQLiteSpool:
 
 
 SELECT_MESSAGE = "SELECT id, arrived, mail, octets, origin FROM message"
-SELECT_RECIPIENT = "SELECT message, number, rcpt, attempts, next_attempt, last_reply FROM recipient"
+SELECT_RECIPIENT = (
+    "SELECT message, number, rcpt, attempts, next_attempt, last_reply, warned FROM recipient"
+)
 
 
 def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement]) -> bool:
@@ -407,9 +409,17 @@ def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement]) 
             )
         else:
             done = db.execute(
-                "UPDATE recipient SET attempts = attempts + 1, next_attempt = ?1, due = ?1,"
-                " last_reply = ?2 WHERE message = ?3 AND number = ?4",
-                (settlement.next_attempt, settlement.reply, id, settlement.recipient),
+                "UPDATE recipient SET attempts = attempts + ?5, next_attempt = ?1, due = ?1,"
+                " last_reply = coalesce(?2, last_reply), warned = warned OR ?6"
+                " WHERE message = ?3 AND number = ?4",
+                (
+                    settlement.next_attempt,
+                    settlement.reply,
+                    id,
+                    settlement.recipient,
+                    settlement.counted,
+                    settlement.warned,
+                ),
             )
         found += done.rowcount
     return found > 0
@@ -425,8 +435,8 @@ def _entries(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
     for id, arrived, mail, octets, origin in heads:
         try:
             parsed = tuple(
-                Recipient(number, _parsed(Rcpt, rcpt), attempts, next_attempt, last_reply)
-                for number, rcpt, attempts, next_attempt, last_reply in recipients.get(id, ())
+                Recipient(number, _parsed(Rcpt, rcpt), attempts, next_attempt, reply, bool(warned))
+                for number, rcpt, attempts, next_attempt, reply, warned in recipients.get(id, ())
             )
             entries.append(Entry(id, arrived, _parsed(Mail, mail), parsed, octets, origin))
         except GrammarError as error:

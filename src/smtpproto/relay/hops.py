@@ -1,0 +1,199 @@
+"""What the last attempts taught us of next hops: which are down, and which are crowded.
+
+A next hop that cannot be talked with is *held* as one: whatever is due for it meanwhile is put off
+to the end of the hold without being tried, and the first message behind that tries it again. So a
+thousand messages for a dead host cost one connection now and then, and not a thousand.
+
+A next hop that takes mail more slowly than mail comes is *crowded*: only so many messages stand in
+the line before it, and the others are put off for a little while, longer where that does not help.
+So nobody who is slow can fill the hands that the others need, and in the line senders take turns.
+
+All of it is in memory, and may be forgotten: it costs one attempt to learn it again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio
+from attrs import define, field, frozen
+
+from smtpproto.core.reply import Reply
+
+from .schedule import Schedule
+
+__all__ = ["HOLD", "Hold", "Hops"]
+
+T = TypeVar("T")
+
+#: How long a next hop is held: after the first failure, and after each more in a row.
+HOLD = Schedule(first=60, factor=2, longest=1800)
+
+#: How long a put-off takes, in seconds, at first and at most.
+SHORTEST, LONGEST = 5.0, 300.0
+
+
+@frozen
+class Hold:
+    """A next hop is down: since when, until when (by the clock of its Hops), and how it failed."""
+
+    since: float
+    until: float
+    where: str
+    reply: Reply | None
+    reason: str
+
+
+@define(eq=False)
+class _Line:
+    """The line before one next hop: its free places, and who waits for one, by sender in turn."""
+
+    free: int
+    users: int = 0
+    waiting: OrderedDict[str, deque[anyio.Event]] = field(
+        factory=OrderedDict[str, deque[anyio.Event]]
+    )
+
+    async def take(self, sender: str, patience: float) -> bool:
+        """Take a place; tell whether there was one within so many seconds."""
+        if self.free:
+            self.free -= 1
+            return True
+        if not patience:
+            return False
+        turn = anyio.Event()
+        self.waiting.setdefault(sender, deque()).append(turn)
+        try:
+            with anyio.move_on_after(patience):
+                await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self.leave()
+            raise
+        finally:
+            if not turn.is_set():
+                self.waiting[sender].remove(turn)
+                if not self.waiting[sender]:
+                    del self.waiting[sender]
+        return turn.is_set()
+
+    def leave(self) -> None:
+        """Give the place to the next sender's first, or back."""
+        if not self.waiting:
+            self.free += 1
+            return
+        sender, turns = self.waiting.popitem(last=False)
+        turns.popleft().set()
+        if turns:
+            self.waiting[sender] = turns
+
+
+class Hops:
+    """The memory of next hops, each by its name.
+
+    `clock` gives wall time in seconds since the epoch, `random` numbers in [0, 1). `front` messages
+    may be at one next hop at a time; the others wait for `patience` seconds at most. `capacity`
+    bounds how many next hops that are held or crowded are remembered: of more, those that come
+    back first are forgotten.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        hold: Schedule = HOLD,
+        front: int = 40,
+        patience: float = 5.0,
+        capacity: int = 10_000,
+    ) -> None:
+        self.front = front
+        self.patience = patience
+        self._clock, self._random = clock, random
+        self._hold = hold
+        self._capacity = capacity
+        # The one that failed, or was too slow, longest ago is the first.
+        self._down: OrderedDict[str, tuple[int, Hold]] = OrderedDict()
+        self._slow: OrderedDict[str, tuple[float, float]] = OrderedDict()  # until, and the delay
+        self._lines: dict[str, _Line] = {}
+
+    # Down
+
+    def held(self, name: str, *, asked: bool = False) -> Hold | None:
+        """Return the hold on a next hop, if there is one.
+
+        `asked`: the operator wants it tried. That ends a hold, but not one that began while he was
+        asking: a thousand messages that he asks for do not make a thousand attempts.
+        """
+        known = self._down.get(name)
+        if known is None:
+            return None
+        _, hold = known
+        now = self._clock()
+        over = now >= hold.until or (asked and now >= hold.since + self._hold.first / 4)
+        return None if over else hold
+
+    def down(self, name: str, where: str, reply: Reply | None, reason: str) -> None:
+        """Hold a next hop: it could not be talked with. `where` was tried, and how it failed.
+
+        Those who tried it side by side make one failure of it.
+        """
+        now = self._clock()
+        failures, hold = self._down.get(name, (0, None))
+        if hold is not None and now < hold.until:
+            return
+        wait = self._hold.wait(failures + 1) * (1 + self._hold.spread * self._random())
+        self._remember(
+            self._down, name, (failures + 1, Hold(now, now + wait, where, reply, reason))
+        )
+
+    def up(self, name: str) -> None:
+        """Forget that a next hop was down: it has talked with us."""
+        self._down.pop(name, None)
+
+    # Crowded
+
+    @asynccontextmanager
+    async def turn(self, name: str, sender: str) -> AsyncGenerator[float | None]:
+        """Wait for a place at the front of the line, and hold it in the block.
+
+        `sender` is whose message it is: senders take turns. The value is None; or there is no
+        place to be had, and it is the time to come again.
+        """
+        line = self._lines.setdefault(name, _Line(self.front))
+        line.users += 1
+        try:
+            until, _ = self._slow.get(name, (0, 0))
+            if await line.take(sender, self.patience if self._clock() >= until else 0):
+                try:
+                    yield None
+                finally:
+                    line.leave()
+            else:
+                yield self._put_off(name)
+        finally:
+            line.users -= 1
+            if not line.users:
+                del self._lines[name]
+
+    def _put_off(self, name: str) -> float:
+        """Return a time to come again: anywhere within the delay, so that not all come at once.
+
+        The delay doubles for those who find the line full again, and is forgotten when nobody has
+        for as long as it takes.
+        """
+        now = self._clock()
+        until, delay = self._slow.get(name, (0.0, 0.0))
+        if now >= until:
+            delay = min(2 * delay, LONGEST) if now < until + delay else SHORTEST
+            self._remember(self._slow, name, (now + delay, delay))
+        return now + max(delay * self._random(), SHORTEST / 5)
+
+    def _remember(self, book: OrderedDict[str, T], name: str, what: T) -> None:
+        book[name] = what
+        book.move_to_end(name)
+        if len(book) > self._capacity:
+            book.popitem(last=False)

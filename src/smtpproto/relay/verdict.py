@@ -1,0 +1,156 @@
+"""What follows from an attempt: when to try again, and what the sender is to be told.
+
+Pure: attempts and a time in, values out. RFC 3461 §5.2 says who hears what; `dispatch.py` writes it
+down, and puts the reports into the spool.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from attrs import field, frozen
+
+from smtpproto.core.errors import GrammarError
+from smtpproto.core.reply import Reply
+from smtpproto.core.status import EnhancedStatus
+from smtpproto.extensions.dsn import ENVID, ORCPT, RET, Ret
+from smtpproto.result import Fate
+
+from .deliver import Attempt
+from .report import Action, Failure, is_report_owed
+from .schedule import Schedule, next_attempt
+from .spool import Entry, Settlement
+from .story import Deferred, Delivered, Failed
+
+__all__ = ["Verdict", "envelope_id", "judge", "whole_wanted"]
+
+EXPIRED = EnhancedStatus(5, 4, 7)  # delivery time expired (RFC 3463 §3.5)
+DELAYED = EnhancedStatus(4, 4, 7)
+UNEXPLAINED = EnhancedStatus(5, 0, 0)
+SUCCEEDED = EnhancedStatus(2, 1, 5)
+
+
+@frozen
+class Verdict:
+    """What is to be written down of one recipient, and told of it.
+
+    `report` is what its sender is owed, if anything. A verdict that `waits` is one of failure or
+    delay: it is written down with the others at the end of the attempt, so that one report can
+    tell of them all.
+    """
+
+    settlement: Settlement
+    event: Delivered | Deferred | Failed | None
+    report: Failure | None = None
+    waits: bool = field(default=False)
+
+
+def judge(
+    entry: Entry, attempt: Attempt, *, now: float, jitter: float, schedule: Schedule
+) -> Verdict:
+    """Return what follows from one attempt at `now`; `jitter` is a random number in [0, 1)."""
+    recipient, path, text = attempt.recipient, attempt.recipient.rcpt.forward_path, attempt.text
+    number = recipient.number
+    if attempt.fate is Fate.ACCEPTED:
+        action = attempt.action
+        return Verdict(
+            Settlement(number, None, text),
+            Delivered(entry.id, path, attempt.where, text),
+            None if action is None else _report(entry, attempt, action, now),
+        )
+    wait = _wait(entry, attempt, now, jitter, schedule)
+    if wait is None:
+        return Verdict(
+            Settlement(number, None, text),
+            Failed(entry.id, path, attempt.where, text),
+            _report(entry, attempt, "failed", now),
+            waits=True,
+        )
+    report = None
+    if text and not recipient.warned and now - entry.arrived >= schedule.notice:
+        report = _report(entry, attempt, "delayed", now, schedule)
+    return Verdict(
+        Settlement(
+            number,
+            now + wait,
+            text or None,
+            counted=attempt.put_off is None,
+            warned=report is not None,
+        ),
+        # Without words it has only stood in a line.
+        Deferred(entry.id, path, attempt.where, text, wait) if text else None,
+        report,
+        waits=report is not None,
+    )
+
+
+def _wait(
+    entry: Entry, attempt: Attempt, now: float, jitter: float, schedule: Schedule
+) -> float | None:
+    """Return in how many seconds to try again; None: not any more."""
+    if attempt.fate is Fate.PERMANENT:
+        return None
+    age = now - entry.arrived
+    if attempt.put_off is None:
+        return next_attempt(age, attempt.recipient.attempts + 1, jitter, schedule)
+    wait = max(attempt.put_off - now, 0.0)
+    if not attempt.text:  # it has not been tried for want of a place: its turn will come
+        return wait
+    left = schedule.lifetime - age
+    return min(wait, left) if left > 0 else None
+
+
+def _report(
+    entry: Entry, attempt: Attempt, action: Action, now: float, schedule: Schedule | None = None
+) -> Failure | None:
+    """Say it as a report does, if one is owed."""
+    parameters = attempt.recipient.rcpt.parameters
+    if not is_report_owed(entry.mail.reverse_path, parameters.get("NOTIFY"), action):
+        return None
+    reply = attempt.reply or Reply(451, "4.4.1", _printable(attempt.reason))
+    given_up = attempt.fate is not Fate.PERMANENT
+    status = {
+        "failed": EXPIRED if given_up else reply.status or UNEXPLAINED,
+        "delayed": DELAYED if reply.status is None else reply.status,
+    }.get(action, SUCCEEDED)
+    until = None if schedule is None else entry.arrived + schedule.lifetime
+    return Failure(
+        attempt.recipient.rcpt.forward_path,
+        action,
+        status,
+        diagnostic=reply,
+        remote_mta=attempt.where.rpartition(":")[0] if attempt.remote else None,
+        original_recipient=_original(attempt),
+        last_attempt=datetime.fromtimestamp(now, UTC),
+        retry_until=None if until is None else datetime.fromtimestamp(until, UTC),
+    )
+
+
+def _original(attempt: Attempt) -> str | None:
+    """Read ORCPT; one that nobody can read is not worth a report that is not sent."""
+    try:
+        original = ORCPT.of(attempt.recipient.rcpt.parameters)
+    except GrammarError:
+        return None
+    return None if original is None else f"{original.addr_type};{original.text}"
+
+
+def envelope_id(entry: Entry) -> str | None:
+    """Return what ENVID said, if it was given and can be read (RFC 3461 §4.4)."""
+    try:
+        envid = ENVID.of(entry.mail.parameters)
+    except GrammarError:
+        return None
+    return None if envid is None else envid.decode("ascii", "backslashreplace")
+
+
+def whole_wanted(entry: Entry) -> bool:
+    """Tell whether a report of failure may give back more than the header (RFC 3461 §4.3)."""
+    try:
+        return RET.of(entry.mail.parameters) is not Ret.HDRS
+    except GrammarError:
+        return True
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)[:400]

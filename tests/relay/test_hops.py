@@ -1,0 +1,270 @@
+"""The memory of next hops: what is down is held as one, what is crowded fills nobody's hands."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from smtpproto.core.reply import Reply
+from smtpproto.relay import HostPort, Schedule
+from smtpproto.relay.hops import Hops
+from smtpproto.relay.story import Deferred, Delivered, Reported
+from tests.relay.world import DAY, MESSAGE, World, world
+
+pytestmark = pytest.mark.anyio
+
+BUSY = Reply(421, "4.3.2", "busy")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def memory(clock: Callable[[], float], **settings: float) -> Hops:
+    return Hops(clock=clock, random=lambda: 0.5, **settings)  # type: ignore[arg-type]
+
+
+# Down
+
+
+def test_what_is_down_is_held_for_longer_each_time() -> None:
+    clock = Clock()
+    hops = memory(clock, hold=Schedule(first=60, longest=200, spread=0))  # type: ignore[arg-type]
+    waits: list[float] = []
+    for _ in range(4):
+        assert hops.held("a") is None
+        hops.down("a", "mx.a:25", BUSY, "")
+        hold = hops.held("a")
+        assert hold is not None
+        assert (hold.since, hold.where, hold.reply) == (clock.now, "mx.a:25", BUSY)
+        waits.append(hold.until - clock.now)
+        clock.now = hold.until
+    assert waits == [60, 120, 200, 200]
+    hops.up("a")
+    hops.down("a", "mx.a:25", None, "refused")
+    assert hops.held("b") is None
+    clock.now += 60
+    assert hops.held("a") is None
+
+
+def test_those_who_failed_side_by_side_make_one_failure() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    for _ in range(10):
+        hops.down("a", "mx.a:25", BUSY, "")
+        clock.now += 1
+    hold = hops.held("a")
+    assert hold is not None
+    assert 60 <= hold.until - hold.since <= 66
+
+
+def test_who_is_asked_for_is_tried_but_a_thousand_are_one_attempt() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    hops.down("a", "mx.a:25", BUSY, "")
+    assert hops.held("a", asked=True) is not None
+    clock.now += 15
+    assert hops.held("a", asked=True) is None
+    assert hops.held("a") is not None
+
+
+def test_no_more_is_remembered_than_there_is_room_for() -> None:
+    hops = memory(Clock(), capacity=3)
+    for name in "abcd":
+        hops.down(name, name, BUSY, "")
+    assert [name for name in "abcd" if hops.held(name)] == ["b", "c", "d"]
+
+
+# Crowded
+
+
+async def test_who_finds_no_place_in_time_is_to_come_again() -> None:
+    clock = Clock()
+    hops = memory(clock, front=1, patience=0.01)
+    delays: list[float] = []
+    async with hops.turn("a", "s") as first:
+        assert first is None
+        for _ in range(9):
+            async with hops.turn("a", "s") as again:
+                assert again is not None
+                delays.append(again - clock.now)
+                clock.now = again + 1000 if len(delays) == 8 else clock.now + 2 * delays[-1]
+        async with hops.turn("b", "s") as elsewhere:
+            assert elsewhere is None
+    # Half of 5, 10, 20 … 300 seconds, as the dice have it; and 5 again when all was quiet.
+    assert delays == [2.5, 5, 10, 20, 40, 80, 150, 150, 2.5]
+    async with hops.turn("a", "s") as last:
+        assert last is None
+    assert hops._lines == {}
+
+
+async def test_senders_take_turns() -> None:
+    hops = memory(Clock(), front=1, patience=60)
+    order: list[str] = []
+
+    async def stand(sender: str) -> None:
+        async with hops.turn("a", sender) as again:
+            assert again is None
+            order.append(sender)
+
+    async with anyio.create_task_group() as tasks, hops.turn("a", "first"):
+        for sender in ["flood"] * 5 + ["ann", "bob", "bob"]:
+            tasks.start_soon(stand, sender)
+            await anyio.wait_all_tasks_blocked()
+    assert order == ["flood", "ann", "bob", "flood", "bob", "flood", "flood", "flood"]
+
+
+async def test_who_is_cancelled_in_the_line_leaves_it_whole() -> None:
+    hops = memory(Clock(), front=1, patience=60)
+
+    async def stand() -> None:
+        async with hops.turn("a", "s"):
+            pass
+
+    async with anyio.create_task_group() as tasks:
+        async with hops.turn("a", "s"):
+            async with anyio.create_task_group() as waiting:
+                waiting.start_soon(stand)
+                await anyio.wait_all_tasks_blocked()
+                waiting.cancel_scope.cancel()
+            tasks.start_soon(stand)
+            await anyio.wait_all_tasks_blocked()
+            # It has its turn, and is cancelled before it knows.
+        tasks.cancel_scope.cancel()
+    assert hops._lines == {}
+    async with hops.turn("a", "s") as again:
+        assert again is None
+
+
+# In a relay
+
+
+async def put_many(w: World, node: object, count: int, domain: str) -> None:
+    for number in range(count):
+        await w.put(node, "ann@our.dom", f"v{number}@{domain}", content=MESSAGE)  # type: ignore[arg-type]
+
+
+async def test_a_dead_host_is_asked_once_and_its_mail_is_held_as_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        address = w.dead("mx.dead.example", "dead.example")
+        node = await w.node("relay.example")
+        await put_many(w, node, 1, "dead.example")
+        (tried,) = await node.until(Deferred)
+        await put_many(w, node, 200, "dead.example")
+        deferred = await node.until(Deferred, 201)
+        assert w.connected == [address]
+        assert {event.reply for event in deferred} == {tried.reply}
+        held = [r for entry in await node.queue() for r in entry.recipients if not r.attempts]
+        assert len(held) == 200
+        assert all(w.now + 60 <= r.next_attempt <= w.now + 66 for r in held)
+        assert {r.last_reply for r in held} == {tried.reply}
+        # When it is up again, all of it goes.
+        host = await w.host("mx.dead.example", "dead.example")
+        w.mx_of["dead.example"] = w.mx_of["dead.example"][:1]
+        w.move(66)
+        await node.until(Delivered, 200)
+        w.move(600)
+        await node.until(Delivered, 201)
+        assert len(host.contents) == 201
+        assert host.sessions <= 20
+
+
+async def test_a_smart_host_that_is_down_holds_the_mail_for_all_domains(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", smart_host=HostPort("smart.example", 587))
+        for number in range(5):
+            await put_many(w, node, 1, f"domain{number}.example")
+            await node.until(Deferred, number + 1)
+        assert w.connected == ["smart.example"]
+
+
+async def test_a_host_that_came_back_is_held_for_a_short_time_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.there.example", "there.example", {"greeting": "421 4.3.2 busy"})
+        node = await w.node("relay.example", idle=0.01)
+        waits: list[float] = []
+        for busy in (True, True, False, True):
+            host.says = {"greeting": "421 4.3.2 busy"} if busy else {}
+            told = len(node.told(Deferred)) + len(node.told(Delivered))
+            await put_many(w, node, 1, "there.example")
+            while len(node.told(Deferred)) + len(node.told(Delivered)) == told:  # noqa: ASYNC110 - of two kinds
+                await anyio.sleep(0.01)
+            hold = node.relay.hops.held("there.example")
+            waits.append(0 if hold is None else round((hold.until - w.now) / 60))
+            while node.relay._pool._lanes.count:  # noqa: ASYNC110 - so that the next one is greeted again
+                await anyio.sleep(0.01)
+            w.move(waits[-1] * 66 + 1)
+        assert waits == [1, 2, 0, 1]
+
+
+async def test_the_operator_s_word_ends_a_hold(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.dead("mx.dead.example", "dead.example")
+        node = await w.node("relay.example")
+        await put_many(w, node, 1, "dead.example")
+        await node.until(Deferred)
+        w.move(30)
+        await put_many(w, node, 1, "dead.example")
+        await node.until(Deferred, 2)
+        assert len(w.connected) == 1
+        await node.spool.retry(None)
+        node.relay.dispatcher.wake()
+        await node.until(Deferred, 4)
+        assert len(w.connected) == 2
+
+
+async def test_what_is_held_to_the_end_of_its_life_is_reported(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.dead("mx.dead.example", "dead.example")
+        node = await w.node("relay.example", schedule=Schedule(first=DAY, longest=DAY, lifetime=50))
+        await put_many(w, node, 1, "dead.example")
+        await node.until(Reported)  # no second attempt fits into its life
+        await put_many(w, node, 1, "dead.example")
+        (held,) = await node.until(Deferred)
+        assert held.wait == 50
+        w.move(50)
+        await node.until(Reported, 2)
+        assert len(w.connected) == 1
+
+
+async def test_a_domain_that_dns_does_not_tell_of_is_asked_for_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.failing.add("lame.example")
+        node = await w.node("relay.example")
+        asked: list[str] = []
+        mx = w.mx
+
+        async def count(domain: str) -> object:
+            asked.append(domain)
+            return await mx(domain)
+
+        w.mx = count  # type: ignore[method-assign, assignment]  # it passes all on
+        await put_many(w, node, 1, "lame.example")
+        await node.until(Deferred)
+        await put_many(w, node, 20, "lame.example")
+        await node.until(Deferred, 21)
+        assert asked == ["lame.example"]
+
+
+async def test_a_crowd_before_a_slow_host_leaves_hands_for_the_others(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        slow = await w.host("mx.slow.example", "slow.example", {"MAIL": "hang"})
+        await w.host("mx.quick.example", "quick.example")
+        node = await w.node("relay.example")
+        node.relay.dispatcher.workers = 60
+        node.relay.hops.patience = 0.01
+        await put_many(w, node, 120, "slow.example")
+        await slow.reached.wait()
+        await put_many(w, node, 30, "quick.example")
+        await node.until(Delivered, 30)
+        assert slow.accepted == []
+        assert node.told(Deferred) == []  # standing in a line is no attempt
+        slow.released.set()
+        while len(node.told(Delivered)) < 150:
+            w.move(5)
+            await anyio.sleep(0.01)
+        assert all(r.attempts == 0 for entry in await node.queue() for r in entry.recipients)
