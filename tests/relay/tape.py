@@ -100,14 +100,15 @@ class Tape(Disk):
     @contextmanager
     def runs(self) -> Iterator["Tape"]:
         """Record what SQLite does in this process to databases that it opens in the meantime."""
-        assert not _listening, "one tape at a time"
+        if not _listening:
+            _register()
         _listening.append(self)
-        _register(default=True)
         try:
             yield self
         finally:
-            _unregister()
-            _listening.clear()
+            _listening.pop()
+            if not _listening:
+                _unregister()
 
     def refuses(self, operation: Operation) -> int:
         """Ask whether it fails; a sync that does is written down."""
@@ -157,8 +158,8 @@ class Tape(Disk):
             self.mark(Sync(known[0]))
 
     def close(self, file: int) -> None:
+        self._sizes.pop(file, None)  # before another thread's file gets the number
         super().close(file)
-        self._sizes.pop(file, None)
 
     def sync_directory(self, path: Path) -> None:
         self._attempt(SyncDirectory(path))
@@ -247,7 +248,7 @@ def _code(number: int, otherwise: int) -> int:
 def _open(_: Any, name: int | None, file: int, flags: int, out: Any) -> int:
     path = None if name is None else _path(name)
     new = path is not None and not path.exists()
-    tape = _listening[0]
+    tape = _listening[-1]
     if path is not None and new and flags & 4 and (number := tape.refuses(Create(path))):
         return _code(number, sqlite3.SQLITE_CANTOPEN)
     result: int = _base.open(ctypes.addressof(_ours), name, file, flags, out)
@@ -278,7 +279,7 @@ def _close(file: int) -> int:
 
 @_WriteAt
 def _write(file: int, octets: int, count: int, offset: int) -> int:
-    tape, path = _listening[0], _paths[file]
+    tape, path = _listening[-1], _paths[file]
     number = tape.refuses(Write(path, offset, ctypes.string_at(octets, count)))
     done = count // 2 if number else count
     result: int = _tables_of[file].write(file, octets, done, offset) if done else 0
@@ -289,7 +290,7 @@ def _write(file: int, octets: int, count: int, offset: int) -> int:
 
 @_TruncateTo
 def _truncate(file: int, size: int) -> int:
-    tape, path = _listening[0], _paths[file]
+    tape, path = _listening[-1], _paths[file]
     if tape.refuses(Truncate(path, size)):
         return sqlite3.SQLITE_IOERR_TRUNCATE
     result: int = _tables_of[file].truncate(file, size)
@@ -300,7 +301,7 @@ def _truncate(file: int, size: int) -> int:
 
 @_SyncFile
 def _sync(file: int, flags: int) -> int:
-    tape, path = _listening[0], _paths[file]
+    tape, path = _listening[-1], _paths[file]
     if tape.refuses(Sync(path)):
         return sqlite3.SQLITE_IOERR_FSYNC
     result: int = _tables_of[file].sync(file, flags) if tape.real else 0
@@ -311,7 +312,7 @@ def _sync(file: int, flags: int) -> int:
 
 @_Delete
 def _delete(_: Any, name: int, sync: int) -> int:
-    tape, path = _listening[0], _path(name)
+    tape, path = _listening[-1], _path(name)
     if tape.refuses(Remove(path)):
         return sqlite3.SQLITE_IOERR_DELETE
     there = path.exists()
@@ -327,7 +328,7 @@ def _open_directory(name: int, out: Any) -> int:
     """It is opened for one purpose: to be synced."""
     result: int = _real_open_directory(name, out)
     if not result and _listening:
-        _listening[0].mark(SyncDirectory(_path(name).parent))
+        _listening[-1].mark(SyncDirectory(_path(name).parent))
     return result
 
 
@@ -338,8 +339,8 @@ _real_open_directory = ctypes.cast(
 )
 
 
-def _register(*, default: bool) -> None:
-    _sqlite.sqlite3_vfs_register(ctypes.byref(_ours), int(default))
+def _register() -> None:
+    _sqlite.sqlite3_vfs_register(ctypes.byref(_ours), 1)
     _base.set_call(
         ctypes.addressof(_base), b"openDirectory", ctypes.cast(_open_directory, _P).value
     )

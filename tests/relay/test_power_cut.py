@@ -6,14 +6,15 @@ held to this: it has what all steps made of it that had returned, and of those u
 whole or not at all; nothing else, no half message, no file too many.
 """
 
+import errno
 import hashlib
 import itertools
 import os
 import random
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -28,8 +29,8 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.spool import Fresh, Settlement, SpoolUnavailable
 from smtpproto.relay.sqlite_spool import SQLiteSpool
-from tests.relay.aftermath import WAYS, Image, Platter, Way
-from tests.relay.tape import Sync, SyncDirectory, Tape
+from tests.relay.aftermath import WAYS, Dropped, Image, Kept, LastTorn, Platter, Torn, Way
+from tests.relay.tape import Operation, Tape
 
 pytestmark = pytest.mark.rfc(
     "5321 §4.2.5 2yz-takes-responsibility",
@@ -265,10 +266,10 @@ class NoSync(Disk):
         pass
 
 
-async def found_in(path: Path) -> Mails:
+async def found_in(path: Path, disk: Disk) -> Mails:
     """Open the spool, and return what it has; fail where it is not sound in itself."""
-    async with SQLiteSpool.open(path, disk=NoSync()) as spool:
-        entries = await spool.claim(1e9, 1000, 60.0)  # all of them: no lease has outlived the cut
+    async with SQLiteSpool.open(path, disk=disk) as spool:
+        entries = await spool.claim(1000.0, 1000, 60.0)  # all: no lease has outlived the cut
         found: Mails = {}
         in_files: set[str] = set()
         for entry in entries:
@@ -320,37 +321,54 @@ class Enumeration:
     seen: set[tuple[int, bytes]] = field(factory=set[tuple[int, bytes]])
     opened: int = 0
 
-    def disks(self, ways: Sequence[Way]) -> Iterator[tuple[Image, str]]:
-        """Give each disk that may be left at each moment, once, and say which it is."""
+    def disks(self, ways: Sequence[Way], moments: Container[int]) -> Iterator[tuple[Image, str]]:
+        """Give each disk that may be left at each of some moments, once, and say which it is."""
         platter = Platter(self.root, self.before)
-        moment = 0  # of the promise
+        promised = 0  # counts what the promise has heard
         log: list[str] = []
-        for operation in [None, *self.tape.operations]:
+        for moment, operation in enumerate([None, *self.tape.operations]):
             if isinstance(operation, (Began, Returned)):
                 self.promise.hear(operation)
-                moment += 1
+                promised += 1
                 log.append(type(operation).__name__)
             elif operation is not None:
                 platter.play(operation)
                 log.append(str(operation))
-            for n, way in enumerate(ways):
+            for n, way in enumerate(ways if moment in moments else ()):
                 image = relative(platter.cut(way, n), self.root)
                 mark = hashlib.sha256(repr(sorted(image.items())).encode()).digest()
-                if (moment, mark) not in self.seen:
-                    self.seen.add((moment, mark))
+                if (promised, mark) not in self.seen:
+                    self.seen.add((promised, mark))
                     lines = "\n  ".join(log[-8:])
-                    yield image, f"cut after {len(log)}, {type(way).__name__}:\n  {lines}"
+                    yield image, f"cut at {moment}, {type(way).__name__}:\n  {lines}"
 
-    async def run(self, ways: Sequence[Way] = WAYS) -> None:
+    async def run(
+        self, ways: Sequence[Way] = WAYS, *, moments: Container[int] | None = None, again: int = 0
+    ) -> None:
+        """Look at each disk; and at one in `again`, cut the power during recovery, too."""
+        if moments is None:
+            moments = range(len(self.tape.operations) + 1)
         with Tape(real=False).runs():
-            for image, where in self.disks(ways):
-                put(image, self.scratch)
+            for image, where in self.disks(ways, moments):
                 try:
-                    self.promise.hold(await found_in(self.scratch))
+                    put(image, self.scratch)
+                    if again and self.opened % again == again - 1:
+                        await self._cut_again(image)
+                        put(image, self.scratch)
+                    self.promise.hold(await found_in(self.scratch, NoSync()))
                 except BaseException as error:
                     error.add_note(where)
                     raise
                 self.opened += 1
+
+    async def _cut_again(self, image: Image) -> None:
+        with Tape().runs() as tape:
+            await found_in(self.scratch, tape)
+        before = {self.scratch / path: content for path, content in image.items()}
+        second = self.scratch.with_name("again")
+        inner = Enumeration(self.scratch, tape, second, self.promise, before)
+        await inner.run([Dropped(), Kept(), LastTorn(), Torn()])
+        self.opened += inner.opened
 
 
 @pytest.fixture
@@ -365,12 +383,16 @@ def disk() -> Iterator[Path]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes a megabyte in life happens here in some kilobytes."""
     monkeypatch.setattr(incoming, "INLINE_OCTETS", 4096)
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 16)
 
 
 async def recorded(path: Path) -> Tape:
     with Tape().runs() as tape:
         assert await work(path, tape) == 0
     return tape
+
+
+# All is kept
 
 
 def test_the_tape_misses_nothing(disk: Path) -> None:
@@ -381,7 +403,7 @@ def test_the_tape_misses_nothing(disk: Path) -> None:
     for operation in tape.operations:
         if not isinstance(operation, (Began, Returned)):
             platter.play(operation)
-    played = {path: octets for path, octets in platter.cut(WAYS[1], 0).items() if octets is not None}
+    played = {path: octets for path, octets in platter.cut(Kept(), 0).items() if octets is not None}
     there = {path: path.read_bytes() for path in spool.rglob("*") if path.is_file()}
     del there[spool / "lock"]  # it is empty, and it does not matter whether it is there
     assert played == there
@@ -390,6 +412,161 @@ def test_the_tape_misses_nothing(disk: Path) -> None:
 def test_whenever_the_power_is_cut_nothing_is_lost_and_nothing_comes_back(disk: Path) -> None:
     spool = disk / "spool"
     enumeration = Enumeration(spool, anyio.run(recorded, spool), disk / "after")
-    anyio.run(enumeration.run)
+    anyio.run(partial(enumeration.run, [*WAYS, *[Torn()] * (CUTS - 1)], again=max(2, 200 // CUTS)))
     print(f"{len(enumeration.tape.operations)} moments, {enumeration.opened} disks")
-    assert enumeration.opened > 300
+    assert enumeration.opened > 1000
+
+
+# And where a promise is broken it is seen
+
+
+class Forgetful(Tape):
+    """Does not sync what it is told to."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+
+    def sync(self, file: int) -> None:
+        if self._what != "files":
+            super().sync(file)
+
+    def sync_directory(self, path: Path) -> None:
+        if self._what != path.name:
+            super().sync_directory(path)
+
+
+def broken(what: str, monkeypatch: pytest.MonkeyPatch) -> Tape:
+    """Break one rule of the spool's, and return the tape for it."""
+    match what:
+        case "every commit is synced":
+            monkeypatch.setattr(database.Database, "_connected", _lazily_connected)
+        case "files are synced":
+            return Forgetful("files")
+        case "their directory is synced":
+            return Forgetful("content")
+        case "the row goes before the file":
+            drop = SQLiteSpool._drop_if_done
+
+            def file_first(self: SQLiteSpool, db: sqlite3.Connection, id: str) -> list[Path]:
+                gone = drop(self, db, id)
+                for path in gone:
+                    self.disk.remove(path)
+                return gone
+
+            monkeypatch.setattr(SQLiteSpool, "_drop_if_done", file_first)
+        case "leases end with their owner":
+            monkeypatch.setattr(SQLiteSpool, "_recover", lambda *_: None)
+            monkeypatch.setattr(NoSync, "create", NoSync.create)
+        case "reports are kept as their recipient goes":
+            settle = SQLiteSpool.settle
+
+            async def one_by_one(
+                self: SQLiteSpool, id: str, some: Any, fresh: Any = (), *, now: float
+            ) -> list[str]:
+                await settle(self, id, some, now=now)
+                for new in fresh:
+                    async with self.receive() as report:
+                        await report.write(new.content)
+                        await report.commit(new.mail, new.rcpts, now=now)
+                return []
+
+            monkeypatch.setattr(SQLiteSpool, "settle", one_by_one)
+    return Tape()
+
+
+def _lazily_connected(self: Any, *, lasting: bool, create: bool = False) -> sqlite3.Connection:
+    if self._writer is None:
+        self._writer = database.connect(self._path, create=create, busy_timeout=1)
+    self._writer.execute("PRAGMA synchronous = NORMAL")
+    db: sqlite3.Connection = self._writer
+    return db
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "every commit is synced",
+        "files are synced",
+        "their directory is synced",
+        "the row goes before the file",
+        "leases end with their owner",
+        "reports are kept as their recipient goes",
+    ],
+)
+def test_a_rule_that_is_broken_is_found_out(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
+    async def record() -> Tape:
+        with broken(rule, monkeypatch).runs() as tape:
+            await work(disk / "spool", tape)
+        return tape
+
+    enumeration = Enumeration(disk / "spool", anyio.run(record), disk / "after")
+    with pytest.raises((AssertionError, pytest.fail.Exception, SpoolUnavailable)):
+        anyio.run(enumeration.run)
+
+
+# A disk that fails
+
+
+@define
+class Lame:
+    """Makes the operation number `at` fail, and for good all those behind it."""
+
+    tape: Tape
+    at: int
+    number: int
+    for_good: bool
+    count: int = 0
+    since: int | None = None  # the place on the tape where it began
+
+    def __call__(self, _: Operation) -> int:
+        self.count += 1
+        if self.count == self.at:
+            self.since = len(self.tape.operations)
+        if self.count == self.at or (self.for_good and self.count > self.at):
+            return self.number
+        return 0
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
+def test_whatever_fails_on_the_disk_nothing_is_lost(
+    disk: Path, number: int, for_good: bool
+) -> None:
+    """And that includes a power cut later on, for which a failed sync is never made good."""
+    failed = 0
+
+    async def fail(at: int) -> bool:
+        """Return whether there was anything to fail."""
+        path = disk / f"spool {at}"
+        with Tape().runs() as tape:
+            tape.trouble = lame = Lame(tape, at, number, for_good)
+            refused = await work(path, tape)
+        if not for_good:
+            print(at, refused)
+        if lame.since is None:
+            return False
+        enumeration = Enumeration(path, tape, disk / "after")
+        end = len(tape.operations)
+        moments = {*range(lame.since, end, max(1, 50 // CUTS)), end}
+        try:
+            await enumeration.run([Dropped(), Kept()], moments=moments)
+        except BaseException as error:
+            error.add_note(f"operation {at} had failed, at {lame.since}")
+            raise
+        shutil.rmtree(path)
+        return True
+
+    async def main() -> None:
+        nonlocal failed
+        step = max(1, 15 // CUTS)
+        for at in itertools.count(1 + number % step, step):
+            if not await fail(at):
+                return
+            failed += 1
+
+    anyio.run(main)
+    assert failed > 20
+    print(f"{failed} operations failed")
