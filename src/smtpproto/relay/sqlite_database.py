@@ -25,6 +25,9 @@ __all__ = ["MIGRATIONS", "Database", "Work", "as_unavailable", "connect"]
 
 T = TypeVar("T")
 
+#: Pages of log after which they are copied into the database (a checkpoint).
+CHECKPOINT_PAGES = 1000
+
 #: What leads from each schema version (PRAGMA user_version) to the next. Only ever append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -71,6 +74,7 @@ def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connect
         db.execute("PRAGMA checkpoint_fullfsync = ON")
         db.execute("PRAGMA secure_delete = FAST")  # on, it rewrites every message that leaves
         db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     except BaseException:
         db.close()
         raise
@@ -79,12 +83,14 @@ def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connect
 
 def migrate(db: sqlite3.Connection, *, may_change: bool) -> None:
     """Bring the schema up to date; a visitor only checks that it is."""
-    db.execute("BEGIN IMMEDIATE")
     (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == len(MIGRATIONS):
+        return
     if version > len(MIGRATIONS):
         raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
-    if version < len(MIGRATIONS) and not may_change:
+    if not may_change:
         raise SpoolUnavailable(f"the spool's schema {version} is old; starting the server updates")
+    db.execute("BEGIN IMMEDIATE")
     for steps in MIGRATIONS[version:]:
         for step in steps:
             db.execute(step)
@@ -93,14 +99,38 @@ def migrate(db: sqlite3.Connection, *, may_change: bool) -> None:
 
 
 def as_unavailable(error: sqlite3.Error | OSError, path: Path) -> SpoolUnavailable:
-    """Say it to the operator."""
-    return SpoolUnavailable(f"spool {path}: {error}", full=is_code(error, sqlite3.SQLITE_FULL))
+    """Say it to the operator: what it means, and what the system calls it."""
+    meaning = next((words for code, words in _MEANINGS.items() if is_code(error, code)), "")
+    name = getattr(error, "sqlite_errorname", "")
+    said = f"{error} [{name}]" if name else str(error)
+    text = f"spool {path}: {meaning}: {said}" if meaning else f"spool {path}: {said}"
+    return SpoolUnavailable(text, full=is_code(error, sqlite3.SQLITE_FULL))
+
+
+_DAMAGED = "the database is damaged; stop the server and run `smtpproto queue check`"
+_READ_ONLY = "it cannot be written to (a read-only file system, or not our file)"
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: _READ_ONLY,
+    sqlite3.SQLITE_IOERR: "the disk fails",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_BUSY: "another process has it",
+}
+_ERRNOS = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EACCES: sqlite3.SQLITE_READONLY,
+    errno.EPERM: sqlite3.SQLITE_READONLY,
+    errno.EIO: sqlite3.SQLITE_IOERR,
+}
 
 
 def is_code(error: Exception, code: int) -> bool:
     """Tell whether an error is what SQLite's primary result code `code` says."""
     if isinstance(error, OSError):
-        return code == sqlite3.SQLITE_FULL and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _ERRNOS.get(error.errno or 0) == code
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
 
 
@@ -135,7 +165,8 @@ class Database:
         self._busy_timeout = busy_timeout
         self._writer: sqlite3.Connection | None = None
         self._lasting = True  # what its `synchronous` is set to
-        self._unsynced = False  # a COMMIT failed to sync
+        #: A sync of the log has failed; or our predecessor's last has, who knows.
+        self._unsynced = create
         self._readers: list[sqlite3.Connection] = []  # those idle
         self._queue: list[Work[Any]] = []
         self._wake = Event()
@@ -145,9 +176,9 @@ class Database:
 
     def start(self) -> sqlite3.Connection:
         """Open it and bring its schema up to date; return the writer's connection."""
-        self._writer = connect(self._path, create=self._create, busy_timeout=self._busy_timeout)
-        migrate(self._writer, may_change=self._create)
-        return self._writer
+        db = self._connected(lasting=True, create=self._create)
+        migrate(db, may_change=self._create)
+        return db
 
     def finish(self) -> None:
         """Let the writer end when it has done what is there."""
@@ -226,19 +257,24 @@ class Database:
             work.result = result
             work.kept = True
 
-    def _connected(self, *, lasting: bool) -> sqlite3.Connection:
+    def _connected(self, *, lasting: bool, create: bool = False) -> sqlite3.Connection:
         if self._writer is None:
-            self._writer = connect(self._path, create=False, busy_timeout=self._busy_timeout)
+            self._writer = connect(self._path, create=create, busy_timeout=self._busy_timeout)
             self._lasting = True
         if self._unsynced:
             # A sync that failed once may "succeed" the next time without the data. Nothing more
             # may build on this log: its frames go to the database, and a new log is begun.
             (busy, _, _) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
-                raise SpoolUnavailable(f"{self._path}: in use, and its log cannot be trusted")
+                raise SpoolUnavailable(f"{self._path}: its log must be renewed, and is being read")
             self._unsynced = False
         if self._lasting != lasting:
+            # A checkpoint syncs the log, and when it fails nobody is told. So there is none where
+            # that would be the first sync of what is in the log.
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+            self._writer.execute(
+                f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if lasting else 0}"
+            )
             self._lasting = lasting
         return self._writer
 
