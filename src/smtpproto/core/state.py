@@ -44,6 +44,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -174,6 +175,7 @@ def moves(state: State, asked: Asked) -> Row | None:
     return _FOREIGN.get(state)
 
 
+@lru_cache(maxsize=1024)
 def expected(state: State, asked: Asked) -> State | None:
     """Return where a good answer leads; None where there is none, so nothing to ask for."""
     row = moves(state, asked) or {}
@@ -185,9 +187,12 @@ def next_state(state: State, asked: Asked, reply: Reply) -> State | None:
 
     What is out of sequence can be refused, and moves nothing.
     """
-    if reply.code == 421:
-        return State.CLOSED
+    return State.CLOSED if reply.code == 421 else _after(state, asked, reply.severity)
+
+
+@lru_cache(maxsize=4096)
+def _after(state: State, asked: Asked, severity: Severity) -> State | None:
     row = moves(state, asked)
     if row is None:
-        return state if reply.severity in _BAD else None
-    return row.get(reply.severity)
+        return state if severity in _BAD else None
+    return row.get(severity)
