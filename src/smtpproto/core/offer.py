@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from .command import (
     BASE_VERBS,
+    LMTP_VERBS,
     Auth,
     AuthResponse,
     Command,
@@ -22,7 +23,7 @@ from .extension import Extension, Standing
 from .parameter import Parameter
 from .reply import Reply
 
-__all__ = ["Offer", "offer_for"]
+__all__ = ["Offer", "offer_for", "verbs_of"]
 
 #: EXPN and HELP are older than EHLO. Devices say HELO before STARTTLS and AUTH and know by their
 #: settings that these are offered; no clause refuses them, and all that they do is make it safer.
@@ -34,18 +35,21 @@ UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameters not recognized or not implem
 class Offer:
     """The extensions of `extensions` that can be offered as things stand.
 
-    `lines` maps keyword to argument, in the order of the EHLO reply; `verbs` are the commands
-    that come with them, `behind_ehlo` those of them that want EHLO first (RFC 5321 §4.1.4),
-    `max_line` the octets that each line may have, CRLF included.
+    `lines` maps keyword to argument, in the order of the EHLO reply, and `ehlo_lines` is what that
+    says of them; `verbs` are the commands that come with them, `behind_ehlo` those of them that
+    want EHLO first (RFC 5321 §4.1.4), `max_line` the octets that each line may have, CRLF included;
+    `short` is what any line may have.
     """
 
     __slots__ = (
         "_judges",
         "_parameters",
         "behind_ehlo",
+        "ehlo_lines",
         "keep",
         "lines",
         "max_line",
+        "short",
         "standing",
         "verbs",
     )
@@ -54,6 +58,9 @@ class Offer:
         self.standing = standing
         # Shared between connections, so nobody is to write in it.
         self.lines = MappingProxyType(_announced(extensions, standing))
+        self.ehlo_lines = tuple(
+            f"{word} {arg}".rstrip().encode() for word, arg in self.lines.items()
+        )
         offered = [e for e in extensions if e.keyword in self.lines]
         self.verbs = frozenset(verb for e in offered for verb in e.verbs)
         self.behind_ehlo = self.verbs - {*_HELO_WILL_DO, *BASE_VERBS.values()}
@@ -67,12 +74,9 @@ class Offer:
             verb: verb.max_line + sum(p.octets for p in self._parameters.get(verb, {}).values())
             for verb in known
         }
+        self.short = min(Command.max_line, *self.max_line.values())
         #: Octets of a line that are worth keeping.
         self.keep = max(*self.max_line.values(), AuthResponse.max_line)
-
-    def ehlo_lines(self) -> tuple[bytes, ...]:
-        """Return the keyword lines of the EHLO reply."""
-        return tuple(f"{word} {arg}".rstrip().encode() for word, arg in self.lines.items())
 
     def objection(self, command: Mail | Rcpt, *, extended: bool) -> Reply | None:
         """Return what the parameters of a MAIL or RCPT have earned, None where they may pass.
@@ -108,6 +112,13 @@ def offer_for(extensions: tuple[Extension, ...], standing: Standing) -> Offer:
     So `announce` is asked once for each standing. Extensions with other functions differ.
     """
     return Offer(extensions, standing)
+
+
+@lru_cache(maxsize=64)
+def verbs_of(extensions: tuple[Extension, ...], *, lmtp: bool) -> Mapping[bytes, type[Command]]:
+    """Return verb -> command of all that is known where these are, offered or not."""
+    base = LMTP_VERBS if lmtp else BASE_VERBS
+    return MappingProxyType({**base, **{v.verb: v for e in extensions for v in e.verbs}})
 
 
 def _announced(extensions: tuple[Extension, ...], standing: Standing) -> dict[str, str]:
