@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -68,7 +69,9 @@ class Finished:
 
     seconds: float  # of wall time
     cpu: float  # seconds, user + system
-    peak: int  # octets resident, as last seen: it is looked at every few milliseconds
+    # Octets resident, as last seen: it is looked at every few milliseconds. Of one that has ended
+    # before the first look it is what wait4 tells, and that is too much.
+    peak: int
     output: str
 
 
@@ -89,11 +92,15 @@ def finish(*command: str) -> Finished:
     if process.returncode:
         code = process.returncode
         raise BenchmarkError(f"{' '.join(command)} ended with {code}:\n{said[-2000:]}")
+    peak = peak or usage.ru_maxrss << 10
     return Finished(seconds, usage.ru_utime + usage.ru_stime, peak, said)
 
 
 def _watch(descriptor: int, pid: int, command: Sequence[str]) -> int:
-    """Wait for a process to end; return its peak. What wait4 tells is at least our own size."""
+    """Wait for a process to end; return its peak, 0 if there was none to be seen any more.
+
+    What wait4 tells is at least our own size.
+    """
     peak = 0
     for _ in range(int(PATIENCE / GLANCE)):
         peak = max(peak, shared.peak(pid))
@@ -136,6 +143,15 @@ class Serving:
         """Return what it has printed so far."""
         return _read(self.output)
 
+    def says(self, pattern: str, awaited: str) -> str:
+        """Return the last that it has printed of a pattern, once that is what is awaited."""
+        deadline = time.monotonic() + 60
+        while (last := "".join(re.findall(pattern, self.said())[-1:])) != awaited:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        return last
+
     def cpu(self) -> float:
         """Return the seconds of CPU (user + system) it has used, once it is idle."""
         now = self._cpu()
@@ -160,7 +176,7 @@ def serving(*command: str) -> Generator[Serving]:
     port = free_port()
     arguments = [argument.replace("{port}", str(port)) for argument in command]
     with tempfile.TemporaryFile() as output, _child(arguments, output) as process:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchmarkError(f"{' '.join(arguments)} does not listen:\n{_read(output)}")

@@ -537,9 +537,7 @@ try:
         client.send(envelope, {content})
 except KeyboardInterrupt:
     print("usable:", client.usable)
-    for thread in set(threading.enumerate()) - {{threading.main_thread()}}:
-        thread.join()
-    sys.exit(3)
+    sys.exit(3)  # waits for all threads, also for one that is only being started
 """
 
 

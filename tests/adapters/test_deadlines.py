@@ -13,6 +13,7 @@ from smtpproto.deadline import DeadlineError, deadline
 from smtpproto.result import ConnectError
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 
+from .clock import anyio_backend  # noqa: F401 - a fixture
 from .wire import HOST, Wire, connect, raw_server, script
 from .world import (
     ENVELOPE,
@@ -29,12 +30,6 @@ from .world import (
 pytestmark = pytest.mark.anyio
 
 SHORT = 0.03
-# For a whole session: enough for coming to where it hangs, on a machine that is busy.
-SESSION = 0.3
-
-
-def seconds_of(field: str) -> float:
-    return SESSION if field == "session" else SHORT
 
 
 OPENING = "S: 220 hi\nC: EHLO *\nS: 250-hi\n"
@@ -54,9 +49,10 @@ SILENT_AT = {
 BEFORE_MAIL = {"greeting", "ehlo", "tls", "auth"}
 
 
-def options(name: str) -> dict[str, object]:
+def options(name: str, tls: Certificates) -> dict[str, object]:
     return {
         "tls": "required" if name == "tls" else "none",
+        "ssl_context": tls.trusting,
         "login": ("ann", PASSWORD) if name == "auth" else None,
         "login_in_clear": True,
     }
@@ -65,19 +61,19 @@ def options(name: str) -> dict[str, object]:
 @pytest.mark.rfc("5321 §4.5.3.2 client-has-timers", "5321 §4.5.3.2 timers-can-be-set")
 @pytest.mark.parametrize("name", SILENT_AT)
 @pytest.mark.parametrize("session", [False, True])
-async def test_client_deadline(name: str, session: bool) -> None:
+async def test_client_deadline(name: str, session: bool, tls: Certificates) -> None:
     """Each fires by its own name; and the whole session's, wherever the time is spent."""
-    field, seconds = ("session", SESSION) if session else (name, SHORT)
-    deadlines = ClientDeadlines(**{"quit": SHORT, field: seconds})
-    message = rf"the {field} deadline of {seconds:g} s"
+    field = "session" if session else name
+    deadlines = ClientDeadlines(**{"quit": SHORT, field: SHORT})
+    message = rf"the {field} deadline of {SHORT:g} s"
     async with raw_server(script(SILENT_AT[name])) as port:
-        client = Client(HOST, port, deadlines=deadlines, **options(name))  # type: ignore[arg-type]  # the table is loose
+        client = Client(HOST, port, deadlines=deadlines, **options(name, tls))  # type: ignore[arg-type]  # the table is loose
         if name in BEFORE_MAIL:
             with pytest.raises(ConnectError, match=message) as caught:
                 await client.__aenter__()
             cause = caught.value.__cause__
             assert isinstance(cause, DeadlineError)
-            assert (cause.name, cause.seconds) == (field, seconds)
+            assert (cause.name, cause.seconds) == (field, SHORT)
         else:
             async with client:
                 result = await client.deliver(ENVELOPE, MESSAGE)
@@ -110,7 +106,7 @@ async def test_client_deadline_for_a_block_of_content(field: str) -> None:
         while True:
             yield b"and on and on\r\n" * 5000
 
-    deadlines = ClientDeadlines(**{field: seconds_of(field)})
+    deadlines = ClientDeadlines(**{field: SHORT})
     async with raw_server(behaviour) as port, clear(port, deadlines=deadlines) as client:
         (outcome,) = (await client.deliver(ENVELOPE, endless())).outcomes
     assert outcome.fate.value == "transient"
@@ -123,7 +119,7 @@ async def test_client_session_deadline_bounds_a_slow_source(early: bool) -> None
         yield b"a beginning\r\n" * (1 if early else 10_000)
         await anyio.sleep_forever()
 
-    deadlines = ClientDeadlines(session=SESSION)
+    deadlines = ClientDeadlines(session=SHORT)
     play = script(SILENT_AT["mail" if early else "final_dot"].removesuffix("C: MAIL *"))
     async with raw_server(play) as port, clear(port, deadlines=deadlines) as client:
         (outcome,) = (await client.deliver(ENVELOPE, slow())).outcomes
@@ -213,7 +209,7 @@ TIMED_OUT = b"421 4.4.2 localhost Timed out\r\n"
 @pytest.mark.rfc("5321 §4.5.3.2.7 server-does-not-wait-for-ever")
 @pytest.mark.parametrize("field", ["command", "session"])
 async def test_server_deadline_for_a_command(field: str, box: Box) -> None:
-    server = Server(box, deadlines=ServerDeadlines(**{field: seconds_of(field)}))
+    server = Server(box, deadlines=ServerDeadlines(**{field: SHORT}))
     async with running(server) as port, await connect(port) as wire:
         assert (await wire.reply()).startswith("220")
         assert await wire.rest() == TIMED_OUT
@@ -238,7 +234,7 @@ async def test_server_deadline_for_a_command_that_dribbles(box: Box) -> None:
 @pytest.mark.rfc("5321 §3.8 server-may-close-after-a-timeout")
 @pytest.mark.parametrize("field", ["block", "session"])
 async def test_server_deadline_for_content(field: str, box: Box) -> None:
-    server = Server(box, deadlines=ServerDeadlines(**{field: seconds_of(field)}))
+    server = Server(box, deadlines=ServerDeadlines(**{field: SHORT}))
     async with running(server) as port, await in_content(port) as wire:
         await wire.say("Subject: no more")
         assert await wire.rest() == TIMED_OUT
@@ -284,7 +280,7 @@ async def test_server_deadline_for_the_handshake(
     implicit: bool, field: str, box: Box, tls: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing can be said then: the connection ends without a word in clear."""
-    deadlines = ServerDeadlines(**{field: seconds_of(field)})
+    deadlines = ServerDeadlines(**{field: SHORT})
     server = Server(box, tls=tls.server, implicit_tls=implicit, deadlines=deadlines)
     async with running(server) as port, await connect(port) as wire:
         if not implicit:

@@ -11,6 +11,7 @@ from attrs import define, fields
 from smtpproto import Envelope, Limits, LocalProtocolError, Rcpt, Reply
 from smtpproto.server import Connections, ContentStream, Server, ServerDeadlines, Session
 
+from .clock import anyio_backend  # noqa: F401 - a fixture
 from .wire import HOST, Wire
 from .world import ENVELOPE, MESSAGE, Accounts, Box, Certificates, clear, running, until
 
@@ -408,6 +409,7 @@ async def test_under_pressure_the_idle_have_to_go(box: Box) -> None:
         async with await opened(port) as third:
             assert await first.rest() == TIMED_OUT
             assert await third.rest() == TIMED_OUT
+        await anyio.aclose_forcefully(first.stream)
         await until(lambda: not server.connections.pressed)
         async with await opened(port) as wire:
             await anyio.sleep(4 * SHORT)

@@ -18,7 +18,8 @@ from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 from smtpproto.stream import Pump
 from smtpproto.wire import BareWire, Listener, LoopWire, as_wire, connect_unix
 
-from .test_deadlines import SESSION, SHORT, TIMED_OUT, in_content
+from .clock import anyio_backend  # noqa: F401 - a fixture
+from .test_deadlines import SHORT, TIMED_OUT, in_content
 from .wire import HOST, Wire, connect
 from .world import Box, Certificates, running
 
@@ -167,7 +168,7 @@ async def test_an_alarm_that_is_put_off_does_not_ring() -> None:
 async def test_a_session_that_ends_within_content_is_no_slow_handler(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(box, deadlines=ServerDeadlines(session=SESSION))
+    server = Server(box, deadlines=ServerDeadlines(session=SHORT))
     async with running(server) as port, await in_content(port) as wire:
         await wire.say("Subject: no more")
         assert await wire.rest() == TIMED_OUT

@@ -52,7 +52,7 @@ async def opened(port: int, *lines: str) -> Wire:
 
 async def ended(wire: Wire) -> bytes:
     """What comes until the server closes; fails if it does not."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         return await wire.rest()
 
 
@@ -496,7 +496,7 @@ async def stoppable(server: Server) -> AsyncIterator[tuple[int, anyio.Event]]:
 
     async with anyio.create_task_group() as tasks:
         _, port = await tasks.start(serve)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield port, done
             await done.wait()
 
@@ -549,8 +549,11 @@ async def test_stop_has_an_end_of_its_own(box: Box) -> None:
 async def test_at_the_end_a_handler_is_not_waited_for(deaf: bool) -> None:
     """Nor when it goes on after it was cancelled: then the connection is cut."""
 
+    begun: list[Rcpt] = []
+
     class Slow(Box):
         async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
+            begun.append(command)
             try:
                 await anyio.Event().wait()
             finally:
@@ -562,6 +565,7 @@ async def test_at_the_end_a_handler_is_not_waited_for(deaf: bool) -> None:
     server = Server(Slow(), deadlines=ServerDeadlines(drain=0.02, cut=0.1))
     async with stoppable(server) as (port, _), await opened(port, *OPENED[:2]) as wire:
         await wire.say(OPENED[2])
+        await until(lambda: bool(begun))
         server.stop()
         assert await ended(wire) == (b"" if deaf else SHUTTING_DOWN)
 

@@ -72,12 +72,12 @@ async def test_nothing_is_relayed_for_a_stranger_on_loopback(tmp_path: Path) -> 
         node = await w.node("relay.example", networks=())
         kept = 0
         for sender in SENDERS:
-            async with node.dial() as wire:
-                await wire.hello()
-                for recipient, expected in RECIPIENTS.items():
+            for recipient, expected in RECIPIENTS.items():
+                async with node.dial() as wire:  # each its own: many errors are answered slowly
+                    await wire.hello()
                     said = await hand_over(wire, sender, recipient)
-                    assert said.startswith(expected), (sender, recipient, said)
-                    kept += said.startswith("2")
+                assert said.startswith(expected), (sender, recipient, said)
+                kept += said.startswith("2")
         assert kept == len(SENDERS)
         await node.until(Delivered, kept)
         assert {str(event.forward_path) for event in node.told(Delivered)} == {"<v@our.dom>"}
