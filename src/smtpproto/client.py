@@ -118,7 +118,9 @@ class Client:
     dialogue line by line, redacted.
 
     Entering raises ConnectError, TlsError, RefusedError or LoginError; making one for LMTP at
-    port 25 LocalProtocolError. A session is for one task at a time.
+    port 25 LocalProtocolError. A session is for one task at a time, RuntimeError for the other;
+    a client has one session at a time, and may be entered again behind that. ClientError where
+    there is none.
     """
 
     host: str
@@ -141,11 +143,24 @@ class Client:
 
     #: The server's greeting, once connected.
     greeting: Reply | None = field(default=None, init=False)
-    _session: ClientSession = field(init=False, repr=False)
+    _last: ClientSession | None = field(default=None, init=False, repr=False)
+    _entered: bool = field(default=False, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.lmtp and self.port == 25:
             raise LocalProtocolError("LMTP is not for port 25 (RFC 2033 §5)")
+
+    @property
+    def _session(self) -> ClientSession:
+        if self._last is None:
+            raise ClientError("no session: it begins with `async with`")
+        return self._last
+
+    def _unshared(self) -> ClientSession:
+        """Return the session for who is about to use it."""
+        if (session := self._session).clock.running:
+            raise RuntimeError("another task is using this session")
+        return session
 
     @property
     def offered(self) -> dict[str, str]:
@@ -184,7 +199,17 @@ class Client:
     # Opening and closing
 
     async def __aenter__(self) -> Self:
-        clock = Clock(self.deadlines)
+        if self._entered:
+            raise ClientError("this session is open already")
+        self._entered = True
+        try:
+            await self._enter(Clock(self.deadlines))
+        except BaseException:
+            self._entered = False
+            raise
+        return self
+
+    async def _enter(self, clock: Clock) -> None:
         try:
             await self._open(self.tls, clock)
         except TlsError:
@@ -193,7 +218,6 @@ class Client:
             if self.tls is not Tls.OPPORTUNISTIC or not in_handshake:
                 raise
             await self._open(Tls.NONE, clock)  # what was offered does not work; clear is allowed
-        return self
 
     async def __aexit__(
         self,
@@ -205,17 +229,19 @@ class Client:
 
     async def aclose(self) -> None:
         """Say QUIT where that is possible, wait for its answer within the deadline, and close."""
-        session = self._session
+        if (session := self._last) is None:
+            return
         connection = session.connection
         try:
             heard = moves(connection.state, Quit) is not None and not connection.owed
-            if heard and not session.pump.closed:
+            if heard and not session.pump.closed and not session.clock.running:
                 with (
                     suppress(ClientError, StreamLostError, DeadlineError, RemoteProtocolError),
                     session.clock,
                 ):
                     await session.ask(Quit(), "quit")
         finally:
+            self._entered = False
             await session.aclose()
 
     async def _open(self, tls: Tls, clock: Clock) -> None:
@@ -226,7 +252,7 @@ class Client:
         if self.trace is not None:
             observers.append(wire_log(self.trace))
         connection = ClientConnection(self.extensions, limits=self.limits, lmtp=self.lmtp)
-        self._session = session = ClientSession(
+        self._last = session = ClientSession(
             stream, connection, clock, extensions=self.extensions, observers=observers
         )
         if observers:
@@ -380,7 +406,7 @@ class Client:
         content's own source raises, and ClientError when the session is not `usable`; nothing
         has been delivered then.
         """
-        session = self._session
+        session = self._unshared()
         if not session.usable:
             most = (
                 f": the server grants {session.transactions} transactions" if session.open else ""
@@ -423,7 +449,7 @@ class Client:
         Raises ConnectError when the session is lost on the way, ClientError when it is over, and
         LocalProtocolError for a command that may not be sent.
         """
-        session = self._session
+        session = self._unshared()
         if not session.open:
             raise ClientError("this session is over")
         try:

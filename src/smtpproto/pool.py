@@ -59,7 +59,7 @@ class Sent(Generic[*D]):
     """
 
     number: int
-    message: tuple[Envelope, AnyContent, *D]
+    message: tuple[Envelope, AnyContent, *D] = field(repr=False)
     result: Result
     error: Exception | None = None
 
@@ -123,7 +123,7 @@ class Pool(Generic[*D]):
     answer, and each of the others when its message is done. A pool is opened once.
     """
 
-    client: Callable[[*D], Client]
+    client: Callable[[*D], Client] = field(repr=False)  # it may show a password
     total: int = field(default=50, kw_only=True)
     each: int = field(default=5, kw_only=True)
     idle: float = field(default=10, kw_only=True)

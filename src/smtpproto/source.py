@@ -169,6 +169,7 @@ async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     held = bytearray()
     try:
         async for chunk in iterator:
+            _check_octets(chunk)
             if not held and len(chunk) == CHUNK:
                 yield chunk  # as files give them
                 continue
@@ -181,6 +182,12 @@ async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     finally:
         if isinstance(iterator, AsyncGenerator):
             await iterator.aclose()
+
+
+def _check_octets(chunk: object) -> None:
+    if not isinstance(chunk, bytes):
+        hint = " (is the file open as 'rb'?)" if isinstance(chunk, str) else ""
+        raise TypeError(f"pieces of content are bytes, not {type(chunk).__name__}{hint}")
 
 
 def _has_utf8_header(head: bytes) -> bool:
