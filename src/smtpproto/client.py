@@ -27,7 +27,7 @@ from anyio import to_thread
 from anyio.abc import ByteStream
 from attrs import define, evolve, field
 
-from .arguments import arguments_of
+from .arguments import arguments_of, expect, expect_pair
 from .connector import Connector, TcpConnector, UnixConnector, connect_tcp
 from .core.base64 import decode_base64
 from .core.client_connection import ClientConnection
@@ -85,6 +85,10 @@ class Tls(enum.Enum):
     IMPLICIT = "implicit"
     #: In clear.
     NONE = "none"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Tls:
+        raise ValueError(f"tls is one of {', '.join(each.value for each in cls)}, not {value!r}")
 
 
 def verifying(cafile: str | Path | None = None) -> ssl.SSLContext:
@@ -149,6 +153,8 @@ class Client:
     def __attrs_post_init__(self) -> None:
         if self.lmtp and self.port == 25:
             raise LocalProtocolError("LMTP is not for port 25 (RFC 2033 §5)")
+        if self.login is not None and not isinstance(self.login, Credentials):
+            expect_pair(self.login, "login is (username, password), or Credentials")
 
     @property
     def _session(self) -> ClientSession:
@@ -263,7 +269,10 @@ class Client:
                 await self._begin(tls)
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
             await session.aclose(str(error))
-            raise ConnectError(f"{where}: {error}") from error
+            silent = isinstance(error, DeadlineError) and error.name == "greeting"
+            waits = silent and tls is not Tls.IMPLICIT
+            hint = " (does it wait for TLS, tls='implicit'?)" if waits else ""
+            raise ConnectError(f"{where}: {error}{hint}") from error
         except ClientError:
             await self.aclose()
             raise
@@ -297,7 +306,10 @@ class Client:
                 elif session.connection.state is State.CLOSED:
                     raise RefusedError("STARTTLS", reply)
             elif tls is Tls.REQUIRED:
-                raise TlsError("TLS is required and the server does not offer STARTTLS")
+                raise TlsError(
+                    "TLS is required and the server does not offer STARTTLS "
+                    "(tls='implicit' is TLS from the first octet, tls='none' is none)"
+                )
         if self.login is not None:
             session.clock.within("auth")
             await self._log_in(self.login)
@@ -317,7 +329,10 @@ class Client:
             hostname = _a_labels(self.server_name or self.host)
             await session.pump.start_tls(context, server_side=False, hostname=hostname)
         except (StreamLostError, ValueError) as error:  # ValueError: no name for a certificate
-            raise TlsError(f"TLS with {self.host}:{self.port} failed: {error}") from error
+            hint = ""
+            if tls is Tls.IMPLICIT and "WRONG_VERSION_NUMBER" in str(error):
+                hint = " (no TLS is spoken there: it may begin by STARTTLS, tls='required')"
+            raise TlsError(f"TLS with {self.host}:{self.port} failed: {error}{hint}") from error
         if session.connection.tls is not None:
             session.tell(TlsStarted(session.connection.tls, anyio.current_time() - since))
 
@@ -343,7 +358,7 @@ class Client:
                 f"the server offers no login that we know (AUTH {' '.join(offered) or 'missing'})"
             )
         if mechanism.plaintext and tls is None and not self.login_in_clear:
-            raise TlsError("refusing to send a password in clear")
+            raise TlsError("refusing to send a password in clear, without login_in_clear=True")
         exchange = ClientExchange(mechanism, credentials)
         initial = exchange.initial_response()
         command = Auth(mechanism.name, initial)
@@ -407,6 +422,7 @@ class Client:
         has been delivered then.
         """
         session = self._unshared()
+        expect(envelope, Envelope, "an Envelope comes first")
         if not session.usable:
             most = (
                 f": the server grants {session.transactions} transactions" if session.open else ""

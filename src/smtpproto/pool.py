@@ -32,6 +32,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
+from .arguments import expect
 from .client import Client
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
@@ -65,6 +66,9 @@ class Sent(Generic[*D]):
 
     def __bool__(self) -> bool:
         return self.result.all_accepted
+
+    def __str__(self) -> str:
+        return f"message {self.number}: {self.result}"
 
 
 @define(eq=False)
@@ -131,7 +135,7 @@ class Pool(Generic[*D]):
     messages: int = field(default=100, kw_only=True)
     hold_off: float = field(default=1, kw_only=True)
     hold_off_longest: float = field(default=60, kw_only=True)
-    jitter: Callable[[], float] = field(default=random.random, kw_only=True)
+    jitter: Callable[[], float] = field(default=random.random, kw_only=True, repr=False)
 
     _lanes: Lanes[_Connection] = field(init=False, repr=False)
     _held: HoldOffs = field(init=False, repr=False)
@@ -204,15 +208,15 @@ class Pool(Generic[*D]):
         nothing has been delivered then. Content that can be read only once is read no further than
         its first 64 KiB until the server has answered.
         """
+        expect(envelope, Envelope, "an Envelope comes first")
         content, chunks = repeatable(content)
         try:
             again = False
             while True:
                 connection = await self._acquire(destination, again)
-                kept = connection.kept
-                full = connection.messages > 0 and not connection.client.takes(envelope)
-                result = None
+                kept, full, result = connection.kept, False, None
                 try:
+                    full = connection.messages > 0 and not connection.client.takes(envelope)
                     if not full:
                         result = await connection.client.deliver(envelope, content)
                 finally:
@@ -244,11 +248,12 @@ class Pool(Generic[*D]):
                     ...
 
         A message is a tuple of what `deliver` takes: envelope, content, and the destination where
-        there is one. They are read one by one, and `concurrency` of them are in hand at most, each
-        from when it is read until its Sent is taken: who takes slowly makes all wait. A Sent comes
-        when its message is done, so not in their order; `number` is its place in that. No message
-        that fails stops the others. Where some destinations are slow, `concurrency` should be some
-        times `each`: what waits for them is in hand, too.
+        there is one; something else ends it all, with TypeError. They are read one by one, and
+        `concurrency` of them are in hand at most, each from when it is read until its Sent is
+        taken: who takes slowly makes all wait. A Sent comes when its message is done, so not in
+        their order; `number` is its place in that. No message that fails stops the others. Where
+        some destinations are slow, `concurrency` should be some times `each`: what waits for them
+        is in hand, too.
 
         `messages` are read in one task, which is not yours; those that are no AsyncIterable must
         not block. What they raise, the iterator raises behind the Sents of all that came before.
@@ -263,6 +268,8 @@ class Pool(Generic[*D]):
         return each_done(self._send_one, messages, concurrency)
 
     async def _send_one(self, number: int, message: tuple[Envelope, AnyContent, *D]) -> Sent[*D]:
+        expect(message, tuple, "a message is a tuple: envelope, content, destination")
+        expect(message[0], Envelope, "an Envelope comes first")
         try:
             return Sent(number, message, await self.deliver(*message))
         except Exception as error:  # noqa: BLE001 - it is told
@@ -309,6 +316,7 @@ class Pool(Generic[*D]):
         with scope:
             try:
                 client = self.client(*cast("tuple[*D]", lane.key))
+                expect(client, Client, "a pool's function returns a Client")
                 await client.__aenter__()
                 connection = _Connection(client, lane, anyio.current_time() + self.life)
                 self._held.reached(lane.key)

@@ -143,7 +143,10 @@ class Reading:
             if self.rest is None:
                 ends.finish()
             if ends.bare:
-                raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
+                raise LocalProtocolError(
+                    "content with a bare CR or LF (RFC 5321 §2.3.8): octets go as they are, "
+                    "text and messages get their CRLF"
+                )
 
     def piece(self) -> bytes:
         """Return the next piece of the head, of CHUNK octets or what is left; empty for none."""

@@ -2,20 +2,24 @@
 
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
+from email.message import EmailMessage
 from functools import partial
+from typing import Any, cast
 
 import anyio
 import pytest
 
-from smtpproto import Envelope, Noop
-from smtpproto.client import Client
+from smtpproto import STANDARD, Envelope, LocalProtocolError, Mail, Noop, Rcpt, blocking
+from smtpproto.client import Client, ClientDeadlines
+from smtpproto.extensions.limits import LIMITS, Maxima, limits
 from smtpproto.pool import Pool
-from smtpproto.result import ClientError, ConnectError
+from smtpproto.result import ClientError, ConnectError, Fate, Outcome, Result, TlsError
 from smtpproto.server import Server
 from tests.peers.programs import free_port
 
 from .test_cancel import Recording, closed
-from .world import ENVELOPE, MESSAGE, Box, clear, running, session, until
+from .wire import raw_server, silence
+from .world import ENVELOPE, MESSAGE, Box, Certificates, clear, running, session, until
 
 pytestmark = pytest.mark.anyio
 
@@ -201,3 +205,128 @@ async def test_what_is_shown_of_a_pool_holds_no_secret(box: Box) -> None:
             sent = await anext(outcomes)
     assert "Subject: hello" not in repr(sent)
     assert "<bob@example.net>" in str(sent.result)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("envelope", [("ann@example.org", ["bob@example.net"]), MESSAGE, None])
+async def test_an_envelope_comes_first(envelope: object, box: Box) -> None:
+    """Also where the pool looks at it before a session does (RCPTDOMAINMAX, RFC 9422)."""
+    offer = [each for each in STANDARD if each is not LIMITS and not each.obliges]
+    server = Server(box, offer=[*offer, limits(Maxima(rcpt_domain=3))])
+    async with (
+        running(server) as port,
+        Pool(lambda: clear(port), each=1) as pool,
+        clear(port) as client,
+    ):
+        for sender in (client, pool):
+            await sender.send(ENVELOPE, MESSAGE)
+            with pytest.raises(TypeError, match="an Envelope comes first, not builtins"):
+                await sender.send(envelope, MESSAGE)  # type: ignore[arg-type]  # the point
+            await sender.send(ENVELOPE, MESSAGE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        (EmailMessage(), "a message is a tuple.*not email.message.EmailMessage"),
+        ((MESSAGE, ENVELOPE), "an Envelope comes first, not builtins.bytes"),
+    ],
+)
+async def test_what_is_no_message_ends_many(wrong: object, match: str, box: Box) -> None:
+    """Behind what became of those before; by an error that is in no group."""
+    source: list[object] = [(ENVELOPE, MESSAGE)] * 3 + [wrong] + [(ENVELOPE, MESSAGE)] * 30
+    told: list[int] = []
+
+    async def take(pool: Pool[()]) -> None:
+        async with pool.send_many(cast("Any", source), concurrency=2) as outcomes:
+            async for sent in outcomes:
+                assert sent
+                told.append(sent.number)
+
+    async with running(Server(box)) as port, Pool(lambda: clear(port)) as pool:
+        with pytest.raises(TypeError, match=match):
+            await take(pool)
+        await pool.send(ENVELOPE, MESSAGE)
+    assert set(told) >= {0, 1, 2}
+    assert len(told) == len(box.received) - 1 < 10
+
+
+async def connecting() -> Client:
+    return clear(25)
+
+
+async def test_a_pool_s_function_returns_a_client() -> None:
+    coroutine = connecting()
+    for wrong in (coroutine, blocking.Client("127.0.0.1"), None):
+        async with Pool(cast("Callable[[], Client]", lambda wrong=wrong: wrong)) as pool:
+            with pytest.raises(TypeError, match=r"a pool's function returns a Client, not \w+"):
+                await pool.send(ENVELOPE, MESSAGE)
+    coroutine.close()
+
+
+def test_as_does_that_of_a_blocking_one() -> None:
+    function = cast("Callable[[], blocking.Client]", lambda: clear(25))
+    with (
+        blocking.Pool(function) as pool,
+        pytest.raises(TypeError, match=r"smtpproto\.blocking\.Client, not smtpproto\.client\.Cli"),
+    ):
+        pool.send(ENVELOPE, MESSAGE)
+
+
+@pytest.mark.parametrize("login", ["sëcret", "me", ("me",), ("ann", "sëcret", "more"), 7])
+def test_a_login_is_a_pair(login: object) -> None:
+    with pytest.raises(TypeError, match=r"\(username, password\), or Credentials") as caught:
+        Client("localhost", login=login)  # type: ignore[arg-type]  # the point
+    assert "sëcret" not in str(caught.value)
+    Client("localhost", login=["ann", "sëcret"])  # type: ignore[arg-type]  # as from a file
+
+
+def test_how_tls_begins_is_one_of_four() -> None:
+    with pytest.raises(ValueError, match="required, opportunistic, implicit, none, not 'starttls'"):
+        Client("localhost", tls="starttls")
+
+
+# Hints
+
+
+async def test_tls_where_none_is_spoken_and_none_where_it_is(box: Box, tls: Certificates) -> None:
+    async with running(Server(box)) as port:
+        client = Client("localhost", port, tls="implicit", ssl_context=tls.trusting)
+        with pytest.raises(TlsError, match="begin by STARTTLS, tls='required'"):
+            await client.__aenter__()
+        with pytest.raises(TlsError, match=r"not offer STARTTLS .*tls='implicit'.*tls='none'"):
+            await Client("localhost", port, ssl_context=tls.trusting).__aenter__()
+    deadlines = ClientDeadlines(greeting=0.05)
+    async with raw_server(silence) as port:
+        with pytest.raises(ConnectError, match=r"greeting deadline.*tls='implicit'\?"):
+            await clear(port, deadlines=deadlines).__aenter__()
+
+
+async def test_a_bare_line_end_is_told_with_the_remedy(box: Box) -> None:
+    async with session(Server(box)) as client:
+        with pytest.raises(LocalProtocolError, match="text and messages get their CRLF"):
+            await client.send(ENVELOPE, b"Subject: x\n\nhi\n")
+
+
+# Again
+
+
+async def test_an_envelope_for_those_to_try_again(box: Box) -> None:
+    """With their parameters; never those who may have it (RFC 1047)."""
+    rcpts = ["bob@example.net", "no-one@example.net", "later-on@example.net", "later-@example.net"]
+    envelope = Envelope(Mail("ann@example.org", {"SIZE": b"9"}), [Rcpt(each) for each in rcpts])
+    async with session(Server(box)) as client:
+        result = await client.deliver(envelope, MESSAGE)
+        again = result.again(envelope)
+        assert again is not None
+        assert again.mail == envelope.mail
+        assert again.rcpts == envelope.rcpts[2:]
+        assert not (await client.deliver(again, MESSAGE)).any_accepted
+        result = await client.deliver(ENVELOPE, MESSAGE)
+        assert result.again(ENVELOPE) is None
+        with pytest.raises(ValueError, match="zip"):
+            result.again(envelope)
+    unknown = Result((Outcome(ENVELOPE.forward_paths[0], Fate.UNKNOWN),))
+    assert unknown.again(ENVELOPE) is None

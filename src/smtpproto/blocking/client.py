@@ -13,7 +13,7 @@ import anyio
 from anyio.abc import ByteStream
 from attrs import evolve
 
-from smtpproto.arguments import arguments_of
+from smtpproto.arguments import arguments_of, expect
 from smtpproto.client import Client as AsyncClient
 from smtpproto.core.command import Command
 from smtpproto.core.envelope import Envelope
@@ -162,6 +162,7 @@ def send_message(message: Message[Any, Any], client: Client) -> Result:
 
 def inner_of(client: Client) -> AsyncClient:
     """Return the client that it drives, for somebody else to drive; observers are called there."""
+    expect(client, Client, "this pool's function returns a smtpproto.blocking.Client")
     inner = client._inner  # pyright: ignore[reportPrivateUsage]  # this is its room
     inner.observe, inner.trace = client._observers  # pyright: ignore[reportPrivateUsage]
     return inner
