@@ -112,7 +112,9 @@ class Pool(Generic[*D]):
     HeldOffError at once, which says when. That while is `hold_off` seconds, or as long as the
     attempt took, doubles from failure to failure up to `hold_off_longest`, and is lengthened by up
     to a quarter, as `jitter()` says by a number from 0 to 1; a `hold_off` of 0 is none. Where one
-    connection was opened, all is as before.
+    connection was opened, all is as before. A message with `patience` waits for that, so many
+    seconds in all that it is held off, before it hears any of these errors: so a server that
+    restarts does not cost what is left of a long list.
 
     **Never twice by our doing.** A server may close a connection that nobody uses, which shows only
     when it is used again. Then the message goes to another connection, provided that the server
@@ -135,6 +137,7 @@ class Pool(Generic[*D]):
     messages: int = field(default=100, kw_only=True)
     hold_off: float = field(default=1, kw_only=True)
     hold_off_longest: float = field(default=60, kw_only=True)
+    patience: float = field(default=0, kw_only=True)
     jitter: Callable[[], float] = field(default=random.random, kw_only=True, repr=False)
 
     _lanes: Lanes[_Connection] = field(init=False, repr=False)
@@ -145,6 +148,7 @@ class Pool(Generic[*D]):
     # When unused connections are looked at next, by the event loop's clock.
     _looks_at: float = field(default=math.inf, init=False, repr=False)
     _look: anyio.Event = field(init=False, repr=False)
+    _left: anyio.Event = field(init=False, repr=False)
     _empty: anyio.Event | None = field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -159,7 +163,7 @@ class Pool(Generic[*D]):
     async def __aenter__(self) -> Self:
         if self._empty is not None:
             raise RuntimeError("a pool is opened once")
-        self._look, self._empty = anyio.Event(), anyio.Event()
+        self._look, self._left, self._empty = anyio.Event(), anyio.Event(), anyio.Event()
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
         self._tasks = tasks
@@ -178,6 +182,7 @@ class Pool(Generic[*D]):
         assert empty is not None
         try:
             self._lanes.end(ClientError("this pool was closed"))
+            self._left.set()
             for scope in self._opening:
                 scope.cancel()
             if self._lanes.count:
@@ -280,11 +285,26 @@ class Pool(Generic[*D]):
     async def _acquire(self, destination: tuple[*D], first: bool) -> _Connection:
         """Return a connection that is nobody else's until it is released.
 
-        Whatever keeps one from being opened is raised by all who wait for it.
+        Whatever keeps one from being opened is raised by all who wait for it, but for those who
+        have the patience to wait until it is tried again.
         """
-        held = self._held.refusal(destination)
-        if held is not None and self._lanes.over is None:
-            raise held from held.error
+        patience = self.patience
+        while True:
+            held = self._held.refusal(destination)
+            if held is None or self._lanes.over is not None:
+                try:
+                    return await self._granted(destination, first)
+                except ClientError:
+                    held = self._held.refusal(destination)
+                    if held is None or held.seconds > patience or self._lanes.over is not None:
+                        raise
+            elif held.seconds > patience:
+                raise held from held.error
+            patience -= held.seconds
+            with anyio.move_on_after(held.seconds):
+                await self._left.wait()
+
+    async def _granted(self, destination: tuple[*D], first: bool) -> _Connection:
         ticket = self._lanes.ask(destination, first=first)
         try:
             if not ticket.settled:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import anyio
 from anyio import to_thread
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from .core.content import LineEnds
 from .core.errors import LocalProtocolError
@@ -46,7 +46,7 @@ class Source:
     has no lines (RFC 3030 §3): any octets may stand in it, and it goes by BDAT only.
     """
 
-    chunks: AsyncIterable[bytes] | bytes
+    chunks: AsyncIterable[bytes] | bytes = field(repr=False)
     octets: int | None = None
     eight_bit: bool | None = None
     utf8: bool | None = None

@@ -15,6 +15,7 @@ from smtpproto.extensions.limits import LIMITS, Maxima, limits
 from smtpproto.pool import Pool
 from smtpproto.result import ClientError, ConnectError, Fate, Outcome, Result, TlsError
 from smtpproto.server import Server
+from smtpproto.source import Source
 from tests.peers.programs import free_port
 
 from .test_cancel import Recording, closed
@@ -204,6 +205,7 @@ async def test_what_is_shown_of_a_pool_holds_no_secret(box: Box) -> None:
         async with pool, pool.send_many([(ENVELOPE, MESSAGE)]) as outcomes:
             sent = await anext(outcomes)
     assert "Subject: hello" not in repr(sent)
+    assert "Subject: hello" not in repr(Source(MESSAGE))
     assert "<bob@example.net>" in str(sent.result)
 
 
