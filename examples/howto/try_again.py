@@ -19,20 +19,20 @@ async def send_patiently(
     pool: Pool[()], envelope: Envelope, message: EmailMessage, waits: Iterable[float]
 ) -> tuple[Envelope | None, list[Outcome]]:
     """Return an envelope for those for whom it is still to be tried, and who will not get it."""
-    left: Envelope | None = envelope
     failed: list[Outcome] = []
-    for wait in (*waits, 0):
+    for wait in (0, *waits):
+        await anyio.sleep(wait)
         try:
-            result = await pool.deliver(left, message)
+            result = await pool.deliver(envelope, message)
         except ClientError as error:  # there is no session, so nobody was asked
             print(error)
         else:
             failed += [one for one in result.failed if one.fate is not Fate.TRANSIENT]
-            left = result.again(left)
+            left = result.again(envelope)
             if left is None:
-                break
-        await anyio.sleep(wait)
-    return left, failed
+                return None, failed
+            envelope = left
+    return envelope, failed
 
 
 async def main(*arguments: str) -> None:
