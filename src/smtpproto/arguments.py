@@ -1,13 +1,13 @@
-"""Functions that take what makes a client in place of a client: one signature, written once."""
+"""Arguments: functions that take those of a client in its place; and those of another kind."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-__all__ = ["arguments_of"]
+__all__ = ["arguments_of", "expect", "expect_pair"]
 
 P = ParamSpec("P")
 F = TypeVar("F")
@@ -41,3 +41,20 @@ def arguments_of(
         return wrapper
 
     return decorate
+
+
+def expect(value: object, kind: type, wanted: str) -> None:
+    """TypeError where a value is of another kind, which type checkers see, and not all use one.
+
+    It begins with what is `wanted`, in words.
+    """
+    if not isinstance(value, kind):
+        found = type(value)
+        raise TypeError(f"{wanted}, not {found.__module__}.{found.__qualname__}")
+
+
+def expect_pair(value: object, wanted: str) -> None:
+    """TypeError where a value is no pair. It says nothing of the value, which may be a secret."""
+    # A text would pass for one, letter by letter.
+    if not isinstance(value, (tuple, list)) or len(cast("Sequence[object]", value)) != 2:
+        raise TypeError(wanted)

@@ -27,7 +27,7 @@ from anyio import to_thread
 from anyio.abc import ByteStream
 from attrs import define, evolve, field
 
-from .arguments import arguments_of
+from .arguments import arguments_of, expect, expect_pair
 from .connector import Connector, TcpConnector, UnixConnector, connect_tcp
 from .core.base64 import decode_base64
 from .core.client_connection import ClientConnection
@@ -100,6 +100,10 @@ class Tls(enum.Enum):
     #: In clear.
     NONE = "none"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Tls:
+        raise ValueError(f"tls is one of {', '.join(each.value for each in cls)}, not {value!r}")
+
 
 def verifying(cafile: str | Path | None = None) -> ssl.SSLContext:
     """Return a context that verifies the server and its name as RFC 9525 has it.
@@ -133,7 +137,9 @@ class Client:
     all that happens (`smtpproto.observe`), `trace` is shown the dialogue line by line, redacted.
 
     Entering raises ConnectError, TlsError, RefusedError or LoginError; making one for LMTP at
-    port 25 LocalProtocolError. A session is for one task at a time.
+    port 25 LocalProtocolError. A session is for one task at a time, RuntimeError for the other;
+    a client has one session at a time, and may be entered again behind that. ClientError where
+    there is none.
     """
 
     host: str
@@ -157,11 +163,26 @@ class Client:
 
     #: The server's greeting, once connected.
     greeting: Reply | None = field(default=None, init=False)
-    _session: ClientSession = field(init=False, repr=False)
+    _last: ClientSession | None = field(default=None, init=False, repr=False)
+    _entered: bool = field(default=False, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.lmtp and self.port == 25:
             raise LocalProtocolError("LMTP is not for port 25 (RFC 2033 §5)")
+        if self.login is not None and not isinstance(self.login, Credentials):
+            expect_pair(self.login, "login is (username, password), or Credentials")
+
+    @property
+    def _session(self) -> ClientSession:
+        if self._last is None:
+            raise ClientError("no session: it begins with `async with`")
+        return self._last
+
+    def _unshared(self) -> ClientSession:
+        """Return the session for who is about to use it."""
+        if (session := self._session).clock.running:
+            raise RuntimeError("another task is using this session")
+        return session
 
     @property
     def offered(self) -> dict[str, str]:
@@ -200,7 +221,17 @@ class Client:
     # Opening and closing
 
     async def __aenter__(self) -> Self:
-        clock = Clock(self.deadlines)
+        if self._entered:
+            raise ClientError("this session is open already")
+        self._entered = True
+        try:
+            await self._enter(Clock(self.deadlines))
+        except BaseException:
+            self._entered = False
+            raise
+        return self
+
+    async def _enter(self, clock: Clock) -> None:
         try:
             await self._open(self.tls, clock)
         except TlsError:
@@ -209,7 +240,6 @@ class Client:
             if self.tls is not Tls.OPPORTUNISTIC or not in_handshake:
                 raise
             await self._open(Tls.NONE, clock)  # what was offered does not work; clear is allowed
-        return self
 
     async def __aexit__(
         self,
@@ -221,17 +251,19 @@ class Client:
 
     async def aclose(self) -> None:
         """Say QUIT where that is possible, wait for its answer within the deadline, and close."""
-        session = self._session
+        if (session := self._last) is None:
+            return
         connection = session.connection
         try:
             heard = moves(connection.state, Quit) is not None and not connection.owed
-            if heard and not session.pump.closed:
+            if heard and not session.pump.closed and not session.clock.running:
                 with (
                     suppress(ClientError, StreamLostError, DeadlineError, RemoteProtocolError),
                     session.clock,
                 ):
                     await session.ask(Quit(), "quit")
         finally:
+            self._entered = False
             await session.aclose()
 
     async def _open(self, tls: Tls, clock: Clock) -> None:
@@ -242,7 +274,7 @@ class Client:
         if self.trace is not None:
             observers.append(wire_log(self.trace))
         connection = ClientConnection(self.extensions, limits=self.limits, lmtp=self.lmtp)
-        self._session = session = ClientSession(
+        self._last = session = ClientSession(
             stream, connection, clock, extensions=self.extensions, observers=observers
         )
         if observers:
@@ -253,7 +285,10 @@ class Client:
                 await self._begin(tls)
         except (StreamLostError, DeadlineError, RemoteProtocolError) as error:
             await session.aclose(str(error))
-            raise ConnectError(f"{where}: {error}") from error
+            silent = isinstance(error, DeadlineError) and error.name == "greeting"
+            waits = silent and tls is not Tls.IMPLICIT
+            hint = " (does it wait for TLS, tls='implicit'?)" if waits else ""
+            raise ConnectError(f"{where}: {error}{hint}") from error
         except ClientError:
             await self.aclose()
             raise
@@ -287,7 +322,10 @@ class Client:
                 elif session.connection.state is State.CLOSED:
                     raise RefusedError("STARTTLS", reply)
             elif tls is Tls.REQUIRED:
-                raise TlsError("TLS is required and the server does not offer STARTTLS")
+                raise TlsError(
+                    "TLS is required and the server does not offer STARTTLS "
+                    "(tls='implicit' is TLS from the first octet, tls='none' is none)"
+                )
         if self.login is not None:
             session.clock.within("auth")
             await self._log_in(self.login)
@@ -307,7 +345,10 @@ class Client:
             hostname = _a_labels(self.server_name or self.host)
             await session.pump.start_tls(context, server_side=False, hostname=hostname)
         except (StreamLostError, ValueError) as error:  # ValueError: no name for a certificate
-            raise TlsError(f"TLS with {self.host}:{self.port} failed: {error}") from error
+            hint = ""
+            if tls is Tls.IMPLICIT and "WRONG_VERSION_NUMBER" in str(error):
+                hint = " (no TLS is spoken there: it may begin by STARTTLS, tls='required')"
+            raise TlsError(f"TLS with {self.host}:{self.port} failed: {error}{hint}") from error
         if session.connection.tls is not None:
             session.tell(TlsStarted(session.connection.tls, anyio.current_time() - since))
 
@@ -333,7 +374,7 @@ class Client:
                 f"the server offers no login that we know (AUTH {' '.join(offered) or 'missing'})"
             )
         if mechanism.plaintext and tls is None and not self.login_in_clear:
-            raise TlsError("refusing to send a password in clear")
+            raise TlsError("refusing to send a password in clear, without login_in_clear=True")
         exchange = ClientExchange(mechanism, credentials)
         initial = exchange.initial_response()
         command = Auth(mechanism.name, initial)
@@ -396,7 +437,8 @@ class Client:
         content's own source raises, and ClientError when the session is not `usable`; nothing
         has been delivered then.
         """
-        session = self._session
+        session = self._unshared()
+        expect(envelope, Envelope, "an Envelope comes first")
         if not session.usable:
             most = (
                 f": the server grants {session.transactions} transactions" if session.open else ""
@@ -463,7 +505,7 @@ class Client:
         Raises ConnectError when the session is lost on the way, ClientError when it is over, and
         LocalProtocolError for a command that may not be sent.
         """
-        session = self._session
+        session = self._unshared()
         if not session.open:
             raise ClientError("this session is over")
         try:

@@ -116,6 +116,11 @@ class Alarm:
             self.rang = self._name
         return swallowed
 
+    @property
+    def entered(self) -> bool:
+        """Whether there is a block that it is for."""
+        return self._scope is not None
+
     def off(self) -> None:
         """Leave no timer behind."""
         if self._timer is not None:

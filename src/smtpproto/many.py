@@ -38,8 +38,8 @@ async def each_done(
     """Await `work(number, thing)` for each thing; give what it returns, as it does.
 
     `concurrency` things are in hand at most, each from when it is read until its result is taken.
-    All are read in one task. What they raise is raised behind the results of all before; `work`
-    should raise nothing. Leaving the block cuts off what is under way.
+    All are read in one task. What they raise, or `work` does, ends the reading, and is raised
+    behind the results of all before. Leaving the block cuts off what is under way.
     """
     crew = _Crew(work, concurrency)
     error: Exception | None = None
@@ -106,8 +106,10 @@ class _Crew(AsyncIterator[R], Generic[T, R]):
             while True:
                 if self._room:
                     await anyio.lowlevel.checkpoint()  # much may be wanted, and all be at hand
-                while not self._room:
+                while not self._room and self._failure is None:
                     await self._roomy.wait()
+                if self._failure is not None:
+                    break
                 try:  # and only now
                     thing = await anext(unread)
                 except StopAsyncIteration:
@@ -132,7 +134,11 @@ class _Crew(AsyncIterator[R], Generic[T, R]):
 
     async def _labour(self, worker: _Worker[T]) -> None:
         while worker.given is not None:
-            self._done.append(await self._work(*worker.given))
+            try:
+                self._done.append(await self._work(*worker.given))
+            except Exception as error:  # noqa: BLE001 - it is raised behind the others
+                self._failure = error
+                self._roomy.ring()
             worker.given = None
             self._news.ring()
             if not self._all_read:

@@ -32,6 +32,7 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field, frozen
 
+from .arguments import expect
 from .client import Client
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
@@ -59,12 +60,15 @@ class Sent(Generic[*D]):
     """
 
     number: int
-    message: tuple[Envelope, AnyContent, *D]
+    message: tuple[Envelope, AnyContent, *D] = field(repr=False)
     result: Result
     error: Exception | None = None
 
     def __bool__(self) -> bool:
         return self.result.all_accepted
+
+    def __str__(self) -> str:
+        return f"message {self.number}: {self.result}"
 
 
 @define(eq=False)
@@ -108,7 +112,9 @@ class Pool(Generic[*D]):
     HeldOffError at once, which says when. That while is `hold_off` seconds, or as long as the
     attempt took, doubles from failure to failure up to `hold_off_longest`, and is lengthened by up
     to a quarter, as `jitter()` says by a number from 0 to 1; a `hold_off` of 0 is none. Where one
-    connection was opened, all is as before.
+    connection was opened, all is as before. A message with `patience` waits for that, so many
+    seconds in all that it is held off, before it hears any of these errors: so a server that
+    restarts does not cost what is left of a long list.
 
     **Never twice by our doing.** A server may close a connection that nobody uses, which shows only
     when it is used again. Then the message goes to another connection, provided that the server
@@ -123,7 +129,7 @@ class Pool(Generic[*D]):
     answer, and each of the others when its message is done. A pool is opened once.
     """
 
-    client: Callable[[*D], Client]
+    client: Callable[[*D], Client] = field(repr=False)  # it may show a password
     total: int = field(default=50, kw_only=True)
     each: int = field(default=5, kw_only=True)
     idle: float = field(default=10, kw_only=True)
@@ -131,7 +137,8 @@ class Pool(Generic[*D]):
     messages: int = field(default=100, kw_only=True)
     hold_off: float = field(default=1, kw_only=True)
     hold_off_longest: float = field(default=60, kw_only=True)
-    jitter: Callable[[], float] = field(default=random.random, kw_only=True)
+    patience: float = field(default=0, kw_only=True)
+    jitter: Callable[[], float] = field(default=random.random, kw_only=True, repr=False)
 
     _lanes: Lanes[_Connection] = field(init=False, repr=False)
     _held: HoldOffs = field(init=False, repr=False)
@@ -141,6 +148,7 @@ class Pool(Generic[*D]):
     # When unused connections are looked at next, by the event loop's clock.
     _looks_at: float = field(default=math.inf, init=False, repr=False)
     _look: anyio.Event = field(init=False, repr=False)
+    _left: anyio.Event = field(init=False, repr=False)
     _empty: anyio.Event | None = field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -155,7 +163,7 @@ class Pool(Generic[*D]):
     async def __aenter__(self) -> Self:
         if self._empty is not None:
             raise RuntimeError("a pool is opened once")
-        self._look, self._empty = anyio.Event(), anyio.Event()
+        self._look, self._left, self._empty = anyio.Event(), anyio.Event(), anyio.Event()
         tasks = anyio.create_task_group()
         await tasks.__aenter__()
         self._tasks = tasks
@@ -174,6 +182,7 @@ class Pool(Generic[*D]):
         assert empty is not None
         try:
             self._lanes.end(ClientError("this pool was closed"))
+            self._left.set()
             for scope in self._opening:
                 scope.cancel()
             if self._lanes.count:
@@ -204,15 +213,15 @@ class Pool(Generic[*D]):
         nothing has been delivered then. Content that can be read only once is read no further than
         its first 64 KiB until the server has answered.
         """
+        expect(envelope, Envelope, "an Envelope comes first")
         content, chunks = repeatable(content)
         try:
             again = False
             while True:
                 connection = await self._acquire(destination, again)
-                kept = connection.kept
-                full = connection.messages > 0 and not connection.client.takes(envelope)
-                result = None
+                kept, full, result = connection.kept, False, None
                 try:
+                    full = connection.messages > 0 and not connection.client.takes(envelope)
                     if not full:
                         result = await connection.client.deliver(envelope, content)
                 finally:
@@ -244,11 +253,12 @@ class Pool(Generic[*D]):
                     ...
 
         A message is a tuple of what `deliver` takes: envelope, content, and the destination where
-        there is one. They are read one by one, and `concurrency` of them are in hand at most, each
-        from when it is read until its Sent is taken: who takes slowly makes all wait. A Sent comes
-        when its message is done, so not in their order; `number` is its place in that. No message
-        that fails stops the others. Where some destinations are slow, `concurrency` should be some
-        times `each`: what waits for them is in hand, too.
+        there is one; something else ends it all, with TypeError. They are read one by one, and
+        `concurrency` of them are in hand at most, each from when it is read until its Sent is
+        taken: who takes slowly makes all wait. A Sent comes when its message is done, so not in
+        their order; `number` is its place in that. No message that fails stops the others. Where
+        some destinations are slow, `concurrency` should be some times `each`: what waits for them
+        is in hand, too.
 
         `messages` are read in one task, which is not yours; those that are no AsyncIterable must
         not block. What they raise, the iterator raises behind the Sents of all that came before.
@@ -263,6 +273,8 @@ class Pool(Generic[*D]):
         return each_done(self._send_one, messages, concurrency)
 
     async def _send_one(self, number: int, message: tuple[Envelope, AnyContent, *D]) -> Sent[*D]:
+        expect(message, tuple, "a message is a tuple: envelope, content, destination")
+        expect(message[0], Envelope, "an Envelope comes first")
         try:
             return Sent(number, message, await self.deliver(*message))
         except Exception as error:  # noqa: BLE001 - it is told
@@ -273,11 +285,26 @@ class Pool(Generic[*D]):
     async def _acquire(self, destination: tuple[*D], first: bool) -> _Connection:
         """Return a connection that is nobody else's until it is released.
 
-        Whatever keeps one from being opened is raised by all who wait for it.
+        Whatever keeps one from being opened is raised by all who wait for it, but for those who
+        have the patience to wait until it is tried again.
         """
-        held = self._held.refusal(destination)
-        if held is not None and self._lanes.over is None:
-            raise held from held.error
+        patience = self.patience
+        while True:
+            held = self._held.refusal(destination)
+            if held is None or self._lanes.over is not None:
+                try:
+                    return await self._granted(destination, first)
+                except ClientError:
+                    held = self._held.refusal(destination)
+                    if held is None or held.seconds > patience or self._lanes.over is not None:
+                        raise
+            elif held.seconds > patience:
+                raise held from held.error
+            patience -= held.seconds
+            with anyio.move_on_after(held.seconds):
+                await self._left.wait()
+
+    async def _granted(self, destination: tuple[*D], first: bool) -> _Connection:
         ticket = self._lanes.ask(destination, first=first)
         try:
             if not ticket.settled:
@@ -309,6 +336,7 @@ class Pool(Generic[*D]):
         with scope:
             try:
                 client = self.client(*cast("tuple[*D]", lane.key))
+                expect(client, Client, "a pool's function returns a Client")
                 await client.__aenter__()
                 connection = _Connection(client, lane, anyio.current_time() + self.life)
                 self._held.reached(lane.key)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .core.envelope import Envelope
 from .core.path import ForwardPath
@@ -107,6 +107,16 @@ class Result:
     def failed(self) -> tuple[Outcome, ...]:
         """The outcomes of those who were not accepted, for whatever reason."""
         return tuple(outcome for outcome in self.outcomes if not outcome.accepted)
+
+    def again(self, envelope: Envelope) -> Envelope | None:
+        """Return an envelope for those for whom trying again is sensible; None if there are none.
+
+        `envelope` is the one that this became of. They are the TRANSIENT ones, with their
+        parameters; those who are UNKNOWN may have the message, and are not among them (RFC 1047).
+        """
+        pairs = zip(envelope.rcpts, self.outcomes, strict=True)
+        rcpts = [rcpt for rcpt, outcome in pairs if outcome.fate is Fate.TRANSIENT]
+        return evolve(envelope, rcpts=rcpts) if rcpts else None
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.outcomes))

@@ -71,6 +71,11 @@ class Clock:
         self._alarm.set("session", self._end)
         return self
 
+    @property
+    def running(self) -> bool:
+        """Whether somebody is within a block."""
+        return self._alarm.entered
+
     def off(self) -> None:
         """Leave no timer behind: the session is over."""
         self._alarm.off()

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import anyio
 from anyio import to_thread
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from .core.content import LineEnds
 from .core.errors import LocalProtocolError
@@ -46,7 +46,7 @@ class Source:
     has no lines (RFC 3030 §3): any octets may stand in it, and it goes by BDAT only.
     """
 
-    chunks: AsyncIterable[bytes] | bytes
+    chunks: AsyncIterable[bytes] | bytes = field(repr=False)
     octets: int | None = None
     eight_bit: bool | None = None
     utf8: bool | None = None
@@ -143,7 +143,10 @@ class Reading:
             if self.rest is None:
                 ends.finish()
             if ends.bare:
-                raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
+                raise LocalProtocolError(
+                    "content with a bare CR or LF (RFC 5321 §2.3.8): octets go as they are, "
+                    "text and messages get their CRLF"
+                )
 
     def piece(self) -> bytes:
         """Return the next piece of the head, of CHUNK octets or what is left; empty for none."""
@@ -169,6 +172,7 @@ async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     held = bytearray()
     try:
         async for chunk in iterator:
+            _check_octets(chunk)
             if not held and len(chunk) == CHUNK:
                 yield chunk  # as files give them
                 continue
@@ -181,6 +185,12 @@ async def _gathered(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:
     finally:
         if isinstance(iterator, AsyncGenerator):
             await iterator.aclose()
+
+
+def _check_octets(chunk: object) -> None:
+    if not isinstance(chunk, bytes):
+        hint = " (is the file open as 'rb'?)" if isinstance(chunk, str) else ""
+        raise TypeError(f"pieces of content are bytes, not {type(chunk).__name__}{hint}")
 
 
 def _has_utf8_header(head: bytes) -> bool:

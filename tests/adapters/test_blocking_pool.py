@@ -296,10 +296,10 @@ from smtpproto.blocking import Client, Pool
 host, port = sys.argv[1:]
 envelope = Envelope("ann@example.org", ["bob@example.net"])
 
-def trace(line):
-    print(line, flush=True)
+def say(line):
+    os.write(1, f"{line}\\n".encode())  # at once: the pool's thread says something, too
 
-pool = Pool(lambda: Client(host, int(port), tls="none", trace=trace))
+pool = Pool(lambda: Client(host, int(port), tls="none", trace=say))
 """
 
 
@@ -321,7 +321,7 @@ def test_ctrl_c_ends_a_call_and_the_pool_can_be_left(where: str) -> None:
     program = {
         "send": "pool.send(envelope, 'x\\n')",
         "next": "next(outcomes)",
-        "body": "next(outcomes); print('here', flush=True); time.sleep(600)",
+        "body": "next(outcomes); say('here'); time.sleep(600)",
     }[where]
     with SmtpServer() as server:
         if where != "body":
@@ -334,8 +334,8 @@ def test_ctrl_c_ends_a_call_and_the_pool_can_be_left(where: str) -> None:
                     with pool.send_many([(envelope, "x\\n")] * 2) as outcomes:
                         {program}
             except KeyboardInterrupt:
-                print("interrupted")
-                print([t.name for t in threading.enumerate() if t.name == "smtpproto"])
+                say("interrupted")
+                say([t.name for t in threading.enumerate() if t.name == "smtpproto"])
                 sys.exit(3)
             """,
         )
@@ -361,7 +361,7 @@ def test_a_child_leaves_it_to_its_parent() -> None:
                     try:
                         pool.send(envelope, "x\\n")
                     except RuntimeError as error:
-                        print(error, flush=True)
+                        say(error)
                     raise SystemExit(0)
                 os.waitpid(child, 0)
                 pool.send(envelope, "y\\n")

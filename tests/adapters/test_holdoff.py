@@ -1,6 +1,6 @@
 """A destination that is down is left alone for a while, and who sends there hears it at once."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -263,3 +263,64 @@ async def test_an_attempt_that_was_given_up_holds_nothing_off(box: Box) -> None:
         await asked.wait()
         tasks.cancel_scope.cancel()
     assert not pool._held
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("at_first", [True, False], ids=["the first too", "those behind it"])
+async def test_who_has_patience_waits_until_it_is_tried_again(at_first: bool, box: Box) -> None:
+    """Content that can be read only once is still there then."""
+    times = 3 if at_first else 2
+    faulty = Faulty(box, [Fault("CONNECT", CLOSING, times=times)])
+    server = Server(faulty)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield MESSAGE
+
+    async with (
+        running(server) as port,
+        Pool(to(port), hold_off=0.01, hold_off_longest=0.02, patience=60) as pool,
+    ):
+        if not at_first:
+            pool._held.failed((), DOWN, 0)
+        source = [(ENVELOPE, pieces()) for _ in range(50)]
+        async with pool.send_many(source, concurrency=5) as outcomes:
+            assert [bool(sent) async for sent in outcomes] == [True] * 50
+    assert [received.content for received in box.received] == [MESSAGE] * 50
+    assert faulty.happened == times
+
+
+@pytest.mark.anyio
+async def test_patience_ends_before_it_is_tried_in_vain() -> None:
+    connector = Counting()
+    pool = Pool(
+        to(free_port(), connector=connector),
+        hold_off=0.01,
+        hold_off_longest=60,
+        patience=0.05,
+        jitter=lambda: 0,
+    )
+    async with pool:
+        with pytest.raises(ConnectError) as caught:
+            await pool.send(ENVELOPE, MESSAGE)
+        assert not isinstance(caught.value, HeldOffError)
+    assert 2 <= connector.attempts <= 4  # 0.01, 0.02, and 0.04 would be too long
+
+
+@pytest.mark.anyio
+async def test_who_waits_when_the_pool_is_left_hears_that() -> None:
+    errors: list[str] = []
+
+    async def one(pool: Pool[()]) -> None:
+        with pytest.raises(ClientError) as caught:
+            await pool.send(ENVELOPE, MESSAGE)
+        errors.append(str(caught.value))
+
+    with anyio.fail_after(20):
+        async with (
+            anyio.create_task_group() as tasks,
+            Pool(to(free_port()), hold_off=60, patience=100) as pool,
+        ):
+            tasks.start_soon(one, pool)
+            await until(lambda: bool(pool._held))
+            await anyio.wait_all_tasks_blocked()
+    assert errors == ["this pool was closed"]

@@ -71,7 +71,7 @@ def test_a_login_is_not_shown_by_accident(tmp_path: Path) -> None:
         ('host = "a"\nport = true', "port: no int"),
         (
             'host = "a"\nport = 1\nusername = "u"\npassword = "p"\nsecurity = "x"',
-            "not a valid Tls",
+            "tls is one of required, opportunistic, implicit, none",
         ),
     ],
 )

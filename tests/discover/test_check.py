@@ -1,12 +1,16 @@
 """Whether a server is one to log in to: real servers, real certificates (RFC 7817, RFC 9525)."""
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
 import pytest
 from anyio.abc import ByteStream
 from attrs import define, field
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from smtpproto.client import Tls
 from smtpproto.core.sasl import Verify
@@ -237,4 +241,37 @@ async def test_a_long_srv_id(authority: Authority) -> None:
 
 @pytest.mark.parametrize("der", [b"", b"\x30\x03\x02\x01\x00", b"x" * 100])
 async def test_what_is_no_certificate_vouches_for_nothing(der: bytes) -> None:
+    assert not vouches(der, "example.org", Tls.IMPLICIT)
+
+
+def with_extensions(*extensions: x509.ExtensionType) -> bytes:
+    """A certificate with these extensions, whatever they are."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mail.example.org")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(1))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+SAN = x509.ObjectIdentifier("2.5.29.17")
+KEY_USAGE = x509.ObjectIdentifier("2.5.29.15")
+
+
+@pytest.mark.parametrize(
+    "der",
+    [
+        # GeneralNames with an ediPartyName, which the library does not know (RFC 5280 §4.2.1.6).
+        with_extensions(x509.UnrecognizedExtension(SAN, bytes.fromhex("3006a504a1020c00"))),
+        with_extensions(x509.UnrecognizedExtension(SAN, bytes.fromhex("30068204ffffffff"))),
+        with_extensions(x509.UnrecognizedExtension(SAN, b"nonsense")),
+        # One extension twice (RFC 5280 §4.2): the same identifier, written over another's.
+        with_extensions(
+            x509.SubjectAlternativeName([x509.DNSName("example.org")]),
+            x509.UnrecognizedExtension(KEY_USAGE, bytes.fromhex("3000")),
+        ).replace(bytes.fromhex("0603551d0f"), bytes.fromhex("0603551d11")),
+    ],
+)
+async def test_a_certificate_that_cannot_be_read_vouches_for_nothing(der: bytes) -> None:
     assert not vouches(der, "example.org", Tls.IMPLICIT)

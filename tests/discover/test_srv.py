@@ -39,6 +39,22 @@ def test_it_is_a_permutation_that_goes_by_priority_and_then_by_tls(
     assert keys == sorted(keys)
 
 
+@given(BOTH, st.integers(0, 5), st.integers())
+def test_of_many_the_first_are_enough(records: dict[Tls, list[Srv]], most: int, seed: int) -> None:
+    """Each draw looks at all that are left, and a domain may have thousands."""
+    asked = 0
+    random = Random(seed)
+
+    def randint(low: int, high: int) -> int:
+        nonlocal asked
+        asked += 1
+        return random.randint(low, high)
+
+    found = in_order(records, randint, most)
+    assert asked <= most
+    assert found == in_order(records, Random(seed).randint)[:most]
+
+
 @pytest.mark.rfc("6186 §3.4")
 def test_a_lower_priority_goes_first_whichever_service_it_is_of() -> None:
     records = {

@@ -17,14 +17,14 @@ import pytest
 from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from examples.howto import come_from_smtplib, find_settings
+from examples.howto import come_from_smtplib, find_settings, try_again
 from smtpproto import Rcpt
 from smtpproto.blocking import Client as BlockingClient
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.client import Client
 from smtpproto.resolve import Srv
 from smtpproto.server import Server
-from smtpproto.testing import HARD, Fault, SmtpServer
+from smtpproto.testing import HARD, SOFT, Fault, SmtpServer
 from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
 from tests.discover.world import Authority, World
@@ -38,7 +38,7 @@ def test_there_are_no_others() -> None:
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
         *("lmtp.py", "lmtp_server.py", "mechanism.py", "observe.py", "ready_handlers.py"),
         *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
-        *("test_sending.py", "through_socks.py", "xclient.py"),
+        *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
 
 
@@ -158,6 +158,30 @@ async def test_send_many(tmp_path: Path) -> None:
         for name in names
         if not name.startswith(("no-", "later-"))
     }
+
+
+@pytest.mark.anyio
+async def test_try_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever was put off, and when nobody could be asked; who was refused is let be."""
+    arguments = ("0,0.01,0.01", "ann@example.org", "bob@example.net", "eve@example.net")
+    with SmtpServer() as server:
+        server.faults = [
+            Fault("CONNECT", SOFT, times=1),
+            Fault("RCPT", SOFT, when=lambda _, command: "bob" in str(command), times=1),
+            Fault("RCPT", HARD, when=lambda _, command: "eve" in str(command)),
+        ]
+        with pytest.raises(SystemExit):
+            await try_again.main(server.host, str(server.port), "1.3,0.01,0.01", *arguments[1:])
+    ((bob,),) = [message.envelope.forward_paths for message in server.messages]
+    assert str(bob) == "<bob@example.net>"
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("greeting was refused: 4")
+    assert [line.partition(":")[0] for line in others] == ["<eve@example.net> permanent"]
+    with pytest.raises(SystemExit):
+        await try_again.main(server.host, str(server.port), *arguments)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "nobody knows yet: <bob@example.net> <eve@example.net>"
+    )
 
 
 @pytest.mark.anyio

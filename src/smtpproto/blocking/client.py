@@ -9,9 +9,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import anyio
 from anyio.abc import ByteStream
+from attrs import evolve
 
-from smtpproto.arguments import arguments_of
+from smtpproto.arguments import arguments_of, expect
 from smtpproto.client import Client as AsyncClient
 from smtpproto.core.command import Command
 from smtpproto.core.envelope import Envelope
@@ -54,14 +56,20 @@ class Client:
     def __enter__(self) -> Self:
         if self._loop is not None:
             raise ClientError("this session is open already")
-        self._loop = Loop()
+        self._loop = loop = Loop()
+        # Anew: Ctrl-C may have ended the last one in the midst of anything.
+        self._inner = evolve(self._inner)
         try:
-            self._loop.run(self._inner.__aenter__)
+            loop.run(self._inner.__aenter__)
         except BaseException:
-            self._loop.close()
             self._loop = None
+            loop.run(self._abandon, last=True)  # Ctrl-C may have come when it was open already
             raise
         return self
+
+    async def _abandon(self) -> None:
+        with anyio.move_on_after(0):
+            await self._inner.aclose()
 
     def __exit__(
         self,
@@ -154,6 +162,7 @@ def send_message(message: Message[Any, Any], client: Client) -> Result:
 
 def inner_of(client: Client) -> AsyncClient:
     """Return the client that it drives, for somebody else to drive; observers are called there."""
+    expect(client, Client, "this pool's function returns a smtpproto.blocking.Client")
     inner = client._inner  # pyright: ignore[reportPrivateUsage]  # this is its room
     inner.observe, inner.trace = client._observers  # pyright: ignore[reportPrivateUsage]
     return inner

@@ -58,6 +58,7 @@ class Pool(Generic[*D]):
         messages: int = 100,
         hold_off: float = 1,
         hold_off_longest: float = 60,
+        patience: float = 0,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         def inner(*destination: *D) -> AsyncClient:
@@ -72,6 +73,7 @@ class Pool(Generic[*D]):
             messages=messages,
             hold_off=hold_off,
             hold_off_longest=hold_off_longest,
+            patience=patience,
             jitter=jitter,
         )
         self._portal: BlockingPortal | None = None

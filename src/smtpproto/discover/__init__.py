@@ -6,8 +6,8 @@
     if found.best is not None:
         print(found.best.host, found.best.port, found.best.tls, found.best.usernames)
 
-Nothing of the account is given away but its address, to the domain's own configuration server.
-Needs the extra `discover`. In reading order::
+Nothing of the account is given away but its address, to the configuration servers of the domain and
+of the provider to which its MX records lead. Needs the extra `discover`. In reading order::
 
     account        what an address says
     found          what comes out

@@ -23,6 +23,13 @@ __all__ = ["Check", "check", "vouches"]
 
 #: id-on-dnsSRV (RFC 4985 §2).
 _SRV_NAME = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.7")
+# What the library raises for a certificate of which it makes nothing, besides ValueError.
+_UNREADABLE = (
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 #: X509_V_ERR_HOSTNAME_MISMATCH of OpenSSL.
 _OTHER_NAME = 62
 
@@ -137,7 +144,7 @@ def vouches(certificate: bytes, domain: str, tls: Tls) -> bool:
                 service, _, name = _ia5_string(other.value).partition(".")
                 if (service, name) == (SERVICES.get(tls), domain):
                     return True
-    except (ValueError, x509.ExtensionNotFound):
+    except (ValueError, *_UNREADABLE):
         pass  # what cannot be read vouches for nothing
     return False
 

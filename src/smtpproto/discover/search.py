@@ -183,7 +183,7 @@ class _Search:
             *(self._srv(tls, service) for tls, service in SERVICES.items()),
             *(self._file(Source.AUTOCONFIG, url) for url in urls),
         )
-        for tls, record in in_order(self.records, self.randint):
+        for tls, record in in_order(self.records, self.randint, self.bounds.candidates):
             try:
                 host = host_name(record.target)
             except ValueError:

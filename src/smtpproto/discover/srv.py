@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 
 from smtpproto.client import Tls
 from smtpproto.resolve import Srv
@@ -20,9 +20,11 @@ def unavailable(records: Sequence[Srv]) -> bool:
 
 
 def in_order(
-    records: Mapping[Tls, Sequence[Srv]], randint: Callable[[int, int], int]
+    records: Mapping[Tls, Sequence[Srv]],
+    randint: Callable[[int, int], int],
+    most: int | None = None,
 ) -> list[tuple[Tls, Srv]]:
-    """Merge the records of both services.
+    """Merge the records of both services; return the first `most`, or all.
 
     The lowest priority goes first, whichever service it is of (RFC 6186 §3.4); where they are
     equal, TLS from the first octet; then by weight. Targets "." are left out. `randint(a, b)`
@@ -35,24 +37,23 @@ def in_order(
         if record.target != "."
     ]
     there.sort(key=lambda each: each[0])  # which leaves the services in their order
-    return [
+    drawn = (
         (tls, record)
         for (_, tls), group in groupby(there, key=lambda each: each[:2])
         for record in _by_weight((each[2] for each in group), randint)
-    ]
+    )
+    return list(islice(drawn, most))
 
 
-def _by_weight(records: Iterable[Srv], randint: Callable[[int, int], int]) -> list[Srv]:
+def _by_weight(records: Iterable[Srv], randint: Callable[[int, int], int]) -> Iterator[Srv]:
     """Draw one after the other, each as likely as its share of the weights that are left."""
     # Those of weight 0 stand first, so that they are drawn by 0 alone.
     left = sorted(records, key=lambda record: record.weight > 0)
-    drawn: list[Srv] = []
     while left:
         number = randint(0, sum(record.weight for record in left))
         for record in left:
             number -= record.weight
             if number <= 0:
-                drawn.append(record)
                 left.remove(record)
+                yield record
                 break
-    return drawn
