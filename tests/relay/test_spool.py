@@ -17,11 +17,13 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 import smtpproto.relay.sqlite_database as database
 from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.path import Mailbox
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.spool import (
     ID_RANDOM,
@@ -878,6 +880,30 @@ def test_a_commit_torn_off_by_asyncio_is_kept_whole_or_not_at_all(
     entries = asyncio.run(main())
     assert len(entries) == begun
     assert len(files(tmp_path)) == (begun and content == LARGE)
+
+
+async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: Path) -> None:
+    everybody, eve = Mailbox.parse("all@example.org"), Rcpt("eve@example.org", {"NOTIFY": "NEVER"})
+    step = Settlement(0, None, "250 expanded", becomes=(ANN, eve), alias=everybody)
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, LARGE, (Rcpt("all@example.org"), BOB))
+        await spool.claim(0, 9, 60)
+        await spool.settle(id, [step, Settlement(1, 900.0, "450 later")], now=5)
+        await spool.settle(id, [step], now=6)  # too late: the alias is gone
+        (entry,) = await spool.claim(7, 9, 60)
+        assert [(r.number, r.rcpt, r.alias) for r in entry.recipients] == [
+            (2, ANN, everybody),
+            (3, eve, everybody),
+        ]
+        assert all(r.attempts == 0 and r.next_attempt == 5 for r in entry.recipients)
+        await spool.settle(id, [Settlement(2, None), Settlement(3, None)], now=8)
+        (left,) = await all_of(spool)
+        assert [r.rcpt for r in left.recipients] == [BOB]
+    async with opened(tmp_path) as spool:
+        assert await spool.settle(id, [evolve(step, recipient=1)], now=9) == []
+        entry = next(iter(await all_of(spool)))
+        assert [r.number for r in entry.recipients] == [2, 3]
+        assert await content_of(spool, id) == LARGE
 
 
 # For the operator

@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 from attrs import frozen
 
 from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.path import Mailbox
 
 __all__ = [
     "Entry",
@@ -45,7 +46,8 @@ class Recipient:
 
     `number` is its place in the envelope, from 0. `attempts` counts those that failed,
     `next_attempt` is when the next is due, 0 where the operator asked for it (`Spool.retry`), and
-    `last_reply` what the last one was answered. `warned`: the sender knows that it is late.
+    `last_reply` what the last one was answered. `warned`: the sender knows that it is late. `alias`
+    is the address that stood for this one, None if it was named by the sender.
     """
 
     number: int
@@ -54,6 +56,7 @@ class Recipient:
     next_attempt: float
     last_reply: str | None
     warned: bool = False
+    alias: Mailbox | None = None
 
     @property
     def asked(self) -> bool:
@@ -83,6 +86,7 @@ class Settlement:
     `next_attempt` is when to try again; None: it is done with, delivered or reported. `reply`
     says what the next hop answered, or why there was none; None: what is known of it stands.
     Without `counted` it was put off, not tried. `warned`: its sender is told that it is late.
+    `becomes` are recipients that take its place, due at once: it was addressed to `alias`.
     """
 
     recipient: int
@@ -90,6 +94,8 @@ class Settlement:
     reply: str | None = None
     counted: bool = True
     warned: bool = False
+    becomes: tuple[Rcpt, ...] = ()
+    alias: Mailbox | None = None
 
 
 @frozen
