@@ -914,11 +914,11 @@ async def test_the_queue_can_be_read_retried_and_deleted(tmp_path: Path) -> None
         ids = [await keep(spool, LARGE, (ANN, BOB)) for _ in range(3)]
         for id in ids:
             await spool.settle(id, [Settlement(0, 100.0, "451 no"), Settlement(1, 200.0)], now=0)
-        assert await spool.retry("nobody") == 0
-        assert await spool.retry(ids[0]) == 2
-        assert await spool.retry(ids[0]) == 0
+        assert await spool.retry("nobody", 5) == 0
+        assert await spool.retry(ids[0], 5) == 2
+        assert await spool.retry(ids[0], 5) == 0
         assert [entry.id for entry in await spool.claim(5, 9, 60)] == [ids[0]]
-        assert await spool.retry(None) == 4  # not those being tried
+        assert await spool.retry(None, 6) == 4  # not those being tried
         assert [entry.id for entry in await spool.claim(6, 9, 60)] == sorted(ids[1:])
         assert await spool.delete(ids[1])
         assert not await spool.delete(ids[1])
@@ -948,7 +948,7 @@ async def main():
     async with SQLiteSpool.open(Path(sys.argv[1]), serving=False) as spool:
         async for entry in spool.entries():
             print(entry.id, entry.recipients[0].attempts)
-        print(await spool.delete(sys.argv[3]), await spool.retry(None))
+        print(await spool.delete(sys.argv[3]), await spool.retry(None, 6))
 
 anyio.run(main, backend=sys.argv[2])
 """
@@ -1128,12 +1128,12 @@ class Model:
                     row = self.rcpts[id][n]
                     row[2] = row[1]
 
-    def retry(self, id: str | None) -> int:
+    def retry(self, id: str | None, now: float) -> int:
         count = 0
         for each, rows in self.rcpts.items():
             for row in rows.values():
                 if id in (None, each) and row[1] == row[2] > 0:
-                    row[1] = row[2] = 0
+                    row[1] = row[2] = -now
                     count += 1
         return count
 
@@ -1207,7 +1207,7 @@ async def run_steps(path: Path, steps: Iterator[Step]) -> None:
                     model.release(_numbers(lent))
                 elif word == "retry":
                     which = None if number == 1 else id
-                    assert await spool.retry(which) == model.retry(which)
+                    assert await spool.retry(which, now) == model.retry(which, now)
                 elif word == "delete":
                     assert await spool.delete(id) == model.delete(id)
                 elif word == "wait":

@@ -158,6 +158,7 @@ class Deliverer:
         to a fault of ours, which has been logged.
         """
         held, due = self._held(entry)
+        began = self.hops.now()
         routes = await self._routes(due)
         settled = held
         local: list[tuple[Recipient, Local]] = []
@@ -173,7 +174,7 @@ class Deliverer:
                 case Unroutable() as route:
                     settled.append(Attempt(recipient, Fate.PERMANENT, domain, route.reply))
                 case Undetermined() as route:
-                    self.hops.down(domain, domain, route.reply, "")
+                    self.hops.down(domain, domain, route.reply, "", began=began)
                     settled.append(Attempt(recipient, Fate.TRANSIENT, domain, route.reply))
         if settled:
             await done(settled)
@@ -287,7 +288,7 @@ class Deliverer:
         the domain's word and ends it; who refuses to talk speaks for that host alone, and only
         where all of them do is nothing to be hoped for.
         """
-        asked = any(recipient.asked for recipient in recipients)
+        asked = max((r.asked for r in recipients if r.asked is not None), default=None)
         async with self.hops.turn(route.name, str(entry.mail.reverse_path)) as come_again:
             if come_again is not None:
                 crowded = partial(
@@ -300,6 +301,7 @@ class Deliverer:
             if hold is not None:
                 await done([_put_off(recipient, hold) for recipient in recipients])
                 return
+            began = self.hops.now()
             left = {recipient.number: recipient for recipient in recipients}
             open_: dict[int, Attempt] = {}
             down = True
@@ -321,7 +323,7 @@ class Deliverer:
         rest = [open_[number] for number in left]
         last = next((a for a in reversed(rest) if a.fate is Fate.TRANSIENT), None)
         if down and last is not None:
-            self.hops.down(route.name, last.where, last.reply, last.reason)
+            self.hops.down(route.name, last.where, last.reply, last.reason, began=began)
         await done(rest)
 
     async def _to_host(

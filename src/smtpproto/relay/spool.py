@@ -45,7 +45,8 @@ class Recipient:
     """One recipient of a message that is still owed to it.
 
     `number` is its place in the envelope, from 0. `attempts` counts those that failed,
-    `next_attempt` is when the next is due, 0 where the operator asked for it (`Spool.retry`), and
+    `next_attempt` is when the next is due, or less than 0, the time when the operator asked for it
+    with its sign turned (`Spool.retry`: before all others), and
     `last_reply` what the last one was answered. `warned`: the sender knows that it is late. `alias`
     is the address that stood for this one, None if it was named by the sender.
     """
@@ -59,9 +60,9 @@ class Recipient:
     alias: Mailbox | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether the operator asked for the next attempt."""
-        return self.next_attempt == 0
+    def asked(self) -> float | None:
+        """When the operator asked for the next attempt, if he did."""
+        return -self.next_attempt if self.next_attempt < 0 else None
 
 
 @frozen
@@ -210,7 +211,7 @@ class Spool(Protocol):
         """Return one message with all its recipients; None if there is none."""
         ...
 
-    async def retry(self, id: str | None) -> int:
+    async def retry(self, id: str | None, now: float) -> int:
         """Make all recipients of a message (None: of all) due now, except those being tried.
 
         They come before all others, and are known by `Recipient.asked`. Returns how many they are,

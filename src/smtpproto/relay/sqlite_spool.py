@@ -295,14 +295,14 @@ class SQLiteSpool:
 
         return next(iter(await self.database.read(one)), None)
 
-    async def retry(self, id: str | None) -> int:
+    async def retry(self, id: str | None, now: float) -> int:
         return await self.database.perform(
             Work(
                 lambda db: (
                     db.execute(
-                        "UPDATE recipient SET next_attempt = 0, due = 0"
-                        " WHERE due = next_attempt AND due > 0 AND (?1 IS NULL OR message = ?1)",
-                        (id,),
+                        "UPDATE recipient SET next_attempt = -?1, due = -?1"
+                        " WHERE due = next_attempt AND due > 0 AND (?2 IS NULL OR message = ?2)",
+                        (now, id),
                     ).rowcount
                 )
             )
