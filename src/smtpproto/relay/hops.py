@@ -23,14 +23,24 @@ from attrs import define, field, frozen
 
 from smtpproto.core.reply import Reply
 
-from .schedule import Schedule
+from .schedule import DEFAULT, Schedule
 
-__all__ = ["HOLD", "Hold", "Hops"]
+__all__ = ["HOLD", "Hold", "Hops", "hold_for"]
 
 T = TypeVar("T")
 
-#: How long a next hop is held: after the first failure, and after each more in a row.
-HOLD = Schedule(first=60, factor=2, longest=1800)
+
+def hold_for(schedule: Schedule) -> Schedule:
+    """Return how long next hops are held, for messages that are retried by `schedule`.
+
+    A fifth of a message's first wait after the first failure, a minute by default, and twice as
+    long after each more in a row, up to an eighth of its longest: half an hour.
+    """
+    first = schedule.first / 5
+    return Schedule(first=first, factor=2, longest=max(first, schedule.longest / 8))
+
+
+HOLD = hold_for(DEFAULT)
 
 #: How long a put-off takes, in seconds, at first and at most.
 SHORTEST, LONGEST = 5.0, 300.0

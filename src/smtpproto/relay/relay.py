@@ -34,7 +34,7 @@ from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
 from .aliases import Aliases, no_aliases
 from .deliver import Access, Clients, Deliverer
 from .dispatch import Dispatcher
-from .hops import Hops
+from .hops import Hops, hold_for
 from .intake import Intake, Network
 from .mailbox import MailboxStore
 from .route import Host, Router
@@ -114,7 +114,12 @@ class Relay:
             None if self.trace is None else partial(self.trace, "next hop"),
         )
         self._pool = Pool(clients, total=self.sessions, each=self.sessions_each, idle=self.idle)
-        self.hops = Hops(clock=self.clock, random=self.random, front=2 * self.sessions_each)
+        self.hops = Hops(
+            clock=self.clock,
+            random=self.random,
+            hold=hold_for(self.schedule),
+            front=2 * self.sessions_each,
+        )
         deliverer = Deliverer(
             self.router, self.mailboxes, self.spool, self._pool, self.hops, self.aliases
         )
