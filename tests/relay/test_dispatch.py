@@ -218,7 +218,7 @@ async def test_another_process_can_have_it_retried_at_once(tmp_path: Path) -> No
         await node.until(Deferred)
         host.says.clear()
         async with SQLiteSpool.open(node.directory / "spool", serving=False) as visitor:
-            assert await visitor.retry(None) == 1
+            assert await visitor.retry(None, w.now) == 1
             await node.until(Delivered)
         assert len(host.accepted) == 1
 

@@ -213,7 +213,7 @@ async def test_what_is_held_is_late_too(tmp_path: Path) -> None:
         await hand_over(node, LATE)
         await node.until(Deferred, 2)
         w.now += 3600
-        node.relay.hops.down("ext.example", "mx.ext.example:25", None, "it is down")
+        node.relay.hops.down("ext.example", "mx.ext.example:25", None, "it is down", began=w.now)
         node.relay.dispatcher.wake()
         await node.until(Reported)
 

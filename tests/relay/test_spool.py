@@ -17,11 +17,13 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 import smtpproto.relay.sqlite_database as database
 from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.path import Mailbox
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.spool import (
     ID_RANDOM,
@@ -880,6 +882,30 @@ def test_a_commit_torn_off_by_asyncio_is_kept_whole_or_not_at_all(
     assert len(files(tmp_path)) == (begun and content == LARGE)
 
 
+async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: Path) -> None:
+    everybody, eve = Mailbox.parse("all@example.org"), Rcpt("eve@example.org", {"NOTIFY": "NEVER"})
+    step = Settlement(0, None, "250 expanded", becomes=(ANN, eve), alias=everybody)
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, LARGE, (Rcpt("all@example.org"), BOB))
+        await spool.claim(0, 9, 60)
+        await spool.settle(id, [step, Settlement(1, 900.0, "450 later")], now=5)
+        await spool.settle(id, [step], now=6)  # too late: the alias is gone
+        (entry,) = await spool.claim(7, 9, 60)
+        assert [(r.number, r.rcpt, r.alias) for r in entry.recipients] == [
+            (2, ANN, everybody),
+            (3, eve, everybody),
+        ]
+        assert all(r.attempts == 0 and r.next_attempt == 5 for r in entry.recipients)
+        await spool.settle(id, [Settlement(2, None), Settlement(3, None)], now=8)
+        (left,) = await all_of(spool)
+        assert [r.rcpt for r in left.recipients] == [BOB]
+    async with opened(tmp_path) as spool:
+        assert await spool.settle(id, [evolve(step, recipient=1)], now=9) == []
+        entry = next(iter(await all_of(spool)))
+        assert [r.number for r in entry.recipients] == [2, 3]
+        assert await content_of(spool, id) == LARGE
+
+
 # For the operator
 
 
@@ -888,11 +914,11 @@ async def test_the_queue_can_be_read_retried_and_deleted(tmp_path: Path) -> None
         ids = [await keep(spool, LARGE, (ANN, BOB)) for _ in range(3)]
         for id in ids:
             await spool.settle(id, [Settlement(0, 100.0, "451 no"), Settlement(1, 200.0)], now=0)
-        assert await spool.retry("nobody") == 0
-        assert await spool.retry(ids[0]) == 2
-        assert await spool.retry(ids[0]) == 0
+        assert await spool.retry("nobody", 5) == 0
+        assert await spool.retry(ids[0], 5) == 2
+        assert await spool.retry(ids[0], 5) == 0
         assert [entry.id for entry in await spool.claim(5, 9, 60)] == [ids[0]]
-        assert await spool.retry(None) == 4  # not those being tried
+        assert await spool.retry(None, 6) == 4  # not those being tried
         assert [entry.id for entry in await spool.claim(6, 9, 60)] == sorted(ids[1:])
         assert await spool.delete(ids[1])
         assert not await spool.delete(ids[1])
@@ -922,7 +948,7 @@ async def main():
     async with SQLiteSpool.open(Path(sys.argv[1]), serving=False) as spool:
         async for entry in spool.entries():
             print(entry.id, entry.recipients[0].attempts)
-        print(await spool.delete(sys.argv[3]), await spool.retry(None))
+        print(await spool.delete(sys.argv[3]), await spool.retry(None, 6))
 
 anyio.run(main, backend=sys.argv[2])
 """
@@ -1102,12 +1128,12 @@ class Model:
                     row = self.rcpts[id][n]
                     row[2] = row[1]
 
-    def retry(self, id: str | None) -> int:
+    def retry(self, id: str | None, now: float) -> int:
         count = 0
         for each, rows in self.rcpts.items():
             for row in rows.values():
                 if id in (None, each) and row[1] == row[2] > 0:
-                    row[1] = row[2] = 0
+                    row[1] = row[2] = -now
                     count += 1
         return count
 
@@ -1181,7 +1207,7 @@ async def run_steps(path: Path, steps: Iterator[Step]) -> None:
                     model.release(_numbers(lent))
                 elif word == "retry":
                     which = None if number == 1 else id
-                    assert await spool.retry(which) == model.retry(which)
+                    assert await spool.retry(which, now) == model.retry(which, now)
                 elif word == "delete":
                     assert await spool.delete(id) == model.delete(id)
                 elif word == "wait":

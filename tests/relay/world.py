@@ -360,6 +360,10 @@ class World:
         self.mx_of.setdefault(domain, []).append(Mx(preference, name))
         return address
 
+    def lead(self, domain: str, node: Node) -> None:
+        """Let the mail for a domain go to a node."""
+        self.ports[self.dead(node.name, domain), 25] = node.ports["smtp"]
+
     async def host(
         self,
         name: str,

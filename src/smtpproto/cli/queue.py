@@ -135,7 +135,7 @@ def retry(visit: _Visit, id: str | None) -> None:
     async def ask(spool: SQLiteSpool) -> int:
         if id is not None:
             await _get(spool, id)
-        return await spool.retry(id)
+        return await spool.retry(id, _now())
 
     moved = visit.spool(ask)
     if visit.as_json:
@@ -207,7 +207,7 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
             {
                 "to": str(recipient.rcpt.forward_path),
                 "attempts": recipient.attempts,
-                "next_attempt": recipient.next_attempt,
+                "next_attempt": abs(recipient.next_attempt),
                 "last_reply": recipient.last_reply,
             }
             for recipient in entry.recipients

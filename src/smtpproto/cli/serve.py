@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from anyio.abc import TaskStatus
 
 from smtpproto import __version__
 from smtpproto.core.connection import Limits
+from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
     DnsResolver,
@@ -34,7 +36,15 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.spool import SpoolUnavailable
-from smtpproto.relay.story import Accepted, Deferred, Delivered, Event, Failed, Reported
+from smtpproto.relay.story import (
+    Accepted,
+    Deferred,
+    Delivered,
+    Event,
+    Expanded,
+    Failed,
+    Reported,
+)
 from smtpproto.stream import causes
 
 from .config import ConfigError, ServeSettings, build, load
@@ -328,14 +338,19 @@ def tell(event: Event) -> None:
     say((f"{now} {event.id} ", "dim"), (f"{word:<9} ", style), said)
 
 
+def _some(paths: Sequence[ForwardPath]) -> str:
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(map(str, paths[:NAMED])) + more
+
+
 def _story(event: Event) -> tuple[str, str, str]:
     match event:
         case Accepted():
-            to = ", ".join(map(str, event.forward_paths[:NAMED]))
-            if len(event.forward_paths) > NAMED:
-                to += f" and {len(event.forward_paths) - NAMED} more"
+            to = _some(event.forward_paths)
             said = f"from {event.reverse_path} for {to}, {amount(event.octets)}, {event.origin}"
             return "accepted", "head", said
+        case Expanded():
+            return "expanded", "good", f"{event.forward_path} to {_some(event.becomes)}"
         case Delivered():
             return "delivered", "good", f"{event.forward_path} to {event.where}: {event.reply}"
         case Deferred():

@@ -3,13 +3,14 @@
 In reading order::
 
     spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
-    mailbox                 where it ends
-    route                   where it goes next (asks ..resolve)
+    mailbox, aliases        where it ends, and who stands for whom there
+    route, hops             where it goes next (asks ..resolve), and what is known of it
     schedule                when it is tried again
     report, trace           what is written about it
     story                   what is told of it
     intake                  in: policy, Received, spool
-    deliver, dispatch       out: attempts, and the loop over them
+    deliver, verdict        out: attempts, and what follows from them
+    dispatch                the loop over them
     accounts, relay         who may log in; all of it together
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 from smtpproto.resolve import DnsResolver
 
 from .accounts import Passwords
+from .aliases import AliasTable
 from .deliver import Access
 from .mailbox import Maildir
 from .relay import Listener, Relay
@@ -27,6 +29,7 @@ from .sqlite_spool import SQLiteSpool
 
 __all__ = [
     "Access",
+    "AliasTable",
     "DnsResolver",
     "HostPort",
     "Listener",

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeAlias, TypeVarTuple
 
 import anyio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from smtpproto.client import Client, ClientDeadlines, Connector, Tls, connect_tcp
 from smtpproto.core.command import Mail, Rcpt
@@ -29,8 +29,9 @@ from smtpproto.maildir import MailboxUnavailable
 from smtpproto.pool import Pool
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
 from smtpproto.source import Source
-from smtpproto.trace import return_path
+from smtpproto.trace import MAX_HEADER, return_path
 
+from .aliases import Aliases, TooManyTargetsError, delivered_to, expand, has_been_at, no_aliases
 from .hops import Hold, Hops
 from .mailbox import MailboxStore
 from .report import Action
@@ -71,6 +72,7 @@ class Attempt:
     `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
     seconds, nothing was tried: the next hop is held until then, or has no place in its line.
     `action` is what a success is called in a report of ours; None where the next hop reports.
+    `becomes` are those that take the place of `alias`, which this one was addressed to.
     """
 
     recipient: Recipient
@@ -81,6 +83,8 @@ class Attempt:
     remote: bool = False
     put_off: float | None = None
     action: Action | None = None
+    becomes: tuple[Rcpt, ...] = ()
+    alias: Mailbox | None = None
 
     @property
     def text(self) -> str:
@@ -93,6 +97,10 @@ Done: TypeAlias = Callable[[Sequence[Attempt]], Awaitable[None]]
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 UNFIT = Reply(554, "5.6.0", "The content may not be sent as it is")
 STORED = Reply(250, "2.1.5", "Delivered")
+EXPANDED = Reply(250, "2.1.5", "Replaced by the addresses behind it")
+TOO_MANY = Reply(554, "5.4.6", "This alias stands for too many addresses")
+ROUND = Reply(554, "5.4.6", "The message has been at this alias before")
+NO_ANSWER = Reply(451, "4.3.0", "The alias could not be looked up")
 
 
 @frozen
@@ -140,6 +148,7 @@ class Deliverer:
     spool: Spool
     pool: Pool[Host]
     hops: Hops
+    aliases: Aliases = no_aliases
 
     async def attempt(self, entry: Entry, done: Done) -> None:
         """Try every recipient of `entry` once.
@@ -149,21 +158,23 @@ class Deliverer:
         to a fault of ours, which has been logged.
         """
         held, due = self._held(entry)
+        began = self.hops.now()
         routes = await self._routes(due)
         settled = held
         local: list[tuple[Recipient, Local]] = []
-        remote: dict[str, tuple[NextHop, list[Recipient]]] = {}
+        remote: dict[tuple[str, Mailbox | None], tuple[NextHop, list[Recipient]]] = {}
         for recipient in due:
             domain = _domain(recipient)
             match routes[domain]:
                 case Local() as route:
                     local.append((recipient, route))
                 case NextHop() as route:
-                    remote.setdefault(route.name, (route, []))[1].append(recipient)
+                    together = route.name, recipient.alias
+                    remote.setdefault(together, (route, []))[1].append(recipient)
                 case Unroutable() as route:
                     settled.append(Attempt(recipient, Fate.PERMANENT, domain, route.reply))
                 case Undetermined() as route:
-                    self.hops.down(domain, domain, route.reply, "")
+                    self.hops.down(domain, domain, route.reply, "", began=began)
                     settled.append(Attempt(recipient, Fate.TRANSIENT, domain, route.reply))
         if settled:
             await done(settled)
@@ -219,9 +230,21 @@ class Deliverer:
         mailbox = Mailbox(recipient.rcpt.forward_path.mailbox.local_part, route.domain)
         where = f"mailbox {mailbox}"
         try:
+            if recipient.alias is None:
+                behind = await expand(evolve(recipient.rcpt, forward_path=mailbox), self.aliases)
+                if behind is not None:
+                    return await self._through_alias(entry, recipient, mailbox, behind)
+        except TooManyTargetsError:
+            return Attempt(recipient, Fate.PERMANENT, where, TOO_MANY)
+        except SpoolUnavailable as error:
+            return Attempt(recipient, Fate.TRANSIENT, where, reason=f"spool: {error}")
+        except Exception:
+            log.exception("an alias could not be looked up")
+            return Attempt(recipient, Fate.TRANSIENT, where, NO_ANSWER)
+        try:
             if not await self.mailboxes.exists(mailbox):
                 return Attempt(recipient, Fate.PERMANENT, where, NO_MAILBOX)
-            async with aclosing(self._final_content(entry)) as content:
+            async with aclosing(self._final_content(entry, recipient.alias)) as content:
                 await self.mailboxes.deliver(mailbox, content)
         except MailboxUnavailable as error:
             return Attempt(recipient, Fate.TRANSIENT, where, error.reply)
@@ -229,9 +252,28 @@ class Deliverer:
             return Attempt(recipient, Fate.TRANSIENT, where, reason=f"spool: {error}")
         return Attempt(recipient, Fate.ACCEPTED, where, STORED, action="delivered")
 
-    async def _final_content(self, entry: Entry) -> AsyncGenerator[bytes]:
+    async def _through_alias(
+        self, entry: Entry, recipient: Recipient, alias: Mailbox, behind: tuple[Rcpt, ...]
+    ) -> Attempt:
+        where = f"alias {alias}"
+        beginning = bytearray()
+        async for chunk in self.spool.content(entry.id):
+            beginning += chunk
+            if len(beginning) >= MAX_HEADER or b"\r\n\r\n" in beginning:
+                break
+        if has_been_at(alias, bytes(beginning)):
+            return Attempt(recipient, Fate.PERMANENT, where, ROUND)
+        # One address: there is nothing to tell (RFC 3461 §5.2.7.2).
+        action: Action | None = "expanded" if len(behind) > 1 else None
+        return Attempt(
+            recipient, Fate.ACCEPTED, where, EXPANDED, action=action, becomes=behind, alias=alias
+        )
+
+    async def _final_content(self, entry: Entry, alias: Mailbox | None) -> AsyncGenerator[bytes]:
         # Final delivery is where the reverse-path leaves the envelope (RFC 5321 §4.4).
         yield return_path(entry.mail.reverse_path)
+        if alias is not None:
+            yield delivered_to(alias)
         async for chunk in self.spool.content(entry.id):
             yield chunk
 
@@ -246,7 +288,7 @@ class Deliverer:
         the domain's word and ends it; who refuses to talk speaks for that host alone, and only
         where all of them do is nothing to be hoped for.
         """
-        asked = any(recipient.asked for recipient in recipients)
+        asked = max((r.asked for r in recipients if r.asked is not None), default=None)
         async with self.hops.turn(route.name, str(entry.mail.reverse_path)) as come_again:
             if come_again is not None:
                 crowded = partial(
@@ -259,6 +301,7 @@ class Deliverer:
             if hold is not None:
                 await done([_put_off(recipient, hold) for recipient in recipients])
                 return
+            began = self.hops.now()
             left = {recipient.number: recipient for recipient in recipients}
             open_: dict[int, Attempt] = {}
             down = True
@@ -280,7 +323,7 @@ class Deliverer:
         rest = [open_[number] for number in left]
         last = next((a for a in reversed(rest) if a.fate is Fate.TRANSIENT), None)
         if down and last is not None:
-            self.hops.down(route.name, last.where, last.reply, last.reason)
+            self.hops.down(route.name, last.where, last.reply, last.reason, began=began)
         await done(rest)
 
     async def _to_host(
@@ -305,7 +348,7 @@ class Deliverer:
         )
         # What came without SMTPUTF8 goes on without it: it is not for us to look into.
         utf8 = "SMTPUTF8" in entry.mail.parameters
-        content = Source(self.spool.content(entry.id), entry.octets, utf8=utf8)
+        content = self._content(entry, recipients[0].alias, utf8=utf8)
         try:
             result = await self.pool.deliver(envelope, content, host)
         except LoginError as error:
@@ -334,6 +377,20 @@ class Deliverer:
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
         return attempts, True
+
+    def _content(self, entry: Entry, alias: Mailbox | None, *, utf8: bool) -> Source:
+        """Return the content for a next hop; behind an alias it says through which it came."""
+        chunks = self.spool.content(entry.id)
+        if alias is None:
+            return Source(chunks, entry.octets, utf8=utf8)
+        field = delivered_to(alias)
+        return Source(_behind(field, chunks), len(field) + entry.octets, utf8=utf8)
+
+
+async def _behind(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk
 
 
 def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:

@@ -23,14 +23,24 @@ from attrs import define, field, frozen
 
 from smtpproto.core.reply import Reply
 
-from .schedule import Schedule
+from .schedule import DEFAULT, Schedule
 
-__all__ = ["HOLD", "Hold", "Hops"]
+__all__ = ["HOLD", "Hold", "Hops", "hold_for"]
 
 T = TypeVar("T")
 
-#: How long a next hop is held: after the first failure, and after each more in a row.
-HOLD = Schedule(first=60, factor=2, longest=1800)
+
+def hold_for(schedule: Schedule) -> Schedule:
+    """Return how long next hops are held, for messages that are retried by `schedule`.
+
+    A fifth of a message's first wait after the first failure, a minute by default, and twice as
+    long after each more in a row, up to an eighth of its longest: half an hour.
+    """
+    first = schedule.first / 5
+    return Schedule(first=first, factor=2, longest=max(first, schedule.longest / 8))
+
+
+HOLD = hold_for(DEFAULT)
 
 #: How long a put-off takes, in seconds, at first and at most.
 SHORTEST, LONGEST = 5.0, 300.0
@@ -122,28 +132,33 @@ class Hops:
 
     # Down
 
-    def held(self, name: str, *, asked: bool = False) -> Hold | None:
+    def held(self, name: str, *, asked: float | None = None) -> Hold | None:
         """Return the hold on a next hop, if there is one.
 
-        `asked`: the operator wants it tried. That ends a hold, but not one that began while he was
-        asking: a thousand messages that he asks for do not make a thousand attempts.
+        `asked` is when the operator wanted it tried. That ends a hold, but not one that began
+        later: a thousand messages that he asks for do not make a thousand attempts.
         """
         known = self._down.get(name)
         if known is None:
             return None
         _, hold = known
-        now = self._clock()
-        over = now >= hold.until or (asked and now >= hold.since + self._hold.first / 4)
+        over = self._clock() >= hold.until or (asked is not None and asked > hold.since)
         return None if over else hold
 
-    def down(self, name: str, where: str, reply: Reply | None, reason: str) -> None:
+    def now(self) -> float:
+        """Return the time: what `down` wants to know of when an attempt began."""
+        return self._clock()
+
+    def down(
+        self, name: str, where: str, reply: Reply | None, reason: str, *, began: float
+    ) -> None:
         """Hold a next hop: it could not be talked with. `where` was tried, and how it failed.
 
-        Those who tried it side by side make one failure of it.
+        Those who tried it side by side, who `began` before one of them failed, make one failure.
         """
         now = self._clock()
         failures, hold = self._down.get(name, (0, None))
-        if hold is not None and now < hold.until:
+        if hold is not None and began <= hold.since:
             return
         wait = self._hold.wait(failures + 1) * (1 + self._hold.spread * self._random())
         self._remember(

@@ -22,6 +22,7 @@ from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
 
+from .aliases import Aliases, no_aliases
 from .mailbox import MailboxStore
 from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
@@ -70,6 +71,7 @@ class Intake:
     accepted: Callable[[], None]
     networks: Sequence[Network] = ()
     submission: bool = False
+    aliases: Aliases = no_aliases
     max_hops: int = field(default=MAX_HOPS)
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
@@ -89,7 +91,10 @@ class Intake:
             # taken for one.
             return NO_RELAY
         try:
-            exists = await self.mailboxes.exists(await self._at_home(mailbox))
+            home = await self._at_home(mailbox)
+            if await self.aliases.find(home) is not None:
+                return None
+            exists = await self.mailboxes.exists(home)
         except MailboxUnavailable as error:
             return error.reply
         return None if exists else NO_MAILBOX

@@ -31,9 +31,10 @@ from smtpproto.handler import Authenticator, Session
 from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
 
+from .aliases import Aliases, no_aliases
 from .deliver import Access, Clients, Deliverer
 from .dispatch import Dispatcher
-from .hops import Hops
+from .hops import Hops, hold_for
 from .intake import Intake, Network
 from .mailbox import MailboxStore
 from .route import Host, Router
@@ -66,10 +67,11 @@ class Relay:
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `connections` are those of all listeners together. There are `sessions` with next hops at
-    most, and `sessions_each` with one host; one that is unused is kept for `idle` seconds.
-    `observe` is told every message's story, `trace` every line of every dialogue, as (session,
-    peer, line): the session is that of a client, or "next hop".
+    all. `aliases` are addresses of ours that stand for others. `connections` are those of all
+    listeners together. There are `sessions` with next hops at most, and `sessions_each` with one
+    host; one that is unused is kept for `idle` seconds. `observe` is told every message's story,
+    `trace` every line of every dialogue, as (session, peer, line): the session is that of a
+    client, or "next hop".
     """
 
     hostname: str
@@ -80,6 +82,7 @@ class Relay:
     networks: Sequence[Network] = ()
     tls: ssl.SSLContext | Certificates | None = None
     authenticator: Authenticator | None = None
+    aliases: Aliases = no_aliases
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
@@ -111,8 +114,15 @@ class Relay:
             None if self.trace is None else partial(self.trace, "next hop"),
         )
         self._pool = Pool(clients, total=self.sessions, each=self.sessions_each, idle=self.idle)
-        self.hops = Hops(clock=self.clock, random=self.random, front=2 * self.sessions_each)
-        deliverer = Deliverer(self.router, self.mailboxes, self.spool, self._pool, self.hops)
+        self.hops = Hops(
+            clock=self.clock,
+            random=self.random,
+            hold=hold_for(self.schedule),
+            front=2 * self.sessions_each,
+        )
+        deliverer = Deliverer(
+            self.router, self.mailboxes, self.spool, self._pool, self.hops, self.aliases
+        )
         self.dispatcher = Dispatcher(
             hostname=self.hostname,
             deliverer=deliverer,
@@ -135,6 +145,7 @@ class Relay:
             accepted=self.dispatcher.wake,
             networks=self.networks,
             submission=kind != "smtp",
+            aliases=self.aliases,
         )
         return Server(
             handler,

@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 from attrs import frozen
 
 from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.path import Mailbox
 
 __all__ = [
     "Entry",
@@ -44,8 +45,10 @@ class Recipient:
     """One recipient of a message that is still owed to it.
 
     `number` is its place in the envelope, from 0. `attempts` counts those that failed,
-    `next_attempt` is when the next is due, 0 where the operator asked for it (`Spool.retry`), and
-    `last_reply` what the last one was answered. `warned`: the sender knows that it is late.
+    `next_attempt` is when the next is due, or less than 0, the time when the operator asked for it
+    with its sign turned (`Spool.retry`: before all others), and
+    `last_reply` what the last one was answered. `warned`: the sender knows that it is late. `alias`
+    is the address that stood for this one, None if it was named by the sender.
     """
 
     number: int
@@ -54,11 +57,12 @@ class Recipient:
     next_attempt: float
     last_reply: str | None
     warned: bool = False
+    alias: Mailbox | None = None
 
     @property
-    def asked(self) -> bool:
-        """Whether the operator asked for the next attempt."""
-        return self.next_attempt == 0
+    def asked(self) -> float | None:
+        """When the operator asked for the next attempt, if he did."""
+        return -self.next_attempt if self.next_attempt < 0 else None
 
 
 @frozen
@@ -83,6 +87,7 @@ class Settlement:
     `next_attempt` is when to try again; None: it is done with, delivered or reported. `reply`
     says what the next hop answered, or why there was none; None: what is known of it stands.
     Without `counted` it was put off, not tried. `warned`: its sender is told that it is late.
+    `becomes` are recipients that take its place, due at once: it was addressed to `alias`.
     """
 
     recipient: int
@@ -90,6 +95,8 @@ class Settlement:
     reply: str | None = None
     counted: bool = True
     warned: bool = False
+    becomes: tuple[Rcpt, ...] = ()
+    alias: Mailbox | None = None
 
 
 @frozen
@@ -204,7 +211,7 @@ class Spool(Protocol):
         """Return one message with all its recipients; None if there is none."""
         ...
 
-    async def retry(self, id: str | None) -> int:
+    async def retry(self, id: str | None, now: float) -> int:
         """Make all recipients of a message (None: of all) due now, except those being tried.
 
         They come before all others, and are known by `Recipient.asked`. Returns how many they are,

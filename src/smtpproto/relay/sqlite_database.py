@@ -52,7 +52,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX recipient_due ON recipient (due)",
         "CREATE INDEX recipient_lent ON recipient (due) WHERE due > next_attempt",
     ),
-    ("ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0",),
+    (
+        "ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE recipient ADD COLUMN alias BLOB",  # as SMTP writes an address
+    ),
 )
 
 

@@ -81,7 +81,7 @@ class SQLiteIncoming:
             (self.id, now, mail.serialize(), origin, self.octets, content),
         )
         db.executemany(
-            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0)",
+            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, NULL)",
             [(self.id, n, rcpt.serialize(), now, now) for n, rcpt in enumerate(rcpts)],
         )
 

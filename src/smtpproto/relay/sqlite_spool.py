@@ -39,6 +39,7 @@ from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
 
 from smtpproto.core.command import BASE_VERBS, Mail, Rcpt, parse_command
 from smtpproto.core.errors import GrammarError
+from smtpproto.core.path import Mailbox
 
 from .disk import Disk
 from .spool import (
@@ -181,7 +182,7 @@ class SQLiteSpool:
         reports: list[SQLiteIncoming] = []
 
         def run(db: sqlite3.Connection) -> list[Path] | None:
-            if not _settle(db, id, settlements):
+            if not _settle(db, id, settlements, now):
                 return None
             for new, report in zip(fresh, reports, strict=True):
                 report.insert(db, new.mail, new.rcpts, now, new.origin)
@@ -294,14 +295,14 @@ class SQLiteSpool:
 
         return next(iter(await self.database.read(one)), None)
 
-    async def retry(self, id: str | None) -> int:
+    async def retry(self, id: str | None, now: float) -> int:
         return await self.database.perform(
             Work(
                 lambda db: (
                     db.execute(
-                        "UPDATE recipient SET next_attempt = 0, due = 0"
-                        " WHERE due = next_attempt AND due > 0 AND (?1 IS NULL OR message = ?1)",
-                        (id,),
+                        "UPDATE recipient SET next_attempt = -?1, due = -?1"
+                        " WHERE due = next_attempt AND due > 0 AND (?2 IS NULL OR message = ?2)",
+                        (now, id),
                     ).rowcount
                 )
             )
@@ -392,16 +393,18 @@ class SQLiteSpool:
 
 SELECT_MESSAGE = "SELECT id, arrived, mail, octets, origin FROM message"
 SELECT_RECIPIENT = (
-    "SELECT message, number, rcpt, attempts, next_attempt, last_reply, warned FROM recipient"
+    "SELECT message, number, rcpt, attempts, next_attempt, last_reply, warned, alias FROM recipient"
 )
 
 
-def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement]) -> bool:
+def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement], now: float) -> bool:
     """Record what became of recipients; return whether there was anything to record it of."""
     if not settlements:
         return db.execute("SELECT 1 FROM message WHERE id = ?", (id,)).fetchone() is not None
     found = 0
     for settlement in settlements:
+        if settlement.becomes:
+            _replace(db, id, settlement, now)
         if settlement.next_attempt is None:
             done = db.execute(
                 "DELETE FROM recipient WHERE message = ? AND number = ?",
@@ -425,6 +428,22 @@ def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement]) 
     return found > 0
 
 
+def _replace(db: sqlite3.Connection, id: str, settlement: Settlement, now: float) -> None:
+    """Put those behind an alias in its place, under numbers that nobody has had in its time."""
+    numbers = [
+        number for (number,) in db.execute("SELECT number FROM recipient WHERE message = ?", (id,))
+    ]
+    if settlement.recipient in numbers:
+        alias = None if settlement.alias is None else settlement.alias.serialize()
+        db.executemany(
+            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, ?)",
+            [
+                (id, number, rcpt.serialize(), now, now, alias)
+                for number, rcpt in enumerate(settlement.becomes, max(numbers) + 1)
+            ],
+        )
+
+
 def _entries(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
     """Make entries of rows. One that cannot be read is logged and left out: it must not block
     the others; its lease keeps it from coming again at once."""
@@ -435,8 +454,18 @@ def _entries(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
     for id, arrived, mail, octets, origin in heads:
         try:
             parsed = tuple(
-                Recipient(number, _parsed(Rcpt, rcpt), attempts, next_attempt, reply, bool(warned))
-                for number, rcpt, attempts, next_attempt, reply, warned in recipients.get(id, ())
+                Recipient(
+                    number,
+                    _parsed(Rcpt, rcpt),
+                    attempts,
+                    next_attempt,
+                    reply,
+                    bool(warned),
+                    None if alias is None else Mailbox.parse(alias),
+                )
+                for number, rcpt, attempts, next_attempt, reply, warned, alias in recipients.get(
+                    id, ()
+                )
             )
             entries.append(Entry(id, arrived, _parsed(Mail, mail), parsed, octets, origin))
         except GrammarError as error:

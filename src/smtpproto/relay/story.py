@@ -20,6 +20,7 @@ __all__ = [
     "Deferred",
     "Delivered",
     "Event",
+    "Expanded",
     "Failed",
     "Observer",
     "Reported",
@@ -65,6 +66,15 @@ class Deferred:
 
 
 @frozen
+class Expanded:
+    """A recipient is an alias, and `becomes` are in its place now."""
+
+    id: str
+    forward_path: ForwardPath
+    becomes: tuple[ForwardPath, ...]
+
+
+@frozen
 class Failed:
     """A recipient is given up; `reply` is what decided it."""
 
@@ -76,9 +86,9 @@ class Failed:
 
 @frozen
 class Reported:
-    """The sender of `id` is told of its failures by the new message `report`.
+    """The sender of `id` is told what became of it by the new message `report`.
 
-    `report` is empty where nobody may be told (a null reverse-path): the story ends there.
+    `report` is empty where something failed and nobody may be told, or wants to be.
     """
 
     id: str
@@ -86,7 +96,7 @@ class Reported:
     reverse_path: ReversePath
 
 
-Event: TypeAlias = Accepted | Delivered | Deferred | Failed | Reported
+Event: TypeAlias = Accepted | Expanded | Delivered | Deferred | Failed | Reported
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -20,7 +20,7 @@ from .deliver import Attempt
 from .report import Action, Failure, is_report_owed
 from .schedule import Schedule, next_attempt
 from .spool import Entry, Settlement
-from .story import Deferred, Delivered, Failed
+from .story import Deferred, Delivered, Expanded, Failed
 
 __all__ = ["Verdict", "envelope_id", "judge", "whole_wanted"]
 
@@ -40,7 +40,7 @@ class Verdict:
     """
 
     settlement: Settlement
-    event: Delivered | Deferred | Failed | None
+    event: Expanded | Delivered | Deferred | Failed | None
     report: Failure | None = None
     waits: bool = field(default=False)
 
@@ -52,10 +52,12 @@ def judge(
     recipient, path, text = attempt.recipient, attempt.recipient.rcpt.forward_path, attempt.text
     number = recipient.number
     if attempt.fate is Fate.ACCEPTED:
-        action = attempt.action
+        action, becomes = attempt.action, attempt.becomes
         return Verdict(
-            Settlement(number, None, text),
-            Delivered(entry.id, path, attempt.where, text),
+            Settlement(number, None, text, becomes=becomes, alias=attempt.alias),
+            Expanded(entry.id, path, tuple(rcpt.forward_path for rcpt in becomes))
+            if becomes
+            else Delivered(entry.id, path, attempt.where, text),
             None if action is None else _report(entry, attempt, action, now),
         )
     wait = _wait(entry, attempt, now, jitter, schedule)

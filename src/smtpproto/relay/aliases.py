@@ -1,0 +1,176 @@
+"""Aliases: addresses of ours that stand for others (RFC 5321 §3.9.1).
+
+`Aliases` is the seam; `AliasTable` is the one real table, in memory. An alias is replaced when its
+message is delivered, in one durable step: its recipient goes, those behind it come. They are final,
+so that a name may stand among its own targets (`ann: ann, archive` keeps a copy) and no ring of
+names goes round for ever. Rings that lead over other hosts are found by Delivered-To.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from attrs import evolve
+
+from smtpproto.core.command import Rcpt
+from smtpproto.core.errors import GrammarError, LocalProtocolError
+from smtpproto.core.path import AnyMailbox, Mailbox, as_domain, as_octets
+from smtpproto.extensions.dsn import NOTIFY, ORCPT, Notify, OriginalRecipient
+from smtpproto.trace import MAX_HEADER
+
+__all__ = [
+    "AliasTable",
+    "Aliases",
+    "TooManyTargetsError",
+    "delivered_to",
+    "expand",
+    "has_been_at",
+    "no_aliases",
+]
+
+#: Addresses that one alias may come to, through however many others.
+MAX_TARGETS = 1000
+
+
+class TooManyTargetsError(Exception):
+    """An alias comes to more than MAX_TARGETS addresses."""
+
+
+class Aliases(Protocol):
+    """Tells what an address of ours stands for."""
+
+    async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | None:
+        """Return the addresses that `mailbox` stands for, at least one; None if it is no alias.
+
+        They may be ours, aliases themselves, or elsewhere. What is raised defers the message.
+        """
+        ...
+
+
+class AliasTable:
+    """Aliases by a table: what an address is called -> what it stands for.
+
+    A name is an address (`sales@our.dom`), a local part alone, which is then one in every domain of
+    ours, or `@our.dom`: what has no other name in that domain. Case makes no difference. An
+    address with a tag (`sales+fair@our.dom`) is looked up as it is, and then without it;
+    `separator` stands before the tag, empty for no tags. A target is an address, or `@else.dom`:
+    the same local part there.
+
+    LocalProtocolError for what is no address, or a name without a target.
+    """
+
+    def __init__(self, table: Mapping[str, Iterable[AnyMailbox]], *, separator: str = "+") -> None:
+        self._separator = separator.encode()
+        self._table = {
+            _checked(name): [_target(target) for target in targets]
+            for name, targets in table.items()
+        }
+        for name, targets in self._table.items():
+            if not targets:
+                raise LocalProtocolError(f"an alias that stands for nobody: {name.decode()}")
+
+    async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | None:
+        """Return what an address stands for by the table."""
+        targets = next(filter(None, map(self._table.get, self._names(mailbox))), None)
+        if targets is None:
+            return None
+        return [
+            Mailbox(mailbox.local_part, target) if isinstance(target, bytes) else target
+            for target in targets
+        ]
+
+    def _names(self, mailbox: Mailbox) -> Iterable[bytes]:
+        """Return what an address may be called in the table, what fits best first."""
+        local, domain = mailbox.local_part.lower(), mailbox.domain.lower()
+        locals_ = [local]
+        if self._separator and (untagged := local.partition(self._separator)[0]) not in ("", local):
+            locals_.append(untagged)
+        for each in locals_:
+            yield b"%b@%b" % (each, domain)
+        yield from locals_
+        yield b"@%b" % domain
+
+
+def _checked(name: str) -> bytes:
+    octets = as_octets(name).lower()
+    if octets.startswith(b"@"):
+        return b"@" + as_domain(octets[1:])
+    if b"@" not in octets:
+        return Mailbox(octets, "x.example").local_part
+    mailbox = Mailbox.of(octets)
+    return b"%b@%b" % (mailbox.local_part, mailbox.domain)
+
+
+def _target(target: AnyMailbox) -> Mailbox | bytes:
+    if not isinstance(target, Mailbox) and as_octets(target).startswith(b"@"):
+        return as_domain(as_octets(target)[1:])
+    return Mailbox.of(target)
+
+
+class _NoAliases:
+    async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | None:
+        return None
+
+
+#: No address stands for another.
+no_aliases: Aliases = _NoAliases()
+
+
+async def expand(rcpt: Rcpt, aliases: Aliases) -> tuple[Rcpt, ...] | None:
+    """Replace a recipient that is an alias by whom it stands for; None if it is no alias.
+
+    Aliases among these are replaced in turn, each once. What was asked of reports goes on to one
+    address as it is, and to several without SUCCESS (RFC 3461 §5.2.7.2, §5.2.7.3 c); who was
+    asked for first is named in ORCPT. Raises TooManyTargetsError, and what `aliases` raises.
+    """
+    first = rcpt.forward_path.mailbox
+    if await aliases.find(first) is None:
+        return None
+    seen: set[Mailbox] = set()
+    final: dict[Mailbox, None] = {}
+    ahead = [first]
+    while ahead:
+        mailbox = ahead.pop()
+        targets = None if mailbox in seen else await aliases.find(mailbox)
+        seen.add(mailbox)
+        if targets is None:
+            final[mailbox] = None
+        else:
+            ahead += reversed(targets)
+        if len(final) + len(ahead) > MAX_TARGETS:
+            raise TooManyTargetsError
+    parameters = dict(rcpt.parameters)
+    if "ORCPT" not in parameters:
+        parameters |= ORCPT(OriginalRecipient.of(first))
+    if len(final) > 1:
+        parameters |= _without_success(rcpt)
+    return tuple(evolve(rcpt, forward_path=each, parameters=parameters) for each in final)
+
+
+def _without_success(rcpt: Rcpt) -> dict[str, bytes | None]:
+    try:
+        asked = NOTIFY.of(rcpt.parameters)
+    except GrammarError:
+        return {}
+    return {} if asked is None else NOTIFY(asked - {Notify.SUCCESS})
+
+
+_DELIVERED_TO = re.compile(rb"^delivered-to[ \t]{0,16}:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_END_OF_HEADER = re.compile(rb"^\r?\n", re.MULTILINE)
+
+
+def delivered_to(mailbox: Mailbox) -> bytes:
+    """Return the field that says that a message has come through an alias, with CRLF."""
+    return b"Delivered-To: %b\r\n" % mailbox.serialize()
+
+
+def has_been_at(mailbox: Mailbox, beginning: bytes) -> bool:
+    """Tell by the beginning of a message whether it has come through this alias before."""
+    beginning = beginning[:MAX_HEADER]
+    end = _END_OF_HEADER.search(beginning)
+    header = beginning if end is None else beginning[: end.start()]
+    wanted = mailbox.serialize().lower()
+    places = (match[1].strip(b" \t<>") for match in _DELIVERED_TO.finditer(header))
+    return any(place.lower() == wanted for place in places)
