@@ -337,7 +337,7 @@ class Server:
         finally:
             self.dialogues.discard(dialogue)
             try:
-                if (closer := self.powers.closer) is not None:
+                if (closer := dialogue.powers.closer) is not None:
                     await self._tell_closed(closer, session)
             finally:
                 self.connections.leave(dialogue)

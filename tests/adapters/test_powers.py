@@ -567,6 +567,30 @@ async def test_what_a_handler_can_do_is_found_out_once(monkeypatch: pytest.Monke
     assert found == [first, second, second]
 
 
+async def test_who_was_asked_is_told_of_the_end() -> None:
+    """Also where another handler has its place by then, which never heard of the session."""
+
+    class Keeping(Box):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gone: list[int] = []
+
+        async def closed(self, session: Session) -> None:
+            self.gone.append(session.id)
+
+    first, second = Keeping(), Keeping()
+    server = Server(first)
+    async with running(server) as port:
+        async with await connect(port) as wire:
+            await wire.reply()
+            server.handler = second
+        await until(lambda: not server.dialogues)
+        async with await connect(port) as wire:
+            await wire.reply()
+        await until(lambda: bool(second.gone))
+    assert (first.gone, second.gone) == ([1], [2])
+
+
 def test_powers() -> None:
     none = Powers.of(Box(), None, MECHANISMS)
     assert (none.welcomer, none.interceptor, none.interpreter, none.closer) == (None,) * 4
