@@ -233,6 +233,7 @@ class Server:
         """End gracefully: no new connections, 421 to idle ones, transactions may finish.
 
         `serve` returns when they have. Those that have not within the drain deadline hear 421, too.
+        It is for good: told before it serves, a server reports where it is bound, and is over.
         """
         self.stopping.set()
         for dialogue in self.dialogues:

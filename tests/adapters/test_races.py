@@ -133,6 +133,17 @@ async def test_a_transaction_under_way_goes_on_when_the_server_stops(box: Box) -
     assert len(box.received) == 1
 
 
+async def test_a_server_that_is_stopped_before_it_serves(box: Box) -> None:
+    """It lets nobody in, and does not wait for ever."""
+    server = Server(box)
+    server.stop()
+    async with anyio.create_task_group() as tasks:
+        with anyio.fail_after(20):
+            _, port = await tasks.start(server.serve)
+    with pytest.raises(OSError, match="connect"):
+        await connect(port)
+
+
 # Alarms
 
 
