@@ -19,7 +19,7 @@ from smtpproto.stream import Pump
 from smtpproto.wire import BareWire, Listener, LoopWire, as_wire, connect_unix
 
 from .test_deadlines import SESSION, SHORT, TIMED_OUT, in_content
-from .wire import HOST, Wire, connect
+from .wire import HOST, Wire, connect, opened
 from .world import Box, Certificates, running
 
 pytestmark = pytest.mark.anyio
@@ -223,9 +223,7 @@ async def test_guessing_passwords_is_not_cut_short_by_a_deadline_of_before(box: 
         failed_login_delay=6 * SHORT,
         deadlines=ServerDeadlines(handler=4 * SHORT),
     )
-    async with running(server) as port, await connect(port) as wire:
-        await wire.reply()
-        await wire.ask("EHLO client.example")
+    async with running(server) as port, await opened(port) as wire:
         assert (await wire.ask("AUTH PLAIN AGFubgB4")).startswith("535")
         assert (await wire.ask("NOOP")).startswith("250")
 
