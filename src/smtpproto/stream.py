@@ -133,6 +133,8 @@ class Pump(Generic[Event]):
             self._connection.receive_data(await self._receive())
             if (event := self.pull_at_hand()) is not None:
                 return event
+            # What is thrown away may come faster than we read: others have their turn.
+            await anyio.lowlevel.checkpoint()
 
     async def listen(self, seconds: float) -> None:
         """Receive what comes within `seconds`, once, and say nothing."""

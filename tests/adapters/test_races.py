@@ -16,7 +16,7 @@ from smtpproto.deadline import Alarm
 from smtpproto.handler import HangUp
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 from smtpproto.stream import Pump
-from smtpproto.wire import BareWire, Listener, LoopWire, as_wire, connect_unix
+from smtpproto.wire import BareWire, ForeignWire, Listener, LoopWire, as_wire, connect_unix
 
 from .test_deadlines import SESSION, SHORT, TIMED_OUT, in_content
 from .wire import HOST, Wire, connect, opened
@@ -290,15 +290,8 @@ async def test_hanging_up_leaves_out_nothing_that_was_owed() -> None:
 # Floods
 
 
-@pytest.mark.parametrize(
-    "much",
-    [b"RSET\r\n" * 10_000, IN_TRANSACTION + b"BDAT 1\r\nx" * 10_000],
-    ids=["commands", "little chunks"],
-)
-async def test_others_get_their_turn_while_one_session_has_much_at_hand(
-    much: bytes, box: Box
-) -> None:
-    stream = Hooked(b"EHLO client.example\r\n", much, b"")
+async def turns_of_others(server: Server, stream: ByteStream) -> int:
+    """How often others went on while a session was served."""
     turns = 0
 
     async def others() -> None:
@@ -309,10 +302,48 @@ async def test_others_get_their_turn_while_one_session_has_much_at_hand(
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(others)
-        await serve(Server(box, max_commands=None, max_idle_commands=None), stream)
+        await serve(server, stream)
         tasks.cancel_scope.cancel()
-    assert turns > 100
+    return turns
+
+
+@pytest.mark.parametrize(
+    "much",
+    [b"RSET\r\n" * 10_000, IN_TRANSACTION + b"BDAT 1\r\nx" * 10_000],
+    ids=["commands", "little chunks"],
+)
+async def test_others_get_their_turn_while_one_session_has_much_at_hand(
+    much: bytes, box: Box
+) -> None:
+    stream = Hooked(b"EHLO client.example\r\n", much, b"")
+    server = Server(box, max_commands=None, max_idle_commands=None)
+    assert await turns_of_others(server, stream) > 100
     assert stream.sent.count(b"\r\n250 2.") >= 10_000
+
+
+class Torrent(ForeignWire):
+    """Has more at hand each time: a peer that is faster than we read."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        super().__init__(Hooked())
+        self.chunks = list(chunks)
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        if not self.chunks:
+            raise anyio.EndOfStream
+        return self.chunks.pop(0)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [IN_TRANSACTION + b"DATA\r\n", b"BDAT 99999999999\r\n"],
+    ids=["too large", "refused"],
+)
+async def test_what_is_thrown_away_takes_turns_too(begin: bytes, box: Box) -> None:
+    """No event comes of it, and yet others go on, and deadlines hold."""
+    wire = Torrent(b"EHLO client.example\r\n", begin, *[b"x" * 60_000] * 1000)
+    assert await turns_of_others(Server(box, limits=Limits(message=1)), wire) > 500
+    assert not wire.chunks
 
 
 async def test_who_is_sent_away_and_sends_for_ever_is_cut_off(box: Box) -> None:
