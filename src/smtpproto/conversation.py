@@ -23,7 +23,7 @@ from .core.server_connection import ServerConnection, ServerEvent
 from .core.state import State
 from .deadline import Alarm, DeadlineError, deadline, is_stray
 from .handler import ContentError, HangUp, Session
-from .stream import Pump, StreamLostError, shown
+from .stream import Pump, StreamLostError, alone, shown
 from .wire import ForeignWire
 
 if TYPE_CHECKING:
@@ -230,9 +230,7 @@ class Conversation:
         try:
             return await _Noticing(handler(), self.wait_for_handler)
         except BaseException as raised:
-            error = raised
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]  # out of a handler's own task group
+            error = alone(raised)  # out of a handler's own task group
             if isinstance(error, HangUp):
                 raise error from None
             if isinstance(error, ContentError):
