@@ -23,7 +23,7 @@ from .core.server_connection import ServerConnection, ServerEvent
 from .core.state import State
 from .deadline import Alarm, DeadlineError, deadline, is_stray
 from .handler import ContentError, HangUp, Session
-from .stream import Pump, StreamLostError, shown
+from .stream import Pump, StreamLostError, alone, shown
 from .wire import ForeignWire
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Conversation:
         self.pump: Pump[ServerEvent] = Pump(stream, self.connection)
         self.alarm = Alarm()
         self.end = float("inf")  # of the session, by the loop's clock
+        self.due = float("inf")  # when the alarm was last set for
         self.idle = False  # it waits for a command, and no transaction is on
         self.parted = False  # nothing that the client may say will be left unheard
         #: What to do instead of what a handler would have answered, if it takes too long.
@@ -180,8 +181,9 @@ class Conversation:
     def press(self, pressed: bool) -> None:
         """There are too many connections, or no more: take the deadlines of that."""
         self.deadlines = self.server.patience(pressed=pressed)
-        if self.idle and pressed:
-            self.wait("command", self.deadlines.command)
+        seconds = self.deadlines.command
+        if self.idle and pressed and seconds is not None and self.alarm.now() + seconds < self.due:
+            self.wait("command", seconds)
 
     def cut(self) -> None:
         """End the session with 421, whatever is under way."""
@@ -228,9 +230,7 @@ class Conversation:
         try:
             return await _Noticing(handler(), self.wait_for_handler)
         except BaseException as raised:
-            error = raised
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]  # out of a handler's own task group
+            error = alone(raised)  # out of a handler's own task group
             if isinstance(error, HangUp):
                 raise error from None
             if isinstance(error, ContentError):
@@ -248,10 +248,10 @@ class Conversation:
     def wait(self, name: str, seconds: float | None) -> None:
         """Set the alarm for what is awaited next."""
         at = self.end if seconds is None else self.alarm.now() + seconds
-        if at < self.end:
-            self.alarm.set(name, at)
-        else:
-            self.alarm.set("session", self.end)
+        if at >= self.end:
+            name, at = "session", self.end
+        self.due = at
+        self.alarm.set(name, at)
 
     async def answer(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> None:
         """Send a reply, None for the suggested one; `failed` where a handler's is illegal."""

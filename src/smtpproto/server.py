@@ -233,6 +233,7 @@ class Server:
         """End gracefully: no new connections, 421 to idle ones, transactions may finish.
 
         `serve` returns when they have. Those that have not within the drain deadline hear 421, too.
+        It is for good: told before it serves, a server reports where it is bound, and is over.
         """
         self.stopping.set()
         for dialogue in self.dialogues:
@@ -337,7 +338,7 @@ class Server:
         finally:
             self.dialogues.discard(dialogue)
             try:
-                if (closer := self.powers.closer) is not None:
+                if (closer := dialogue.powers.closer) is not None:
                     await self._tell_closed(closer, session)
             finally:
                 self.connections.leave(dialogue)

@@ -35,6 +35,7 @@ __all__ = [
     "LOST",
     "Pump",
     "StreamLostError",
+    "alone",
     "causes",
     "first_cause",
     "local_address",
@@ -131,6 +132,8 @@ class Pump(Generic[Event]):
             await self.receive()
             if (event := self.pull_at_hand()) is not None:
                 return event
+            # What is thrown away may come faster than we read: others have their turn.
+            await anyio.lowlevel.checkpoint()
 
     async def receive(self) -> None:
         """Wait for what comes next and hand it to the connection, all that was put sent before."""
@@ -226,6 +229,16 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         if isinstance(found, BaseExceptionGroup):
             waiting += cast("BaseExceptionGroup[BaseException]", found).exceptions
         waiting.append(found.__cause__ or found.__context__)
+
+
+def alone(error: BaseException) -> BaseException:
+    """Take an error out of groups in which it stands alone."""
+    found: BaseException = error
+    if isinstance(error, BaseExceptionGroup):
+        errors = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if len(errors) == 1:
+            found = alone(errors[0])
+    return found
 
 
 def first_cause(error: BaseException) -> BaseException:

@@ -14,7 +14,7 @@ from smtpproto.result import ConnectError
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 
 from .clock import anyio_backend  # noqa: F401 - a fixture
-from .wire import HOST, Wire, connect, raw_server, script
+from .wire import HOST, Wire, connect, opened, raw_server, script
 from .world import (
     ENVELOPE,
     MESSAGE,
@@ -185,13 +185,6 @@ class Hanging(Box):
     async def verify(self, session: Session, question: Verify) -> bool:
         await self.maybe("verify")
         return True
-
-
-async def opened(port: int) -> Wire:
-    wire = await connect(port)
-    await wire.reply()
-    await wire.ask("EHLO client.example")
-    return wire
 
 
 async def in_content(port: int) -> Wire:

@@ -9,6 +9,7 @@ import pytest
 from attrs import define, fields
 
 from smtpproto import Envelope, Limits, LocalProtocolError, Rcpt, Reply
+from smtpproto.deadline import Alarm
 from smtpproto.server import Connections, ContentStream, Server, ServerDeadlines, Session
 
 from .clock import anyio_backend  # noqa: F401 - a fixture
@@ -414,6 +415,28 @@ async def test_under_pressure_the_idle_have_to_go(box: Box) -> None:
         async with await opened(port) as wire:
             await anyio.sleep(4 * SHORT)
             assert (await wire.ask("NOOP")).startswith("250")
+
+
+async def test_pressure_that_comes_and_goes_gives_nobody_more_time(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rings: list[float] = []
+    put_off = Alarm.set
+
+    def noted(self: Alarm, name: str, at: float) -> None:
+        rings.append(at)
+        put_off(self, name, at)
+
+    server = Server(box, under_pressure=ServerDeadlines(command=60))
+    async with running(server) as port, await opened(port):
+        await until(lambda: all(dialogue.idle for dialogue in server.dialogues))
+        (dialogue,) = server.dialogues
+        monkeypatch.setattr(Alarm, "set", noted)
+        for pressed in (True, False, True):
+            await anyio.sleep(0.01)
+            dialogue.press(pressed)
+        assert len(rings) == 1
+        assert rings[0] < dialogue.alarm.now() + 61
 
 
 async def test_under_pressure_errors_are_answered_at_once(box: Box) -> None:

@@ -430,7 +430,9 @@ async def test_a_new_session_that_dies_is_not_replaced(box: Box) -> None:
         faulty.faults = (Fault("MAIL", CLOSING),)
         result = await pool.deliver(ENVELOPE, MESSAGE)
         assert (fates(result), result.unheard) == (["transient"], True)
-        assert str(result).endswith("421 4.3.2 Service not available, closing the connection")
+        assert str(result).endswith(
+            "421 4.3.2 localhost Service not available, closing the connection"
+        )
         assert faulty.happened == 1
 
 

@@ -25,7 +25,7 @@ from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.powers import Powers
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 
-from .wire import Wire, connect
+from .wire import Wire, connect, opened
 from .world import PASSWORD, Accounts, Box, Certificates, Scripted, running, until
 
 pytestmark = pytest.mark.anyio
@@ -175,9 +175,7 @@ async def test_what_they_say_is_said() -> None:
 
 async def test_what_is_no_command_cannot_be_accepted(caplog: pytest.LogCaptureFixture) -> None:
     clerk = Clerk()
-    async with running(Server(clerk)) as port, await connect(port) as wire:
-        await wire.reply()
-        await wire.ask("EHLO c.example")
+    async with running(Server(clerk)) as port, await opened(port) as wire:
         clerk.answer = Reply(250, "2.0.0", "gladly")
         assert await wire.ask("XBOO") == FAILED
         clerk.answer = Reply(421, "4.7.0", "go away")
@@ -407,9 +405,7 @@ async def test_orders_and_faults_come_out_of_a_handlers_task_group(
                 await super().content(session, envelope, content)
             return None
 
-    async with running(Server(Grouped())) as port, await connect(port) as wire:
-        await wire.reply()
-        await wire.ask("EHLO c.example")
+    async with running(Server(Grouped())) as port, await opened(port) as wire:
         await wire.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "a\nb", ".")
         assert [(await wire.reply())[:3] for _ in range(4)] == ["250", "250", "354", "554"]
         await wire.ask("MAIL FROM:<a@b.example>")
@@ -422,9 +418,7 @@ async def test_a_handler_that_answers_with_something_else(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
     box.replies["mail"] = "250 fine"  # type: ignore[assignment]  # what untyped code may do
-    async with running(Server(box)) as port, await connect(port) as wire:
-        await wire.reply()
-        await wire.ask("EHLO c.example")
+    async with running(Server(box)) as port, await opened(port) as wire:
         assert await wire.ask("MAIL FROM:<a@b.example>") == FAILED
         assert (await wire.ask("NOOP")).startswith("250")
     assert "a handler's reply is none" in caplog.text
@@ -474,9 +468,7 @@ async def test_what_more_follows_than_a_reply_is_not_accepted_by_another(
         tls=tls.server,
         xclient_from=["127.0.0.1"],
     )
-    async with running(server) as port, await connect(port) as wire:
-        await wire.reply()
-        await wire.ask("EHLO c.example")
+    async with running(server) as port, await opened(port) as wire:
         if verb == "DATA":
             await wire.ask("MAIL FROM:<a@b.example>")
             await wire.ask("RCPT TO:<c@d.example>")
@@ -526,9 +518,7 @@ async def test_rset_is_not_refused_within_a_transaction(caplog: pytest.LogCaptur
             refused = not isinstance(command, BadCommand) and command.verb == b"RSET"
             return Reply(450, "4.3.0", "no") if refused else None
 
-    async with running(Server(Stubborn())) as port, await connect(port) as wire:
-        await wire.reply()
-        await wire.ask("EHLO c.example")
+    async with running(Server(Stubborn())) as port, await opened(port) as wire:
         assert (await wire.ask("RSET")).startswith("450")
         await wire.ask("MAIL FROM:<a@b.example>")
         assert (await wire.ask("RSET")).startswith("250")
@@ -567,6 +557,30 @@ async def test_what_a_handler_can_do_is_found_out_once(monkeypatch: pytest.Monke
     assert found == [first, second, second]
 
 
+async def test_who_was_asked_is_told_of_the_end() -> None:
+    """Also where another handler has its place by then, which never heard of the session."""
+
+    class Keeping(Box):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gone: list[int] = []
+
+        async def closed(self, session: Session) -> None:
+            self.gone.append(session.id)
+
+    first, second = Keeping(), Keeping()
+    server = Server(first)
+    async with running(server) as port:
+        async with await connect(port) as wire:
+            await wire.reply()
+            server.handler = second
+        await until(lambda: not server.dialogues)
+        async with await connect(port) as wire:
+            await wire.reply()
+        await until(lambda: bool(second.gone))
+    assert (first.gone, second.gone) == ([1], [2])
+
+
 def test_powers() -> None:
     none = Powers.of(Box(), None, MECHANISMS)
     assert (none.welcomer, none.interceptor, none.interpreter, none.closer) == (None,) * 4
@@ -584,9 +598,7 @@ def test_powers() -> None:
 
 
 async def chunked(port: int) -> Wire:
-    wire = await connect(port)
-    await wire.reply()
-    await wire.ask("EHLO c.example")
+    wire = await opened(port)
     await wire.say("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>")
     await wire.send(b"BDAT 5\r\none\r\n")
     assert [(await wire.reply())[:3] for _ in range(3)] == ["250"] * 3

@@ -16,15 +16,16 @@ from smtpproto.deadline import Alarm
 from smtpproto.handler import HangUp
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 from smtpproto.stream import Pump
-from smtpproto.wire import BareWire, Listener, LoopWire, as_wire, connect_unix
+from smtpproto.wire import BareWire, ForeignWire, Listener, LoopWire, as_wire, connect_unix
 
 from .clock import anyio_backend  # noqa: F401 - a fixture
-from .test_deadlines import SHORT, TIMED_OUT, in_content
-from .wire import HOST, Wire, connect
+from .test_deadlines import SESSION, SHORT, TIMED_OUT, in_content
+from .wire import HOST, Wire, connect, opened
 from .world import Box, Certificates, running
 
 pytestmark = pytest.mark.anyio
 
+IN_TRANSACTION = b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
 DOWN = b"421 4.3.2 localhost Service shutting down\r\n"
 
 
@@ -90,7 +91,7 @@ async def test_stopping_while_a_reply_is_written(box: Box) -> None:
     "last",
     [
         b"MAIL FROM:<a@b.example>\r\n",
-        b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT 2 LAST\r\nhi",
+        IN_TRANSACTION + b"BDAT 2 LAST\r\nhi",
         b"NOOP",
         b"",
     ],
@@ -132,6 +133,17 @@ async def test_a_transaction_under_way_goes_on_when_the_server_stops(box: Box) -
         assert (await wire.reply()).startswith("250")
         assert await wire.rest() == DOWN
     assert len(box.received) == 1
+
+
+async def test_a_server_that_is_stopped_before_it_serves(box: Box) -> None:
+    """It lets nobody in, and does not wait for ever."""
+    server = Server(box)
+    server.stop()
+    async with anyio.create_task_group() as tasks:
+        with anyio.fail_after(20):
+            _, port = await tasks.start(server.serve)
+    with pytest.raises(OSError, match="connect"):
+        await connect(port)
 
 
 # Alarms
@@ -188,7 +200,7 @@ async def test_a_client_that_does_not_listen_within_content_is_no_slow_handler(
 
     stream = Hooked(
         b"EHLO client.example\r\n",
-        b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT 2\r\nhi",
+        IN_TRANSACTION + b"BDAT 2\r\nhi",
         sending=sending,
     )
     await serve(Server(box, deadlines=ServerDeadlines(write=SHORT)), stream)
@@ -212,9 +224,7 @@ async def test_guessing_passwords_is_not_cut_short_by_a_deadline_of_before(box: 
         failed_login_delay=6 * SHORT,
         deadlines=ServerDeadlines(handler=4 * SHORT),
     )
-    async with running(server) as port, await connect(port) as wire:
-        await wire.reply()
-        await wire.ask("EHLO client.example")
+    async with running(server) as port, await opened(port) as wire:
         assert (await wire.ask("AUTH PLAIN AGFubgB4")).startswith("535")
         assert (await wire.ask("NOOP")).startswith("250")
 
@@ -271,7 +281,7 @@ async def test_hanging_up_leaves_out_nothing_that_was_owed() -> None:
 
     stream = Hooked(
         b"EHLO client.example\r\n",
-        b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n",
+        IN_TRANSACTION,
         sending=sending,
     )
     await serve(Server(Hanging()), stream)
@@ -281,8 +291,8 @@ async def test_hanging_up_leaves_out_nothing_that_was_owed() -> None:
 # Floods
 
 
-async def test_others_get_their_turn_while_one_session_has_much_at_hand(box: Box) -> None:
-    stream = Hooked(b"EHLO client.example\r\n", b"NOOP\r\n" * 10_000, b"")
+async def turns_of_others(server: Server, stream: ByteStream) -> int:
+    """How often others went on while a session was served."""
     turns = 0
 
     async def others() -> None:
@@ -293,32 +303,48 @@ async def test_others_get_their_turn_while_one_session_has_much_at_hand(box: Box
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(others)
-        await serve(Server(box), stream)
+        await serve(server, stream)
         tasks.cancel_scope.cancel()
-    assert turns > 100
+    return turns
 
 
-async def test_little_chunks_take_turns_too(box: Box) -> None:
-    chunks = b"BDAT 1\r\nx" * 5000 + b"BDAT 0 LAST\r\n"
-    stream = Hooked(
-        b"EHLO client.example\r\n",
-        b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n" + chunks,
-        b"",
-    )
-    turns = 0
+@pytest.mark.parametrize(
+    "much",
+    [b"RSET\r\n" * 10_000, IN_TRANSACTION + b"BDAT 1\r\nx" * 10_000],
+    ids=["commands", "little chunks"],
+)
+async def test_others_get_their_turn_while_one_session_has_much_at_hand(
+    much: bytes, box: Box
+) -> None:
+    stream = Hooked(b"EHLO client.example\r\n", much, b"")
+    server = Server(box, max_commands=None, max_idle_commands=None)
+    assert await turns_of_others(server, stream) > 100
+    assert stream.sent.count(b"\r\n250 2.") >= 10_000
 
-    async def others() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await anyio.lowlevel.checkpoint()
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(others)
-        await serve(Server(box), stream)
-        tasks.cancel_scope.cancel()
-    assert turns > 50
-    assert box.received[0].content == b"x" * 5000
+class Torrent(ForeignWire):
+    """Has more at hand each time: a peer that is faster than we read."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        super().__init__(Hooked())
+        self.chunks = list(chunks)
+
+    async def receive(self, max_bytes: int = 65_536) -> bytes:
+        if not self.chunks:
+            raise anyio.EndOfStream
+        return self.chunks.pop(0)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [IN_TRANSACTION + b"DATA\r\n", b"BDAT 99999999999\r\n"],
+    ids=["too large", "refused"],
+)
+async def test_what_is_thrown_away_takes_turns_too(begin: bytes, box: Box) -> None:
+    """No event comes of it, and yet others go on, and deadlines hold."""
+    wire = Torrent(b"EHLO client.example\r\n", begin, *[b"x" * 60_000] * 1000)
+    assert await turns_of_others(Server(box, limits=Limits(message=1)), wire) > 500
+    assert not wire.chunks
 
 
 async def test_who_is_sent_away_and_sends_for_ever_is_cut_off(box: Box) -> None:

@@ -145,6 +145,14 @@ async def connect(port: int) -> Wire:
     return Wire(await anyio.connect_tcp(HOST, port))
 
 
+async def opened(port: int) -> Wire:
+    """Connect, and say EHLO."""
+    wire = await connect(port)
+    await wire.reply()
+    await wire.ask("EHLO client.example")
+    return wire
+
+
 async def silence(wire: Wire) -> None:
     """A server that accepts and never says a word, until the client is gone."""
     await wire.rest()

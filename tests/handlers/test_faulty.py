@@ -327,6 +327,8 @@ async def test_faults_that_are_set_begin_anew() -> None:
     [
         lambda: Fault("no such thing"),
         lambda: Fault("EHLO", Reply(250)),
+        lambda: Fault("LHLO", Reply(250)),
+        lambda: Fault("XCLIENT", Reply(220)),
         lambda: Fault("DATA", Reply(354)),
         lambda: Fault("BDAT", SOFT),
         lambda: Fault("CONTENT", SOFT),

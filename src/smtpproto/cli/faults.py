@@ -80,50 +80,33 @@ def _odds(text: str) -> float:
     return float(match[1]) / 100 if match else 1.0
 
 
+def _at(name: str, kind: Value, text: str) -> Callable[[F], F]:
+    return click.option(name, type=kind, multiple=True, metavar=f"{kind.name},…", help=text)
+
+
+def _said(by: str, usual: Reply) -> Callable[[F], F]:
+    kind = Value("REPLY", reply(usual.severity))
+    text = f"What {by} says."
+    return click.option(f"{by}-reply", type=kind, default=str(usual), show_default=True, help=text)
+
+
 def fault_options(command: F) -> F:
     """Add --soft, --hard, --close, --cut, --delay, --soft-reply, --hard-reply and --seed."""
     where = Value("COMMAND[:ODDS%]", places)
     wait = Value("COMMAND:SECONDS[:ODDS%]", waits)
-    metavar = f"{where.name},…"
     options = [
-        click.option(
+        _at(
             "--soft",
-            type=where,
-            multiple=True,
-            metavar=metavar,
-            help="Refuse a command for now. CONNECT stands for the greeting, '.' for the end of "
+            where,
+            "Refuse a command for now. CONNECT stands for the greeting, '.' for the end of "
             "content; CONTENT refuses it before it was read, and hangs up.",
         ),
-        click.option(
-            "--hard", type=where, multiple=True, metavar=metavar, help="Refuse it for good."
-        ),
-        click.option(
-            "--close", type=where, multiple=True, metavar=metavar, help="Answer 421 and hang up."
-        ),
-        click.option(
-            "--cut", type=where, multiple=True, metavar=metavar, help="Hang up without an answer."
-        ),
-        click.option(
-            "--delay",
-            type=wait,
-            multiple=True,
-            metavar=f"{wait.name},…",
-            help="Wait before the answer; at CONTENT, before it is read.",
-        ),
-        click.option(
-            "--soft-reply",
-            type=Value("REPLY", reply(Severity.TRANSIENT)),
-            default=str(SOFT),
-            show_default=True,
-            help="What --soft says.",
-        ),
-        click.option(
-            "--hard-reply",
-            type=Value("REPLY", reply(Severity.PERMANENT)),
-            default=str(HARD),
-            show_default=True,
-            help="What --hard says.",
-        ),
+        _at("--hard", where, "Refuse it for good."),
+        _at("--close", where, "Answer 421 and hang up."),
+        _at("--cut", where, "Hang up without an answer."),
+        _at("--delay", wait, "Wait before the answer; at CONTENT, before it is read."),
+        _said("--soft", SOFT),
+        _said("--hard", HARD),
         click.option(
             "--seed",
             type=int,

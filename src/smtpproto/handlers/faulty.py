@@ -41,7 +41,7 @@ Asked: TypeAlias = "Command | BadCommand | Envelope | None"
 
 _AT = re.compile(r"[A-Z][A-Z0-9]*|\.")
 #: More follows a good answer to these than a reply, so here they can only be refused.
-_GO_ON = frozenset({"EHLO", "HELO", "DATA", "STARTTLS", "AUTH"})
+_GO_ON = frozenset({"EHLO", "HELO", "LHLO", "DATA", "STARTTLS", "AUTH", "XCLIENT"})
 
 
 def _at(value: str) -> str:
@@ -69,9 +69,9 @@ class Fault:
     It happens with probability `odds`, at most `times` in all, where `when` agrees; this gets the
     session and the command, at CONTENT and `.` the envelope, at CONNECT None.
 
-    ValueError for a combination that SMTP has no place for: a good reply to EHLO, HELO, DATA,
-    STARTTLS or AUTH, behind which more follows; one to BDAT; one within content, unless `cut`
-    comes `after` it; `drop` of what is no content.
+    ValueError for a combination that SMTP has no place for: a good reply to EHLO, HELO, LHLO, DATA,
+    STARTTLS, AUTH or XCLIENT, behind which more follows; one to BDAT; one within content, unless
+    `cut` comes `after` it; `drop` of what is no content.
     """
 
     at: str = field(converter=_at)

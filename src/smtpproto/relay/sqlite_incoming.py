@@ -5,18 +5,17 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from smtpproto.core.command import Mail, Rcpt
 
+from .disk import Disk
 from .spool import SpoolUnavailable
-from .sqlite_database import Work
-
-if TYPE_CHECKING:
-    from .sqlite_spool import SQLiteSpool
+from .sqlite_database import Database, Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming"]
 
@@ -24,10 +23,39 @@ __all__ = ["INLINE_OCTETS", "SQLiteIncoming"]
 INLINE_OCTETS = 65536
 
 
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """What such a message needs of the spool that it is for."""
+
+    @property
+    def database(self) -> Database:
+        """Where its row goes."""
+        ...
+
+    @property
+    def disk(self) -> Disk:
+        """By which its file is written."""
+        ...
+
+    def content_path(self, id: str) -> Path:
+        """Return where its file is to be."""
+        ...
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Do what blocks; SpoolUnavailable where it fails."""
+        ...
+
+    async def tidy(self, call: Callable[[], None]) -> None:
+        """Do what blocks, and is left to the next start where it fails."""
+        ...
+
+
 class SQLiteIncoming:
     """A message on its way in: its first octets in memory, and from INLINE_OCTETS on in a file."""
 
-    def __init__(self, spool: SQLiteSpool, id: str) -> None:
+    def __init__(self, spool: Store, id: str) -> None:
         self.id = id
         self.octets = 0
         #: What keeps it; as soon as there is one, the file is its.

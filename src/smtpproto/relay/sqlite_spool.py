@@ -322,7 +322,7 @@ class SQLiteSpool:
                 return True
         return False
 
-    # What follows is for this file alone.
+    # What follows is for this file and `sqlite_incoming` alone.
 
     def content_path(self, id: str) -> Path:
         return self._content / id
