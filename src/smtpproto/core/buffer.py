@@ -38,6 +38,8 @@ class ReceiveBuffer:
         Returns the line without CRLF and the number of octets it took, CRLF included.
         """
         data = self._data
+        if not data:
+            return None
         at = data.find(b"\r\n", self._searched)
         if at < 0:
             # A CR at the very end may be the first half of the CRLF.

@@ -194,8 +194,11 @@ class ClientConnection(Connection):
             elif kind is Rset:
                 must_reset = False
                 resets += 1
-            plain = addressed and command.parameters is NO_PARAMETERS and wire.isascii()
-            if not plain:  # it needs nothing that has to be offered
+            if addressed:  # most need nothing that has to be offered
+                plain = command.parameters is NO_PARAMETERS and wire.isascii()
+            else:
+                plain = kind is Rset or (kind is Data and not _is_binary(mail))
+            if not plain:
                 self._check_offered(command, wire)
                 self._check_transaction(command, wire, mail)
             path.append(leads)
@@ -234,7 +237,7 @@ class ClientConnection(Connection):
         if isinstance(command, (Mail, Rcpt)) and not wire.isascii():
             if mail is None or "SMTPUTF8" not in mail.parameters:
                 raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
-        if isinstance(command, Data) and self._is_binary():
+        if isinstance(command, Data) and _is_binary(mail):
             raise LocalProtocolError("BODY=BINARYMIME goes by BDAT (RFC 3030 §3)")
 
     def _check_nothing_waits(self) -> None:
@@ -325,7 +328,7 @@ class ClientConnection(Connection):
         ends.feed(chunk.data)
         if chunk.last:
             ends.finish()
-        if ends.bare and not self._is_binary():
+        if ends.bare and not _is_binary(self._mail):
             # Nothing has been promised for this one: RSET is possible.
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
         self._check_octets(chunk.data)
@@ -336,17 +339,12 @@ class ClientConnection(Connection):
         return line + chunk.data
 
     def _check_octets(self, content: bytes) -> None:
-        if self._any_octets or content.isascii() or self._body() in (b"8BITMIME", b"BINARYMIME"):
+        if self._any_octets or content.isascii():
+            return
+        if _body(self._mail) in (b"8BITMIME", b"BINARYMIME"):
             return
         if self._mail is None or "SMTPUTF8" not in self._mail.parameters:
             raise LocalProtocolError("content beyond ASCII needs BODY=8BITMIME (RFC 6152 §3)")
-
-    def _body(self) -> bytes:
-        body = self._mail.parameters.get("BODY") if self._mail else None
-        return (body or b"").upper()
-
-    def _is_binary(self) -> bool:
-        return self._body() == b"BINARYMIME"
 
     # Octets in, events out
 
@@ -487,6 +485,15 @@ def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:
     if isinstance(thing, Bdat) and thing.last:
         return EndOfContent
     return type(thing)
+
+
+def _body(mail: Mail | None) -> bytes:
+    body = mail.parameters.get("BODY") if mail else None
+    return (body or b"").upper()
+
+
+def _is_binary(mail: Mail | None) -> bool:
+    return _body(mail) == b"BINARYMIME"
 
 
 def _check_sendable(thing: object) -> None:
