@@ -91,7 +91,7 @@ class Result:
     @property
     def all_accepted(self) -> bool:
         """Whether every recipient was accepted."""
-        return not self.failed
+        return all(outcome.fate is Fate.ACCEPTED for outcome in self.outcomes)
 
     @property
     def any_accepted(self) -> bool:
@@ -145,8 +145,10 @@ class Transaction:
 
     def settle(self, reply: Reply, *, local: bool = False) -> None:
         """Decide all that are open by one reply."""
-        for number in range(len(self._outcomes)):
-            self.decide(number, reply, local=local)
+        fate = Fate.of(reply)
+        for number, rcpt in enumerate(self.envelope.rcpts):
+            if self._outcomes[number] is None:
+                self._outcomes[number] = Outcome(rcpt.forward_path, fate, reply, "", local)
 
     def lose(self, reason: str) -> None:
         """Decide all that are open: the session was lost."""

@@ -386,7 +386,9 @@ class ClientConnection(Connection):
         if not self._owed:
             raise self._lost(f"a reply that nobody asked for: {reply.code}")
         thing = self._owed[0]
-        asked = _asked_by(thing)
+        asked = type(thing)
+        if asked is Bdat:
+            asked = _asked_by(thing)
         state = state_after(self._state, asked, reply.severity)
         if state is None:
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
