@@ -230,32 +230,34 @@ class Handover:
         """Send all of the content; its last piece waits for the final dot, to share its write."""
         session = self._session
         piece = await self._next(reading)
-        while following := await self._next(reading):
-            session.put(Content(piece))
-            await session.flush("block")
-            self._count(piece, reading)
+        while piece:
+            following = await self._next(reading)
+            session.put(piece)
+            if following:
+                await session.flush("block")
+            self._count(piece.data, reading)
             piece = following
-        session.put(Content(piece))
-        self._count(piece, reading)
 
     async def _send_by_chunks(self, reading: Reading) -> None:
         session, connection = self._session, self._connection
         try:
             piece = await self._next(reading)
             while following := await self._next(reading):
-                session.put(Chunk(piece))
+                assert piece is not None  # another one follows
+                session.put(Chunk(piece.data))
                 await session.flush("block")
-                self._count(piece, reading)
+                self._count(piece.data, reading)
                 while connection.owed >= CHUNKS:
                     await self._chunk_reply()
                 if not self.transaction.open:
                     await self._chunk_replies()
                     return
                 piece = following
+            last = piece.data if piece else b""
             # As behind DATA (RFC 5321 §4.1.1.4); the CR of its LF may be in the piece before.
-            if piece and not reading.binary and not piece.endswith(b"\n"):
-                piece += b"\r\n"
-            session.put(Chunk(piece, last=True))
+            if last and not reading.binary and not last.endswith(b"\n"):
+                last += b"\r\n"
+            session.put(Chunk(last, last=True))
         except _UnfitError:
             await self._chunk_replies()
             return
@@ -264,7 +266,7 @@ class Handover:
         except Exception:
             await self._chunk_replies()  # the content is at fault, not the session: RSET will do
             raise
-        self._count(piece, reading)
+        self._count(last, reading)
         await self._verdict()
 
     async def _chunk_replies(self) -> None:
@@ -294,13 +296,14 @@ class Handover:
             else:
                 self.transaction.decide(number, reply)
 
-    async def _next(self, reading: Reading) -> bytes:
+    async def _next(self, reading: Reading) -> Content | None:
         if reading.rest is None:
             return reading.piece()
         self._session.clock.within("session")
         piece = await reading.next_piece()
         unasked = reading.eight_bit is not False and not reading.binary
-        if unasked and "8BITMIME" not in self._connection.offered and not piece.isascii():
+        asked_for = "8BITMIME" in self._connection.offered
+        if piece and unasked and not asked_for and not piece.data.isascii():
             self.transaction.settle(NOT_EIGHT_BIT, local=True)
             raise _UnfitError("8-bit content for a server that takes none")
         return piece

@@ -38,6 +38,7 @@ from .event import (
     ConnectionClosed,
     Content,
     EndOfContent,
+    Lines,
     Signal,
 )
 from .extension import Extension
@@ -309,7 +310,7 @@ class ClientConnection(Connection):
         try:
             if isinstance(thing, Content):
                 self._check_octets(thing.data)
-                return self._writer.feed(thing.data)
+                return self._writer.feed(thing.data, clean=isinstance(thing, Lines))
             wire = self._writer.finish()
         except LocalProtocolError:
             self._broken = True
