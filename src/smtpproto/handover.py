@@ -201,7 +201,7 @@ class Handover:
             for command in group:
                 reply = session.reply_at_hand()
                 if reply is None:
-                    reply = await session.reply(_DEADLINES[command.verb])
+                    reply = await session.reply_to_come(_DEADLINES[command.verb])
                 self._heard(command, reply)
 
     def _heard(self, command: Command, reply: Reply) -> None:
