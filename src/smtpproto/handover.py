@@ -47,6 +47,9 @@ WINDOW = 100
 #: The same for chunks, each of CHUNK octets.
 CHUNKS = 32
 
+# What is asked of every reply: up to Python 3.12 a class of Enum is slow to look into.
+_COMPLETION = Severity.COMPLETION
+
 _DEADLINES = {b"RSET": "ehlo", b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data"}
 
 NO_ROOM = Reply(552, "5.3.4", "The server takes no message of this size")
@@ -209,7 +212,7 @@ class Handover:
         if reply.code == 421:  # to whatever comes, and so to nothing of this (RFC 5321 §3.8)
             raise RefusedError("the session", reply)
         self.unheard = False
-        accepts = reply.severity is Severity.COMPLETION
+        accepts = reply.severity is _COMPLETION
         if isinstance(command, Rcpt):
             number = next(self._in_turn)
             if accepts:
@@ -275,9 +278,9 @@ class Handover:
 
     async def _chunk_reply(self) -> None:
         reply = await self._session.reply("block")
-        if reply.severity is not Severity.COMPLETION:
+        if reply.severity is not _COMPLETION:
             self.transaction.settle(reply)
-        if self._connection.state is State.CLOSED:
+        if reply.code == 421:
             raise RefusedError("the session", reply)
 
     async def _verdict(self) -> None:
@@ -289,7 +292,7 @@ class Handover:
             await self._chunk_reply()
         for number in self._accepted if self._connection.lmtp else (None,):
             reply = await self._session.reply("final_dot")
-            if self._connection.state is State.CLOSED:
+            if reply.code == 421:
                 raise RefusedError("the session", reply)
             if number is None:
                 self.transaction.settle(reply)

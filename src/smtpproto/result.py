@@ -45,9 +45,15 @@ class Fate(enum.Enum):
     @classmethod
     def of(cls, reply: Reply) -> Fate:
         """Return what a reply to RCPT, DATA or the final dot means; 3yz means nothing yet."""
-        if reply.severity is Severity.PERMANENT:
-            return cls.PERMANENT
-        return cls.ACCEPTED if reply.severity is Severity.COMPLETION else cls.TRANSIENT
+        return _FATES[reply.severity]
+
+
+_FATES = {
+    Severity.COMPLETION: Fate.ACCEPTED,
+    Severity.INTERMEDIATE: Fate.TRANSIENT,
+    Severity.TRANSIENT: Fate.TRANSIENT,
+    Severity.PERMANENT: Fate.PERMANENT,
+}
 
 
 @frozen
@@ -91,7 +97,8 @@ class Result:
     @property
     def all_accepted(self) -> bool:
         """Whether every recipient was accepted."""
-        return all(outcome.fate is Fate.ACCEPTED for outcome in self.outcomes)
+        accepted = Fate.ACCEPTED
+        return all(outcome.fate is accepted for outcome in self.outcomes)
 
     @property
     def any_accepted(self) -> bool:

@@ -56,6 +56,10 @@ ClientEvent: TypeAlias = Reply | ConnectionClosed
 NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
 _CANCELS = AuthResponse(None)
 
+# What is asked of every reply: up to Python 3.12 a class of Enum is slow to look into.
+_COMPLETION = Severity.COMPLETION
+_CONTENT, _TLS, _CLOSED = State.CONTENT, State.TLS, State.CLOSED
+
 # Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
 _UNMET = {"REQUIRETLS": (550, "5.7.30")}
 
@@ -121,7 +125,7 @@ class ClientConnection(Connection):
     @property
     def asked(self) -> State:
         """Where the session will be when all that is owed has been answered well."""
-        return self._path[-1] if self._path and self._state is not State.CLOSED else self._state
+        return self._path[-1] if self._path and self._state is not _CLOSED else self._state
 
     @property
     def must_reset(self) -> bool:
@@ -357,7 +361,7 @@ class ClientConnection(Connection):
         answer to what was asked, anything between the 220 to STARTTLS and the handshake.
         """
         if self._state in SILENT:
-            if self._state is State.CLOSED:
+            if self._state is _CLOSED:
                 return ConnectionClosed()
             self._no_clear_text()
             return self._close() if self._eof else PAUSED
@@ -397,7 +401,7 @@ class ClientConnection(Connection):
             raise self._lost(f"a reply from before its command: {reply.code}")
         if asked is AuthResponse and thing == _CANCELS and reply.code < 400:
             raise self._lost(f"{reply.code} is no answer to a cancelled AUTH (RFC 4954 §4)")
-        if state is State.CONTENT and self.lmtp and not self._accepted:
+        if state is _CONTENT and self.lmtp and not self._accepted:
             raise self._lost("354 without a recipient (RFC 2033 §4.2)")
         if asked is EndOfContent and self._more_to_come():
             return reply
@@ -408,23 +412,23 @@ class ClientConnection(Connection):
             self._find_path()
         if asked is not Rcpt:
             self._take_effect(thing, reply)
-        elif reply.severity is Severity.COMPLETION:
+        elif reply.severity is _COMPLETION:
             self._accepted += 1
         return reply
 
     def _take_effect(self, thing: Command | EndOfContent | Greeting, reply: Reply) -> None:
         """Do what comes of a reply beyond the next state."""
         self._resets -= isinstance(thing, Rset)
-        if self._state is State.TLS:
+        if self._state is _TLS:
             self._no_clear_text()
-        elif self._state is State.CONTENT:
+        elif self._state is _CONTENT:
             self._writer = DotWriter()
-        elif self._state is State.CLOSED:
+        elif self._state is _CLOSED:
             self._close()
         elif isinstance(thing, Bdat) and reply.code >= 400:
             # In LMTP the last has an answer for each recipient, and none for itself.
             self._must_reset |= not (self._resets or (self.lmtp and thing.last))
-        elif reply.severity is Severity.COMPLETION:
+        elif reply.severity is _COMPLETION:
             if isinstance(thing, Mail):
                 self._accepted = 0
                 self._line_ends = None
