@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import anyio
 from anyio import to_thread
-from attrs import define, evolve, frozen
+from attrs import define, evolve, field, frozen
 
 from .core.content import LineEnds
 from .core.errors import LocalProtocolError
@@ -106,7 +106,7 @@ class Reading:
     eight_bit: bool | None
     utf8: bool
     binary: bool
-    _pieces: Iterator[Content] = iter(())  # of the head
+    _pieces: Iterator[Content] = field(factory=lambda: iter(()))  # of the head
 
     @classmethod
     async def of(cls, taken: Source, *, binary: bool = False) -> Reading:

@@ -51,7 +51,7 @@ class ReceiveBuffer:
             self._searched = len(data) - tail
             return None
         length = self._dropped + at + 2
-        line = bytes(data[: at if at < keep else keep])
+        line = bytes(data[: min(at, keep)])
         del data[: at + 2]
         self._searched = self._dropped = 0
         return line, length

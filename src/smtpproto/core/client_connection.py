@@ -183,8 +183,7 @@ class ClientConnection(Connection):
         wires: list[bytes] = []
         for command in commands:
             kind = type(command)
-            addressed = kind is Rcpt or kind is Mail
-            if not addressed and not chunk:
+            if kind is not Rcpt and kind is not Mail and not chunk:
                 self._check_kind(command)
             if not may_follow:
                 raise LocalProtocolError("the reply to what was sent last has to come first")
@@ -194,15 +193,14 @@ class ClientConnection(Connection):
             wire = command.serialize()
             if must_reset and kind is not Rset and kind is not Quit:
                 raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
-            if kind is Mail:
-                mail = command
-            elif kind is Rset:
-                must_reset = False
-                resets += 1
-            if addressed:  # most need nothing that has to be offered
+            if isinstance(command, (Rcpt, Mail)):  # most need nothing that has to be offered
                 plain = command.parameters is NO_PARAMETERS and wire.isascii()
+                mail = command if isinstance(command, Mail) else mail
+            elif kind is Rset:
+                plain, must_reset = True, False
+                resets += 1
             else:
-                plain = kind is Rset or (kind is Data and not _is_binary(mail))
+                plain = kind is Data and not _is_binary(mail)
             if not plain:
                 self._check_offered(command, wire)
                 self._check_transaction(command, wire, mail)
@@ -239,9 +237,9 @@ class ClientConnection(Connection):
 
     def _check_transaction(self, command: Command, wire: bytes, mail: Mail | None) -> None:
         """Check what hangs on what was said and answered in this transaction, begun by `mail`."""
-        if isinstance(command, (Mail, Rcpt)) and not wire.isascii():
-            if mail is None or "SMTPUTF8" not in mail.parameters:
-                raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
+        utf8 = isinstance(command, (Mail, Rcpt)) and not wire.isascii()
+        if utf8 and (mail is None or "SMTPUTF8" not in mail.parameters):
+            raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
         if isinstance(command, Data) and _is_binary(mail):
             raise LocalProtocolError("BODY=BINARYMIME goes by BDAT (RFC 3030 §3)")
 

@@ -103,7 +103,7 @@ class DotWriter:
         self._line_start = True
 
     def feed(self, data: bytes, *, clean: bool = False) -> bytes:
-        """Return what to send for `data`; it is `clean` where nothing in it was found to be bare."""
+        """Return what to send for `data`; `clean` says that no bare CR or LF is in it."""
         clean = clean and not self._held
         data = self._held + data if self._held else data
         held = b"\r" if data.endswith(b"\r") else b""
