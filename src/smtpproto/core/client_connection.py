@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import TypeAlias
 
@@ -41,11 +41,11 @@ from .event import (
     Lines,
     Signal,
 )
-from .extension import Extension
+from .extension import Extension, by_keyword
 from .grammar import CONTROL, EHLO_LINE
-from .parameter import NO_PARAMETERS, Parameter
+from .parameter import NO_PARAMETERS
 from .path import as_domain
-from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER
+from .refusal import NEEDS_TLS, NON_ASCII_RECIPIENT, NON_ASCII_SENDER, not_offered
 from .reply import Reply, ReplyReader, Severity
 from .state import SILENT, Asked, Greeting, State, expected, state_after
 
@@ -53,15 +53,12 @@ __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
 
-NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
 _CANCELS = AuthResponse(None)
 
 # What is asked of every reply: up to Python 3.12 a class of Enum is slow to look into.
 _COMPLETION = Severity.COMPLETION
 _CONTENT, _TLS, _CLOSED = State.CONTENT, State.TLS, State.CLOSED
 
-# Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
-_UNMET = {"REQUIRETLS": (550, "5.7.30")}
 
 # What any server may be asked; old ones never announce EXPN and HELP.
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values(), AuthResponse, Expn, Help))
@@ -113,8 +110,8 @@ class ClientConnection(Connection):
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
-            Mail: _by_keyword((e, p) for e in extensions for p in e.mail),
-            Rcpt: _by_keyword((e, p) for e in extensions for p in e.rcpt),
+            Mail: by_keyword((e, p) for e in extensions for p in e.mail),
+            Rcpt: by_keyword((e, p) for e in extensions for p in e.rcpt),
         }
 
     @property
@@ -142,7 +139,7 @@ class ClientConnection(Connection):
             if not command.is_ascii:
                 return NON_ASCII_SENDER if isinstance(command, Mail) else NON_ASCII_RECIPIENT
             if not command.parameters.is_ascii:
-                return _not_offered("SMTPUTF8")
+                return not_offered("SMTPUTF8")
         refusal = self._unoffered(command) or self._judged(command)
         if refusal is None:
             self._check_length(command, len(command.serialize()))
@@ -280,7 +277,7 @@ class ClientConnection(Connection):
             defined = known.get(keyword, {})
             parameter = next((p for e, p in defined.items() if e in self.offered), None)
             if parameter is None:
-                return _not_offered(" or ".join(defined) or keyword)
+                return not_offered(" or ".join(defined) or keyword)
             try:
                 parameter.read(value)
             except GrammarError as error:
@@ -468,21 +465,6 @@ class ClientConnection(Connection):
     def _forget(self) -> None:
         self.offered = {}
         self.authenticated = False
-
-
-def _by_keyword(
-    defined: Iterable[tuple[Extension, Parameter[object]]],
-) -> dict[str, dict[str, Parameter[object]]]:
-    """Sort parameters: keyword -> keyword of each extension that defines it -> the parameter."""
-    known: dict[str, dict[str, Parameter[object]]] = {}
-    for extension, parameter in defined:
-        known.setdefault(parameter.keyword, {})[extension.keyword] = parameter
-    return known
-
-
-def _not_offered(extension: str) -> Reply:
-    code, status = _UNMET.get(extension, (555, "5.5.4"))
-    return Reply(code, status, f"The server does not offer {extension}")
 
 
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:
