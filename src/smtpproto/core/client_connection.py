@@ -31,16 +31,7 @@ from .command import (
 from .connection import DEFAULT_LIMITS, Connection, Limits
 from .content import DotWriter, LineEnds
 from .errors import GrammarError, LocalProtocolError, RemoteProtocolError
-from .event import (
-    NEED_DATA,
-    PAUSED,
-    Chunk,
-    ConnectionClosed,
-    Content,
-    EndOfContent,
-    Lines,
-    Signal,
-)
+from .event import NEED_DATA, PAUSED, Chunk, ConnectionClosed, Content, EndOfContent, Lines, Signal
 from .extension import Extension, by_keyword
 from .grammar import CONTROL, EHLO_LINE
 from .parameter import NO_PARAMETERS
@@ -225,6 +216,7 @@ class ClientConnection(Connection):
 
     def _check_kind(self, command: Command) -> None:
         """Check what is told from a command alone."""
+        _check_sendable(command, Command)
         if isinstance(command, Bdat):
             raise LocalProtocolError("send a Chunk, which has its BDAT line with it")
         if isinstance(command, (Ehlo, Helo)):
@@ -302,7 +294,7 @@ class ClientConnection(Connection):
             raise LocalProtocolError(f"a line of {length} octets; at most {longest} are allowed")
 
     def _send_content(self, thing: Content | EndOfContent) -> bytes:
-        _check_sendable(thing)
+        _check_sendable(thing, Content, EndOfContent)
         if self._writer is None or self._owed:
             raise LocalProtocolError("content is for after the 354 to DATA")
         self._check_nothing_waits()
@@ -483,9 +475,9 @@ def _is_binary(mail: Mail | None) -> bool:
     return _body(mail) == b"BINARYMIME"
 
 
-def _check_sendable(thing: object) -> None:
+def _check_sendable(thing: object, *kinds: type) -> None:
     # Octets, most likely: taken for the end of the content they would be the end of all.
-    if not isinstance(thing, (Content, EndOfContent)):
+    if not isinstance(thing, kinds):
         hint = "octets go as Content(octets), commands as Noop(), Mail(path)"
         raise LocalProtocolError(f"what is sent is no {type(thing).__name__}: {hint}")
 
