@@ -36,7 +36,7 @@ from .extension import Extension, by_keyword
 from .grammar import CONTROL, EHLO_LINE
 from .parameter import NO_PARAMETERS
 from .path import as_domain
-from .refusal import NEEDS_TLS, NON_ASCII_RECIPIENT, NON_ASCII_SENDER, not_offered
+from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER, not_offered
 from .reply import Reply, ReplyReader, Severity
 from .state import SILENT, Asked, Greeting, State, expected, state_after
 
@@ -44,6 +44,7 @@ __all__ = ["ClientConnection", "ClientEvent"]
 
 ClientEvent: TypeAlias = Reply | ConnectionClosed
 
+NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
 _CANCELS = AuthResponse(None)
 
 # What is asked of every reply: up to Python 3.12 a class of Enum is slow to look into.

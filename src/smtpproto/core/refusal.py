@@ -17,7 +17,6 @@ __all__ = [
     "ALREADY_TLS",
     "AUTH_TOO_LONG",
     "HTTP_VERBS",
-    "NEEDS_TLS",
     "NON_ASCII_RECIPIENT",
     "NON_ASCII_SENDER",
     "NON_ASCII_VALUE",
@@ -52,8 +51,6 @@ NON_ASCII_SENDER = Reply(550, "5.6.7", "Address needs SMTPUTF8")
 NON_ASCII_RECIPIENT = Reply(553, "5.6.7", "Address needs SMTPUTF8")
 NON_ASCII_VALUE = Reply(501, "5.5.4", "malformed parameter")
 NO_UTF8_REPLIES = Reply(504, "5.5.4", "SMTPUTF8 is not offered")
-NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
-
 #: A browser or proxy has been lured here, and its next lines may be SMTP.
 HTTP_VERBS = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
 
