@@ -47,6 +47,9 @@ WINDOW = 100
 #: The same for chunks, each of CHUNK octets.
 CHUNKS = 32
 
+# What is asked of every reply: up to Python 3.12 a class of Enum is slow to look into.
+_COMPLETION = Severity.COMPLETION
+
 _DEADLINES = {b"RSET": "ehlo", b"MAIL": "mail", b"RCPT": "rcpt", b"DATA": "data"}
 
 NO_ROOM = Reply(552, "5.3.4", "The server takes no message of this size")
@@ -201,7 +204,7 @@ class Handover:
             for command in group:
                 reply = session.reply_at_hand()
                 if reply is None:
-                    reply = await session.reply(_DEADLINES[command.verb])
+                    reply = await session.reply_to_come(_DEADLINES[command.verb])
                 self._heard(command, reply)
 
     def _heard(self, command: Command, reply: Reply) -> None:
@@ -209,7 +212,7 @@ class Handover:
         if reply.code == 421:  # to whatever comes, and so to nothing of this (RFC 5321 §3.8)
             raise RefusedError("the session", reply)
         self.unheard = False
-        accepts = reply.severity is Severity.COMPLETION
+        accepts = reply.severity is _COMPLETION
         if isinstance(command, Rcpt):
             number = next(self._in_turn)
             if accepts:
@@ -230,32 +233,34 @@ class Handover:
         """Send all of the content; its last piece waits for the final dot, to share its write."""
         session = self._session
         piece = await self._next(reading)
-        while following := await self._next(reading):
-            session.put(Content(piece))
-            await session.flush("block")
-            self._count(piece, reading)
+        while piece:
+            following = await self._next(reading)
+            session.put(piece)
+            if following:
+                await session.flush("block")
+            self._count(piece.data, reading)
             piece = following
-        session.put(Content(piece))
-        self._count(piece, reading)
 
     async def _send_by_chunks(self, reading: Reading) -> None:
         session, connection = self._session, self._connection
         try:
             piece = await self._next(reading)
             while following := await self._next(reading):
-                session.put(Chunk(piece))
+                assert piece is not None  # another one follows
+                session.put(Chunk(piece.data))
                 await session.flush("block")
-                self._count(piece, reading)
+                self._count(piece.data, reading)
                 while connection.owed >= CHUNKS:
                     await self._chunk_reply()
                 if not self.transaction.open:
                     await self._chunk_replies()
                     return
                 piece = following
+            last = piece.data if piece else b""
             # As behind DATA (RFC 5321 §4.1.1.4); the CR of its LF may be in the piece before.
-            if piece and not reading.binary and not piece.endswith(b"\n"):
-                piece += b"\r\n"
-            session.put(Chunk(piece, last=True))
+            if last and not reading.binary and not last.endswith(b"\n"):
+                last += b"\r\n"
+            session.put(Chunk(last, last=True))
         except _UnfitError:
             await self._chunk_replies()
             return
@@ -264,7 +269,7 @@ class Handover:
         except Exception:
             await self._chunk_replies()  # the content is at fault, not the session: RSET will do
             raise
-        self._count(piece, reading)
+        self._count(last, reading)
         await self._verdict()
 
     async def _chunk_replies(self) -> None:
@@ -273,9 +278,9 @@ class Handover:
 
     async def _chunk_reply(self) -> None:
         reply = await self._session.reply("block")
-        if reply.severity is not Severity.COMPLETION:
+        if reply.severity is not _COMPLETION:
             self.transaction.settle(reply)
-        if self._connection.state is State.CLOSED:
+        if reply.code == 421:
             raise RefusedError("the session", reply)
 
     async def _verdict(self) -> None:
@@ -287,20 +292,21 @@ class Handover:
             await self._chunk_reply()
         for number in self._accepted if self._connection.lmtp else (None,):
             reply = await self._session.reply("final_dot")
-            if self._connection.state is State.CLOSED:
+            if reply.code == 421:
                 raise RefusedError("the session", reply)
             if number is None:
                 self.transaction.settle(reply)
             else:
                 self.transaction.decide(number, reply)
 
-    async def _next(self, reading: Reading) -> bytes:
+    async def _next(self, reading: Reading) -> Content | None:
         if reading.rest is None:
             return reading.piece()
         self._session.clock.within("session")
         piece = await reading.next_piece()
         unasked = reading.eight_bit is not False and not reading.binary
-        if unasked and "8BITMIME" not in self._connection.offered and not piece.isascii():
+        asked_for = "8BITMIME" in self._connection.offered
+        if piece and unasked and not asked_for and not piece.data.isascii():
             self.transaction.settle(NOT_EIGHT_BIT, local=True)
             raise _UnfitError("8-bit content for a server that takes none")
         return piece

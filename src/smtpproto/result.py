@@ -47,9 +47,15 @@ class Fate(enum.Enum):
     @classmethod
     def of(cls, reply: Reply) -> Fate:
         """Return what a reply to RCPT, DATA or the final dot means; 3yz means nothing yet."""
-        if reply.severity is Severity.PERMANENT:
-            return cls.PERMANENT
-        return cls.ACCEPTED if reply.severity is Severity.COMPLETION else cls.TRANSIENT
+        return _FATES[reply.severity]
+
+
+_FATES = {
+    Severity.COMPLETION: Fate.ACCEPTED,
+    Severity.INTERMEDIATE: Fate.TRANSIENT,
+    Severity.TRANSIENT: Fate.TRANSIENT,
+    Severity.PERMANENT: Fate.PERMANENT,
+}
 
 
 @frozen
@@ -96,7 +102,8 @@ class Result:
     @property
     def all_accepted(self) -> bool:
         """Whether every recipient was accepted."""
-        return not self.failed
+        accepted = Fate.ACCEPTED
+        return all(outcome.fate is accepted for outcome in self.outcomes)
 
     @property
     def any_accepted(self) -> bool:
@@ -160,8 +167,10 @@ class Transaction:
 
     def settle(self, reply: Reply, *, local: bool = False) -> None:
         """Decide all that are open by one reply."""
-        for number in range(len(self._outcomes)):
-            self.decide(number, reply, local=local)
+        fate = Fate.of(reply)
+        for number, rcpt in enumerate(self.envelope.rcpts):
+            if self._outcomes[number] is None:
+                self._outcomes[number] = Outcome(rcpt.forward_path, fate, reply, "", local)
 
     def lose(self, reason: str) -> None:
         """Decide all that are open: the session was lost."""

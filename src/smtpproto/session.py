@@ -244,14 +244,16 @@ class ClientSession:
 
         StreamLostError or RemoteProtocolError where there is none.
         """
-        reply = self.reply_at_hand()
-        if reply is None:
-            if name is not None:
-                self.clock.within(name)
-            while reply is None:
-                await self.pump.receive()
-                reply = self.reply_at_hand()
-        return reply
+        return self.reply_at_hand() or await self.reply_to_come(name)
+
+    async def reply_to_come(self, name: str | None) -> Reply:
+        """Do as `reply` where none is at hand."""
+        if name is not None:
+            self.clock.within(name)
+        while True:
+            await self.pump.receive()
+            if (reply := self.reply_at_hand()) is not None:
+                return reply
 
     def _tell_reply(self, reply: Reply) -> None:
         verb, since = self._asked[0] if self._asked else ("", anyio.current_time())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from email.encoders import encode_base64
 from email.message import EmailMessage, Message
 from email.policy import SMTPUTF8, EmailPolicy
@@ -19,6 +19,7 @@ from attrs import define, evolve, field, frozen
 
 from .core.content import LineEnds
 from .core.errors import LocalProtocolError
+from .core.event import Content, Lines
 
 __all__ = ["AnyContent", "Reading", "Repeatable", "Source", "crlf", "repeatable", "source"]
 
@@ -105,7 +106,7 @@ class Reading:
     eight_bit: bool | None
     utf8: bool
     binary: bool
-    _at: int = 0
+    _pieces: Iterator[Content] = field(factory=lambda: iter(()))  # of the head
 
     @classmethod
     async def of(cls, taken: Source, *, binary: bool = False) -> Reading:
@@ -137,27 +138,32 @@ class Reading:
         elif not ascii_only:
             self.eight_bit = True
         self.utf8 = (not ascii_only and _has_utf8_header(self.head)) if utf8 is None else utf8
+        if self.rest is None and not self.binary:
+            self._pieces = Lines(self.head).pieces(CHUNK)
+            return
         if not self.binary:
             ends = LineEnds()
             ends.feed(self.head)
-            if self.rest is None:
-                ends.finish()
             if ends.bare:
                 raise LocalProtocolError(
                     "content with a bare CR or LF (RFC 5321 §2.3.8): octets go as they are, "
                     "text and messages get their CRLF"
                 )
+        self._pieces = (
+            Content(self.head[at : at + CHUNK]) for at in range(0, len(self.head), CHUNK)
+        )
 
-    def piece(self) -> bytes:
-        """Return the next piece of the head, of CHUNK octets or what is left; empty for none."""
-        piece = self.head[self._at : self._at + CHUNK]
-        self._at += len(piece)
-        return piece
+    def piece(self) -> Content | None:
+        """Return the next piece of the head, of CHUNK octets at most; None when there is none."""
+        return next(self._pieces, None)
 
-    async def next_piece(self) -> bytes:
-        """Return the next piece of all; empty when there is none."""
+    async def next_piece(self) -> Content | None:
+        """Return the next piece of all; None when there is none."""
         piece = self.piece()
-        return piece if piece or self.rest is None else await anext(self.rest, b"")
+        if piece is None and self.rest is not None:
+            octets = await anext(self.rest, b"")
+            return Content(octets) if octets else None
+        return piece
 
     async def aclose(self) -> None:
         """Leave the source, wherever it is."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smtpproto import STANDARD, Limits, LocalProtocolError, Reply
+from smtpproto import STANDARD, Content, Limits, LocalProtocolError, Reply
 from smtpproto.client import ClientDeadlines
 from smtpproto.result import Fate
 from smtpproto.server import Server
@@ -310,8 +310,9 @@ async def test_a_source_reads_a_path_without_leaving_it_open(tmp_path: Path) -> 
     taken = await source(tmp_path / "m", eight_bit_offered=True)
     assert taken.octets == len(BIG)
     reading = await Reading.of(taken)
-    assert reading.head == await reading.next_piece() == BIG[:CHUNK]
-    assert await reading.next_piece() == BIG[CHUNK : 2 * CHUNK]
+    assert reading.head == BIG[:CHUNK]
+    assert await reading.next_piece() == Content(BIG[:CHUNK])
+    assert await reading.next_piece() == Content(BIG[CHUNK : 2 * CHUNK])
     await reading.aclose()
     # left early: a file left open would be a ResourceWarning, which fails the test run
 

@@ -46,7 +46,7 @@ def test_finding(target: str, data: bytes) -> None:
 # The targets can fail: each of these breaks one promise on purpose.
 
 
-def unstuffed(self: DotWriter, data: bytes) -> bytes:
+def unstuffed(self: DotWriter, data: bytes, *, clean: bool) -> bytes:
     return data
 
 

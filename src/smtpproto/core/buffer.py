@@ -38,6 +38,8 @@ class ReceiveBuffer:
         Returns the line without CRLF and the number of octets it took, CRLF included.
         """
         data = self._data
+        if not data:
+            return None
         at = data.find(b"\r\n", self._searched)
         if at < 0:
             # A CR at the very end may be the first half of the CRLF.
@@ -49,7 +51,7 @@ class ReceiveBuffer:
             self._searched = len(data) - tail
             return None
         length = self._dropped + at + 2
-        line = bytes(data[: at if at < keep else keep])
+        line = bytes(data[: min(at, keep)])
         del data[: at + 2]
         self._searched = self._dropped = 0
         return line, length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import TypeAlias
 
@@ -31,20 +31,12 @@ from .command import (
 from .connection import DEFAULT_LIMITS, Connection, Limits
 from .content import DotWriter, LineEnds
 from .errors import GrammarError, LocalProtocolError, RemoteProtocolError
-from .event import (
-    NEED_DATA,
-    PAUSED,
-    Chunk,
-    ConnectionClosed,
-    Content,
-    EndOfContent,
-    Signal,
-)
-from .extension import Extension
+from .event import NEED_DATA, PAUSED, Chunk, ConnectionClosed, Content, EndOfContent, Lines, Signal
+from .extension import Extension, by_keyword
 from .grammar import CONTROL, EHLO_LINE
-from .parameter import NO_PARAMETERS, Parameter
+from .parameter import NO_PARAMETERS
 from .path import as_domain
-from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER
+from .refusal import NON_ASCII_RECIPIENT, NON_ASCII_SENDER, not_offered
 from .reply import Reply, ReplyReader, Severity
 from .state import SILENT, Asked, Greeting, State, expected, state_after
 
@@ -55,8 +47,10 @@ ClientEvent: TypeAlias = Reply | ConnectionClosed
 NEEDS_TLS = Reply(523, "5.7.10", "REQUIRETLS is for verified TLS sessions (RFC 8689 §2)")
 _CANCELS = AuthResponse(None)
 
-# Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
-_UNMET = {"REQUIRETLS": (550, "5.7.30")}
+# What is asked of every reply: up to Python 3.12 a class of Enum is slow to look into.
+_COMPLETION = Severity.COMPLETION
+_CONTENT, _TLS, _CLOSED = State.CONTENT, State.TLS, State.CLOSED
+
 
 # What any server may be asked; old ones never announce EXPN and HELP.
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values(), AuthResponse, Expn, Help))
@@ -108,8 +102,8 @@ class ClientConnection(Connection):
         self._verbs = {verb: e.keyword for e in extensions for verb in e.verbs}
         self._judges = [(e.keyword, e.judge) for e in extensions if e.judge is not None]
         self._parameters = {
-            Mail: _by_keyword((e, p) for e in extensions for p in e.mail),
-            Rcpt: _by_keyword((e, p) for e in extensions for p in e.rcpt),
+            Mail: by_keyword((e, p) for e in extensions for p in e.mail),
+            Rcpt: by_keyword((e, p) for e in extensions for p in e.rcpt),
         }
 
     @property
@@ -120,7 +114,7 @@ class ClientConnection(Connection):
     @property
     def asked(self) -> State:
         """Where the session will be when all that is owed has been answered well."""
-        return self._path[-1] if self._path and self._state is not State.CLOSED else self._state
+        return self._path[-1] if self._path and self._state is not _CLOSED else self._state
 
     @property
     def must_reset(self) -> bool:
@@ -137,7 +131,7 @@ class ClientConnection(Connection):
             if not command.is_ascii:
                 return NON_ASCII_SENDER if isinstance(command, Mail) else NON_ASCII_RECIPIENT
             if not command.parameters.is_ascii:
-                return _not_offered("SMTPUTF8")
+                return not_offered("SMTPUTF8")
         refusal = self._unoffered(command) or self._judged(command)
         if refusal is None:
             self._check_length(command, len(command.serialize()))
@@ -178,8 +172,7 @@ class ClientConnection(Connection):
         wires: list[bytes] = []
         for command in commands:
             kind = type(command)
-            addressed = kind is Rcpt or kind is Mail
-            if not addressed and not chunk:
+            if kind is not Rcpt and kind is not Mail and not chunk:
                 self._check_kind(command)
             if not may_follow:
                 raise LocalProtocolError("the reply to what was sent last has to come first")
@@ -189,13 +182,15 @@ class ClientConnection(Connection):
             wire = command.serialize()
             if must_reset and kind is not Rset and kind is not Quit:
                 raise LocalProtocolError("RSET comes next behind a refused chunk (RFC 3030 §2)")
-            if kind is Mail:
-                mail = command
+            if isinstance(command, (Rcpt, Mail)):  # most need nothing that has to be offered
+                plain = command.parameters is NO_PARAMETERS and wire.isascii()
+                mail = command if isinstance(command, Mail) else mail
             elif kind is Rset:
-                must_reset = False
+                plain, must_reset = True, False
                 resets += 1
-            plain = addressed and command.parameters is NO_PARAMETERS and wire.isascii()
-            if not plain:  # it needs nothing that has to be offered
+            else:
+                plain = kind is Data and not _is_binary(mail)
+            if not plain:
                 self._check_offered(command, wire)
                 self._check_transaction(command, wire, mail)
             path.append(leads)
@@ -222,6 +217,7 @@ class ClientConnection(Connection):
 
     def _check_kind(self, command: Command) -> None:
         """Check what is told from a command alone."""
+        _check_sendable(command, Command)
         if isinstance(command, Bdat):
             raise LocalProtocolError("send a Chunk, which has its BDAT line with it")
         if isinstance(command, (Ehlo, Helo)):
@@ -231,10 +227,10 @@ class ClientConnection(Connection):
 
     def _check_transaction(self, command: Command, wire: bytes, mail: Mail | None) -> None:
         """Check what hangs on what was said and answered in this transaction, begun by `mail`."""
-        if isinstance(command, (Mail, Rcpt)) and not wire.isascii():
-            if mail is None or "SMTPUTF8" not in mail.parameters:
-                raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
-        if isinstance(command, Data) and self._is_binary():
+        utf8 = isinstance(command, (Mail, Rcpt)) and not wire.isascii()
+        if utf8 and (mail is None or "SMTPUTF8" not in mail.parameters):
+            raise LocalProtocolError("UTF-8 needs MAIL with SMTPUTF8 (RFC 6531 §3.3)")
+        if isinstance(command, Data) and _is_binary(mail):
             raise LocalProtocolError("BODY=BINARYMIME goes by BDAT (RFC 3030 §3)")
 
     def _check_nothing_waits(self) -> None:
@@ -274,7 +270,7 @@ class ClientConnection(Connection):
             defined = known.get(keyword, {})
             parameter = next((p for e, p in defined.items() if e in self.offered), None)
             if parameter is None:
-                return _not_offered(" or ".join(defined) or keyword)
+                return not_offered(" or ".join(defined) or keyword)
             try:
                 parameter.read(value)
             except GrammarError as error:
@@ -299,14 +295,14 @@ class ClientConnection(Connection):
             raise LocalProtocolError(f"a line of {length} octets; at most {longest} are allowed")
 
     def _send_content(self, thing: Content | EndOfContent) -> bytes:
-        _check_sendable(thing)
+        _check_sendable(thing, Content, EndOfContent)
         if self._writer is None or self._owed:
             raise LocalProtocolError("content is for after the 354 to DATA")
         self._check_nothing_waits()
         try:
             if isinstance(thing, Content):
                 self._check_octets(thing.data)
-                return self._writer.feed(thing.data)
+                return self._writer.feed(thing.data, clean=isinstance(thing, Lines))
             wire = self._writer.finish()
         except LocalProtocolError:
             self._broken = True
@@ -325,7 +321,7 @@ class ClientConnection(Connection):
         ends.feed(chunk.data)
         if chunk.last:
             ends.finish()
-        if ends.bare and not self._is_binary():
+        if ends.bare and not _is_binary(self._mail):
             # Nothing has been promised for this one: RSET is possible.
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
         self._check_octets(chunk.data)
@@ -336,17 +332,12 @@ class ClientConnection(Connection):
         return line + chunk.data
 
     def _check_octets(self, content: bytes) -> None:
-        if self._any_octets or content.isascii() or self._body() in (b"8BITMIME", b"BINARYMIME"):
+        if self._any_octets or content.isascii():
+            return
+        if _body(self._mail) in (b"8BITMIME", b"BINARYMIME"):
             return
         if self._mail is None or "SMTPUTF8" not in self._mail.parameters:
             raise LocalProtocolError("content beyond ASCII needs BODY=8BITMIME (RFC 6152 §3)")
-
-    def _body(self) -> bytes:
-        body = self._mail.parameters.get("BODY") if self._mail else None
-        return (body or b"").upper()
-
-    def _is_binary(self) -> bool:
-        return self._body() == b"BINARYMIME"
 
     # Octets in, events out
 
@@ -358,7 +349,7 @@ class ClientConnection(Connection):
         answer to what was asked, anything between the 220 to STARTTLS and the handshake.
         """
         if self._state in SILENT:
-            if self._state is State.CLOSED:
+            if self._state is _CLOSED:
                 return ConnectionClosed()
             self._no_clear_text()
             return self._close() if self._eof else PAUSED
@@ -388,7 +379,9 @@ class ClientConnection(Connection):
         if not self._owed:
             raise self._lost(f"a reply that nobody asked for: {reply.code}")
         thing = self._owed[0]
-        asked = _asked_by(thing)
+        asked = type(thing)
+        if asked is Bdat:
+            asked = _asked_by(thing)
         state = state_after(self._state, asked, reply.severity)
         if state is None:
             raise self._lost(f"{reply.code} is no answer to {type(thing).__name__}")
@@ -396,7 +389,7 @@ class ClientConnection(Connection):
             raise self._lost(f"a reply from before its command: {reply.code}")
         if asked is AuthResponse and thing == _CANCELS and reply.code < 400:
             raise self._lost(f"{reply.code} is no answer to a cancelled AUTH (RFC 4954 §4)")
-        if state is State.CONTENT and self.lmtp and not self._accepted:
+        if state is _CONTENT and self.lmtp and not self._accepted:
             raise self._lost("354 without a recipient (RFC 2033 §4.2)")
         if asked is EndOfContent and self._more_to_come():
             return reply
@@ -407,23 +400,23 @@ class ClientConnection(Connection):
             self._find_path()
         if asked is not Rcpt:
             self._take_effect(thing, reply)
-        elif reply.severity is Severity.COMPLETION:
+        elif reply.severity is _COMPLETION:
             self._accepted += 1
         return reply
 
     def _take_effect(self, thing: Command | EndOfContent | Greeting, reply: Reply) -> None:
         """Do what comes of a reply beyond the next state."""
         self._resets -= isinstance(thing, Rset)
-        if self._state is State.TLS:
+        if self._state is _TLS:
             self._no_clear_text()
-        elif self._state is State.CONTENT:
+        elif self._state is _CONTENT:
             self._writer = DotWriter()
-        elif self._state is State.CLOSED:
+        elif self._state is _CLOSED:
             self._close()
         elif isinstance(thing, Bdat) and reply.code >= 400:
             # In LMTP the last has an answer for each recipient, and none for itself.
             self._must_reset |= not (self._resets or (self.lmtp and thing.last))
-        elif reply.severity is Severity.COMPLETION:
+        elif reply.severity is _COMPLETION:
             if isinstance(thing, Mail):
                 self._accepted = 0
                 self._line_ends = None
@@ -467,21 +460,6 @@ class ClientConnection(Connection):
         self.authenticated = False
 
 
-def _by_keyword(
-    defined: Iterable[tuple[Extension, Parameter[object]]],
-) -> dict[str, dict[str, Parameter[object]]]:
-    """Sort parameters: keyword -> keyword of each extension that defines it -> the parameter."""
-    known: dict[str, dict[str, Parameter[object]]] = {}
-    for extension, parameter in defined:
-        known.setdefault(parameter.keyword, {})[extension.keyword] = parameter
-    return known
-
-
-def _not_offered(extension: str) -> Reply:
-    code, status = _UNMET.get(extension, (555, "5.5.4"))
-    return Reply(code, status, f"The server does not offer {extension}")
-
-
 def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:
     """Return the row of the table: the last chunk asks for the verdict on the content."""
     if isinstance(thing, Bdat) and thing.last:
@@ -489,9 +467,18 @@ def _asked_by(thing: Command | EndOfContent | Greeting) -> Asked:
     return type(thing)
 
 
-def _check_sendable(thing: object) -> None:
+def _body(mail: Mail | None) -> bytes:
+    body = mail.parameters.get("BODY") if mail else None
+    return (body or b"").upper()
+
+
+def _is_binary(mail: Mail | None) -> bool:
+    return _body(mail) == b"BINARYMIME"
+
+
+def _check_sendable(thing: object, *kinds: type) -> None:
     # Octets, most likely: taken for the end of the content they would be the end of all.
-    if not isinstance(thing, (Content, EndOfContent)):
+    if not isinstance(thing, kinds):
         hint = "octets go as Content(octets), commands as Noop(), Mail(path)"
         raise LocalProtocolError(f"what is sent is no {type(thing).__name__}: {hint}")
 

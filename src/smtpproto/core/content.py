@@ -13,7 +13,7 @@ from io import IncrementalNewlineDecoder
 
 from .errors import LocalProtocolError
 
-__all__ = ["DotReader", "DotWriter", "LineEnds"]
+__all__ = ["DotReader", "DotWriter", "LineEnds", "has_bare"]
 
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _DOT_LINE = re.compile(rb"\r\n\.")
@@ -26,7 +26,7 @@ def _dot_line(data: bytes) -> int:
     return match.start() if match else -1
 
 
-def _has_bare(data: bytes) -> bool:
+def has_bare(data: bytes) -> bool:
     """Tell whether a CR or LF stands alone in `data`."""
     # What text files are read with, in C: one pass, and it remembers which line ends it saw.
     reader = IncrementalNewlineDecoder(None, translate=False)
@@ -67,7 +67,7 @@ class DotReader:
             body, self._held, behind = data[: len(data) - held], data[len(data) - held :], 0
         if not body:
             return b"", behind
-        if _has_bare(body):
+        if has_bare(body):
             self.bare = True
         if 0 <= dotted < len(body) - 2:
             body = body.replace(b"\r\n.", b"\r\n")
@@ -102,12 +102,13 @@ class DotWriter:
         self._held = b""  # a CR whose LF may come with the next chunk
         self._line_start = True
 
-    def feed(self, data: bytes) -> bytes:
-        """Return what to send for `data`."""
+    def feed(self, data: bytes, *, clean: bool = False) -> bytes:
+        """Return what to send for `data`; `clean` says that no bare CR or LF is in it."""
+        clean = clean and not self._held
         data = self._held + data if self._held else data
         held = b"\r" if data.endswith(b"\r") else b""
         body = data[:-1] if held else data
-        if _has_bare(body):
+        if not clean and has_bare(body):
             raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
         self._held = held
         if not body:
@@ -144,7 +145,7 @@ class LineEnds:
         if self._cr:
             data = b"\r" + data
         self._cr = data.endswith(b"\r")
-        if _has_bare(data[:-1] if self._cr else data):
+        if has_bare(data[:-1] if self._cr else data):
             self.bare = True
 
     def finish(self) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 
 from attrs import field, frozen
 
 from .command import Command
+from .content import has_bare
+from .errors import LocalProtocolError
 from .reply import Reply
+from .value import taker
 
 __all__ = [
     "NEED_DATA",
@@ -18,6 +22,7 @@ __all__ = [
     "Content",
     "EndOfChunk",
     "EndOfContent",
+    "Lines",
     "Signal",
     "TlsInfo",
 ]
@@ -55,6 +60,31 @@ class Content:
     """A piece of a message's content, without dot-stuffing, cut anywhere."""
 
     data: bytes
+
+
+@frozen
+class Lines(Content):
+    """Content in which no CR or LF stands alone, which its maker found and nobody looks for again.
+
+    LocalProtocolError where one does (RFC 5321 §2.3.8).
+    """
+
+    def __attrs_post_init__(self) -> None:
+        if has_bare(self.data):
+            raise LocalProtocolError("content with a bare CR or LF (RFC 5321 §2.3.8)")
+
+    def pieces(self, octets: int) -> Iterator[Lines]:
+        """Cut it into so many octets each, at least 2, and one fewer rather than part a CRLF."""
+        at = 0
+        while at < len(self.data):
+            end = at + octets
+            if self.data.startswith(b"\n", end):
+                end -= 1
+            yield _take_lines(self.data[at:end])
+            at = end
+
+
+_take_lines = taker(Lines, "data")
 
 
 @frozen

@@ -12,7 +12,7 @@ from .errors import LocalProtocolError
 from .parameter import Parameter, as_keyword
 from .reply import Reply
 
-__all__ = ["Extension", "Standing"]
+__all__ = ["Extension", "Standing", "by_keyword"]
 
 
 @frozen
@@ -73,3 +73,13 @@ class Extension:
     obliges: str = ""
     announce: Callable[[Standing], str | None] = _always
     judge: Callable[[Command, Mapping[str, str]], Reply | None] | None = None
+
+
+def by_keyword(
+    defined: Iterable[tuple[Extension, Parameter[object]]],
+) -> dict[str, dict[str, Parameter[object]]]:
+    """Sort parameters: keyword -> keyword of each extension that defines it -> the parameter."""
+    known: dict[str, dict[str, Parameter[object]]] = {}
+    for extension, parameter in defined:
+        known.setdefault(parameter.keyword, {})[extension.keyword] = parameter
+    return known

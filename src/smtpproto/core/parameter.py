@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, ItemsView, Iterator, Mapping
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
@@ -93,10 +93,13 @@ class Parameters(Mapping[str, bytes | None]):
     def __len__(self) -> int:
         return len(self._items)
 
-    # Mapping's own two would call __getitem__ each time, and let it raise.
+    # Mapping's own would call __getitem__ each time, and let it raise.
 
     def __contains__(self, keyword: object) -> bool:
         return keyword in self._items
+
+    def get(self, keyword: str, default: Any = None) -> Any:
+        return self._items.get(keyword, default)
 
     def items(self) -> ItemsView[str, bytes | None]:
         return self._items.items()

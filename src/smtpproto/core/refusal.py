@@ -1,4 +1,7 @@
-"""What a server refuses with by itself. What it suggests otherwise stands with each command."""
+"""What a server refuses with by itself, and what a client need not ask it for.
+
+What a server suggests otherwise stands with each command.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,7 @@ __all__ = [
     "TOO_MANY_ERRORS",
     "TOO_MANY_RECIPIENTS",
     "UNRECOGNIZED",
+    "not_offered",
     "refusal_for",
 ]
 
@@ -47,7 +51,6 @@ NON_ASCII_SENDER = Reply(550, "5.6.7", "Address needs SMTPUTF8")
 NON_ASCII_RECIPIENT = Reply(553, "5.6.7", "Address needs SMTPUTF8")
 NON_ASCII_VALUE = Reply(501, "5.5.4", "malformed parameter")
 NO_UTF8_REPLIES = Reply(504, "5.5.4", "SMTPUTF8 is not offered")
-
 #: A browser or proxy has been lured here, and its next lines may be SMTP.
 HTTP_VERBS = frozenset(b"GET POST HEAD PUT DELETE OPTIONS CONNECT PATCH TRACE".split())
 
@@ -68,3 +71,13 @@ OUT_OF_SEQUENCE: Mapping[State, Reply] = MappingProxyType(
 def refusal_for(error: GrammarError) -> Reply:
     """Return the reply that octets have earned which do not fit their rule."""
     return Reply(error.code, error.status, str(error))
+
+
+# Status of a refusal to go without an extension, where its RFC has one of its own (RFC 8689 §5).
+_UNMET = {"REQUIRETLS": (550, "5.7.30")}
+
+
+def not_offered(extension: str) -> Reply:
+    """Return what is needed and cannot be had of a server that does not offer this."""
+    code, status = _UNMET.get(extension, (555, "5.5.4"))
+    return Reply(code, status, f"The server does not offer {extension}")

@@ -44,7 +44,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -69,6 +68,7 @@ from .command import (
 )
 from .event import EndOfContent
 from .reply import Reply, Severity
+from .value import remembered
 
 __all__ = [
     "MOVES",
@@ -185,7 +185,7 @@ def moves(state: State, asked: Asked) -> Row | None:
     return _FOREIGN.get(state)
 
 
-@lru_cache(maxsize=1024)  # for each command that leaves
+@remembered
 def expected(state: State, asked: Asked) -> State | None:
     """Return where a good answer leads; None where there is none, so nothing to ask for."""
     row = moves(state, asked) or {}
@@ -197,10 +197,12 @@ def next_state(state: State, asked: Asked, reply: Reply) -> State | None:
 
     What is out of sequence can be refused, and moves nothing.
     """
-    return State.CLOSED if reply.code == 421 else state_after(state, asked, reply.severity)
+    if reply.code == 421:
+        return State.CLOSED
+    return state_after(state, asked, reply.severity)
 
 
-@lru_cache(maxsize=1024)  # for each reply
+@remembered
 def state_after(state: State, asked: Asked, severity: Severity) -> State | None:
     """Do as `next_state` for a reply of this severity that is no 421."""
     row = moves(state, asked)

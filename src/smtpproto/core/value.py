@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from functools import lru_cache
+from typing import ParamSpec, TypeVar, cast
 
-__all__ = ["taken", "taker"]
+__all__ = ["remembered", "taken", "taker"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _new, _set = object.__new__, object.__setattr__
@@ -47,3 +49,8 @@ def taker(cls: type[T], first: str, second: str | None = None) -> Callable[..., 
         return value
 
     return take_two
+
+
+def remembered(function: Callable[P, T]) -> Callable[P, T]:
+    """Remember what a function of a few values returned for them, the last thousand of them."""
+    return cast("Callable[P, T]", lru_cache(maxsize=1024)(function))
