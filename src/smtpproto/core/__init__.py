@@ -13,6 +13,7 @@ In reading order, each file importing only those above it::
     state                               every move, in one table
     refusal                             what a server refuses with by itself
     answer                              what it may say, beyond the first digit
+    welcome                             what it says under its own name
     connection                          what both ends share
     server_connection, client_connection
     proxy                               what a load balancer says first

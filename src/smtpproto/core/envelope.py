@@ -10,8 +10,9 @@ from attrs import field, frozen
 from .command import Mail, Rcpt
 from .errors import LocalProtocolError
 from .path import ForwardPath, Mailbox, ReversePath
+from .value import taker
 
-__all__ = ["Envelope"]
+__all__ = ["Envelope", "take_envelope"]
 
 AnySender: TypeAlias = "Mail | ReversePath | Mailbox | str | bytes | None"
 AnyRecipient: TypeAlias = "Rcpt | ForwardPath | Mailbox | str | bytes"
@@ -50,3 +51,6 @@ class Envelope:
     def forward_paths(self) -> tuple[ForwardPath, ...]:
         """Where it goes, as each RCPT said, in their order."""
         return tuple(rcpt.forward_path for rcpt in self.rcpts)
+
+
+take_envelope = taker(Envelope, "mail", "rcpts")

@@ -47,7 +47,7 @@ def _keywords(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(as_keyword(value) for value in values)
 
 
-@frozen
+@frozen(eq=False)
 class Extension:
     """One ESMTP keyword and all that comes with it.
 
@@ -61,7 +61,7 @@ class Extension:
     server replies with it, the client sends nothing.
 
     Keywords are in upper case, however they were given. LocalProtocolError for what is no keyword
-    or verb.
+    or verb. One is equal to itself alone: what it does is in its functions.
     """
 
     keyword: str = field(converter=as_keyword)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from .command import BASE_VERBS, AuthResponse, Command, Expn, Help, Mail, Rcpt
+from .command import BASE_VERBS, LMTP_VERBS, AuthResponse, Command, Expn, Help, Mail, Rcpt
 from .errors import GrammarError
 from .extension import Extension, Standing
 from .parameter import Parameter
 from .reply import Reply
 
-__all__ = ["Offer", "offer_for"]
+__all__ = ["Offer", "offer_for", "verbs_of"]
 
 UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameters not recognized or not implemented")
 
@@ -20,18 +20,21 @@ UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameters not recognized or not implem
 class Offer:
     """The extensions of `extensions` that can be offered as things stand.
 
-    `lines` maps keyword to argument, in the order of the EHLO reply; `verbs` are the commands
-    that come with them, `behind_ehlo` those of them that want EHLO first (RFC 5321 §4.1.4),
-    `max_line` the octets that each line may have, CRLF included.
+    `lines` maps keyword to argument, in the order of the EHLO reply, and `ehlo_lines` is what that
+    says of them; `verbs` are the commands that come with them, `behind_ehlo` those of them that
+    want EHLO first (RFC 5321 §4.1.4), `max_line` the octets that each line may have, CRLF included;
+    `short` is what any line may have.
     """
 
     __slots__ = (
         "_judges",
         "_parameters",
         "behind_ehlo",
+        "ehlo_lines",
         "keep",
         "lines",
         "max_line",
+        "short",
         "standing",
         "verbs",
     )
@@ -40,6 +43,9 @@ class Offer:
         self.standing = standing
         # Shared between connections, so nobody is to write in it.
         self.lines = MappingProxyType(_announced(extensions, standing))
+        self.ehlo_lines = tuple(
+            f"{word} {arg}".rstrip().encode() for word, arg in self.lines.items()
+        )
         offered = [e for e in extensions if e.keyword in self.lines]
         self.verbs = frozenset(verb for e in offered for verb in e.verbs)
         self.behind_ehlo = self.verbs - {Expn, Help, *BASE_VERBS.values()}
@@ -53,12 +59,9 @@ class Offer:
             verb: verb.max_line + sum(p.octets for p in self._parameters.get(verb, {}).values())
             for verb in known
         }
+        self.short = min(Command.max_line, *self.max_line.values())
         #: Octets of a line that are worth keeping.
         self.keep = max(*self.max_line.values(), AuthResponse.max_line)
-
-    def ehlo_lines(self) -> tuple[bytes, ...]:
-        """Return the keyword lines of the EHLO reply."""
-        return tuple(f"{word} {arg}".rstrip().encode() for word, arg in self.lines.items())
 
     def objection(self, command: Mail | Rcpt, *, extended: bool) -> Reply | None:
         """Return what the parameters of a MAIL or RCPT have earned, None where they may pass.
@@ -94,6 +97,13 @@ def offer_for(extensions: tuple[Extension, ...], standing: Standing) -> Offer:
     So `announce` is asked once for each standing. Extensions with other functions differ.
     """
     return Offer(extensions, standing)
+
+
+@lru_cache(maxsize=64)
+def verbs_of(extensions: tuple[Extension, ...], *, lmtp: bool) -> Mapping[bytes, type[Command]]:
+    """Return verb -> command of all that is known where these are, offered or not."""
+    base = LMTP_VERBS if lmtp else BASE_VERBS
+    return MappingProxyType({**base, **{v.verb: v for e in extensions for v in e.verbs}})
 
 
 def _announced(extensions: tuple[Extension, ...], standing: Standing) -> dict[str, str]:

@@ -22,13 +22,14 @@ class Reception:
     DATA; `binary` content has none (BODY=BINARYMIME, RFC 3030 §3).
     """
 
-    __slots__ = ("_dots", "_ends", "_left", "_limit", "_repair", "_window", "octets")
+    __slots__ = ("_binary", "_dots", "_ends", "_left", "_limit", "_repair", "_window", "octets")
 
     def __init__(self, limit: int | None, *, repair: bool, binary: bool) -> None:
         self._limit = limit
         self._repair = repair
         self._dots: DotReader | None = None
-        self._ends = None if binary else LineEnds()
+        self._binary = binary
+        self._ends: LineEnds | None = None
         self._left = 0
         self._window = FIRST_LOOK
         #: Octets of content so far, as RFC 1870 counts them.
@@ -41,6 +42,8 @@ class Reception:
     def begin_chunk(self, size: int) -> None:
         """Read `size` octets of content as they are."""
         self._left = size
+        if self._ends is None and not self._binary:
+            self._ends = LineEnds()
 
     @property
     def ended(self) -> bool:
@@ -49,7 +52,7 @@ class Reception:
 
     def take(self, buffer: ReceiveBuffer) -> bytes | None:
         """Take content off the buffer; None when there is none there, or it has ended."""
-        while not self.ended and len(buffer):
+        while len(buffer) and not self.ended:
             body = self._dotted(buffer, self._dots) if self._dots else self._counted(buffer)
             before = self.octets
             self.octets += len(body)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias, TypeVar
 
-from attrs import evolve
-
 from .answer import misleads
 from .command import (
     BASE_VERBS,
@@ -42,8 +40,7 @@ from .event import (
     Signal,
 )
 from .extension import Extension, Standing
-from .offer import UNKNOWN_PARAMETER, Offer, offer_for
-from .path import as_domain
+from .offer import UNKNOWN_PARAMETER, Offer, offer_for, verbs_of
 from .reception import Reception
 from .refusal import (
     ALREADY_IN,
@@ -68,6 +65,7 @@ from .reply import Reply, Severity
 from .sasl import CANCELLED, Mechanism
 from .state import SILENT, Asked, Greeting, State, expected, next_state
 from .transaction import Transaction
+from .welcome import greeting, hello, named, own_name
 
 __all__ = ["ServerConnection", "ServerEvent"]
 
@@ -80,7 +78,7 @@ ServerEvent: TypeAlias = (
 ACCEPTED = Reply(250, "2.0.0", "Message accepted")
 
 _BASE = frozenset((*BASE_VERBS.values(), *LMTP_VERBS.values()))
-_TLS_RECORD = 0x16  # first octet of a ClientHello
+_TLS_RECORD = b"\x16"  # first octet of a ClientHello
 _HELLOS = frozenset((Ehlo, Helo, Lhlo))
 
 
@@ -110,7 +108,7 @@ class ServerConnection(Connection):
     ) -> None:
         super().__init__(limits)
         self.lmtp = lmtp
-        self.hostname = as_domain(hostname).decode()
+        self.hostname = own_name(hostname)
         self.mechanisms = tuple(mechanisms)
         #: The name the client gave in EHLO or HELO; None before.
         self.helo_name: bytes | None = None
@@ -133,8 +131,7 @@ class ServerConnection(Connection):
         self._to_swallow = 0
         self._replies_left = 0  # to the end of the content
         self._bad_commands = 0
-        self._verbs = dict(LMTP_VERBS if lmtp else BASE_VERBS)
-        self._verbs.update((verb.verb, verb) for e in extensions for verb in e.verbs)
+        self._verbs = verbs_of(tuple(extensions), lmtp=lmtp)
         self._offer = self._offer_now()
 
     # What is offered
@@ -186,21 +183,19 @@ class ServerConnection(Connection):
         if self._suggestion is not None:
             return self._suggestion
         if self._owed is Greeting:
-            return Reply(220, None, f"{self.hostname} {'LMTP' if self.lmtp else 'ESMTP'}")
-        if isinstance(self._asked, Ehlo):
-            # Cut, for two longest names are more than a reply line may hold.
-            greeting = f"{self.hostname} greets {self._asked.name[:200].decode()}"
-            return Reply(250, None, [greeting, *self._offer.ehlo_lines()])
-        if isinstance(self._asked, Helo):
+            return greeting(self.hostname, lmtp=self.lmtp)
+        asked = self._asked
+        if isinstance(asked, Ehlo):
+            return hello(self.hostname, asked.name, self._offer.ehlo_lines)
+        if isinstance(asked, Helo):
             return Reply(250, None, self.hostname)
-        if isinstance(self._asked, Quit):
+        if isinstance(asked, Quit):
             return self.closing(Quit.suggested)
-        return self._asked.suggested if isinstance(self._asked, Command) else ACCEPTED
+        return asked.suggested if isinstance(asked, Command) else ACCEPTED
 
     def closing(self, reply: Reply) -> Reply:
         """Return a 221 or 421 with our name before its text (§4.2), cut to what a line holds."""
-        first, *others = reply.lines
-        return evolve(reply, lines=[b"%b %b" % (self.hostname.encode(), first[:240]), *others])
+        return named(self.hostname, reply)
 
     # Octets in, events out
 
@@ -212,25 +207,24 @@ class ServerConnection(Connection):
         """
         if self._owed is not None:
             return PAUSED
+        if self._receiving is not None and self._transaction.reception is not None:
+            return self._next_content(self._transaction.reception)
         if self._state in SILENT:
             if self._state is State.CLOSED:
                 return ConnectionClosed()
             # What was pipelined behind STARTTLS came in clear, and is never executed.
             self._buffer.clear()
             return self._close() if self._eof else PAUSED
-        if self._receiving is not None and self._transaction.reception is not None:
-            return self._next_content(self._transaction.reception)
         if self._refused is not None:
             return self._swallow(*self._refused)
-        if self._buffer.first_octet() == _TLS_RECORD:
+        line, length = self._buffer.take_line(self._offer.keep) or (None, self._buffer.line_length)
+        if (self._buffer.peek(1) if line is None else line).startswith(_TLS_RECORD):
             raise self._lost("TLS where SMTP in clear was expected", NOT_SMTP)
-        found = self._buffer.take_line(self._offer.keep)
-        length = found[1] if found else self._buffer.line_length
         if length > self.limits.endless_line:
             raise self._lost("a line without end", TOO_LONG)
-        if found is None:
+        if line is None:
             return self._close() if self._eof else NEED_DATA
-        event = self._judge(found[0], length)
+        event = self._judge(line, length)
         command = event.command if isinstance(event, BadCommand) else event
         if command is None and isinstance(event, BadCommand) and self._may_be_bdat(event.line):
             # How many octets of content come now, nobody knows.
@@ -269,23 +263,28 @@ class ServerConnection(Connection):
                 self._suggestion, self._only_refuse = CANCELLED, True
             return response
         self._owed = Command
-        verb = line.partition(b" ")[0].upper()
-        if verb in HTTP_VERBS:
-            raise self._lost("HTTP on an SMTP port", NOT_SMTP)
-        known = self._verbs.get(verb)
-        longest = self._offer.max_line.get(known, known.max_line) if known else Command.max_line
-        if length > longest:
-            return self._bad(line, AUTH_TOO_LONG if known is Auth else TOO_LONG)
+        if length > self._offer.short:
+            known = self._verb_of(line)
+            longest = self._offer.max_line.get(known, known.max_line) if known else Command.max_line
+            if length > longest:
+                return self._bad(line, AUTH_TOO_LONG if known is Auth else TOO_LONG)
         try:
             command = parse_command(line, self._verbs)
         except GrammarError as error:
+            self._verb_of(line)
             return self._bad(line, refusal_for(error))
         return self._place(line, command)
+
+    def _verb_of(self, line: bytes) -> type[Command] | None:
+        if (verb := line.partition(b" ")[0].upper()) in HTTP_VERBS:
+            raise self._lost("HTTP on an SMTP port", NOT_SMTP)
+        return self._verbs.get(verb)
 
     def _place(self, line: bytes, command: Command) -> Command | BadCommand:
         """Let a well-formed command pass if it is possible here and offered."""
         asked = type(command)
-        if asked not in _BASE and asked not in self._offer.verbs:
+        foreign = asked not in _BASE
+        if foreign and asked not in self._offer.verbs:
             if isinstance(command, StartTls) and self.tls is not None:
                 return self._bad(line, ALREADY_TLS, command)
             if isinstance(command, Auth) and self.mechanisms:
@@ -297,11 +296,11 @@ class ServerConnection(Connection):
             # Chunks behind a refused one may have been on their way (RFC 3030 §2).
             in_flight = self._state is State.SPOILED and isinstance(command, Bdat)
             return self._bad(line, reply, command, counts=not in_flight)
-        if not self.extended and asked in self._offer.behind_ehlo:
+        if foreign and not self.extended and asked in self._offer.behind_ehlo:
             return self._bad(line, OUT_OF_SEQUENCE[State.GREETED], command)
         if isinstance(command, (Mail, Rcpt)):
             return self._place_path(line, command)
-        if isinstance(command, Query) and not (self.extended and "SMTPUTF8" in self.offered):
+        if isinstance(command, Query) and not (self.extended and "SMTPUTF8" in self._offer.lines):
             if not command.is_ascii:
                 return self._bad(line, NON_ASCII_RECIPIENT, command)
             if command.smtputf8:
@@ -316,7 +315,7 @@ class ServerConnection(Connection):
                 return self._bad(line, ALREADY_IN, command)
             if command.mechanism not in self._offer.standing.mechanisms:
                 return self._bad(line, Auth.suggested, command)
-        if asked not in _BASE and (refusal := self._offer.refusal(command)) is not None:
+        if foreign and (refusal := self._offer.refusal(command)) is not None:
             return self._bad(line, refusal, command)
         self._owed = asked
         return command
@@ -428,17 +427,18 @@ class ServerConnection(Connection):
         if state is None or (accepts and (self._only_refuse or misleads(owed, reply))):
             what = getattr(owed, "verb", b"").decode() or owed.__name__
             raise LocalProtocolError(f"{reply.code} is no answer to {what} in {self._state.name}")
-        if accepts and owed in _HELLOS:
+        to_hello = owed in _HELLOS
+        if accepts and to_hello:
             # Behind HELO that is nothing at all (RFC 5321 §3.2).
-            announced = () if owed is Helo else self._offer.ehlo_lines()
+            announced = () if owed is Helo else self._offer.ehlo_lines
             if reply.lines[1:] != announced:
                 raise LocalProtocolError("the greeting does not announce what is offered")
         if not (reply.is_writable() or self._lets_utf8_into(reply)):
             raise LocalProtocolError(f"a reply that this client did not ask for: {reply!r}")
         # RFC 2034 §4: no status in a greeting, also a second one, nor in a reply to EHLO and HELO.
         again = accepts and isinstance(self._asked, Command) and self._asked.starts_over
-        greets = again or owed is Greeting or owed in _HELLOS
-        with_status = "ENHANCEDSTATUSCODES" in self.offered and not greets
+        greets = again or owed is Greeting or to_hello
+        with_status = "ENHANCEDSTATUSCODES" in self._offer.lines and not greets
         said = reply.with_general_status() if with_status else reply
         wire = said.serialize(with_status=with_status)
         self._owed = owed

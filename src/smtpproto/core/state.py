@@ -115,6 +115,10 @@ def _row(bad: State, *, ok: State | None = None, go_on: State | None = None) -> 
     return row
 
 
+def _good(row: Row) -> State | None:
+    return row.get(_OK) or row.get(_GO_ON)
+
+
 _S = State
 _TRANSACTION = (_S.MAIL, _S.RCPT, _S.CHUNKS, _S.SPOILED)
 
@@ -158,6 +162,7 @@ MOVES: Mapping[tuple[State, Asked], Row] = MappingProxyType(_TABLE)
 _FOREIGN = {state: _row(state, ok=state) for state in (_S.READY, *_TRANSACTION)}
 #: unless the session starts over, which no transaction survives.
 _STARTS_OVER = {_S.READY: _row(_S.READY, ok=_S.GREETED)}
+_EXPECTED = {place: _good(row) for place, row in _TABLE.items()}
 _KNOWN = frozenset(asked for _, asked in MOVES)
 
 
@@ -176,8 +181,7 @@ def moves(state: State, asked: Asked) -> Row | None:
 
 def expected(state: State, asked: Asked) -> State | None:
     """Return where a good answer leads; None where there is none, so nothing to ask for."""
-    row = moves(state, asked) or {}
-    return row.get(_OK) or row.get(_GO_ON)
+    return _EXPECTED.get((state, asked)) or _good(moves(state, asked) or {})
 
 
 def next_state(state: State, asked: Asked, reply: Reply) -> State | None:

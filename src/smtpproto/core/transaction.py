@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .command import Bdat, Command, Data, Mail, Rcpt
-from .envelope import Envelope
+from .envelope import Envelope, take_envelope
 from .reception import Reception
 
 __all__ = ["Transaction"]
@@ -23,7 +23,9 @@ class Transaction:
     @property
     def envelope(self) -> Envelope | None:
         """What was gathered; None until a recipient is accepted."""
-        return Envelope(self.mail, self.rcpts) if self.mail and self.rcpts else None
+        if self.mail is None or not self.rcpts:
+            return None
+        return take_envelope(self.mail, tuple(self.rcpts))
 
     @property
     def is_binary(self) -> bool:
