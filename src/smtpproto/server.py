@@ -45,7 +45,7 @@ from .handler import (
 from .limits import Connections, ServerDeadlines
 from .mechanisms import STANDARD as MECHANISMS
 from .powers import Powers
-from .stream import StreamLostError, local_address, peer_address
+from .stream import StreamLostError
 from .trust import Network, as_networks, is_listed, read_proxy_header
 from .wire import Listener, Wire, as_wire, listen_tcp, listen_unix
 
@@ -298,11 +298,9 @@ class Server:
 
         `implicit_tls` is for this one; None: as for all.
         """
-        session = Session(
-            next(self.ids), peer_address(stream), local_address(stream), lmtp=self.lmtp
-        )
-        implicit_tls = self.implicit_tls if implicit_tls is None else implicit_tls
         wire = as_wire(stream)
+        session = Session(next(self.ids), wire.peer, wire.local, lmtp=self.lmtp)
+        implicit_tls = self.implicit_tls if implicit_tls is None else implicit_tls
         try:
             await self._lead(session, wire, implicit_tls=implicit_tls)
         except Exception:

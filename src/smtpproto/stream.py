@@ -13,8 +13,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 import anyio
-from anyio import TypedAttributeProvider
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream
 
 from .core.client_connection import ClientConnection, ClientEvent
 from .core.command import Auth, AuthResponse, Command
@@ -130,24 +129,46 @@ class Pump(Generic[Event]):
         if self.unsent:
             await self.flush()
         while True:
-            self._connection.receive_data(await self._receive())
-            if (event := self.pull_at_hand()) is not None:
+            try:
+                octets = await self._wire.receive()
+            except LOST as error:
+                octets = self._ended(error)
+            if (event := self._take_in(octets)) is not None:
                 return event
+
+    async def wait_until(self, at: float) -> Event | None:
+        """Do as `wait`; None where there is no event at `at`, by the event loop's clock."""
+        if self.unsent:
+            await self.flush()
+        while True:
+            try:
+                octets = await self._wire.receive_by(at)
+            except LOST as error:
+                octets = self._ended(error)
+            if octets is None:
+                return None
+            if (event := self._take_in(octets)) is not None:
+                return event
+
+    def _take_in(self, octets: bytes) -> Event | None:
+        self.received += len(octets)
+        self._connection.receive_data(octets)
+        return self.pull_at_hand()
+
+    def _ended(self, error: Exception) -> bytes:
+        if isinstance(error, anyio.EndOfStream):
+            return b""
+        raise lost(error) from error
 
     async def listen(self, seconds: float) -> None:
         """Receive what comes within `seconds`, once, and say nothing."""
         with anyio.move_on_after(seconds):
-            self._connection.receive_data(await self._receive())
-
-    async def _receive(self) -> bytes:
-        try:
-            octets = await self._wire.receive()
-        except anyio.EndOfStream:
-            return b""
-        except LOST as error:
-            raise lost(error) from error
-        self.received += len(octets)
-        return octets
+            try:
+                octets = await self._wire.receive()
+            except LOST as error:
+                octets = self._ended(error)
+            self.received += len(octets)
+            self._connection.receive_data(octets)
 
     async def linger(self, octets: int) -> None:
         """Say that we have nothing more to say, and listen until the peer says so, too.
@@ -237,32 +258,22 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def peer_address(stream: TypedAttributeProvider) -> tuple[str, int]:
+def peer_address(stream: ByteStream) -> tuple[str, int]:
     """Return the peer's IP address and port; ("", 0) where the stream has none."""
-    address: tuple[str, int] | str = ""
-    with suppress(OSError):  # it has gone already
-        address = stream.extra(SocketAttribute.remote_address, "")
-    return _address(address)
+    return as_wire(stream).peer
 
 
-def local_address(stream: TypedAttributeProvider) -> tuple[str, int]:
+def local_address(stream: ByteStream) -> tuple[str, int]:
     """Return the IP address and port of our end; ("", 0) where the stream has none."""
-    address: tuple[str, int] | str = ""
-    with suppress(OSError):
-        address = stream.extra(SocketAttribute.local_address, "")
-    return _address(address)
+    return as_wire(stream).local
 
 
-def own_literal(stream: TypedAttributeProvider) -> str:
+def own_literal(stream: ByteStream) -> str:
     """Write the address of our end as an address literal (RFC 5321 §4.1.3), for EHLO."""
     address = local_address(stream)[0].partition("%")[0]  # a zone means nothing to the other end
     if not address:
         return "localhost"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-
-
-def _address(address: tuple[str, int] | str) -> tuple[str, int]:
-    return ("", 0) if isinstance(address, str) else (address[0], address[1])
 
 
 def shown(

@@ -362,11 +362,11 @@ async def test_a_peer_that_has_gone_does_not_end_the_listening(
     """Some systems refuse to set a socket's options then, with what a dead listener says."""
     made, first = BareWire.__init__, [True]
 
-    def fails_once(self: BareWire, raw: socket.socket) -> None:
+    def fails_once(self: BareWire, raw: socket.socket, *ends: Any) -> None:
         if first:
             first.clear()
             raise OSError(22, "Invalid argument")
-        made(self, raw)
+        made(self, raw, *ends)
 
     monkeypatch.setattr(BareWire, "__init__", fails_once)
     async with running(Server(box)) as port:
