@@ -209,14 +209,14 @@ class Conversation:
         """
         if self.hearing:
             return self.ask_meanwhile(handler, failed)
-        return self.answer_of(handler, failed, instead or partial(self.answer, failed))
+        return self.answer_of(handler, failed, instead)
 
     async def ask_meanwhile(self, handler: Callable[[], Awaitable[T]], failed: Reply) -> T | Reply:
         """Ask while another handler waits for content: that is not to be cut off with this one."""
         self.wait("session", None)
         seconds = self.deadlines.handler
         with anyio.move_on_after(seconds):
-            return await self.answer_of(handler, failed)
+            return await self.answer_of(handler, failed, meanwhile=True)
         log.error(HANDLER_SLOW, seconds)
         return failed
 
@@ -225,6 +225,8 @@ class Conversation:
         handler: Callable[[], Awaitable[T]],
         failed: Reply,
         instead: Callable[[], Awaitable[None]] | None = None,
+        *,
+        meanwhile: bool = False,
     ) -> T | Reply:
         answer: T | Reply
         try:
@@ -235,7 +237,8 @@ class Conversation:
                 answer = at_once.value
                 return answer
             self.wait_for_handler()
-            self.instead = instead or self.instead
+            if not meanwhile:
+                self.instead = instead or partial(self.answer, failed)
             answer = await _GoingOn(steps, waits)
         except HangUp:
             raise
@@ -244,7 +247,7 @@ class Conversation:
         except Exception:
             log.exception("a handler failed in session %d", self.session.id)
             answer = failed
-        if instead is not None:
+        if not meanwhile:
             self.instead = None
         return answer
 

@@ -126,7 +126,7 @@ class Pump(Generic[Event]):
 
     async def wait(self) -> Event:
         """Do as `pull` where nothing is at hand."""
-        if self.unsent:
+        if self._out or self._wire.pending:
             await self.flush()
         while True:
             try:
@@ -138,7 +138,7 @@ class Pump(Generic[Event]):
 
     async def wait_until(self, at: float) -> Event | None:
         """Do as `wait`; None where there is no event at `at`, by the event loop's clock."""
-        if self.unsent:
+        if self._out or self._wire.pending:
             await self.flush()
         while True:
             try:

@@ -191,7 +191,7 @@ def next_state(state: State, asked: Asked, reply: Reply) -> State | None:
     """
     if reply.code == 421:
         return State.CLOSED
-    row = moves(state, asked)
+    row = _TABLE.get((state, asked)) or moves(state, asked)
     if row is None:
         return state if reply.severity in _BAD else None
     return row.get(reply.severity)

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 W = TypeVar("W", bound="BareWire")
 
 ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - what it looks like where it is bound to all
+#: Octets that there is room for until more have come.
+LITTLE = 16_384
 #: Connections accepted before others get a turn.
 ACCEPTED = 64
 #: What accept says when it never will again; all else it says is about one connection, or passes.
@@ -39,6 +41,7 @@ class BareWire(Wire):
         self._socket = raw
         self._ends = ends
         self._number = raw.fileno()
+        self._room = LITTLE
         self._unsent = b""
         self._broken: OSError | None = None  # by a write that nobody waited for
         raw.setblocking(False)
@@ -70,13 +73,18 @@ class BareWire(Wire):
     def _receive_at_hand(self, max_bytes: int) -> bytes | None:
         """Return what has arrived; None where nothing has."""
         try:
-            data = self._socket.recv(max_bytes)
+            data = self._socket.recv(min(self._room, max_bytes))
         except BlockingIOError:
             return None
         except OSError as error:
             raise self._lost() from error
         if not data:
             raise anyio.EndOfStream
+        # Room costs time, also where little comes: commands and replies need not have much.
+        if len(data) >= LITTLE:
+            self._room = RECEIVE_OCTETS
+        elif len(data) < LITTLE // 2:
+            self._room = LITTLE
         return data
 
     def write(self, octets: bytes) -> bool:
