@@ -127,12 +127,11 @@ class Dialogue(Conversation):
         """Wait for the next command; None when the server is to stop and no transaction is on."""
         idle = self.connection.state not in TRANSACTION
         event = self.pump.pull_at_hand() if self.connection.buffered else None
+        if event is None and not (idle and self.stopping) and not self.pump.begin():
+            await self.flush()  # so that no reply is cut off when the server stops
         if self.had_its_turn():  # also where it waits, for that may be no wait at all
             await self.let_others_go_on()
         if event is None:
-            # First, so that no reply is cut off when the server stops.
-            if not (idle and self.stopping) and not self.pump.begin():
-                await self.flush()
             if idle and self.stopping:
                 return None
             self.idle = idle
