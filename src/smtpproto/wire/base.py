@@ -94,7 +94,9 @@ def of_socket(raw: socket.socket) -> Attributes:
 
 def host_and_port(address: Any) -> tuple[str, int]:
     """Return what an IP address has; UNIX sockets have a path, bytes where it is no path."""
-    return (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+    if isinstance(address, (str, bytes)):
+        return "", 0
+    return address[0], address[1]
 
 
 def _address(name: Any) -> Any:
