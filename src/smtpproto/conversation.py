@@ -86,6 +86,7 @@ class Conversation:
         self.alarm = Alarm()
         self.end = float("inf")  # of the session, by the loop's clock
         self.due = float("inf")  # when the alarm was last set for
+        self.stopping = server.stopping.is_set()
         self.idle = False  # it waits for a command, and no transaction is on
         self.parted = False  # nothing that the client may say will be left unheard
         #: What to do instead of what a handler would have answered, if it takes too long.
@@ -198,47 +199,65 @@ class Conversation:
 
     # The small verbs
 
-    async def ask(
+    def ask(
         self,
         handler: Callable[[], Awaitable[T]],
         *,
         failed: Reply = HANDLER_FAILED,
         instead: Callable[[], Awaitable[None]] | None = None,
-    ) -> T | Reply:
+    ) -> Awaitable[T | Reply]:
         """Await a handler's answer, within its deadline; what goes wrong becomes `failed`.
 
         If the handler waits for something, what was held back for the client leaves meanwhile.
         If it waits too long, `instead` takes the place of what follows; `failed`, by default.
         """
         if self.hearing:
-            return await self.ask_meanwhile(handler, failed)
-        self.instead = instead or partial(self.answer, failed)
-        reply = await self.answer_of(handler, failed)
-        self.instead = None
-        return reply
+            return self.ask_meanwhile(handler, failed)
+        return self.answer_of(handler, failed, instead)
 
     async def ask_meanwhile(self, handler: Callable[[], Awaitable[T]], failed: Reply) -> T | Reply:
         """Ask while another handler waits for content: that is not to be cut off with this one."""
         self.wait("session", None)
         seconds = self.deadlines.handler
         with anyio.move_on_after(seconds):
-            return await self.answer_of(handler, failed)
+            return await self.answer_of(handler, failed, meanwhile=True)
         log.error(HANDLER_SLOW, seconds)
         return failed
 
-    async def answer_of(self, handler: Callable[[], Awaitable[T]], failed: Reply) -> T | Reply:
+    async def answer_of(
+        self,
+        handler: Callable[[], Awaitable[T]],
+        failed: Reply,
+        instead: Callable[[], Awaitable[None]] | None = None,
+        *,
+        meanwhile: bool = False,
+    ) -> T | Reply:
+        answer: T | Reply
         try:
-            return await _Noticing(handler(), self.wait_for_handler)
+            steps = handler().__await__()
+            try:
+                waits = next(steps)
+            except StopIteration as at_once:  # most have nothing to wait for
+                answer = at_once.value
+                return answer
+            self.wait_for_handler()
+            if not meanwhile:
+                self.instead = instead or partial(self.answer, failed)
+            answer = await _GoingOn(steps, waits)
         except BaseException as raised:
             error = alone(raised)  # out of a handler's own task group
             if isinstance(error, HangUp):
                 raise error from None
+            answer = failed
             if isinstance(error, ContentError):
-                return error.reply or failed
-            if not (isinstance(error, Exception) or is_stray(raised)):
+                answer = error.reply or failed
+            elif isinstance(error, Exception) or is_stray(raised):
+                log.exception("a handler failed in session %d", self.session.id)
+            else:
                 raise
-            log.exception("a handler failed in session %d", self.session.id)
-            return failed
+        if not meanwhile:
+            self.instead = None
+        return answer
 
     def wait_for_handler(self) -> None:
         self.pump.flush_soon()
@@ -256,7 +275,8 @@ class Conversation:
     async def answer(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> None:
         """Send a reply, None for the suggested one; `failed` where a handler's is illegal."""
         self.put(reply, failed=failed)
-        await self.flush()
+        if not self.pump.begin():
+            await self.flush()
 
     def put(self, reply: Reply | None, *, failed: Reply = HANDLER_FAILED) -> Reply:
         """Answer; what is written may share a write with others (RFC 2920 §3.2).
@@ -272,7 +292,8 @@ class Conversation:
             log.exception("a handler's reply is none in session %d", self.session.id)
             reply, octets = self.instead_of_none(self.signed(failed))
         self.pump.put(octets)
-        self.show("S", reply)
+        if self.server.trace is not None:
+            self.show("S", reply)
         return reply
 
     def signed(self, reply: Reply) -> Reply:
@@ -302,22 +323,30 @@ class Conversation:
     async def pull_within(self, name: str, seconds: float | None) -> ServerEvent:
         """Pull while a handler reads: it is not cut off, but told that there will be no more."""
         event = self.pump.pull_at_hand()
-        await self.take_turns()  # also where it waits, for that may be no wait at all
+        if self.had_its_turn():  # also where it waits, for that may be no wait at all
+            await self.let_others_go_on()
+        return await self.wait_within(name, seconds) if event is None else event
+
+    async def wait_within(self, name: str, seconds: float | None) -> ServerEvent:
+        if not self.pump.begin():
+            await self.flush()
+        self.wait("session", None)
+        if seconds is None:
+            return await self.pump.wait()
+        event = await self.pump.wait_until(self.alarm.now() + seconds)
         if event is None:
-            if self.pump.unsent:
-                await self.flush()
-            self.wait("session", None)
-            with deadline(name, seconds):
-                event = await self.pump.wait()
+            raise DeadlineError(name, seconds)
         return event
 
-    async def take_turns(self) -> None:
-        """Let other sessions go on now and then, where this one has much at hand."""
+    def had_its_turn(self) -> bool:
+        """Tell whether other sessions should go on, for this one has had much at hand."""
         self.in_turn += 1
-        if self.in_turn >= TURN:
-            self.in_turn = 0
-            self.wait("session", None)
-            await anyio.lowlevel.checkpoint()
+        return self.in_turn >= TURN
+
+    async def let_others_go_on(self) -> None:
+        self.in_turn = 0
+        self.wait("session", None)
+        await anyio.lowlevel.checkpoint()
 
     async def pull_fast_enough(self) -> ServerEvent:
         """Pull what is content, at no less than its rate; what a handler takes is not counted."""
@@ -329,7 +358,9 @@ class Conversation:
             late: DeadlineError | None = None
             began, had = self.alarm.now(), self.pump.received
             try:
-                event = await self.pull_within(name, seconds)
+                if self.had_its_turn():  # also where it waits, for that may be no wait at all
+                    await self.let_others_go_on()
+                event = await self.wait_within(name, seconds)
             except DeadlineError as error:
                 late = error
             finally:
@@ -356,7 +387,7 @@ class Conversation:
 
     async def wait_for_event(self, name: str, seconds: float | None) -> ServerEvent:
         """Wait for what is not at hand."""
-        if self.pump.unsent:
+        if not self.pump.begin():
             await self.flush()
         self.wait(name, seconds)
         return await self.pump.wait()
@@ -367,6 +398,7 @@ class Conversation:
             await self.pump.finish()
 
     def show(self, side: str, thing: Any) -> None:
+        """Trace it, without its secrets."""
         if self.server.trace is None:
             return
         # A line behind AUTH that is no command may be a password all the same.
@@ -381,29 +413,26 @@ class Conversation:
             self.login_begun = False
 
 
-class _Noticing(Awaitable[T]):
-    """Awaits `inner`, and calls `on_wait` when it first has to wait (PEP 380, spelled out)."""
+class _GoingOn(Awaitable[T]):
+    """What is left of an awaitable whose first step was made (PEP 380, spelled out)."""
 
-    def __init__(self, inner: Awaitable[T], on_wait: Callable[[], None]) -> None:
-        self._inner = inner
-        self._on_wait = on_wait
+    def __init__(self, steps: Generator[Any, Any, T], waits: object) -> None:
+        self._steps = steps
+        self._waits = waits
 
     def __await__(self) -> Generator[Any, Any, T]:
-        steps = self._inner.__await__()
-        assert isinstance(steps, Generator) or hasattr(steps, "send")
+        steps, waits = self._steps, self._waits
         try:
-            waiting = next(steps)
-            self._on_wait()
             while True:
                 try:
-                    sent = yield waiting
+                    sent = yield waits
                 except GeneratorExit:
                     steps.close()
                     raise
-                except BaseException as error:  # noqa: BLE001 - whatever it is, it is for `inner`
-                    waiting = steps.throw(error)
+                except BaseException as error:  # noqa: BLE001 - whatever it is, it is for the steps
+                    waits = steps.throw(error)
                 else:
-                    waiting = steps.send(sent)
+                    waits = steps.send(sent)
         except StopIteration as stop:
             result: T = stop.value
             return result

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import anyio
 
-__all__ = ["Alarm", "DeadlineError", "deadline", "is_stray"]
+__all__ = ["Alarm", "DeadlineError", "LazyTimer", "deadline", "is_stray"]
 
 
 class DeadlineError(TimeoutError):
@@ -71,6 +72,51 @@ def is_stray(error: BaseException) -> bool:
     return not wanted and anyio.current_effective_deadline() > float("-inf")
 
 
+def _nobody() -> None:
+    pass
+
+
+class LazyTimer:
+    """Calls `call` at a time of an asyncio loop that is put off again and again, and hardly comes.
+
+    What it keeps with the loop may be early: it looks again then, and is made anew only to be
+    earlier. So to put it off costs next to nothing.
+    """
+
+    __slots__ = ("_at", "_call", "_due", "_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+        self._loop = loop
+        self._call = call
+        self._at = self._due = float("inf")
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, at: float) -> None:
+        """Call at `at`, by the loop's clock, and not when it was set to before."""
+        self._at = at
+        if at < self._due:
+            self._cancel()
+            self._due = at
+            self._handle = self._loop.call_at(at, self._look)
+
+    def off(self) -> None:
+        """Never call, and leave nothing behind: neither with the loop, nor a cycle."""
+        self._cancel()
+        self._call, self._due = _nobody, float("-inf")  # nothing is earlier
+
+    def _cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _look(self) -> None:
+        self._handle, self._due = None, float("inf")
+        if self._loop.time() < self._at:
+            self.set(self._at)
+        else:
+            self._call()
+
+
 class Alarm:
     """One deadline around many waits, which is put off before each of them.
 
@@ -80,25 +126,26 @@ class Alarm:
     be used for one block after another, until `off`.
     """
 
-    __slots__ = ("_at", "_loop", "_name", "_ringing", "_scope", "_timer", "rang")
+    __slots__ = ("_name", "_ringing", "_scope", "_timer", "now", "rang")
 
     def __init__(self) -> None:
         #: The name it rang for; None as long as it has not.
         self.rang: str | None = None
         self._name = ""
         self._ringing = False
-        self._at = float("inf")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        # On asyncio, one that may be early: it looks again then. Made anew only to be earlier.
-        self._timer: asyncio.TimerHandle | None = None
+        #: Returns the event loop's time, in seconds.
+        self.now: Callable[[], float] = anyio.current_time
+        self._timer: LazyTimer | None = None  # on asyncio; elsewhere the scope has the deadline
         self._scope: anyio.CancelScope | None = None
 
     def __enter__(self) -> Self:
-        if self._loop is None:
+        if self._timer is None:
             with suppress(RuntimeError):
-                self._loop = asyncio.get_running_loop()
+                loop = asyncio.get_running_loop()
+                self._timer, self.now = LazyTimer(loop, self._due), loop.time
+        else:
+            self._timer.set(float("inf"))
         self.rang, self._ringing = None, False
-        self._at = float("inf")
         self._scope = anyio.CancelScope()
         self._scope.__enter__()
         return self
@@ -124,44 +171,26 @@ class Alarm:
     def off(self) -> None:
         """Leave no timer behind."""
         if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def now(self) -> float:
-        """Return the event loop's time, in seconds."""
-        return anyio.current_time() if self._loop is None else self._loop.time()
+            self._timer.off()
 
     def set(self, name: str, at: float) -> None:
         """Ring at `at`, a time of the event loop's clock, unless it is put off until then.
 
         Nothing where it rings already: whoever tidies up then is not what it rings for.
         """
-        if self._loop is None:
-            # Where the scope is cancelled; what is merely due has not rung.
-            self._ringing = self._ringing or anyio.current_effective_deadline() == float("-inf")
-        if self._ringing:
+        if self._timer is not None:
+            if not self._ringing:
+                self._name = name
+                self._timer.set(at)
             return
-        self._name = name
-        if self._loop is None:
+        # Where the scope is cancelled; what is merely due has not rung.
+        self._ringing = self._ringing or anyio.current_effective_deadline() == float("-inf")
+        if not self._ringing:
             assert self._scope is not None  # entered
-            self._scope.deadline = at
-            return
-        self._at = at
-        if (self._timer is None and at < float("inf")) or (
-            self._timer is not None and at < self._timer.when()
-        ):
-            self.off()
-            self._timer = self._loop.call_at(at, self._look)
+            self._name, self._scope.deadline = name, at
 
-    def _look(self) -> None:
-        assert self._loop is not None  # whose timer it was
-        self._timer = None
-        if self._scope is None:
-            return
-        if self._loop.time() < self._at:
-            self.set(self._name, self._at)
-        else:
-            self.ring(self._name)
+    def _due(self) -> None:
+        self.ring(self._name)
 
     def ring(self, name: str) -> None:
         """Ring now, for this."""

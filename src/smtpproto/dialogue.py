@@ -119,28 +119,31 @@ class Dialogue(Conversation):
 
     async def next_command(self) -> ServerEvent | None:
         """Wait for the next command; None when the server is to stop and no transaction is on."""
-        stopping, idle = self.server.stopping, self.connection.state not in TRANSACTION
+        idle = self.connection.state not in TRANSACTION
         event = self.pump.pull_at_hand() if self.connection.buffered else None
-        if event is not None:
-            await self.take_turns()
-        else:
-            if idle and not stopping.is_set():
-                await self.flush()  # so that no reply is cut off when the server stops
-            if idle and stopping.is_set():
+        if event is None and not (idle and self.stopping) and not self.pump.begin():
+            await self.flush()  # so that no reply is cut off when the server stops
+        if self.had_its_turn():  # also where it waits, for that may be no wait at all
+            await self.let_others_go_on()
+        if event is None:
+            if idle and self.stopping:
                 return None
             self.idle = idle
             try:
-                event = await self.wait_for_event("command", self.deadlines.command)
+                self.wait("command", self.deadlines.command)
+                event = await self.pump.wait()
             finally:
                 self.idle = False
         # It may have come at the very moment: the alarm would cut off whoever is asked about it.
-        if idle and stopping.is_set() and not isinstance(event, ConnectionClosed):
+        if idle and self.stopping and not isinstance(event, ConnectionClosed):
             return None
-        self.show("C", event)
+        if self.server.trace is not None:
+            self.show("C", event)
         return event
 
     def stop(self) -> None:
         """End the session where no transaction is on: the server stops."""
+        self.stopping = True
         if self.idle:
             self.alarm.ring("stop")
 
@@ -153,19 +156,19 @@ class Dialogue(Conversation):
         if interceptor is not None and await self.is_intercepted(interceptor, event):
             return
         match event:
-            case BadCommand():
-                if event.reply.code >= 500:
-                    await self.slow_down()
-                await self.refuse(event)
             case Mail():
-                await self.judge(await self.ask(partial(handler.mail, self.session, event)))
+                await self.judge(partial(handler.mail, self.session, event))
             case Rcpt():
-                await self.judge(await self.ask(partial(handler.rcpt, self.session, event)))
+                await self.judge(partial(handler.rcpt, self.session, event))
             case Data():
                 await self.answer(None)
                 await self.take_content()
             case Bdat():
                 await self.take_content()
+            case BadCommand():
+                if event.reply.code >= 500:
+                    await self.slow_down()
+                await self.refuse(event)
             case Auth():
                 await self.log_in(event)
             case StartTls():
@@ -245,7 +248,8 @@ class Dialogue(Conversation):
             raise HangUp  # refused at the door, and it is a door that has been opened before
         await self.flush()
 
-    async def judge(self, reply: Reply | None) -> None:
+    async def judge(self, handler: Callable[[], Awaitable[Reply | None]]) -> None:
+        reply = await self.ask(handler)
         if isinstance(reply, Reply) and reply.code >= 500:  # handlers return what they like
             await self.slow_down()
         # It may share a write with others, if they are at hand (RFC 2920 §3.2).
@@ -300,10 +304,11 @@ class Dialogue(Conversation):
             if stream.lost is not None:
                 raise stream.lost
         self.idle_commands = 0
-        self.show("C", stream.end)
+        if self.server.trace is not None:
+            self.show("C", stream.end)
         if stream.end.fault is not None:
             verdict = stream.end.fault
-        if self.connection.lmtp and isinstance(verdict, Mapping):
+        if verdict is not None and self.connection.lmtp and isinstance(verdict, Mapping):
             self.put_each(self.outcomes(envelope, verdict))
         else:  # an outcome for each is none where one is for all: `put` says so
             self.put_each(repeat(cast("Reply | None", verdict)))

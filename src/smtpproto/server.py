@@ -45,7 +45,7 @@ from .handler import (
 from .limits import Connections, ServerDeadlines
 from .mechanisms import STANDARD as MECHANISMS
 from .powers import Powers
-from .stream import StreamLostError, local_address, peer_address
+from .stream import StreamLostError
 from .trust import Network, as_address, as_networks, is_listed, read_proxy_header
 from .wire import Listener, Wire, as_wire, listen_tcp, listen_unix
 
@@ -312,7 +312,7 @@ class Server:
         implicit_tls = self.implicit_tls if implicit_tls is None else implicit_tls
         wire = as_wire(stream)
         try:
-            session = Session(number, peer_address(wire), local_address(wire), lmtp=self.lmtp)
+            session = Session(number, wire.peer, wire.local, lmtp=self.lmtp)
             peer = session.peer[0]
             await self._lead(session, wire, implicit_tls=implicit_tls)
         except Exception:

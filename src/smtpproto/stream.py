@@ -13,8 +13,7 @@ from contextlib import suppress
 from typing import Generic, TypeVar, cast
 
 import anyio
-from anyio import TypedAttributeProvider
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream
 
 from .core.client_connection import ClientConnection, ClientEvent
 from .core.command import Auth, AuthResponse, Command
@@ -128,11 +127,31 @@ class Pump(Generic[Event]):
 
     async def wait(self) -> Event:
         """Do as `pull` where nothing is at hand."""
+        if self._out or self._wire.pending:
+            await self.flush()
         while True:
-            await self.receive()
-            if (event := self.pull_at_hand()) is not None:
+            try:
+                octets = await self._wire.receive()
+            except LOST as error:
+                octets = self._ended(error)
+            if (event := self._take_in(octets)) is not None:
                 return event
             # What is thrown away may come faster than we read: others have their turn.
+            await anyio.lowlevel.checkpoint()
+
+    async def wait_until(self, at: float) -> Event | None:
+        """Do as `wait`; None where there is no event at `at`, by the event loop's clock."""
+        if self._out or self._wire.pending:
+            await self.flush()
+        while True:
+            try:
+                octets = await self._wire.receive_by(at)
+            except LOST as error:
+                octets = self._ended(error)
+            if octets is None:
+                return None
+            if (event := self._take_in(octets)) is not None:
+                return event
             await anyio.lowlevel.checkpoint()
 
     async def receive(self) -> None:
@@ -141,12 +160,20 @@ class Pump(Generic[Event]):
             await self.flush()
         try:
             octets = await self._wire.receive()
-        except anyio.EndOfStream:
-            octets = b""
         except LOST as error:
-            raise lost(error) from error
+            octets = self._ended(error)
         self.received += len(octets)
         self._connection.receive_data(octets)
+
+    def _take_in(self, octets: bytes) -> Event | None:
+        self.received += len(octets)
+        self._connection.receive_data(octets)
+        return self.pull_at_hand()
+
+    def _ended(self, error: Exception) -> bytes:
+        if isinstance(error, anyio.EndOfStream):
+            return b""
+        raise lost(error) from error
 
     async def listen(self, seconds: float) -> None:
         """Receive what comes within `seconds`, once, and say nothing."""
@@ -251,33 +278,22 @@ def first_cause(error: BaseException) -> BaseException:
     return error
 
 
-def peer_address(stream: TypedAttributeProvider) -> tuple[str, int]:
+def peer_address(stream: ByteStream) -> tuple[str, int]:
     """Return the peer's IP address and port; ("", 0) where the stream has none."""
-    address: tuple[str, int] | str | bytes = ""
-    with suppress(OSError):  # it has gone already
-        address = stream.extra(SocketAttribute.remote_address, "")
-    return _address(address)
+    return as_wire(stream).peer
 
 
-def local_address(stream: TypedAttributeProvider) -> tuple[str, int]:
+def local_address(stream: ByteStream) -> tuple[str, int]:
     """Return the IP address and port of our end; ("", 0) where the stream has none."""
-    address: tuple[str, int] | str | bytes = ""
-    with suppress(OSError):
-        address = stream.extra(SocketAttribute.local_address, "")
-    return _address(address)
+    return as_wire(stream).local
 
 
-def own_literal(stream: TypedAttributeProvider) -> str:
+def own_literal(stream: ByteStream) -> str:
     """Write the address of our end as an address literal (RFC 5321 §4.1.3), for EHLO."""
     address = local_address(stream)[0].partition("%")[0]  # a zone means nothing to the other end
     if not address:
         return "localhost"
     return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-
-
-def _address(address: tuple[str, int] | str | bytes) -> tuple[str, int]:
-    # UNIX sockets have a path, or octets that are none.
-    return ("", 0) if isinstance(address, (str, bytes)) else (address[0], address[1])
 
 
 def shown(

@@ -19,7 +19,7 @@ from smtpproto.stream import Pump
 from smtpproto.wire import BareWire, ForeignWire, Listener, LoopWire, as_wire, connect_unix
 
 from .clock import anyio_backend  # noqa: F401 - a fixture
-from .test_deadlines import SESSION, SHORT, TIMED_OUT, in_content
+from .test_deadlines import SHORT, TIMED_OUT, in_content
 from .wire import HOST, Wire, connect, opened
 from .world import Box, Certificates, running
 
@@ -389,11 +389,11 @@ async def test_a_peer_that_has_gone_does_not_end_the_listening(
     """Some systems refuse to set a socket's options then, with what a dead listener says."""
     made, first = BareWire.__init__, [True]
 
-    def fails_once(self: BareWire, raw: socket.socket) -> None:
+    def fails_once(self: BareWire, raw: socket.socket, *ends: Any) -> None:
         if first:
             first.clear()
             raise OSError(22, "Invalid argument")
-        made(self, raw)
+        made(self, raw, *ends)
 
     monkeypatch.setattr(BareWire, "__init__", fails_once)
     async with running(Server(box)) as port:

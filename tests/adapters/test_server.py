@@ -423,6 +423,9 @@ class Accepting:
     def setblocking(self, flag: bool) -> None:
         self.own.setblocking(flag)
 
+    def getsockname(self) -> Any:
+        return self.own.getsockname()
+
     def accept(self) -> Any:
         if self.errors:
             raise self.errors.pop(0)

@@ -242,6 +242,77 @@ async def test_a_wait_that_is_cancelled_loses_nothing(tls: Certificates) -> None
         assert await ends.wire.receive() == b"all of it"
 
 
+async def test_a_wait_that_is_given_up_loses_nothing(kind: str, tls: Certificates) -> None:
+    async with joined(kind, tls) as ends:
+        for _ in range(3):
+            assert await ends.wire.receive_by(anyio.current_time() + 0.005) is None
+        await ends.other.send(b"all of it")
+        assert await ends.wire.receive_by(anyio.current_time() + 20) == b"all of it"
+
+        async def later() -> None:
+            await anyio.sleep(0.05)
+            await ends.other.send(b"more")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(later)
+            # A time that is over does not count for another wait.
+            assert await ends.wire.receive_by(anyio.current_time() + 0.01) is None
+            assert await ends.wire.receive() == b"more"
+
+
+async def test_a_wait_that_is_given_up_is_no_end(kind: str, tls: Certificates) -> None:
+    async with joined(kind, tls) as ends:
+        await ends.other.send_eof()
+        with pytest.raises(anyio.EndOfStream):
+            await ends.wire.receive_by(anyio.current_time() + 20)
+        await ends.wire.aclose()
+        with pytest.raises(LOST):
+            await ends.wire.receive_by(anyio.current_time() + 20)
+
+
+@pytest.mark.parametrize("host", [HOST, "0.0.0.0"])
+async def test_addresses_of_both_ends(host: str, tls: Certificates) -> None:
+    """Those of a connection that was taken are known, whichever address is listened at."""
+    accepted: list[Wire] = []
+    came = anyio.Event()
+
+    async def keep(wire: Wire) -> None:
+        accepted.append(wire)
+        came.set()
+
+    async with await listen_tcp(host, 0) as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, keep, tasks)
+        there = HOST if host == HOST else "127.0.0.3"
+        wire = await connect_tcp(there, listener.address[1])
+        await came.wait()
+        (other,) = accepted
+        assert (wire.peer, wire.local) == (other.local, other.peer)
+        assert other.peer == other.extra(SocketAttribute.remote_address)
+        assert other.local == other.extra(SocketAttribute.local_address)
+        await wire.aclose()
+        assert (wire.peer, wire.local) == (("", 0), ("", 0))
+        await other.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def test_much_and_little_in_turns(kind: str, tls: Certificates) -> None:
+    """However much room there is for what comes, all of it comes, in its order."""
+    async with joined(kind, tls) as ends:
+        sent = b"".join(b"%07d\n" % number for number in range(100_000))
+
+        async def send() -> None:
+            for at in range(0, len(sent), 130_000):
+                await ends.other.send(sent[at : at + 130_000])
+                await ends.other.send(sent[:8])
+            await ends.other.send_eof()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            came = await everything(ends.wire)
+        pieces = [sent[at : at + 130_000] + sent[:8] for at in range(0, len(sent), 130_000)]
+        assert came == b"".join(pieces)
+
+
 async def test_what_can_be_asked_of_it(kind: str, tls: Certificates) -> None:
     async with joined(kind, tls) as ends:
         ours = ends.wire.extra(SocketAttribute.local_address)

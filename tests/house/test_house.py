@@ -18,7 +18,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 STOREYS = [
     {"core"},
     {"extensions", "mechanisms"},
-    {"wire", "deadline", "resolve"},
+    {"deadline"},
+    {"wire", "resolve"},
     {"stream"},
     {"client", "server"},
     {"pool"},

@@ -5,35 +5,56 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
-from .base import RECEIVE_OCTETS, Attributes, Wire, of_socket
+from .base import RECEIVE_OCTETS, Attributes, Wire, host_and_port, of_socket
 
-__all__ = ["ACCEPTED", "NOT_LISTENING", "BareWire", "made", "serve_bare"]
+__all__ = ["NOT_LISTENING", "BareWire", "Door", "Ends", "serve_bare"]
 
 log = logging.getLogger(__name__)
 
+W = TypeVar("W", bound="BareWire")
+
+ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104 - what it looks like where it is bound to all
+#: Octets that there is room for until more have come.
+LITTLE = 16_384
 #: Connections accepted before others get a turn.
 ACCEPTED = 64
 #: What accept says when it never will again; all else it says is about one connection, or passes.
 NOT_LISTENING = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 
 
-class BareWire(Wire):
-    """One connection."""
+#: IP address and port of the peer, and of ours.
+Ends: TypeAlias = tuple[tuple[str, int], tuple[str, int]]
+#: Those of UNIX sockets.
+NO_ENDS: Final[Ends] = ("", 0), ("", 0)
 
-    def __init__(self, raw: socket.socket) -> None:
+
+class BareWire(Wire):
+    """One connection. `ends` are the addresses of peer and socket, where they are known."""
+
+    def __init__(self, raw: socket.socket, ends: Ends | None = None) -> None:
         self._socket = raw
+        self._ends = ends
         self._number = raw.fileno()
+        self._room = LITTLE
         self._unsent = b""
         self._broken: OSError | None = None  # by a write that nobody waited for
         raw.setblocking(False)
-        if raw.family != socket.AF_UNIX:
+        if ends is not NO_ENDS and (ends is not None or raw.family != socket.AF_UNIX):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        return super().peer if self._ends is None else self._ends[0]
+
+    @property
+    def local(self) -> tuple[str, int]:
+        return super().local if self._ends is None else self._ends[1]
 
     @property
     def closed(self) -> bool:
@@ -52,24 +73,36 @@ class BareWire(Wire):
     def _receive_at_hand(self, max_bytes: int) -> bytes | None:
         """Return what has arrived; None where nothing has."""
         try:
-            data = self._socket.recv(max_bytes)
+            data = self._socket.recv(min(self._room, max_bytes))
         except BlockingIOError:
             return None
         except OSError as error:
             raise self._lost() from error
         if not data:
             raise anyio.EndOfStream
+        # Room costs time, also where little comes: commands and replies need not have much.
+        if len(data) >= LITTLE:
+            self._room = RECEIVE_OCTETS
+        elif len(data) < LITTLE // 2:
+            self._room = LITTLE
         return data
 
     def write(self, octets: bytes) -> bool:
-        self._check()
-        if self._unsent:
-            self._unsent += octets
-        elif octets:
-            self._unsent = octets
-            self._send_unsent()
+        if self._unsent or self._broken is not None:
             self._check()
-        return not self._unsent
+            self._unsent += octets
+            return False
+        try:
+            sent = self._socket.send(octets)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:  # also where we have closed it
+            self._broken = error
+            raise self._lost() from error
+        if sent == len(octets):
+            return True
+        self._unsent = octets[sent:]
+        return False
 
     def _send_unsent(self) -> None:
         """Send what can leave; where nothing ever will, remember why."""
@@ -125,16 +158,12 @@ async def serve_bare(
     listening: socket.socket, handler: Callable[[Wire], Coroutine[Any, Any, None]], tasks: TaskGroup
 ) -> None:
     """Accept at a socket until cancelled. OSError when it does not listen any more."""
-    listening.setblocking(False)
+    door = Door(listening)
     while True:
         await anyio.wait_readable(listening)
         try:
-            for _ in range(ACCEPTED):
-                raw, _ = listening.accept()
-                if (wire := made(raw, BareWire)) is not None:
-                    tasks.start_soon(handler, wire)
-        except BlockingIOError:
-            continue
+            for wire in door.accept(BareWire):
+                tasks.start_soon(handler, wire)
         except OSError as error:
             if error.errno in NOT_LISTENING:
                 raise
@@ -142,10 +171,29 @@ async def serve_bare(
             await anyio.sleep(0.1)
 
 
-def made(raw: socket.socket, make: Callable[[socket.socket], BareWire]) -> BareWire | None:
-    """Return a wire; None where the peer has gone, which some systems tell by refusing options."""
-    try:
-        return make(raw)
-    except OSError:
-        raw.close()
-        return None
+class Door:
+    """A listening socket, from which connections are taken."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        listening.setblocking(False)
+        self.socket = listening
+        own = host_and_port(listening.getsockname())
+        # Where it is one address, it is that of all of its connections: nobody has to ask.
+        self._own = None if own[0] in ANY_ADDRESS else own
+
+    def accept(self, make: Callable[[socket.socket, Ends], W]) -> Iterator[W]:
+        """Make wires of those who wait there; OSError when it does not listen, or cannot now."""
+        for _ in range(ACCEPTED):
+            try:
+                raw, name = self.socket.accept()
+            except BlockingIOError:
+                return
+            try:
+                yield make(raw, self._ends(raw, name))
+            except OSError:  # the peer has gone, which some systems tell by refusing options
+                raw.close()
+
+    def _ends(self, raw: socket.socket, name: Any) -> Ends:
+        if not isinstance(name, tuple):
+            return NO_ENDS
+        return host_and_port(name), self._own or host_and_port(raw.getsockname())

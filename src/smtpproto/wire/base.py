@@ -7,9 +7,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
-__all__ = ["RECEIVE_OCTETS", "Attributes", "Wire", "of_socket"]
+__all__ = ["RECEIVE_OCTETS", "Attributes", "Wire", "host_and_port", "of_socket"]
 
 #: What anyio calls extra attributes.
 Attributes: TypeAlias = Mapping[Any, Callable[[], Any]]
@@ -24,6 +25,12 @@ class Wire(ByteStream):
     `receive` waits where there is nothing at hand, and only there: no checkpoint is made for its
     own sake. One task receives and one writes at a time.
     """
+
+    async def receive_by(self, at: float, max_bytes: int = RECEIVE_OCTETS) -> bytes | None:
+        """Receive; None where nothing has come at `at`, by the event loop's clock."""
+        with anyio.CancelScope(deadline=at):
+            return await self.receive(max_bytes)
+        return None
 
     @abstractmethod
     def write(self, octets: bytes) -> bool:
@@ -49,6 +56,22 @@ class Wire(ByteStream):
         """Send the rest of what was written while the caller does something else."""
 
     @property
+    def peer(self) -> tuple[str, int]:
+        """The peer's IP address and port; ("", 0) where it has none, or has gone already."""
+        return self._end(SocketAttribute.remote_address)
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """The same of our end."""
+        return self._end(SocketAttribute.local_address)
+
+    def _end(self, attribute: Any) -> tuple[str, int]:
+        try:
+            return host_and_port(self.extra(attribute, ""))
+        except OSError:
+            return "", 0
+
+    @property
     @abstractmethod
     def extra_attributes(self) -> Attributes:
         """What can be asked of it: anyio's SocketAttribute and, under TLS, TLSAttribute."""
@@ -67,6 +90,13 @@ def of_socket(raw: socket.socket) -> Attributes:
         SocketAttribute.remote_address: lambda: _address(raw.getpeername()),
         SocketAttribute.raw_socket: lambda: raw,
     }
+
+
+def host_and_port(address: Any) -> tuple[str, int]:
+    """Return what an IP address has; UNIX sockets have a path, bytes where it is no path."""
+    if isinstance(address, (str, bytes)):
+        return "", 0
+    return address[0], address[1]
 
 
 def _address(name: Any) -> Any:

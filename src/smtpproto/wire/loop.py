@@ -17,7 +17,9 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from .bare import ACCEPTED, NOT_LISTENING, BareWire, made
+from smtpproto.deadline import LazyTimer
+
+from .bare import NOT_LISTENING, BareWire, Door, Ends
 from .base import RECEIVE_OCTETS
 
 __all__ = ["LoopWire", "loop_of_sockets", "serve_loop"]
@@ -44,34 +46,46 @@ class _Bell:
     It is future-like in the sense of `asyncio.isfuture`, for one task and many waits.
     """
 
-    __slots__ = ("_asyncio_future_blocking", "_callback", "_cancelled", "_context", "_loop")
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
         self._callback: Callable[[_Bell], object] | None = None
         self._context: contextvars.Context
-        self._cancelled: asyncio.CancelledError | None = None
+        self._error: BaseException | None = None
 
-    def ring(self) -> None:
-        callback = self._callback
+    def ring(self) -> bool:
+        """Let the task go on, before this returns: for callbacks of the loop alone.
+
+        False where none waits.
+        """
+        callback, self._callback = self._callback, None
         if callback is None:
-            return
-        self._callback = None
-        if asyncio.current_task(self._loop) is None:
-            self._context.run(callback, self)
-        else:
-            self._loop.call_soon(callback, self, context=self._context)
+            return False
+        self._context.run(callback, self)
+        return True
+
+    def ring_soon(self, error: BaseException | None = None) -> bool:
+        """Let the task go on in the next turn of the loop, with an error to raise if there is one.
+
+        False where none waits.
+        """
+        callback, self._callback = self._callback, None
+        if callback is None:
+            return False
+        self._error = error
+        self._loop.call_soon(callback, self, context=self._context)
+        return True
 
     @property
     def waited_for(self) -> bool:
         return self._callback is not None
 
     def __await__(self) -> Generator[_Bell, None, None]:
-        self._cancelled = None
+        self._error = None
         self._asyncio_future_blocking = True
-        yield self
-        self.result()
+        yield self  # the task, awakened, asks for the result
 
     # What a task asks of a future
 
@@ -87,34 +101,36 @@ class _Bell:
         return self._callback is None
 
     def result(self) -> None:
-        if self._cancelled is not None:
-            raise self._cancelled
+        if self._error is not None:
+            raise self._error
 
     def cancel(self, msg: object = None) -> bool:
-        callback = self._callback
-        if callback is None:
-            return False
-        self._callback = None
         # Cancel scopes know their own by what they said.
-        self._cancelled = asyncio.CancelledError(*([] if msg is None else [msg]))
-        self._loop.call_soon(callback, self, context=self._context)
-        return True
+        return self.ring_soon(asyncio.CancelledError(*([] if msg is None else [msg])))
+
+
+class _Overdue(Exception):  # noqa: N818 - no fault
+    """Nobody waits any longer."""
 
 
 class LoopWire(BareWire):
     """One connection."""
 
-    def __init__(self, raw: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(raw)
+    def __init__(
+        self, raw: socket.socket, loop: asyncio.AbstractEventLoop, ends: Ends | None = None
+    ) -> None:
+        super().__init__(raw, ends)
         self._loop = loop
         self._readable = _Bell(loop)
         self._writable = _Bell(loop)
+        self._patience = LazyTimer(loop, self._give_up)
         self._watched = False
         self._emptying = False  # by the loop, with nobody waiting
 
     async def receive(self, max_bytes: int = RECEIVE_OCTETS) -> bytes:
         if self._readable.waited_for:
             raise anyio.BusyResourceError("receiving from")
+        # A peer that has answered already, as on a busy machine, need not be watched for.
         if not self._watched and (data := self._receive_at_hand(max_bytes)) is not None:
             return data
         while True:
@@ -125,10 +141,20 @@ class LoopWire(BareWire):
             if (data := self._receive_at_hand(max_bytes)) is not None:
                 return data
 
+    async def receive_by(self, at: float, max_bytes: int = RECEIVE_OCTETS) -> bytes | None:
+        self._patience.set(at)
+        try:
+            return await self.receive(max_bytes)
+        except _Overdue:
+            return None
+        finally:
+            self._patience.set(float("inf"))
+
+    def _give_up(self) -> None:
+        self._readable.ring_soon(_Overdue())
+
     def _look(self) -> None:
-        if self._readable.waited_for:
-            self._readable.ring()
-        else:
+        if not self._readable.ring():
             self._unwatch()
 
     def _unwatch(self) -> None:
@@ -165,12 +191,13 @@ class LoopWire(BareWire):
     async def aclose(self) -> None:
         """Close at once; what has not left is lost."""
         if not self.closed:
+            self._patience.off()
             self._unwatch()
             self._stop_emptying()
             self._unsent = b""
             self._socket.close()
-            self._readable.ring()
-            self._writable.ring()
+            self._readable.ring_soon()
+            self._writable.ring_soon()
 
 
 async def serve_loop(
@@ -182,31 +209,27 @@ async def serve_loop(
     """Accept at these sockets until cancelled. OSError when one does not listen any more."""
     broken: asyncio.Future[None] = loop.create_future()
 
-    def accept(listening: socket.socket) -> None:
-        try:
-            for _ in range(ACCEPTED):
-                raw, _ = listening.accept()
-                if (wire := made(raw, lambda raw: LoopWire(raw, loop))) is not None:
-                    tasks.start_soon(handler, wire)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            if error.errno in NOT_LISTENING:
-                loop.remove_reader(listening)
-                if not broken.done():
-                    broken.set_exception(error)
-                return
-            log.error("cannot accept a connection: %s", error)
-            loop.remove_reader(listening)
-            loop.call_later(PAUSE, watch, listening)
+    def make(raw: socket.socket, ends: Ends) -> LoopWire:
+        return LoopWire(raw, loop, ends)
 
-    def watch(listening: socket.socket) -> None:
-        if not broken.done() and listening.fileno() >= 0:
-            loop.add_reader(listening, accept, listening)
+    def accept(door: Door) -> None:
+        try:
+            for wire in door.accept(make):
+                tasks.start_soon(handler, wire)
+        except OSError as error:
+            loop.remove_reader(door.socket)
+            if error.errno not in NOT_LISTENING:
+                log.error("cannot accept a connection: %s", error)
+                loop.call_later(PAUSE, watch, door)
+            elif not broken.done():
+                broken.set_exception(error)
+
+    def watch(door: Door) -> None:
+        if not broken.done() and door.socket.fileno() >= 0:
+            loop.add_reader(door.socket, accept, door)
 
     for each in sockets:
-        each.setblocking(False)
-        watch(each)
+        watch(Door(each))
     try:
         await broken
     finally:
