@@ -92,6 +92,12 @@ def _size(octets: bytes, *, binary: bool) -> int:
     return len(octets) + 2 * bool(unended)
 
 
+BARE = (
+    "content with a bare CR or LF (RFC 5321 §2.3.8): octets go as they are, "
+    "text and messages get their CRLF"
+)
+
+
 @define
 class Reading:
     """Content whose beginning has been read, and what is known of it from there.
@@ -139,16 +145,16 @@ class Reading:
             self.eight_bit = True
         self.utf8 = (not ascii_only and _has_utf8_header(self.head)) if utf8 is None else utf8
         if self.rest is None and not self.binary:
-            self._pieces = Lines(self.head).pieces(CHUNK)
+            try:
+                self._pieces = Lines(self.head).pieces(CHUNK)
+            except LocalProtocolError:
+                raise LocalProtocolError(BARE) from None
             return
         if not self.binary:
             ends = LineEnds()
             ends.feed(self.head)
             if ends.bare:
-                raise LocalProtocolError(
-                    "content with a bare CR or LF (RFC 5321 §2.3.8): octets go as they are, "
-                    "text and messages get their CRLF"
-                )
+                raise LocalProtocolError(BARE)
         self._pieces = (
             Content(self.head[at : at + CHUNK]) for at in range(0, len(self.head), CHUNK)
         )

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from attrs import fields
 
-from smtpproto import Envelope, Mail, Rcpt, Reply, conversation
+from smtpproto import Envelope, Mail, Rcpt, Reply
 from smtpproto.client import Client, ClientDeadlines
 from smtpproto.core.sasl import Verify
 from smtpproto.deadline import DeadlineError, deadline
@@ -234,16 +234,7 @@ async def test_server_deadline_for_content(field: str, box: Box) -> None:
     assert box.received == []
 
 
-async def test_a_handler_that_will_not_hear_of_it_does_not_prolong_the_wait(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    waits: list[str] = []
-
-    class Counted(deadline):
-        def __enter__(self) -> None:
-            waits.append(self._name)
-            super().__enter__()
-
+async def test_a_handler_that_will_not_hear_of_it_does_not_prolong_the_wait() -> None:
     class Deaf(Box):
         tries = 0
 
@@ -258,13 +249,12 @@ async def test_a_handler_that_will_not_hear_of_it_does_not_prolong_the_wait(
                     self.tries += 1
             return None
 
-    monkeypatch.setattr(conversation, "deadline", Counted)
     deaf = Deaf()
     server = Server(deaf, deadlines=ServerDeadlines(block=SHORT))
     async with running(server) as port, await in_content(port) as wire:
-        assert await wire.rest() == TIMED_OUT
+        with anyio.fail_after(2 * SHORT):  # by a clock that stands still
+            assert await wire.rest() == TIMED_OUT
     assert deaf.tries == 1000
-    assert waits.count("block") == 1
 
 
 @pytest.mark.parametrize("implicit", [True, False])
