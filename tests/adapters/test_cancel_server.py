@@ -115,7 +115,7 @@ SESSIONS = (
 async def test_session_cancelled_at_every_await(
     session: Session, tls: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No task, socket or count is left, `closed` is told, and the next session is as it should be."""
+    """No task, socket or count is left, `closed` is told, and the next session works."""
     witness = Pausing()
     server = Server(
         witness,
