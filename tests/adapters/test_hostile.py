@@ -130,7 +130,7 @@ async def test_what_a_caller_gives_breaks_out_nowhere(octet: str) -> None:
             await wire.say("220 hi")
             await wire.hear()
             await wire.say("250 hi")
-            await wire.rest()
+            await wire.hear()
         heard.append(b"".join(wire.reads))
 
     text = f"a{octet}MAIL FROM:<evil@b.example>"
