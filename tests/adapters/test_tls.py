@@ -105,7 +105,7 @@ async def test_who_asks_for_new_keys_and_nothing_else_is_cut_off(
             await until(lambda: not server.dialogues)
         async with clear(port, tls="implicit", ssl_context=own_tls.trusting) as client:
             await client.send(ENVELOPE, MESSAGE)
-    assert turns > 25  # for what is behind the first 34 KiB there are sips of 1 KiB
+    assert turns > 25  # behind the first 16 KiB there are sips of 1 KiB
     assert len(slow.received) == 1
     assert caplog.text == ""
 

@@ -13,12 +13,11 @@ from .base import RECEIVE_OCTETS, Attributes, Wire
 
 __all__ = ["TlsWire"]
 
-#: Octets that TLS is given at a time: two records of data, with all that is around them.
-FEED = 34 << 10
+#: A record has this and no more (RFC 8446 §5.2); as much is given to TLS at a time, or what can be
+#: received where most of the last was data.
+RECORD = 5 + (1 << 14) + 256
 #: What is given once more has come without data than one record may hold.
 SIP = 1 << 10
-#: A record has this and no more (RFC 8446 §5.2).
-RECORD = 5 + (1 << 14) + 256
 #: What a record of data may cost beside the data, with what else may come for each.
 AROUND = 256
 #: So much of what is no data is borne, and then the session is broken.
@@ -41,6 +40,7 @@ class TlsWire(Wire):
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
         self._in_vain = 0  # octets received that brought no data, and were not paid for by any
+        self._fed = self._gave = 0  # octets that TLS was given last, and of data since then
         self.tls = context.wrap_bio(self._in, self._out, server_side, hostname)
 
     @classmethod
@@ -96,6 +96,7 @@ class TlsWire(Wire):
             else:
                 if not data:
                     raise anyio.EndOfStream
+                self._gave += len(data)
                 self._in_vain = max(self._in_vain - len(data) - AROUND, 0)
                 return data
 
@@ -105,11 +106,13 @@ class TlsWire(Wire):
             raise anyio.BrokenResourceError("TLS without end, and nothing in it")
         if self._in_vain > RECORD:
             await anyio.lowlevel.checkpoint()  # there may be more at hand, and then no wait
+        usual = RECEIVE_OCTETS if 0 < self._fed <= 2 * self._gave else RECORD
         try:
-            received = await self.below.receive(max(FEED - self._in_vain, SIP))
+            received = await self.below.receive(max(usual - self._in_vain, SIP))
         except anyio.EndOfStream:
             self._in.write_eof()
         else:
+            self._fed, self._gave = len(received), 0
             self._in_vain += len(received)
             self._in.write(received)
 
