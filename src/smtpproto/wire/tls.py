@@ -14,7 +14,7 @@ from .base import RECEIVE_OCTETS, Attributes, Wire
 __all__ = ["TlsWire"]
 
 #: A record has this and no more (RFC 8446 §5.2); as much is given to TLS at a time, or what can be
-#: received where most of the last was data.
+#: received where half of the last was data, and not little.
 RECORD = 5 + (1 << 14) + 256
 #: What is given once more has come without data than one record may hold.
 SIP = 1 << 10
@@ -106,7 +106,7 @@ class TlsWire(Wire):
             raise anyio.BrokenResourceError("TLS without end, and nothing in it")
         if self._in_vain > RECORD:
             await anyio.lowlevel.checkpoint()  # there may be more at hand, and then no wait
-        usual = RECEIVE_OCTETS if 0 < self._fed <= 2 * self._gave else RECORD
+        usual = RECEIVE_OCTETS if max(self._fed, RECORD) <= 2 * self._gave else RECORD
         try:
             received = await self.below.receive(max(usual - self._in_vain, SIP))
         except anyio.EndOfStream:
