@@ -36,8 +36,13 @@ class KeyPair:
 
 
 def server_context() -> ssl.SSLContext:
-    """Return a TLS context for a server, as Python thinks best, without a certificate."""
-    return ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    """Return a TLS context for a server, as Python thinks best, without a certificate.
+
+    Nobody may shake hands again within a session, as some versions of OpenSSL would let them.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
 
 
 class Certificates:

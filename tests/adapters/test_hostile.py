@@ -1,159 +1,183 @@
-"""A server that answers what it likes: what is told is true, nothing is sent twice, all ends."""
+"""Hostile input over real sockets, of which the core's tests know every octet already."""
 
-import random
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from email.message import Message
+from itertools import pairwise
 
 import anyio
 import pytest
 
-from smtpproto import Envelope
-from smtpproto.client import Client, ClientDeadlines
-from smtpproto.pool import Pool
-from smtpproto.result import ClientError, Fate
+from smtpproto import Envelope, Limits, LocalProtocolError, Noop
+from smtpproto.message import envelope_of
+from smtpproto.result import ConnectError, Fate
+from smtpproto.server import Server, ServerDeadlines
+from tests.core.test_end_of_data import NO_ENDS
 
-from .test_cancel import Recording, closed
-from .wire import LOST, Wire, raw_server
-from .world import clear
+from .test_flow import MB
+from .wire import LOST, Wire, connect, raw_server
+from .world import ENVELOPE, MESSAGE, Box, clear, running, until
 
 pytestmark = pytest.mark.anyio
 
-IMPATIENT = ClientDeadlines(
-    connect=5,
-    greeting=0.2,
-    ehlo=0.2,
-    mail=0.2,
-    rcpt=0.2,
-    data=0.2,
-    block=0.4,
-    final_dot=0.3,
-    quit=0.1,
-    session=20,
-)
-OFFERED = (
-    b"PIPELINING",
-    b"CHUNKING",
-    b"8BITMIME",
-    b"SMTPUTF8",
-    b"SIZE 1000000",
-    b"SIZE " + b"9" * 5000,
-    b"LIMITS MAILMAX=3 RCPTMAX=2 RCPTDOMAINMAX=9",
-    b"LIMITS MAILMAX=0 RCPTMAX=-1 RCPTDOMAINMAX=" + b"9" * 500,
-    b"\xff\xfe",
-)
-USUAL = {"greeting": b"220 hi\r\n", "DATA": b"354 go on\r\n", "QUIT": b"221 bye\r\n"}
-GOOD = b"250 fine\r\n"
-ODD: dict[str, Callable[[bytes], bytes]] = {
-    "closing": lambda _: b"421 bye\r\n",
-    "closing, at length": lambda _: b"421-bye\r\n421 bye\r\n",
-    "later": lambda _: b"450 later\r\n",
-    "never": lambda _: b"550 never\r\n",
-    "challenge": lambda _: b"334 \r\n",
-    "other code": lambda _: b"235 what\r\n",
-    "eight bit": lambda good: good[:4] + b"\xe4\xf6\x1b[2J\r\n",
-    "garbage": lambda _: b"\xff\x00nonsense\r\n",
-    "bare": lambda good: good.replace(b"\r\n", b"\n"),
-    "without end": lambda _: b"250-" + b"x" * 70_000 + b"\r\n",
-    "lines without end": lambda _: b"250-x\r\n" * 12_000,
-    "changing": lambda _: b"250-a\r\n550 b\r\n",
-    "silence": lambda _: b"",
-    "half": lambda good: good[:-1],
-    "twice": lambda good: good + good,
-    "more": lambda good: good + b"250-and another",
+EVIL = b"MAIL FROM:<evil@b.example>\r\nRCPT TO:<evil@d.example>\r\nDATA\r\n"
+SLOW = 60  # seconds in which nothing here may have to wait for a deadline
+
+
+async def pour(wire: Wire, piece: bytes) -> int:
+    """Send it again and again until the other end is gone; gives how many octets that took."""
+    sent = 0
+    with suppress(*LOST):
+        while sent < 100 * MB:
+            await wire.send(piece)
+            sent += len(piece)
+        pytest.fail("there is no end of it")
+    return sent
+
+
+# To a server
+
+
+async def heard_to_the_end(server: Server, wire: Wire, *pieces: bytes) -> None:
+    """Send the pieces, each when the server has read the one before."""
+    (dialogue,) = server.dialogues
+    for piece in pieces:
+        awaited = dialogue.pump.received + len(piece)
+        await wire.send(piece)
+        await until(lambda awaited=awaited: dialogue.pump.received >= awaited)  # type: ignore[misc]
+
+
+@pytest.mark.rfc("5321 §4.1.1.4 crlf-dot-crlf-ends-the-content")
+@pytest.mark.parametrize("repair", [False, True])
+@pytest.mark.parametrize("no_end", NO_ENDS)
+async def test_nothing_is_smuggled_wherever_the_segments_end(
+    no_end: bytes, repair: bool, box: Box
+) -> None:
+    """Refused, or taken as one message; nothing of it is a command, and the session is in step."""
+    refused = not repair and no_end.replace(b"\r\n", b"").strip(b"\0. \x0b\x85\xe2\x80\xa8") != b""
+    limits = Limits(bad_commands=0)
+    server = Server(box, repair=repair, limits=limits, max_quick_errors=0, max_idle_commands=None)
+    cuts = [0, *range(1, len(no_end) + 1)]
+    async with running(server) as port, await connect(port) as wire:
+        await wire.reply()
+        await wire.ask("EHLO client.example")
+        for cut in cuts:
+            await wire.say("MAIL FROM:<ann@example.org>", "RCPT TO:<bob@example.net>", "DATA")
+            assert [(await wire.reply())[:3] for _ in range(3)] == ["250", "250", "354"]
+            first, second = b"hi" + no_end[:cut], no_end[cut:] + EVIL + b".\r\n"
+            await heard_to_the_end(server, wire, first, second)
+            assert (await wire.reply()).startswith("554 5.6.0" if refused else "250 2.0.0")
+            assert (await wire.ask("NOOP")).startswith("250 2.0.0")
+    assert len(box.received) == (0 if refused else len(cuts))
+    assert all(received.envelope == ENVELOPE for received in box.received)
+
+
+@pytest.mark.parametrize("piece", [b"x" * 60_000, b"\0" * 60_000, b"\r" * 60_000])
+async def test_a_line_without_end_is_the_end(piece: bytes, box: Box) -> None:
+    """Of which no more is read than the limit has it, and some until the client has heard why."""
+    server = Server(box, deadlines=ServerDeadlines(command=SLOW, linger=SLOW))
+    async with running(server) as port, await connect(port) as wire:
+        await wire.reply()
+        with anyio.fail_after(20):
+            assert await pour(wire, piece) < 32 * MB  # most of it held by the kernel at either end
+        await until(lambda: not server.dialogues)
+
+
+# To a client
+
+
+WITHOUT_END = {
+    "lines": b"250-and more\r\n" * 4000,
+    "a line": b"250-" + b"x" * 60_000,
+    "nothing that is a reply": b"\0" * 60_000,
 }
 
 
-class Hostile:
-    """Counts, by message, whose content began to arrive and whose was accepted."""
+@pytest.mark.parametrize("behind", ["", "EHLO", "MAIL"])
+@pytest.mark.parametrize("what", WITHOUT_END)
+async def test_a_reply_without_end_ends_the_session(what: str, behind: str) -> None:
+    poured: list[int] = []
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.begun: Counter[int] = Counter()
-        self.accepted: set[int] = set()
+    async def behaviour(wire: Wire) -> None:
+        if behind:
+            await wire.say("220 hi")
+            await wire.hear()
+        if behind == "MAIL":
+            await wire.say("250 hi")
+            await wire.hear()
+        poured.append(await pour(wire, WITHOUT_END[what]))
 
-    async def __call__(self, wire: Wire) -> None:
-        with suppress(*LOST, UnicodeDecodeError, anyio.BusyResourceError):
-            await self._session(wire)
-
-    async def _session(self, wire: Wire) -> None:
-        offered = [each for each in OFFERED if self.random.random() < 0.5]
-        await self._answer(wire, "greeting", offered)
-        message: int | None = None
-        while True:
-            verb, *words = (await wire.hear()).split()
-            if verb == "BDAT":
-                octets = await wire.take(int(words[0]))
-                if octets.startswith(b"X-Number: "):
-                    message = self._begins(octets.split(b"\r\n")[0].decode())
-                await self._answer(wire, verb, offered, message if words[1:] else None)
-            elif await self._answer(wire, verb, offered) == b"3" and verb == "DATA":
-                for line in await wire.hear_content():
-                    if line.startswith("X-Number: "):
-                        message = self._begins(line)
-                await self._answer(wire, ".", offered, message)
-
-    def _begins(self, line: str) -> int:
-        number = int(line.partition(" ")[2])
-        self.begun[number] += 1
-        return number
-
-    async def _answer(
-        self, wire: Wire, verb: str, offered: list[bytes], message: int | None = None
-    ) -> bytes:
-        """Return the first octet of what was said."""
-        reply = USUAL.get(verb, GOOD)
-        if verb == "EHLO":
-            *others, last = [b"hi", *offered]
-            reply = b"".join(b"250-%b\r\n" % line for line in others) + b"250 %b\r\n" % last
-        if self.random.random() < 0.06:
-            oddity = self.random.choice([*ODD, "cut"])
-            # Behind commands in one write, nobody could tell one that is too many from the next.
-            if oddity in ("twice", "more") and b"PIPELINING" in offered:
-                oddity = "closing"
-            if oddity == "cut":
-                raise anyio.EndOfStream
-            reply = ODD[oddity](reply)
-        if message is not None and reply.startswith(b"2"):
-            self.accepted.add(message)
-        await wire.send(reply)
-        return reply[:1]
+    async with raw_server(behaviour) as port:
+        with anyio.fail_after(20):
+            if behind == "MAIL":
+                async with clear(port) as client:
+                    (outcome,) = (await client.deliver(ENVELOPE, MESSAGE)).outcomes
+                    assert outcome.fate is Fate.TRANSIENT
+                    assert not client.usable
+            else:
+                with pytest.raises(ConnectError):
+                    await clear(port).__aenter__()
+            await until(lambda: bool(poured))
+    assert poured[0] < 32 * MB
 
 
-def messages(count: int, seed: int) -> Iterator[tuple[Envelope, bytes | AsyncIterator[bytes]]]:
-    choice = random.Random(seed).choice
+@pytest.mark.parametrize("octet", ["\r\n", "\n", "\r", "\0", "\x1b", "\x7f", " "])
+async def test_what_a_caller_gives_breaks_out_nowhere(octet: str) -> None:
+    """It is the caller's mistake, and not an octet of it leaves."""
+    heard: list[bytes] = []
 
-    async def in_pieces(content: bytes) -> AsyncIterator[bytes]:
-        for at in range(0, len(content), 30_000):
-            yield content[at : at + 30_000]
+    async def behaviour(wire: Wire) -> None:
+        with suppress(*LOST):
+            await wire.say("220 hi")
+            await wire.hear()
+            await wire.say("250 hi")
+            await wire.hear()
+        heard.append(b"".join(wire.reads))
 
-    for number in range(count):
-        content = b"X-Number: %d\r\n\r\n" % number + b"y" * choice([1, 100_000]) + b"\r\n"
-        rcpts = [f"bob@{each}.example" for each in "abc"[: choice([1, 1, 3])]]
-        envelope = Envelope("ann@example.org", rcpts)
-        yield envelope, choice([lambda octets: octets, in_pieces])(content)
+    text = f"a{octet}MAIL FROM:<evil@b.example>"
+    async with raw_server(behaviour) as port:
+        with pytest.raises(LocalProtocolError):
+            await clear(port, helo_name=text).__aenter__()
+        async with clear(port, helo_name="c.example") as client:
+            for sender, recipient in (
+                (f"a{octet}@b.example", "c@d.example"),
+                ("a@b.example", f"c@d{octet}.example"),
+                ("a@b.example", f"c@d.example> NOTIFY=NEVER{octet}, e@f.example"),
+            ):
+                with pytest.raises(LocalProtocolError):
+                    Envelope(sender, [recipient])
+            if octet != " ":  # which a text may have
+                with pytest.raises(LocalProtocolError):
+                    await client.command(Noop(text.encode()))
+        await until(lambda: len(heard) == 2)
+    assert sorted(heard) == [b"", b"EHLO c.example\r\nQUIT\r\n"]
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_whatever_a_server_answers(seed: int) -> None:
-    server = Hostile(seed)
-    connector = Recording()
+# To a sender
 
-    def connect(port: int) -> Client:
-        return clear(port, deadlines=IMPATIENT, connector=connector)
 
-    fates: Counter[Fate] = Counter()
-    async with raw_server(server) as port, Pool(lambda: connect(port), hold_off=0) as pool:
-        with anyio.fail_after(60):
-            async with pool.send_many(messages(60, seed)) as outcomes:
-                async for sent in outcomes:
-                    assert sent.error is None or isinstance(sent.error, ClientError)
-                    fates.update(outcome.fate for outcome in sent.result.outcomes)
-                    assert server.begun[sent.number] <= 1
-                    if sent.result.any_accepted:
-                        assert sent.number in server.accepted
-                    assert str(sent.result).replace("\n", " ").isprintable()
-    assert server.begun.total() > 20
-    assert fates[Fate.ACCEPTED]
-    assert fates[Fate.TRANSIENT]
-    assert all(map(closed, connector.streams))
+HEADERS = {
+    "nested comments": "(" * 100_000 + ")" * 100_000 + " b@c.example",
+    "comments without end": "(" * 100_000,
+    "nested groups": "a:" * 100_000,
+    "empty groups": "a:;," * 50_000 + "b@c.example",
+    "empty members": "," * 100_000 + "b@c.example",
+    "angles": "<" * 100_000,
+    "quotes": '"a" ' * 50_000 + "<b@c.example>",
+    "a route": "<" + "@a.example," * 20_000 + "@a.example:b@c.example>",
+    "addresses": ",".join(f"b{n}@c.example" for n in range(20_000)),
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_a_header_of_any_shape_costs_what_its_octets_do(header: str) -> None:
+    """It is read in a time that grows with its octets, or refused; nothing recurses."""
+    message = Message()
+    message["From"] = "a@b.example"
+    message["To"] = header
+    try:
+        envelope = envelope_of(message)
+    except LocalProtocolError:
+        return
+    recipients = [str(path) for path in envelope.forward_paths]
+    assert all(one != other for one, other in pairwise(recipients))
+    assert recipients[-1] in ("<b@c.example>", "<b19999@c.example>")

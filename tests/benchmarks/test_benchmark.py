@@ -254,6 +254,26 @@ def test_nothing_grows_while_clients_do_everything_wrong(backend: str) -> None:
     assert "passed: nothing grew" in done.stdout
 
 
+def test_workers_are_compared_to_one_process(tmp_path: Path) -> None:
+    """By as many messages as were asked for, of several sources; and the limit has a name."""
+    find("smtp-source", "postfix")
+    find("smtp-sink", "postfix")
+    file = tmp_path / "numbers.json"
+    options = "--messages", 60, "--sessions", 6, "--rounds", 1, "--sources", 2
+    done = benchmark("workers.py", *options, "--backend", "asyncio", "--json", file)
+    runs = json.loads(file.read_text())["asyncio"]
+    assert runs.keys() == {"1", "2"}
+    for (run,) in runs.values():
+        assert run.keys() == {"rate", "server", "load", "idle"}
+        assert min(run["rate"], run["server"], run["load"]) > 0
+    rows = [re.split(r"  +", line) for line in done.stdout.splitlines()]
+    table = rows[[row[0] for row in rows].index("loop") :]
+    assert table[0][-1] == "the limit was"
+    assert [row[:2] for row in table[1:]] == [["asyncio", "1"], ["asyncio", "2"]]
+    assert all(len(row) == len(table[0]) for row in table)
+    assert table[1][table[0].index("ratio")] == "1.00"
+
+
 def test_a_miscount_is_an_error(tmp_path: Path) -> None:
     """A program that loses messages has no rate."""
     source = find("smtp-source", "postfix")

@@ -13,9 +13,25 @@ from .base import RECEIVE_OCTETS, Attributes, Wire
 
 __all__ = ["TlsWire"]
 
+#: A record has this and no more (RFC 8446 §5.2); as much is given to TLS at a time, or what can be
+#: received where half of the last was data, and not little.
+RECORD = 5 + (1 << 14) + 256
+#: What is given once more has come without data than one record may hold.
+SIP = 1 << 10
+#: What a record of data may cost beside the data, with what else may come for each.
+AROUND = 256
+#: So much of what is no data is borne, and then the session is broken.
+IN_VAIN = 64 << 10
+
 
 class TlsWire(Wire):
-    """TLS over `below`. Its end may come without TLS's own: SMTP marks its ends itself."""
+    """TLS over `below`. Its end may come without TLS's own: SMTP marks its ends itself.
+
+    Records need not hold data: a peer may ask for new keys as often as it likes (RFC 8446 §4.6.3),
+    27 octets each time, which cost us a tenth of a millisecond or more, all that was received in
+    one blocking call. So who sends little else is heard in sips, between which others have their
+    turn, and is cut off in the end.
+    """
 
     def __init__(
         self, below: Wire, context: ssl.SSLContext, *, server_side: bool, hostname: str | None
@@ -23,6 +39,8 @@ class TlsWire(Wire):
         self.below = below
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
+        self._in_vain = 0  # octets received that brought no data, and were not paid for by any
+        self._fed = self._gave = 0  # octets that TLS was given last, and of data since then
         self.tls = context.wrap_bio(self._in, self._out, server_side, hostname)
 
     @classmethod
@@ -68,10 +86,7 @@ class TlsWire(Wire):
                 data = self.tls.read(max_bytes)
             except ssl.SSLWantReadError:
                 await self._pass_on()  # new keys were asked for
-                try:
-                    self._in.write(await self.below.receive())
-                except anyio.EndOfStream:
-                    self._in.write_eof()
+                await self._feed()
             except ssl.SSLZeroReturnError:
                 raise anyio.EndOfStream from None
             except ssl.SSLEOFError:
@@ -81,7 +96,25 @@ class TlsWire(Wire):
             else:
                 if not data:
                     raise anyio.EndOfStream
+                self._gave += len(data)
+                self._in_vain = max(self._in_vain - len(data) - AROUND, 0)
                 return data
+
+    async def _feed(self) -> None:
+        """Give TLS more to read."""
+        if self._in_vain > IN_VAIN:
+            raise anyio.BrokenResourceError("TLS without end, and nothing in it")
+        if self._in_vain > RECORD:
+            await anyio.lowlevel.checkpoint()  # there may be more at hand, and then no wait
+        usual = RECEIVE_OCTETS if max(self._fed, RECORD) <= 2 * self._gave else RECORD
+        try:
+            received = await self.below.receive(max(usual - self._in_vain, SIP))
+        except anyio.EndOfStream:
+            self._in.write_eof()
+        else:
+            self._fed, self._gave = len(received), 0
+            self._in_vain += len(received)
+            self._in.write(received)
 
     def write(self, octets: bytes) -> bool:
         if octets:

@@ -76,7 +76,7 @@ async def fall(
 
 
 async def go_through(wire: Wire, steps: Iterable[Step], context: ssl.SSLContext) -> None:
-    """Play a client's part: say each, and have the replies that are expected."""
+    """Play a client's part: say each, and wait for the reply where one is expected."""
     for step in steps:
         if step is TLS:
             await secure(wire, context, server_side=False)
@@ -84,7 +84,8 @@ async def go_through(wire: Wire, steps: Iterable[Step], context: ssl.SSLContext)
         said, expected = step
         if said:
             await wire.send(said.encode())
-        assert (await wire.reply()).startswith(expected), step
+        if expected:
+            assert (await wire.reply()).startswith(expected), step
 
 
 def codes(heard: bytes) -> str:

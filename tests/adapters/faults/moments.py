@@ -27,7 +27,10 @@ WORDS = {
     "RefusedError": ("is raised on entering the client; it has the reply", "safe"),
     "LoginError": ("the same, of the login", "safe"),
     "TlsError": ("is raised on entering the client, where TLS is required", "safe"),
-    "transient": ("an outcome, `Fate.TRANSIENT`, with reply or reason", "safe: nobody has it"),
+    "transient": (
+        "an outcome, `Fate.TRANSIENT`, with reply or reason",
+        "safe: nobody has it; of LMTP see below",
+    ),
     "unknown": (
         "an outcome, `Fate.UNKNOWN`, with its reason",
         "may come twice: the server may have it (RFC 1047)",

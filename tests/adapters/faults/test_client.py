@@ -98,7 +98,8 @@ class Falling:
             await anyio.lowlevel.checkpoint()
 
     def client(self, port: int) -> Client:
-        seconds = LONGER if self.moment.patient else SHORT
+        # Time for what comes before under the same deadline.
+        seconds = LONGER if self.moment.patient or self.kept else SHORT
         own = self.moment.deadline if self.ending == "silent" else "quit"
         options: dict[str, Any] = {
             "tls": "none",

@@ -19,7 +19,7 @@ from .witness import Witness
 
 pytestmark = pytest.mark.anyio
 
-SHORT, LONGER = 0.05, 0.3
+SHORT, LONGER = 0.05, 0.4
 FALLS = ("closed", "reset", "half-closed", "silent")
 FAILS = ("raises", "waits", "hangs up", "cancelled")
 
