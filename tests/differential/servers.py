@@ -79,6 +79,7 @@ def our_server(tls: Certificates, backend: str = "asyncio") -> Iterator[Running]
         authenticator=Accounts(),
         plaintext_auth="always",
         failed_login_delay=0,
+        error_delay=0,
         limits=Limits(message=LIMIT),
     )
 
@@ -146,7 +147,7 @@ def with_aiosmtpd(tls: Certificates) -> Iterator[Running]:
                 loop=self.loop,
             )
 
-    controller = Told(kept, hostname=HOST, port=free_port())
+    controller = Told(kept, hostname=HOST, port=free_port(), ready_timeout=60)
 
     def arrived(_: Talk) -> tuple[bytes, ...]:
         contents = tuple(kept.contents)
