@@ -184,8 +184,6 @@ def with_postfix(certificate: Path, settings: Mapping[str, str] | None = None) -
                 "smtpd_sasl_auth_enable": "yes",
                 "smtpd_sasl_type": "dovecot",
                 "smtpd_sasl_path": f"inet:{HOST}:{sasl}",
-                # It answers slower when it is annoyed.
-                "smtpd_error_sleep_time": "0",
                 "in_flow_delay": "0",
                 **(settings or {}),
             }

@@ -209,7 +209,8 @@ class PostfixServer:
         return self.messages(mailbox)
 
 
-# No DNS, no chroot, no files but our own; what is deferred is tried again within a second or two.
+# No DNS, no chroot, no files but our own; what is deferred is tried again within a second or two,
+# and errors are answered at once.
 POSTFIX_SETTINGS = {
     "compatibility_level": "3.6",
     "inet_interfaces": HOST,
@@ -229,6 +230,7 @@ POSTFIX_SETTINGS = {
     "minimal_backoff_time": "1s",
     "maximal_backoff_time": "2s",
     "biff": "no",
+    "smtpd_error_sleep_time": "0",
 }
 
 # service, type, private, unprivileged, chroot, wakeup, maxproc, command
