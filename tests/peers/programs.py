@@ -209,8 +209,9 @@ class PostfixServer:
         return self.messages(mailbox)
 
 
-# No DNS, no chroot, no files but our own; what is deferred is tried again within a second or two,
-# and errors are answered at once.
+# No DNS, no chroot, no files but our own; what is deferred is tried again within a few seconds, and
+# errors are answered at once. Not much sooner: a message that qmgr fetches while the agent who put
+# it off has still to let go of it ("skipped, still being delivered") is forgotten until a restart.
 POSTFIX_SETTINGS = {
     "compatibility_level": "3.6",
     "inet_interfaces": HOST,
@@ -227,8 +228,8 @@ POSTFIX_SETTINGS = {
     "smtpd_peername_lookup": "no",
     "smtpd_relay_restrictions": "reject_unauth_destination",
     "queue_run_delay": "1s",
-    "minimal_backoff_time": "1s",
-    "maximal_backoff_time": "2s",
+    "minimal_backoff_time": "3s",
+    "maximal_backoff_time": "3s",
     "biff": "no",
     "smtpd_error_sleep_time": "0",
 }
