@@ -9,13 +9,17 @@ import asyncio
 import math
 import selectors
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
 import pytest
 import sniffio
 import trio
 from trio.testing import MockClock
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Seconds, by the real clock, in which nothing must have come before time passes: octets may be on
 #: their way through the kernel. What takes less than that takes as long as it says.
@@ -49,8 +53,10 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._quiet.passed
 
-    def run_in_executor(self, *args: Any) -> asyncio.Future[Any]:  # names are looked up there
-        future = super().run_in_executor(*args)
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:  # where names are looked up
+        future = super().run_in_executor(executor, func, *args)
         self._executing.add(future)
         future.add_done_callback(self._executing.discard)
         return future
