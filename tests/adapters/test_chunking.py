@@ -274,7 +274,7 @@ async def test_deadlines(name: str, octets: bytes) -> None:
     box = Broken()
     deadlines = ServerDeadlines(**{name: 0.05})
     stream = Scripted("\r\n".join([*OPENED, ""]).encode() + octets)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await Server(box, deadlines=deadlines).serve_stream(stream)
     assert stream.sent[-1].split(b"\r\n")[-2].startswith(b"421 4.4.2")
     assert len(box.errors) == 1
