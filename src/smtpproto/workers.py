@@ -219,7 +219,7 @@ class _Crew:
                 async with anyio.create_task_group() as ending:
                     ending.start_soon(self._end, worker)
                     await anyio.wait_readable(ours.fileno())
-                    with suppress(EOFError):
+                    with suppress(EOFError, OSError):  # it has gone, perhaps with an order unread
                         worker.sessions = ours.recv()
                         self._is_ready(number)
                     await anyio.wait_readable(worker.process.sentinel)

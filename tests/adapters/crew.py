@@ -62,6 +62,17 @@ def fails_after(file: Path, good: int) -> Server:
     return plain()
 
 
+def fails_when_told(starts: Path, told: Path) -> Server:
+    """Write down that it starts; fail the second time, once the other file is there."""
+    with starts.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if len(starts.read_text().splitlines()) == 2:
+        while not told.exists():
+            time.sleep(0.01)
+        raise SystemExit(7)
+    return plain()
+
+
 @asynccontextmanager
 async def in_a_context(folder: Path) -> AsyncIterator[Server]:
     file = folder / str(os.getpid())

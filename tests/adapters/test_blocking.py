@@ -40,7 +40,7 @@ from smtpproto.testing import HARD, SOFT, Fault, SmtpServer
 ROOT = Path(__file__).parents[2]
 ENVELOPE = Envelope("ann@example.org", ["bob@example.net"])
 MESSAGE = b"Subject: hello\r\n\r\nGood morning\r\n"
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -29,7 +29,7 @@ class Heard(Wire):
     """A wire on which nobody waits for ever: a limit that does not hold is an error soon."""
 
     async def receive(self) -> bytes:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             return await super().receive()
 
 

@@ -13,6 +13,7 @@ from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 from smtpproto.trace import protocol_of
 from smtpproto.wire import Listener, connect_unix
 
+from .clock import anyio_backend  # noqa: F401 - a fixture
 from .wire import Wire, connect
 from .world import Box, running
 

@@ -11,14 +11,14 @@ import anyio
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
 
-from smtpproto import Envelope, Limits
+from smtpproto import Envelope
 from smtpproto.client import ClientDeadlines
 from smtpproto.result import ConnectError, Fate, RefusedError
-from smtpproto.server import Server, ServerDeadlines
+from smtpproto.server import Server
 
 from .wire import HOST, Wire, connect, raw_server, silence
 from .world import ENVELOPE as SIMPLE
-from .world import MESSAGE, Box, Certificates, clear, running, until
+from .world import MESSAGE, Box, clear, running, until
 
 pytestmark = pytest.mark.anyio
 
@@ -223,41 +223,4 @@ async def test_nothing_comes_but_the_end_of_file(box: Box) -> None:
     async with running(Server(box)) as port, await connect(port) as wire:
         assert (await wire.reply()).startswith("220")
         await wire.stream.send_eof()
-        assert await wire.rest() == b""
-
-
-# Sent away
-
-
-@pytest.mark.parametrize("secure", [False, True])
-async def test_who_is_sent_away_hears_why(secure: bool, box: Box, tls: Certificates) -> None:
-    """A client that talks without listening has the replies before the 421, and the 421.
-
-    A socket closed with input unread would take them back.
-    """
-    server = Server(
-        box,
-        tls=tls.server,
-        limits=Limits(bad_commands=3),
-        deadlines=ServerDeadlines(linger=0.2),
-    )
-    async with running(server) as port, await connect(port) as wire:
-        await wire.reply()
-        if secure:
-            await wire.ask("EHLO client.example")
-            await wire.ask("STARTTLS")
-            await wire.start_tls(tls.trusting, server_side=False)
-        await wire.send(b"WHAT\r\n" * 10_000)
-        await until(lambda: not server.dialogues)
-        replies = (await wire.rest()).decode().splitlines()
-    assert [reply[:3] for reply in replies] == ["500", "500", "500", "421"]
-
-
-async def test_who_does_not_go_is_cut_off(box: Box) -> None:
-    """We listen to the rest for as long as that takes, within `linger`, and no longer."""
-    server = Server(box, limits=Limits(bad_commands=0), deadlines=ServerDeadlines(linger=0.05))
-    async with running(server) as port, await connect(port) as wire:
-        await wire.reply()
-        assert (await wire.ask("WHAT")).startswith("421")
-        await until(lambda: not server.dialogues)
         assert await wire.rest() == b""

@@ -11,6 +11,7 @@ from smtpproto.core.sasl import Verify
 from smtpproto.mechanisms import LOGIN, PLAIN
 from smtpproto.result import ConnectError, LoginError, RefusedError, TlsError
 from smtpproto.server import Server, Session
+from tests.peers.programs import free_port
 
 from .wire import HOST, Wire, connect, raw_server, script
 from .world import ENVELOPE, MESSAGE, PASSWORD, Accounts, Box, Certificates, clear, running, until
@@ -192,9 +193,9 @@ async def test_host_that_cannot_be_looked_up(host: str) -> None:
         await Client(host, 25).__aenter__()
 
 
-async def test_nobody_listens(free_tcp_port: int) -> None:
+async def test_nobody_listens() -> None:
     with pytest.raises(ConnectError, match="cannot connect"):
-        await Client(HOST, free_tcp_port).__aenter__()
+        await Client(HOST, free_port()).__aenter__()
 
 
 @pytest.mark.rfc("3207 §6 nothing-of-before-is-kept")

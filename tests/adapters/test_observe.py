@@ -20,6 +20,7 @@ from smtpproto.observe import (
 from smtpproto.server import Server
 from smtpproto.source import CHUNK
 
+from .clock import anyio_backend  # noqa: F401 - a fixture
 from .store import Store
 from .test_flow import secrets
 from .wire import HOST, Wire, raw_server

@@ -15,6 +15,7 @@ from anyio.abc import SocketAttribute
 from smtpproto import LocalProtocolError
 from smtpproto.server import At, Connections, Server
 from smtpproto.wire import connect_unix, listen_unix
+from tests.peers.programs import free_port
 
 from .wire import HOST, Wire, connect
 from .world import ENVELOPE, MESSAGE, Box, Certificates, Scripted, clear, until
@@ -98,9 +99,8 @@ async def test_stop_ends_all_places(box: Box, path: Path) -> None:
 
 
 async def test_a_place_that_cannot_be_bound_ends_all(box: Box) -> None:
-    with socket.create_server((HOST, 0)) as taken, socket.create_server((HOST, 0)) as other:
-        free = other.getsockname()[1]
-        other.close()
+    free = free_port()
+    with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use") as caught:
             await Server(box).serve_at([At(HOST, free), At(HOST, port)])

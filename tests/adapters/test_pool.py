@@ -244,7 +244,7 @@ async def test_a_busy_destination_gives_up_its_only_place(box: Box) -> None:
         for _ in range(3):
             tasks.start_soon(again_and_again, pool, busy)
         await until(lambda: len(first.received) > 3)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await pool.send(ENVELOPE, MESSAGE, other)
         done.set()
 
@@ -560,7 +560,7 @@ async def test_a_connection_that_is_long_in_opening_holds_up_nobody() -> None:
 
     async with running(Server(busy)) as port:
         async with Pool(to(port, connector=connector)) as pool:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
                     for _ in range(4):
                         tasks.start_soon(pool.send, ENVELOPE, MESSAGE)
@@ -688,7 +688,7 @@ async def test_leaving_waits_for_nothing_that_is_still_opening() -> None:
             tasks.start_soon(one, pool)
             await asked.wait()
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             await leave(tasks)
     assert errors == ["this pool was closed"]

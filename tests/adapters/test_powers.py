@@ -25,6 +25,7 @@ from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.powers import Powers
 from smtpproto.server import ContentStream, Server, ServerDeadlines, Session
 
+from .clock import anyio_backend  # noqa: F401 - a fixture
 from .wire import Wire, connect, opened
 from .world import PASSWORD, Accounts, Box, Certificates, Scripted, running, until
 

@@ -420,7 +420,7 @@ async def test_a_message_cancelled_at_every_await_leaves_the_pool_to_the_others(
                     going = CancelAt(pool.deliver(ENVELOPE, pieces()), number, scope)
                     await going
                 faulty.faults = ()
-                with anyio.fail_after(20):
+                with anyio.fail_after(60):
                     assert await pool.send(ENVELOPE, LAST)
             await until(lambda: not server.connections)
             contents = Counter(received.content for received in box.received)

@@ -13,6 +13,7 @@ from smtpproto.extensions.xforward import XForward
 from smtpproto.server import Connections, Server, ServerDeadlines, Session
 from smtpproto.trust import as_networks, is_listed
 
+from .clock import anyio_backend  # noqa: F401 - a fixture
 from .wire import HOST, Wire, connect
 from .world import Accounts, Box, Certificates, running, until
 

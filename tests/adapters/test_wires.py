@@ -77,7 +77,7 @@ async def joined(kind: str, tls: Certificates) -> AsyncIterator[Ends]:
                     wire, tls.trusting, server_side=False, hostname="localhost"
                 )
             other = shaken[0]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             yield Ends(wire, other)
         await anyio.aclose_forcefully(wire)
         await anyio.aclose_forcefully(other)
@@ -376,7 +376,7 @@ async def test_all_addresses_are_tried(monkeypatch: pytest.MonkeyPatch, tls: Cer
 
         monkeypatch.setattr(anyio, "getaddrinfo", found)
         try:
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 wire = await connect_tcp("many.example", port)
             assert wire.extra(SocketAttribute.remote_address) == (HOST, port)
             await wire.aclose()

@@ -21,7 +21,7 @@ from smtpproto.cli.node import ensure_certificate
 from smtpproto.server import At
 from smtpproto.workers import Make, WorkerError, supervise
 
-from .crew import fails, fails_after, in_a_context, plain, with_tls
+from .crew import fails, fails_after, fails_when_told, in_a_context, plain, with_tls
 from .wire import HOST, LOST, Wire, connect
 
 pytestmark = pytest.mark.anyio
@@ -214,6 +214,34 @@ async def test_crashing_again_and_again_takes_longer_and_longer(
     assert "ended with 7" in caplog.text
 
 
+async def test_one_that_dies_with_an_order_unread_is_started_anew(
+    anyio_backend: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its end is a reset then, which is no fault of the supervisor's."""
+    orders: list[str] = []
+    tell = workers._Worker.tell
+
+    def told(worker: workers._Worker, order: workers.Order) -> None:
+        tell(worker, order)
+        orders.append(order)
+
+    monkeypatch.setattr(workers._Worker, "tell", told)
+    starts, die = tmp_path / "starts", tmp_path / "die"
+    async with running(anyio_backend, partial(fails_when_told, starts, die), 1) as crew:
+        (pid,) = await crew.pids(1)
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: read(starts).count("\n") == 2)
+        stop(signal.SIGHUP)
+        await wait_until(lambda: orders == ["reload"])
+        write(die, "now")
+        await crew.pids(1, but=frozenset({pid}))
+        stop()
+    assert "ended with 7" in caplog.text
+
+
 def waits(caplog: pytest.LogCaptureFixture) -> list[str]:
     return re.findall(r"another one begins in ([\d.]+) s", caplog.text)
 
@@ -307,6 +335,10 @@ async def test_what_a_worker_opened_is_closed_at_its_end(
 
 def read(file: Path) -> str:
     return file.read_text()
+
+
+def write(file: Path, text: str) -> None:
+    file.write_text(text)
 
 
 async def test_a_hangup_is_passed_on(anyio_backend: str, tmp_path: Path) -> None:

@@ -91,9 +91,11 @@ def clear(port: int, **options: Any) -> Client:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the others run, and time pass, until something holds."""
+    pause = 0.001
     with anyio.fail_after(60):
-        while not condition():  # noqa: ASYNC110 - there is no event for whatever one may ask
-            await anyio.sleep(0.001)
+        while not condition():
+            await anyio.sleep(pause)
+            pause = min(2 * pause, 0.1)
 
 
 class Scripted(ByteStream):

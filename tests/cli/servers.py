@@ -89,7 +89,7 @@ def scripted(*turns: bytes, hang_up: bool = True) -> Iterator[int]:
             yield listener.getsockname()[1]
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
+    thread.join(60)
 
 
 @define

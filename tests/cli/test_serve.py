@@ -424,6 +424,8 @@ def test_a_signal_lets_what_is_under_way_finish(backend: str, number: signal.Sig
         wait_for(lambda: not listening(node.smtp), "the listener to close")
         session.send("second half\r\n.\r\n")
         assert session.getreply()[0] == 250
+        assert session.getreply()[0] == 421
+        session.close()  # else it would listen for a while
         assert node.ended() == 0
     if not mails():  # accepted, and on disk
         with serving("--backend", backend) as node:

@@ -45,7 +45,7 @@ def test_it_takes_everything_and_counts_it(spawn: Spawn, backend: str, end: sign
     )
     assert done.returncode == 0, done.stdout
     process.send_signal(end)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert err == ""
     assert re.fullmatch(
@@ -55,7 +55,7 @@ def test_it_takes_everything_and_counts_it(spawn: Spawn, backend: str, end: sign
 
 def test_a_session_under_way_may_finish(spawn: Spawn, backend: str) -> None:
     process = spawn("sink", "--listen", "127.0.0.1:0", "--verbose", "--backend", backend)
-    with smtplib.SMTP("127.0.0.1", port_of(process), timeout=30) as session:
+    with smtplib.SMTP("127.0.0.1", port_of(process), timeout=60) as session:
         session.ehlo()
         session.mail("ann@example.org")
         session.rcpt("bob@example.net")
@@ -65,7 +65,7 @@ def test_a_session_under_way_may_finish(spawn: Spawn, backend: str) -> None:
         assert session.getreply()[0] == 250
         assert session.getreply()[0] == 421
         session.close()
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "<ann@example.org> -> <bob@example.net>  17 octets" in out
     assert "1 sessions, 1 messages, 1 recipients, 17 octets" in out
@@ -73,7 +73,7 @@ def test_a_session_under_way_may_finish(spawn: Spawn, backend: str) -> None:
 
 def test_a_second_signal_does_not_wait(spawn: Spawn, backend: str) -> None:
     process = spawn("sink", "--listen", "127.0.0.1:0", "--backend", backend)
-    with smtplib.SMTP("127.0.0.1", port_of(process), timeout=30) as session:
+    with smtplib.SMTP("127.0.0.1", port_of(process), timeout=60) as session:
         session.ehlo()
         session.mail("ann@example.org")
         session.rcpt("bob@example.net")
@@ -82,7 +82,7 @@ def test_a_second_signal_does_not_wait(spawn: Spawn, backend: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "stopping; once more does not wait for sessions\n"
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert "0 messages" in out
         session.close()
@@ -95,7 +95,7 @@ def test_workers_take_and_count_everything_together(spawn: Spawn, backend: str) 
     done = smtp_source(*("-m", "40", "-s", "8", "-r", "2", "-l", "1000", f"127.0.0.1:{port}"))
     assert done.returncode == 0, done.stdout
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert err == ""
     assert re.fullmatch(r"\d+ sessions, 40 messages, 80 recipients, [\d.]+ KiB, \d+/s\n", out)
@@ -177,7 +177,7 @@ WRONG = {
 def conversation(port: int) -> dict[str, str]:
     """Say one of each, for as long as we are answered; the last line of each answer."""
     answers: dict[str, str] = {}
-    with socket.create_connection(("127.0.0.1", port), 30) as sock, sock.makefile("rb") as lines:
+    with socket.create_connection(("127.0.0.1", port), 60) as sock, sock.makefile("rb") as lines:
         for at, line in TURNS.items():
             try:
                 if line:
@@ -228,7 +228,7 @@ def test_replies_of_ones_choice_a_delay_and_a_count(spawn: Spawn) -> None:
     assert answers["VRFY"] == answers["NOOP"] == "451 4.7.1 Greylisted\r\n"
     assert answers["RSET"] == "554 5.0.0 No\r\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert out.endswith(", 4 faults\n")
 
@@ -242,12 +242,12 @@ def test_odds_by_a_seed_and_the_rest_arrives(spawn: Spawn) -> None:
         port = port_of(process)
         for _ in range(20):
             with (
-                smtplib.SMTP("127.0.0.1", port, "c.example", 30) as session,
+                smtplib.SMTP("127.0.0.1", port, "c.example", 60) as session,
                 suppress(smtplib.SMTPRecipientsRefused),
             ):
                 session.sendmail("a@b.example", ["c@d.example"], "Subject: x\n\n")
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=60)
         found = re.search(r"^20 sessions, (\d+) messages,.* (\d+) faults$", out, re.MULTILINE)
         assert found is not None, out
         assert int(found[1]) + int(found[2]) == 20
@@ -261,7 +261,7 @@ def test_a_refusal_within_content(spawn: Spawn) -> None:
     options = ("--delay", "CONTENT:0.1", "--hard", "CONTENT")
     with (
         our_sink(spawn, *options) as port,
-        socket.create_connection(("127.0.0.1", port), 30) as sock,
+        socket.create_connection(("127.0.0.1", port), 60) as sock,
     ):
         sock.sendall(b"EHLO c\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n")
         heard = b""

@@ -376,7 +376,7 @@ GROUPED = b"RSET\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nRSET\r\
 async def served(*chunks: bytes) -> Watched:
     """What our Server writes for these, and then the end."""
     stream = Watched(HELLO, *chunks, b"QUIT\r\n")
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         await Server(Box(), offer=STANDARD).serve_stream(stream)
     return stream
 

@@ -79,6 +79,7 @@ def our_server(tls: Certificates, backend: str = "asyncio") -> Iterator[Running]
         authenticator=Accounts(),
         plaintext_auth="always",
         failed_login_delay=0,
+        error_delay=0,
         limits=Limits(message=LIMIT),
     )
 
@@ -146,7 +147,7 @@ def with_aiosmtpd(tls: Certificates) -> Iterator[Running]:
                 loop=self.loop,
             )
 
-    controller = Told(kept, hostname=HOST, port=free_port())
+    controller = Told(kept, hostname=HOST, port=free_port(), ready_timeout=60)
 
     def arrived(_: Talk) -> tuple[bytes, ...]:
         contents = tuple(kept.contents)
@@ -183,8 +184,6 @@ def with_postfix(certificate: Path, settings: Mapping[str, str] | None = None) -
                 "smtpd_sasl_auth_enable": "yes",
                 "smtpd_sasl_type": "dovecot",
                 "smtpd_sasl_path": f"inet:{HOST}:{sasl}",
-                # It answers slower when it is annoyed.
-                "smtpd_error_sleep_time": "0",
                 "in_flow_delay": "0",
                 **(settings or {}),
             }

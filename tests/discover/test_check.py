@@ -35,7 +35,7 @@ async def look(world: World, port: int, host: str = HOST, **options: Any) -> Che
         **options,
     }
     tls = Tls.IMPLICIT if port == 465 else Tls.REQUIRED
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         return await check(host, port, tls, ANN, **settings)
 
 

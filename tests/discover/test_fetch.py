@@ -58,10 +58,10 @@ async def web(
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     server.port = listener.extra(anyio.abc.SocketAttribute.local_port)
     context = authority.context(*names)
-    secure = TLSListener(listener, context, standard_compatible=False, handshake_timeout=10)
+    secure = TLSListener(listener, context, standard_compatible=False, handshake_timeout=60)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(secure.serve, server.serve)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             yield server
         tasks.cancel_scope.cancel()
 

@@ -9,6 +9,7 @@ import pytest
 from smtpproto.client import Tls
 from smtpproto.discover import AddressError, Bounds, Candidate, FetchError, Source, Verdict
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveFailed, Srv
+from tests.adapters.clock import anyio_backend  # noqa: F401 - a fixture
 
 from .world import ADDRESS, OWN_FILE, SUBMISSION, SUBMISSIONS, WELL_KNOWN, World, config, server
 
@@ -332,7 +333,6 @@ def mute(world: World) -> World:
 
 async def test_each_question_has_its_time(mute: World) -> None:
     async with mute.serving((MAIL, 465)):
-        # Short for those that wait for ever; the handshakes on loopback have two waits of it.
         found = await mute.discover(bounds=Bounds(each=1, seconds=50))
     assert where(found.best) == (MAIL, 465, Tls.IMPLICIT)
     assert [finding.found for finding in found.findings] == ["no answer within 1 s"] * 5

@@ -15,6 +15,7 @@ from smtpproto.handlers import CLOSING, HARD, SOFT, Discard, Fault, Faulty, Memo
 from smtpproto.handlers.faulty import Asked
 from smtpproto.result import ConnectError, Fate
 from smtpproto.server import Server, ServerDeadlines
+from tests.adapters.clock import anyio_backend  # noqa: F401 - a fixture
 from tests.adapters.wire import Wire, connect
 from tests.adapters.world import (
     ENVELOPE,

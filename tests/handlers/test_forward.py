@@ -13,6 +13,7 @@ from smtpproto.client import ClientDeadlines
 from smtpproto.handlers import CLOSING, HARD, SOFT, Fault, Faulty, Forward, Memory, NextHop
 from smtpproto.result import Fate
 from smtpproto.server import Server, ServerDeadlines
+from tests.adapters.clock import anyio_backend  # noqa: F401 - a fixture
 from tests.adapters.wire import HOST, Behaviour, Wire, connect, raw_server, script
 from tests.adapters.world import (
     ENVELOPE,

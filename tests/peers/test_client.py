@@ -19,7 +19,7 @@ from smtpproto.mechanisms import LOGIN, PLAIN
 from smtpproto.result import ConnectError, LoginError, RefusedError, Result
 from tests.adapters.world import Certificates, certificates
 
-from .programs import HOST, PostfixServer, SmtpSink, free_port, smtp_sink
+from .programs import HOST, PATIENCE, PostfixServer, SmtpSink, free_port, smtp_sink
 
 pytestmark = pytest.mark.anyio
 
@@ -74,7 +74,9 @@ def authenticate(
 
 @contextlib.contextmanager
 def aiosmtpd(handler: Kept, **settings: Any) -> Iterator[int]:
-    controller = Controller(handler, hostname=HOST, port=free_port(), **settings)
+    controller = Controller(
+        handler, hostname=HOST, port=free_port(), ready_timeout=PATIENCE, **settings
+    )
     controller.start()
     try:
         yield controller.port
@@ -244,7 +246,7 @@ async def test_smtp_sink_that_offers_less(flags: tuple[str, ...]) -> None:
 
 
 @pytest.mark.peer("smtp-sink")
-async def test_nobody_there(free_tcp_port: int) -> None:
+async def test_nobody_there() -> None:
     with pytest.raises(ConnectError):
-        await Client(HOST, free_tcp_port).__aenter__()
+        await Client(HOST, free_port()).__aenter__()
     assert isinstance(ssl.create_default_context(), ssl.SSLContext)

@@ -9,6 +9,7 @@ import pytest
 
 from .programs import (
     HOST,
+    PATIENCE,
     PostfixServer,
     SmtpSink,
     dovecot,
@@ -24,7 +25,7 @@ MESSAGE = b"From: ann@example.org\r\nSubject: greetings\r\n\r\n.dots and words\r
 
 
 def submit(port: int, *recipients: str) -> None:
-    with smtplib.SMTP(HOST, port, timeout=30) as session:
+    with smtplib.SMTP(HOST, port, timeout=PATIENCE) as session:
         session.sendmail("ann@example.org", recipients, MESSAGE)
 
 

@@ -12,6 +12,7 @@ from tests.relay.process import Served, serving
 
 from .programs import (
     HOST,
+    PATIENCE,
     PostfixServer,
     SmtpSink,
     dovecot,
@@ -58,7 +59,7 @@ def wait_for_mail(served: Served, count: int = 1, address: str = LOCAL) -> list[
 def submit(served: Served, *recipients: str, text: str) -> None:
     """Submit as a mail program does: STARTTLS, verified, and a login."""
     trusted = ssl.create_default_context(cafile=served.data / "tls" / "cert.pem")
-    with smtplib.SMTP(HOST, served.submission, timeout=30) as session:
+    with smtplib.SMTP(HOST, served.submission, timeout=PATIENCE) as session:
         session.starttls(context=trusted)
         session.login(*served.login)
         message = f"From: {SENDER}\r\nSubject: {text}\r\n\r\n.dots and words\r\n"
@@ -141,7 +142,7 @@ def test_postfix_has_us_as_its_smart_host_with_a_login(
 ) -> None:
     served = serve()
     server = peers.enter_context(postfix(relay_to=served.submission, login=served.login))
-    with smtplib.SMTP(HOST, server.port, timeout=30) as session:
+    with smtplib.SMTP(HOST, server.port, timeout=PATIENCE) as session:
         session.sendmail(SENDER, [LOCAL], b"Subject: by postfix\r\n\r\n.dots and words\r\n")
     (message,) = wait_for_mail(served)
     assert b"from postfix.example.test ([127.0.0.1]) by localhost with ESMTPA" in message
@@ -155,7 +156,7 @@ def test_postfix_without_a_login_gets_nothing_through(
 ) -> None:
     served = serve()
     server = peers.enter_context(postfix(relay_to=served.submission))
-    with smtplib.SMTP(HOST, server.port, timeout=30) as session:
+    with smtplib.SMTP(HOST, server.port, timeout=PATIENCE) as session:
         session.sendmail(SENDER, [LOCAL], b"Subject: by postfix\r\n\r\nwords\r\n")
     server.wait_for_log("530 5.7.0 Authentication required")
     assert mailbox(served) == []

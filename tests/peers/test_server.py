@@ -17,7 +17,7 @@ from smtpproto.server import Server
 from tests.adapters.test_lmtp_server import Store
 from tests.adapters.world import PASSWORD, Accounts, Box, Certificates, certificates, until
 
-from .programs import HOST, PostfixServer, postfix, smtp_source, swaks
+from .programs import HOST, PATIENCE, PostfixServer, postfix, smtp_source, swaks
 
 Serving = Callable[[Server], int]
 
@@ -34,7 +34,7 @@ def serving(anyio_backend: str) -> Iterator[Serving]:
 
             def stop() -> None:
                 portal.call(server.stop)
-                running.result(timeout=30)
+                running.result(timeout=PATIENCE)
 
             stack.callback(stop)
             return port
@@ -76,7 +76,7 @@ def submission(box: Box, tls: Certificates) -> Server:
 @pytest.mark.peer("smtplib")
 def test_smtplib_submits(serving: Serving, box: Box, tls: Certificates) -> None:
     port = serving(submission(box, tls))
-    with smtplib.SMTP(HOST, port, timeout=30) as client:
+    with smtplib.SMTP(HOST, port, timeout=PATIENCE) as client:
         client.starttls(context=tls.trusting)
         with pytest.raises(smtplib.SMTPAuthenticationError):
             client.login("ann", "wrong")
@@ -98,14 +98,14 @@ def test_smtplib_submits(serving: Serving, box: Box, tls: Certificates) -> None:
 @pytest.mark.peer("smtplib")
 def test_smtplib_over_implicit_tls(serving: Serving, box: Box, tls: Certificates) -> None:
     port = serving(Server(box, tls=tls.server, implicit_tls=True))
-    with smtplib.SMTP_SSL(HOST, port, timeout=30, context=tls.trusting) as client:
+    with smtplib.SMTP_SSL(HOST, port, timeout=PATIENCE, context=tls.trusting) as client:
         client.send_message(message())
     assert len(box.received) == 1
 
 
 @pytest.mark.peer("smtplib")
 def test_smtplib_says_helo(serving: Serving, box: Box) -> None:
-    with smtplib.SMTP(HOST, serving(Server(box)), timeout=30) as client:
+    with smtplib.SMTP(HOST, serving(Server(box)), timeout=PATIENCE) as client:
         client.helo("old.example")
         client.sendmail("ann@example.org", ["b@example.net"], b"old\r\n")
     assert box.received[0].session.helo_name == "old.example"
@@ -311,7 +311,7 @@ def test_postfix_hands_over_to_us(
 ) -> None:
     port = serving(Server(box, tls=tls.server))
     server = smart_host(port)
-    with smtplib.SMTP(HOST, server.port, timeout=30) as client:
+    with smtplib.SMTP(HOST, server.port, timeout=PATIENCE) as client:
         client.sendmail(
             "ann@example.org", ["b@example.net", "no-c@example.net"], b"x: y\r\n\r\n.\r\n"
         )
@@ -334,7 +334,7 @@ def test_postfix_delivers_by_lmtp(serving: Serving, peers: contextlib.ExitStack)
         "lmtp_destination_recipient_limit": "10",
     }
     server = peers.enter_context(postfix(relay_to=port, settings=settings))
-    with smtplib.SMTP(HOST, server.port, timeout=30) as client:
+    with smtplib.SMTP(HOST, server.port, timeout=PATIENCE) as client:
         names = ["al@example.net", "full@example.net", "no-one@example.net", "bo@example.net"]
         client.sendmail("ann@example.org", names, b"x: y\r\n\r\n.\r\n")
     server.wait_for_log("status=deferred")

@@ -166,7 +166,7 @@ async def test_stopped_before_it_began_it_does_not_begin(tmp_path: Path) -> None
         relay = evolve(node.relay)
         relay.stop()
         listeners = [Listener("smtp", "127.0.0.1", 0), Listener("submission", "127.0.0.1", 0)]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await relay.run(listeners)
 
 
