@@ -182,8 +182,8 @@ def test_wrong_usage(cli: Run, arguments: list[str], words: str) -> None:
 
 @pytest.mark.parametrize("command", [[], ["list"], ["show"], ["retry"], ["delete"]])
 def test_the_options_are_the_same_before_and_behind_a_command(cli: Run, command: list[str]) -> None:
-    text = cli("queue", *command, "--help").stdout
-    assert "queue [OPTIONS] [list | show ID | retry [ID] | delete ID]" in text
+    text = " ".join(cli("queue", *command, "--help").stdout.split())
+    assert "queue [OPTIONS] [list | show ID | retry [ID] | delete ID | check]" in text
     assert all(option in text for option in ("--data DIR", "--json", "--backend [asyncio|"))
     stored("bob@far.example")
     options = ["--json", "--data", DATA, "--backend", "trio"]

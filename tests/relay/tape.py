@@ -7,6 +7,7 @@ into the very library that `sqlite3` has loaded: what is recorded is what happen
 tool nor another build of SQLite is needed.
 """
 
+import _sqlite3
 import ctypes
 import errno
 import sqlite3
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import _sqlite3
 from attrs import frozen
 
 from smtpproto.relay.disk import Disk
@@ -244,7 +244,6 @@ def _code(number: int, otherwise: int) -> int:
     return sqlite3.SQLITE_FULL if number == errno.ENOSPC else otherwise
 
 
-@_Open
 def _open(_: Any, name: int | None, file: int, flags: int, out: Any) -> int:
     path = None if name is None else _path(name)
     new = path is not None and not path.exists()
@@ -262,7 +261,8 @@ def _open(_: Any, name: int | None, file: int, flags: int, out: Any) -> int:
     if address not in _tables:
         real = _Methods.from_address(address)
         copy = _Methods.from_buffer_copy(real)
-        copy.close, copy.write, copy.truncate, copy.sync = _close, _write, _truncate, _sync
+        copy.close, copy.write = _Close(_close), _WriteAt(_write)
+        copy.truncate, copy.sync = _TruncateTo(_truncate), _SyncFile(_sync)
         _tables[address] = real, copy
     real, copy = _tables[address]
     _paths[file], _tables_of[file] = path, real
@@ -270,14 +270,12 @@ def _open(_: Any, name: int | None, file: int, flags: int, out: Any) -> int:
     return result
 
 
-@_Close
 def _close(file: int) -> int:
     del _paths[file]
     result: int = _tables_of.pop(file).close(file)
     return result
 
 
-@_WriteAt
 def _write(file: int, octets: int, count: int, offset: int) -> int:
     tape, path = _listening[-1], _paths[file]
     number = tape.refuses(Write(path, offset, ctypes.string_at(octets, count)))
@@ -288,7 +286,6 @@ def _write(file: int, octets: int, count: int, offset: int) -> int:
     return result or (_code(number, sqlite3.SQLITE_IOERR_WRITE) if number else 0)
 
 
-@_TruncateTo
 def _truncate(file: int, size: int) -> int:
     tape, path = _listening[-1], _paths[file]
     if tape.refuses(Truncate(path, size)):
@@ -299,7 +296,6 @@ def _truncate(file: int, size: int) -> int:
     return result
 
 
-@_SyncFile
 def _sync(file: int, flags: int) -> int:
     tape, path = _listening[-1], _paths[file]
     if tape.refuses(Sync(path)):
@@ -310,7 +306,6 @@ def _sync(file: int, flags: int) -> int:
     return result
 
 
-@_Delete
 def _delete(_: Any, name: int, sync: int) -> int:
     tape, path = _listening[-1], _path(name)
     if tape.refuses(Remove(path)):
@@ -323,7 +318,6 @@ def _delete(_: Any, name: int, sync: int) -> int:
     return result
 
 
-@_OpenDirectory
 def _open_directory(name: int, out: Any) -> int:
     """It is opened for one purpose: to be synced."""
     result: int = _real_open_directory(name, out)
@@ -333,7 +327,8 @@ def _open_directory(name: int, out: Any) -> int:
 
 
 _ours.name = b"tape"
-_ours.open, _ours.delete = _open, _delete
+_ours.open, _ours.delete = _Open(_open), _Delete(_delete)
+_our_open_directory = _OpenDirectory(_open_directory)
 _real_open_directory = ctypes.cast(
     _base.get_call(ctypes.addressof(_base), b"openDirectory"), _OpenDirectory
 )
@@ -342,7 +337,7 @@ _real_open_directory = ctypes.cast(
 def _register() -> None:
     _sqlite.sqlite3_vfs_register(ctypes.byref(_ours), 1)
     _base.set_call(
-        ctypes.addressof(_base), b"openDirectory", ctypes.cast(_open_directory, _P).value
+        ctypes.addressof(_base), b"openDirectory", ctypes.cast(_our_open_directory, _P).value
     )
 
 

@@ -303,10 +303,8 @@ async def test_an_error_of_the_callers_passes_through_open_as_it_is(tmp_path: Pa
 async def test_what_a_crash_left_is_removed_at_the_start_and_nothing_else(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         id = await keep(spool, LARGE)
-        small = await keep(spool)
     orphan = new_id(5, 5)
     (tmp_path / "content" / orphan).write_bytes(b"half a mess")
-    (tmp_path / "content" / small).write_bytes(b"its content is in the row")
     (tmp_path / "content" / "lost+found").mkdir()
     async with opened(tmp_path, serving=False):
         assert orphan in files(tmp_path)  # not a visitor's business

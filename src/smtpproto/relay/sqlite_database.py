@@ -11,6 +11,8 @@ Readers have connections of their own and wait for nobody (WAL).
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +23,7 @@ from anyio import CancelScope, CapacityLimiter, Event, to_thread
 
 from .spool import SpoolUnavailable
 
-__all__ = ["MIGRATIONS", "Database", "Work", "as_unavailable", "connect"]
+__all__ = ["MIGRATIONS", "Database", "Work", "as_unavailable", "connect", "lock", "migrate"]
 
 T = TypeVar("T")
 
@@ -53,6 +55,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX recipient_lent ON recipient (due) WHERE due > next_attempt",
     ),
 )
+
+
+def lock(directory: Path) -> int:
+    """Become the one who serves the spool there, until what is returned is closed.
+
+    Raises SpoolUnavailable if somebody else does.
+    """
+    held = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise SpoolUnavailable(f"spool {directory}: another process serves it") from None
+    except BaseException:
+        os.close(held)
+        raise
+    return held
 
 
 def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:

@@ -23,7 +23,6 @@ A recipient's `due` is its `next_attempt`, or the end of its lease while it is l
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -37,22 +36,20 @@ from typing import Any, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
 
-from smtpproto.core.command import BASE_VERBS, Mail, Rcpt, parse_command
-from smtpproto.core.errors import GrammarError
-
 from .disk import Disk
 from .spool import (
     ID_RANDOM,
     Entry,
     Fresh,
     Pages,
-    Recipient,
     Settlement,
     SpoolUnavailable,
     new_id,
 )
-from .sqlite_database import Database, Work, as_unavailable
+from .sqlite_database import Database, Work, as_unavailable, lock
 from .sqlite_incoming import INLINE_OCTETS, SQLiteIncoming
+from .sqlite_rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of
+from .sqlite_salvage import MENDED
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
@@ -61,6 +58,9 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES = 100
+#: Files that are looked up at a time.
+MANY = 500
+REPAIR = "run `smtpproto queue check --repair`"
 
 
 class SQLiteSpool:
@@ -163,7 +163,7 @@ class SQLiteSpool:
                     "UPDATE recipient SET due = ? WHERE message = ? AND due <= ?",
                     (now + lease, id, now),
                 )
-                entries += _entries([head] if head else [], rows)
+                entries += entries_of([head] if head else [], rows)
             return entries
 
         return await self.database.perform(Work(run, lasting=False))
@@ -235,6 +235,10 @@ class SQLiteSpool:
                     raise SpoolUnavailable(f"spool {self.directory}: no message {id} (any more)")
                 octets, inline = cast("tuple[int, bytes | None]", row)
                 if inline is not None:
+                    if len(inline) != octets:
+                        raise SpoolUnavailable(
+                            f"message {id}: {octets} octets expected, {len(inline)} there"
+                        )
                     offset = octets
                     return [
                         inline[at : at + INLINE_OCTETS]
@@ -278,14 +282,14 @@ class SQLiteSpool:
                 if not heads:
                     return []
                 after = heads[-1][0]
-                if entries := _entries(heads, rows):
+                if entries := entries_of(heads, rows):
                     return entries
 
         return Pages(fetch)
 
     async def get(self, id: str) -> Entry | None:
         def one(db: sqlite3.Connection) -> list[Entry]:
-            return _entries(
+            return entries_of(
                 db.execute(f"{SELECT_MESSAGE} WHERE id = ?", (id,)).fetchall(),
                 db.execute(
                     f"{SELECT_RECIPIENT} WHERE message = ? ORDER BY number", (id,)
@@ -358,29 +362,33 @@ class SQLiteSpool:
         return [self.content_path(id)] if in_file else []
 
     def _start(self) -> None:
-        if self._serving:
-            self.disk.make_directory(self._content)
-            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SpoolUnavailable(
-                    f"spool {self.directory}: another process serves it"
-                ) from None
-        elif not (self.directory / "spool.db").is_file():
-            raise SpoolUnavailable(f"no spool in {self.directory}")
-        db = self.database.start()
-        if self._serving:
-            self._recover(db)
+        database = self.directory / "spool.db"
+        if not self._serving:
+            if not database.is_file():
+                raise SpoolUnavailable(f"no spool in {self.directory}")
+            self.database.start()
+            return
+        self.disk.make_directory(self._content)
+        self._lock = lock(self.directory)
+        if (self.directory / MENDED).exists():
+            raise SpoolUnavailable(f"spool {self.directory}: a repair was broken off; {REPAIR}")
+        files = [name for name in self.disk.names(self._content) if name.isalnum()]  # are ours
+        if files and not (database.is_file() and database.stat().st_size):
+            # Content comes after the database, and goes before it: this is no new spool.
+            raise SpoolUnavailable(
+                f"spool {self.directory}: {len(files)} files of content and no database; {REPAIR}"
+            )
+        self._recover(self.database.start(), files)
 
-    def _recover(self, db: sqlite3.Connection) -> None:
+    def _recover(self, db: sqlite3.Connection, files: Sequence[str]) -> None:
         """Clean up after a predecessor that did not end as it should have."""
         db.execute("UPDATE recipient SET due = next_attempt WHERE due > next_attempt")
-        for name in self.disk.names(self._content):
-            owner = db.execute(
-                "SELECT 1 FROM message WHERE id = ? AND content IS NULL", (name,)
-            ).fetchone()
-            if owner is None and name.isalnum():  # what we make is; the rest is not ours
+        files = sorted(files)  # as the index is; nothing else of the messages is read
+        for at in range(0, len(files), MANY):
+            some = files[at : at + MANY]
+            marks = ", ".join("?" * len(some))
+            known = db.execute(f"SELECT id FROM message WHERE id IN ({marks})", some)  # noqa: S608
+            for name in set(some).difference(id for (id,) in known):
                 self.disk.remove(self._content / name)
 
     def _stop(self) -> None:
@@ -388,10 +396,6 @@ class SQLiteSpool:
         if self._lock is not None:
             os.close(self._lock)  # and with it the lock is gone
             self._lock = None
-
-
-SELECT_MESSAGE = "SELECT id, arrived, mail, octets, origin FROM message"
-SELECT_RECIPIENT = "SELECT message, number, rcpt, attempts, next_attempt, last_reply FROM recipient"
 
 
 def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement]) -> bool:
@@ -413,32 +417,3 @@ def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement]) 
             )
         found += done.rowcount
     return found > 0
-
-
-def _entries(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
-    """Make entries of rows. One that cannot be read is logged and left out: it must not block
-    the others; its lease keeps it from coming again at once."""
-    recipients: dict[str, list[Any]] = {}
-    for id, *row in rows:
-        recipients.setdefault(id, []).append(row)
-    entries: list[Entry] = []
-    for id, arrived, mail, octets, origin in heads:
-        try:
-            parsed = tuple(
-                Recipient(number, _parsed(Rcpt, rcpt), attempts, next_attempt, last_reply)
-                for number, rcpt, attempts, next_attempt, last_reply in recipients.get(id, ())
-            )
-            entries.append(Entry(id, arrived, _parsed(Mail, mail), parsed, octets, origin))
-        except GrammarError as error:
-            logger.error("the spool's message %s is damaged: %s", id, error)
-    return entries
-
-
-C = TypeVar("C", Mail, Rcpt)
-
-
-def _parsed(cls: type[C], line: bytes) -> C:
-    command = parse_command(line.removesuffix(b"\r\n"), BASE_VERBS)
-    if not isinstance(command, cls):
-        raise GrammarError(f"no {cls.verb.decode()} command: {line!r}")
-    return command
