@@ -617,3 +617,29 @@ def test_a_checkpoint_that_fails_unheard_takes_nothing_with_it(
 
     enumeration = Enumeration(path, anyio.run(record), disk / "after")
     anyio.run(enumeration.run)
+
+
+def test_a_sync_that_failed_at_the_end_takes_nothing_with_it(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was for had been promised to nobody; but what comes next must not stand on it."""
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1000)
+    path = disk / "spool"
+
+    async def record() -> Tape:
+        with Tape().runs() as tape:
+            async with SQLiteSpool.open(path, disk=tape) as spool:
+                client = Client(spool, tape, itertools.count(1))
+                await client.keep(1, 40)
+                await client.claim()
+                failing = iter([errno.EIO])
+                tape.trouble = lambda operation: (
+                    next(failing, 0) if isinstance(operation, Sync) else 0
+                )
+            assert next(failing, None) is None
+            async with SQLiteSpool.open(path, disk=tape) as spool:
+                await Client(spool, tape, itertools.count(1)).keep(2, 40)
+        return tape
+
+    enumeration = Enumeration(path, anyio.run(record), disk / "after")
+    anyio.run(enumeration.run)
