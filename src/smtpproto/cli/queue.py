@@ -54,7 +54,10 @@ class _Visit:
 @click.group(
     invoke_without_command=True,
     subcommand_metavar="[list | show ID | retry [ID] | delete ID | check]",
-    context_settings={"allow_interspersed_args": True},  # options are the same for all of them
+    context_settings={
+        "allow_interspersed_args": True,  # options are the same for all of them,
+        "ignore_unknown_options": True,  # but for what a command has of its own
+    },
 )
 @data_option
 @backend_option

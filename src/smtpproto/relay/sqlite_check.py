@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from .disk import Disk
 from .spool import SpoolUnavailable
 from .sqlite_database import MIGRATIONS, as_unavailable, connect, lock, migrate
 from .sqlite_rows import C, parsed
-from .sqlite_salvage import MENDED, finish, keep_file, rebuild
+from .sqlite_salvage import MENDED, finish, keep_file, rebuild, until_damage
 
 __all__ = ["Checked", "Finding", "check_spool"]
 
@@ -118,8 +118,13 @@ class _Check:
 
     # The database
 
-    def _connect(self) -> sqlite3.Connection:
+    def _raw(self) -> sqlite3.Connection:
         db = connect(self.directory / "spool.db", create=False, busy_timeout=self.busy_timeout)
+        db.text_factory = lambda octets: octets.decode("utf-8", "replace")
+        return db
+
+    def _connect(self) -> sqlite3.Connection:
+        db = self._raw()
         try:
             migrate(db, may_change=self.repair)
         except BaseException:
@@ -146,34 +151,23 @@ class _Check:
         """What SQLite has against it."""
         if not (self.directory / "spool.db").stat().st_size:
             return ["it is empty"]
-        try:
-            db = connect(self.directory / "spool.db", create=False, busy_timeout=self.busy_timeout)
-            with closing(db):
-                (version,) = db.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    return ["it is empty"]
-                if version > len(MIGRATIONS):
-                    raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
-                rows = db.execute(f"PRAGMA integrity_check({VERDICTS})").fetchall()
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in (
-                sqlite3.SQLITE_CORRUPT,
-                sqlite3.SQLITE_NOTADB,
-            ):
-                raise
-            return [str(error)]
-        lines = [line for (text,) in rows for line in str(text).splitlines()]
+        lines = ["it cannot be read"]
+        with until_damage(), closing(self._raw()) as db:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                return ["it is empty"]
+            if version > len(MIGRATIONS):
+                raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
+            rows = db.execute(f"PRAGMA integrity_check({VERDICTS})").fetchall()
+            lines = [line for (text,) in rows for line in str(text).splitlines()]
         return [] if lines == ["ok"] else lines[:VERDICTS]
 
     def _mend(self) -> str:
-        try:
-            database = self.directory / "spool.db"
-            with closing(connect(database, create=False, busy_timeout=self.busy_timeout)) as db:
+        with suppress(sqlite3.IntegrityError), until_damage():
+            with closing(self._raw()) as db:
                 db.execute("REINDEX")
             if not self._verdicts():
                 return "its indexes were made anew"
-        except sqlite3.DatabaseError:
-            pass
         return self._rebuild()
 
     def _rebuild(self) -> str:

@@ -23,7 +23,16 @@ from anyio import CancelScope, CapacityLimiter, Event, to_thread
 
 from .spool import SpoolUnavailable
 
-__all__ = ["MIGRATIONS", "Database", "Work", "as_unavailable", "connect", "lock", "migrate"]
+__all__ = [
+    "MIGRATIONS",
+    "Database",
+    "Work",
+    "as_unavailable",
+    "connect",
+    "is_code",
+    "lock",
+    "migrate",
+]
 
 T = TypeVar("T")
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from .disk import Disk
-from .sqlite_database import connect, migrate
+from .spool import SpoolUnavailable
+from .sqlite_database import connect, is_code, migrate
 
-__all__ = ["MENDED", "finish", "keep_file", "rebuild"]
+__all__ = ["MENDED", "finish", "keep_file", "rebuild", "until_damage"]
 
 #: Complete, and about to take the place of `spool.db`.
 MENDED = "spool.db.mended"
@@ -30,6 +31,22 @@ _LOGS = ("-wal", "-shm", "-journal")
 
 #: So many times may a range of rows be unreadable before the rest is given up.
 _PATIENCE = 100_000
+
+
+#: SQLite's result codes for what cannot be read.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+
+
+@contextmanager
+def until_damage() -> Iterator[Callable[[], bool]]:
+    """End the block where the database cannot be read; what is given tells whether it was whole."""
+    whole = True
+    try:
+        yield lambda: whole
+    except sqlite3.DatabaseError as error:
+        if not any(is_code(error, code) for code in _DAMAGE):
+            raise
+        whole = False
 
 
 def rebuild(directory: Path, disk: Disk) -> tuple[int, list[tuple[str, int]]]:
@@ -104,24 +121,25 @@ def _remove(path: Path) -> None:
 
 def _readable(directory: Path) -> Iterator[sqlite3.Connection]:
     """Give the database as it is, and if that is none, as it is with a first page that is lent."""
-    with suppress(sqlite3.Error):
-        db = sqlite3.connect(f"{_uri(directory / 'spool.db')}?mode=rw", uri=True)
-        try:
-            names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-        except sqlite3.Error:
-            db.close()
-            raise
-        if {"message", "recipient"} <= names:
-            yield db
-            return
-        db.close()
-    with suppress(sqlite3.Error, OSError):
-        _lend_first_page(directory)
-        yield sqlite3.connect(f"{_uri(directory / _LENT)}?mode=rw", uri=True)
+    database = directory / "spool.db"
+    if not database.exists():
+        return
+    db = _opened(database)
+    names: set[str] = set()
+    with until_damage():
+        names.update(name for (name,) in db.execute("SELECT name FROM sqlite_master"))
+    if names >= {"message", "recipient"}:
+        yield db
+        return
+    db.close()
+    _lend_first_page(directory)
+    yield _opened(directory / _LENT)
 
 
-def _uri(path: Path) -> str:
-    return path.absolute().as_uri()
+def _opened(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
+    db.text_factory = lambda octets: octets.decode("utf-8", "replace")
+    return db
 
 
 def _lend_first_page(directory: Path) -> None:
@@ -152,13 +170,11 @@ def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     def copy(where: str, *arguments: int) -> tuple[bool, int]:
         """Copy until there are no more, or until damage; return which, and the last number."""
         last = 0
-        try:
+        with until_damage() as whole:
             for number, *row in old.execute(f"{_MESSAGES} {where}", arguments):
                 _insert(new, "message", row)
                 last = number
-        except sqlite3.Error:
-            return False, last
-        return True, last
+        return whole(), last
 
     whole, last = copy("ORDER BY rowid")
     if whole:
@@ -176,7 +192,7 @@ def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
 
 def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     def copy(where: str, *arguments: str) -> None:
-        with suppress(sqlite3.Error):
+        with until_damage():
             for row in old.execute(f"{_RECIPIENTS} {where}", arguments):
                 _insert(new, "recipient", row)
 
@@ -194,7 +210,7 @@ def _lost_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> list[t
     lost: set[tuple[str, int]] = set()
     by_due = "SELECT message, number FROM recipient INDEXED BY recipient_due ORDER BY due"
     for query in (by_due, f"{by_due} DESC"):
-        with suppress(sqlite3.Error):
+        with until_damage():
             for named in old.execute(query):
                 (is_lost,) = new.execute(
                     "SELECT EXISTS (SELECT 1 FROM message WHERE id = ?1) AND NOT EXISTS"
@@ -208,5 +224,9 @@ def _lost_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> list[t
 
 def _insert(new: sqlite3.Connection, table: str, row: Sequence[object]) -> None:
     marks = ", ".join("?" * len(row))
-    with suppress(sqlite3.IntegrityError):  # there already, or no row of ours
+    try:
         new.execute(f"INSERT INTO {table} VALUES ({marks})", row)  # noqa: S608 - a name of ours
+    except sqlite3.IntegrityError:
+        pass  # it is there already, or no row of ours
+    except sqlite3.Error as error:  # this one is not damaged
+        raise SpoolUnavailable(f"the new database: {error}") from error
