@@ -22,9 +22,11 @@ from smtpproto.relay.disk import Disk
 
 __all__ = [
     "Create",
+    "Link",
     "MakeDirectory",
     "Operation",
     "Remove",
+    "Rename",
     "Sync",
     "SyncDirectory",
     "Tape",
@@ -77,7 +79,21 @@ class Remove:
     path: Path
 
 
-Operation: TypeAlias = Create | MakeDirectory | Write | Truncate | Sync | SyncDirectory | Remove
+@frozen
+class Link:
+    path: Path
+    new: Path
+
+
+@frozen
+class Rename:
+    path: Path
+    new: Path
+
+
+Operation: TypeAlias = (
+    Create | MakeDirectory | Write | Truncate | Sync | SyncDirectory | Remove | Link | Rename
+)
 
 
 class Tape(Disk):
@@ -165,6 +181,22 @@ class Tape(Disk):
         self._attempt(SyncDirectory(path))
         super().sync_directory(path)
         self.mark(SyncDirectory(path))
+
+    def sync_file(self, path: Path) -> None:
+        self._attempt(Sync(path))
+        if self.real:
+            super().sync_file(path)
+        self.mark(Sync(path))
+
+    def link(self, path: Path, new: Path) -> None:
+        self._attempt(Link(path, new))
+        super().link(path, new)
+        self.mark(Link(path, new))
+
+    def rename(self, path: Path, new: Path) -> None:
+        self._attempt(Rename(path, new))
+        super().rename(path, new)
+        self.mark(Rename(path, new))
 
     def remove(self, path: Path) -> None:
         self._attempt(Remove(path))

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
+import smtpproto.relay.sqlite_database as database
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.spool import Entry, SpoolUnavailable
@@ -260,6 +262,29 @@ def test_where_the_first_page_is_gone_all_else_is_saved(tmp_path: Path) -> None:
     tear(tmp_path, 1)
     check_and_mend(tmp_path)
     all_is_somewhere(tmp_path, sent, len(sent))
+
+
+def test_where_the_first_page_is_gone_and_a_log_was_left_both_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, killed = tmp_path / "before", tmp_path / "killed"
+    sent = many(before)
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1_000_000)
+
+    async def add() -> str:
+        async with SQLiteSpool.open(before) as spool:
+            async with spool.receive() as incoming:
+                await incoming.write(SMALL)
+                owed = [Rcpt("a@far.example"), Rcpt("b@far.example")]
+                await incoming.commit(Mail("ann@our.dom"), owed, now=0.0)
+            shutil.copytree(before, killed)
+        return incoming.id
+
+    sent[anyio.run(add)] = SMALL
+    assert (killed / "spool.db-wal").stat().st_size
+    tear(killed, 1)
+    check_spool(killed, repair=True)
+    all_is_somewhere(killed, sent, len(sent))
 
 
 @pytest.mark.parametrize("octets", [b"", b"this is no database" * 1000, None])

@@ -29,9 +29,20 @@ import smtpproto.relay.sqlite_incoming as incoming
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.spool import Fresh, Settlement, SpoolUnavailable
+from smtpproto.relay.sqlite_check import check_spool
 from smtpproto.relay.sqlite_spool import SQLiteSpool
-from tests.relay.aftermath import WAYS, Dropped, Image, Kept, LastTorn, Platter, Torn, Way
-from tests.relay.tape import Operation, Sync, Tape
+from tests.relay.aftermath import (
+    WAYS,
+    Dropped,
+    Image,
+    Kept,
+    LastTorn,
+    NamesAlone,
+    Platter,
+    Torn,
+    Way,
+)
+from tests.relay.tape import Operation, Rename, Sync, Tape
 
 pytestmark = pytest.mark.rfc(
     "5321 §4.2.5 2yz-takes-responsibility",
@@ -421,6 +432,68 @@ def test_whenever_the_power_is_cut_nothing_is_lost_and_nothing_comes_back(disk: 
     anyio.run(partial(enumeration.run, [*WAYS, *[Torn()] * (CUTS - 1)], again=max(2, 200 // CUTS)))
     print(f"{len(enumeration.tape.operations)} moments, {enumeration.opened} disks")
     assert enumeration.opened > 1000
+
+
+def test_a_migration_is_done_or_not(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = disk / "spool"
+    tape = anyio.run(recorded, path)
+    step = (
+        "ALTER TABLE recipient ADD COLUMN hold INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX recipient_hold ON recipient (hold)",
+    )
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
+
+    async def migrate() -> None:
+        async with SQLiteSpool.open(path, disk=tape):
+            pass
+
+    before = len(tape.operations)
+    with tape.runs():
+        anyio.run(migrate)
+    enumeration = Enumeration(path, tape, disk / "after")
+    moments = range(before, len(tape.operations) + 1)
+    anyio.run(partial(enumeration.run, moments=moments))
+    assert enumeration.opened > 10
+
+
+def test_a_repair_is_done_or_can_be_done_again(disk: Path) -> None:
+    """Whenever the power is cut, a server finds nothing that it could take for whole."""
+    path, scratch = disk / "spool", disk / "after"
+
+    async def fill() -> None:
+        async with SQLiteSpool.open(path) as spool:
+            for key in range(60):
+                await Client(spool, Tape(), itertools.count(1)).keep(key, 9000 if key < 3 else 40)
+
+    anyio.run(fill)
+    with closing(sqlite3.connect(path / "spool.db")) as db:
+        (last_root,) = db.execute("SELECT max(rootpage) FROM sqlite_master").fetchone()
+    with (path / "spool.db").open("r+b") as file:
+        file.seek(last_root * 4096)  # the first page that is none's root: rows of a table
+        file.write(random.Random(1).randbytes(4096))
+    before: Image = {path / "content": None}
+    before |= {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with Tape().runs() as tape:
+        assert check_spool(path, repair=True, disk=tape).findings
+    whole = anyio.run(found_in, path, NoSync())
+    assert 20 < len(whole) < 60
+    kept = {file.read_bytes() for file in (path / "quarantine").iterdir()}
+    # Before the new database is complete there is nothing to be seen of it.
+    done = next(n for n, operation in enumerate(tape.operations) if isinstance(operation, Rename))
+    moments = {*range(0, done - 1, max(1, 60 // CUTS)), *range(done - 1, len(tape.operations) + 1)}
+    enumeration = Enumeration(path, tape, scratch, before=before)
+    with Tape(real=False).runs():
+        for image, where in enumeration.disks([Dropped(), Kept(), NamesAlone(), Torn()], moments):
+            put(image, scratch)
+            checked = check_spool(scratch, disk=NoSync())
+            if not checked.findings:  # what a server would take
+                assert anyio.run(found_in, scratch, NoSync()) == whole, where
+            check_spool(scratch, repair=True, disk=NoSync())
+            assert anyio.run(found_in, scratch, NoSync()) == whole, where
+            # One that was cut in half may lie beside them, under their name without a number.
+            assert {file.read_bytes() for file in (scratch / "quarantine").iterdir()} >= kept, where
+            enumeration.opened += 1
+    assert enumeration.opened > 30
 
 
 # And where a promise is broken it is seen

@@ -43,6 +43,14 @@ class Disk:
     def close(self, file: int) -> None:
         os.close(file)
 
+    def sync_file(self, path: Path) -> None:
+        """Return when a file that somebody else has written is on the disk."""
+        file = os.open(path, os.O_RDWR)
+        try:
+            self.sync(file)
+        finally:
+            self.close(file)
+
     def sync_directory(self, path: Path) -> None:
         """Return when the names in the directory are on the disk."""
         file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -50,6 +58,14 @@ class Disk:
             self.sync(file)
         finally:
             self.close(file)
+
+    def link(self, path: Path, new: Path) -> None:
+        """Give a file one more name, which nothing has yet."""
+        os.link(path, new)
+
+    def rename(self, path: Path, new: Path) -> None:
+        """Give a file another name, in one step, and take it from what has it."""
+        path.replace(new)
 
     def remove(self, path: Path) -> None:
         """Remove a file; it may be gone already."""

@@ -10,7 +10,6 @@ again, and the old one is kept in `quarantine`.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -56,13 +55,13 @@ def rebuild(directory: Path, disk: Disk) -> tuple[int, list[tuple[str, int]]]:
     to be lost.
     """
     lost: list[tuple[str, int]] = []
-    _remove(directory / _PARTIAL)
+    _remove(directory / _PARTIAL, disk)
     with closing(connect(directory / _PARTIAL, create=True, busy_timeout=0)) as new:
         migrate(new, may_change=True)
         # Until it is complete nobody depends on it, and so large a transaction would double it.
         new.execute("PRAGMA journal_mode = OFF")
         new.execute("PRAGMA synchronous = OFF")
-        for old in _readable(directory):
+        for old in _readable(directory, disk):
             with closing(old):
                 new.execute("BEGIN")
                 _copy_messages(old, new)
@@ -71,13 +70,9 @@ def rebuild(directory: Path, disk: Disk) -> tuple[int, list[tuple[str, int]]]:
                 lost = _lost_recipients(old, new)
         (messages,) = new.execute("SELECT count(*) FROM message").fetchone()
         new.execute("PRAGMA journal_mode = WAL")
-    _remove(directory / _LENT)
-    file = os.open(directory / _PARTIAL, os.O_RDWR)
-    try:
-        disk.sync(file)
-    finally:
-        disk.close(file)
-    (directory / _PARTIAL).rename(directory / MENDED)
+    _remove(directory / _LENT, disk)
+    disk.sync_file(directory / _PARTIAL)
+    disk.rename(directory / _PARTIAL, directory / MENDED)
     disk.sync_directory(directory)
     return int(messages), lost
 
@@ -90,9 +85,9 @@ def finish(directory: Path, disk: Disk) -> None:
             keep_file(old, directory / "quarantine" / old.name, disk)
     # The old log would be taken for the new database's.
     for suffix in _LOGS:
-        (directory / f"spool.db{suffix}").unlink(missing_ok=True)
+        disk.remove(directory / f"spool.db{suffix}")
     disk.sync_directory(directory)
-    (directory / MENDED).rename(directory / "spool.db")
+    disk.rename(directory / MENDED, directory / "spool.db")
     disk.sync_directory(directory)
 
 
@@ -108,18 +103,18 @@ def keep_file(file: Path, kept: Path, disk: Disk) -> Path:
             if name.samefile(file):
                 return name
             continue
-        os.link(file, name)
+        disk.link(file, name)
         disk.sync_directory(name.parent)
         return name
     raise FileExistsError(f"{kept}: too many of that name")
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, disk: Disk) -> None:
     for suffix in ("", *_LOGS):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+        disk.remove(path.with_name(path.name + suffix))
 
 
-def _readable(directory: Path) -> Iterator[sqlite3.Connection]:
+def _readable(directory: Path, disk: Disk) -> Iterator[sqlite3.Connection]:
     """Give the database as it is, and if that is none, as it is with a first page that is lent."""
     database = directory / "spool.db"
     if not database.exists():
@@ -132,7 +127,7 @@ def _readable(directory: Path) -> Iterator[sqlite3.Connection]:
         yield db
         return
     db.close()
-    _lend_first_page(directory)
+    _lend_first_page(directory, disk)
     yield _opened(directory / _LENT)
 
 
@@ -142,15 +137,15 @@ def _opened(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _lend_first_page(directory: Path) -> None:
+def _lend_first_page(directory: Path, disk: Disk) -> None:
     """Make a copy that begins as a new spool does (https://sqlite.org/fileformat2.html)."""
     lent = directory / _LENT
-    _remove(lent)
+    _remove(lent, disk)
     with closing(connect(lent, create=True, busy_timeout=0)) as new:
         migrate(new, may_change=True)
         (size,) = new.execute("PRAGMA page_size").fetchone()
     first = bytearray(lent.read_bytes()[:size])
-    _remove(lent)
+    _remove(lent, disk)
     shutil.copyfile(directory / "spool.db", lent)
     if (directory / "spool.db-wal").exists():
         shutil.copyfile(directory / "spool.db-wal", lent.with_name(f"{_LENT}-wal"))
