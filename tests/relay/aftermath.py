@@ -2,9 +2,9 @@
 
 Of what was written since a file's last sync the disk may have nothing, all, or anything between,
 in any order, by sectors; a write that was under way may have left rubbish where it was to go, and
-nowhere else (which SQLite calls powersafe overwrite). The same goes for names in a directory. A
-sync that failed leaves what it was for in doubt for ever: the next one says nothing of it, for the
-system may think these pages clean.
+nowhere else (which SQLite calls powersafe overwrite). Only what writes the same once more leaves
+a sector as it was. The same goes for names in a directory. A sync that failed leaves what it was
+for in doubt for ever: the next one says nothing of it, for the system may think these pages clean.
 """
 
 import random
@@ -187,7 +187,7 @@ class Torn(Way):
             stop = min(end, (start // SECTOR + 1) * SECTOR)
             piece = operation.octets[start - operation.offset : stop - operation.offset]
             fate = dice.random()
-            if fate < 0.1:
+            if fate < 0.1 and not operation.again:
                 piece = dice.randbytes(len(piece))
             if fate < 0.6:
                 _apply(octets, Write(operation.path, start, piece))

@@ -47,9 +47,12 @@ class MakeDirectory:
 
 @frozen
 class Write:
+    """`again`: what was there already."""
+
     path: Path
     offset: int
     octets: bytes
+    again: bool = False
 
     def __str__(self) -> str:
         return f"Write({self.path.name}, {self.offset}, {len(self.octets)} octets)"
@@ -186,6 +189,14 @@ class Tape(Disk):
         self._attempt(Sync(path))
         if self.real:
             super().sync_file(path)
+        self.mark(Sync(path))
+
+    def rewrite(self, path: Path) -> None:
+        again = Write(path, 0, path.read_bytes(), again=True)
+        self._attempt(again)
+        super().rewrite(path)
+        self.mark(again)
+        self._attempt(Sync(path))
         self.mark(Sync(path))
 
     def link(self, path: Path, new: Path) -> None:

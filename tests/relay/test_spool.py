@@ -138,6 +138,10 @@ class Recording(Disk):
         super().sync_directory(path)
         self.calls[-1] = f"sync {path.name}"
 
+    def rewrite(self, path: Path) -> None:
+        self.calls.append(f"rewrite {path.name}")
+        super().rewrite(path)
+
     def remove(self, path: Path) -> None:
         self.calls.append("remove")
         super().remove(path)
@@ -650,15 +654,16 @@ class InDoubt:
         return result
 
 
-async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_left(
+async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_written_once_more(
     tmp_path: Path, statements: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced: Callable[..., Any] = database.connect
     monkeypatch.setattr(
         database, "connect", lambda path, **options: InDoubt(traced(path, **options))
     )
-    async with opened(tmp_path) as spool:
-        statements.clear()
+    disk = Recording()
+    async with opened(tmp_path, disk=disk) as spool:
+        disk.calls = statements
         InDoubt.armed = True
         with pytest.raises(SpoolUnavailable) as caught:
             await keep(spool, LARGE)
@@ -667,12 +672,11 @@ async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_left(
         assert await content_of(spool, entry.id) == LARGE
         statements.clear()
         await keep(spool)
-        assert statements.index("PRAGMA wal_checkpoint(TRUNCATE)") < statements.index(
-            "BEGIN IMMEDIATE"
-        )
+        begun = [n for n, call in enumerate(statements) if call == "BEGIN IMMEDIATE"]
+        assert begun[0] < statements.index("rewrite spool.db-wal") < begun[1]
         statements.clear()
         await keep(spool)
-        assert "PRAGMA wal_checkpoint(TRUNCATE)" not in statements
+        assert "rewrite spool.db-wal" not in statements
 
 
 async def test_a_database_that_is_none_is_told_to_the_operator(tmp_path: Path) -> None:

@@ -6,15 +6,21 @@ The trouble is real as far as can be: SQLite meets it, in a node that has client
 import errno
 import logging
 import sqlite3
-from contextlib import closing
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import smtpproto.relay.sqlite_database as database
+from smtpproto.core.command import Mail, Rcpt
+from smtpproto.relay.disk import Disk
+from smtpproto.relay.spool import Fresh, Settlement, SpoolUnavailable
 from smtpproto.relay.sqlite_check import check_spool
+from smtpproto.relay.sqlite_spool import SQLiteSpool
 from smtpproto.relay.story import Deferred, Delivered, Failed
-from tests.relay.tape import Sync, Tape, Write
+from tests.relay.tape import Operation, Sync, Tape, Write
 from tests.relay.world import MESSAGE, Node, world
 
 pytestmark = [
@@ -93,6 +99,74 @@ async def test_a_disk_that_is_full_or_fails(  # noqa: PLR0917 - pytest names the
             assert sorted(entry.id for entry in await node.queue()) == ids
             assert (await said(node, content)).startswith("250")
             await all_come(node, 3)
+
+
+class Small(Disk):
+    """Has so much room."""
+
+    room = 1 << 30
+
+    def free(self, path: Path) -> int:
+        return self.room
+
+
+async def test_the_last_room_is_for_what_goes_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mail is put off while there is still room to write down deliveries, and reports."""
+    disk = Small()
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        node.spool.database._disk = disk
+        ids = await held_up(node)
+        disk.room = 1000
+        await node.spool.release([])  # any transaction looks
+        assert (await said(node)).startswith("452 4.3.1")
+        assert "the disk is full" in caplog.text
+        (first, _) = await node.queue()
+        report = Fresh(Mail(None), (Rcpt("held@our.dom"),), LARGE, "a report")
+        assert await node.spool.settle(first.id, [Settlement(0, None)], [report], now=w.now)
+        await all_come(node, len(ids))
+        disk.room = 1 << 30
+        await node.spool.release([])
+        assert (await said(node)).startswith("250")
+
+
+async def test_where_no_file_may_grow_the_queue_is_emptied(tmp_path: Path) -> None:
+    """The log has no more room, so it has to begin again where it has some."""
+
+    def trouble(operation: Operation) -> int:
+        if isinstance(operation, Write):
+            size = operation.path.stat().st_size
+            return errno.ENOSPC if operation.offset + len(operation.octets) > size else 0
+        return 0
+
+    async def insist(step: Callable[[], Awaitable[object]]) -> int:
+        """Do it, and return how often it had to be tried."""
+        for times in range(1, 4):
+            with suppress(SpoolUnavailable):
+                await step()
+                return times
+        pytest.fail("it never comes to its end")
+
+    with Tape(real=False).runs() as tape:
+        async with SQLiteSpool.open(tmp_path, disk=tape) as spool:
+            for _ in range(40):
+                async with spool.receive() as incoming:
+                    await incoming.write(MESSAGE)
+                    await incoming.commit(Mail("a@b"), [Rcpt("c@d")], now=0.0)
+        async with SQLiteSpool.open(tmp_path, disk=tape) as spool:
+            await spool.next_due()  # a reader keeps its connection
+            for _ in range(3):
+                await spool.release(await spool.claim(0.0, 40, 60.0))
+            tape.trouble = trouble
+            entries = [entry async for entry in spool.entries()]
+            times = [
+                await insist(partial(spool.settle, entry.id, [Settlement(0, None)], now=1.0))
+                for entry in entries
+            ]
+            assert 1 < max(times) <= 2
+            assert await spool.next_due() is None
 
 
 async def test_a_database_that_may_not_grow(

@@ -51,6 +51,20 @@ class Disk:
         finally:
             self.close(file)
 
+    def rewrite(self, path: Path) -> None:
+        """Write what a file has once more, and return when it is on the disk.
+
+        For a sync that has failed may be the last that spoke of it: the system takes it for clean.
+        """
+        file = os.open(path, os.O_RDWR)
+        try:
+            offset = 0
+            while octets := os.pread(file, 1 << 20, offset):
+                offset += os.pwrite(file, octets, offset)
+            self.sync(file)
+        finally:
+            self.close(file)
+
     def sync_directory(self, path: Path) -> None:
         """Return when the names in the directory are on the disk."""
         file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -82,3 +96,8 @@ class Disk:
     def names(self, path: Path) -> list[str]:
         """List a directory."""
         return os.listdir(path)
+
+    def free(self, path: Path) -> int:
+        """Return how many octets there is room for where a directory is."""
+        room = os.statvfs(path)
+        return room.f_bavail * room.f_frsize if room.f_blocks else sys.maxsize  # it has no size

@@ -14,7 +14,8 @@ Many messages share one sync (group commit): see `sqlite_database.py`.
 
 *Who may do what.* One process *serves*: it holds the file lock `DIRECTORY/lock`, takes mail in,
 and claims. Leases that it finds at its start are of a predecessor that is dead, and are cleared.
-Others (`smtpproto queue`) visit: they read, retry and delete at any time. Leases need not survive
+Others (`smtpproto queue`) visit: they read, retry and delete at any time. What a
+disk has lost all the same, `sqlite_check.py` finds. Leases need not survive
 a power cut, so transactions that hold nothing else are not synced.
 
 A recipient's `due` is its `next_attempt`, or the end of its lease while it is lent; hence
@@ -58,6 +59,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES = 100
+#: Octets of the disk to be left free: some times what the database's log takes.
+RESERVE = 1 << 24
 #: Files that are looked up at a time.
 MANY = 500
 REPAIR = "run `smtpproto queue check --repair`"
@@ -75,10 +78,18 @@ class SQLiteSpool:
         random: Callable[[int], int],
         disk: Disk,
         busy_timeout: float,
+        reserve: int,
     ) -> None:
         self.directory = directory
         self.disk = disk
-        self.database = Database(directory / "spool.db", create=serving, busy_timeout=busy_timeout)
+        self._reserve = reserve
+        self.database = Database(
+            directory / "spool.db",
+            create=serving,
+            busy_timeout=busy_timeout,
+            disk=disk,
+            reserve=reserve,
+        )
         self._serving = serving
         self._clock = clock
         self._random = random
@@ -97,13 +108,17 @@ class SQLiteSpool:
         random: Callable[[int], int] = secrets.randbelow,
         disk: Disk | None = None,
         busy_timeout: float = 10.0,
+        reserve: int = RESERVE,
     ) -> AsyncGenerator[SQLiteSpool, None]:
         """Open the spool in `directory`, made if need be.
 
         `serving=False` visits one that is there, and perhaps being served by another process: to
         read, retry and delete. `clock` (seconds since the epoch) and `random` (a number below
         the one given) make ids. `busy_timeout`: seconds to wait for another process's transaction.
-        Raises SpoolUnavailable; for one thing where another process serves it.
+        `reserve`: octets of the disk that mail leaves free when it comes in, so that there is room
+        to write down what goes out.
+
+        Raises SpoolUnavailable: another process serves it, there is content but no database, …
         """
         spool = cls(
             directory,
@@ -112,6 +127,7 @@ class SQLiteSpool:
             random=random,
             disk=disk or Disk(),
             busy_timeout=busy_timeout,
+            reserve=reserve,
         )
         failure: Exception | None = None
         try:
@@ -133,6 +149,12 @@ class SQLiteSpool:
     @asynccontextmanager
     async def receive(self) -> AsyncGenerator[SQLiteIncoming, None]:
         self._must_serve()
+        self.must_have_room()
+        async with self._begin() as incoming:
+            yield incoming
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncGenerator[SQLiteIncoming, None]:
         incoming = SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
         try:
             yield incoming
@@ -191,7 +213,7 @@ class SQLiteSpool:
         with CancelScope(shield=True):
             async with AsyncExitStack() as stack:
                 for new in fresh:
-                    report = await stack.enter_async_context(self.receive())
+                    report = await stack.enter_async_context(self._begin())
                     await report.write(new.content)
                     await report.finish()
                     reports.append(report)
@@ -329,6 +351,15 @@ class SQLiteSpool:
 
     def content_path(self, id: str) -> Path:
         return self._content / id
+
+    def must_have_room(self) -> None:
+        """Refuse what comes in while too little room is left."""
+        if self.database.low:
+            raise SpoolUnavailable(
+                f"spool {self.directory}: the disk is full: of the reserve of {self._reserve}"
+                " octets a part is used",
+                full=True,
+            )
 
     async def in_thread(self, call: Callable[[], T]) -> T:
         try:
