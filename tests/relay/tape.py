@@ -10,12 +10,14 @@ tool nor another build of SQLite is needed.
 import _sqlite3
 import ctypes
 import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import pytest
 from attrs import frozen
 
 from smtpproto.relay.disk import Disk
@@ -267,7 +269,12 @@ class _Methods(ctypes.Structure):
     ]
 
 
-_sqlite = ctypes.CDLL(_sqlite3.__file__)  # and what it is linked with
+# What `sqlite3` is linked with; where it is built into the interpreter, perhaps that has it to show.
+_sqlite = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
+if not hasattr(_sqlite, "sqlite3_vfs_find"):
+    if os.environ.get("SMTPPROTO_REQUIRE_PEERS") == "1":
+        pytest.fail("this Python does not show its SQLite", pytrace=False)
+    pytest.skip("this Python does not show its SQLite", allow_module_level=True)
 _sqlite.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
 _base = _sqlite.sqlite3_vfs_find(b"unix").contents
 _ours = _Vfs.from_buffer_copy(_base)

@@ -24,7 +24,7 @@ from .disk import Disk
 from .spool import SpoolUnavailable
 from .sqlite_database import MIGRATIONS, as_unavailable, connect, lock, migrate
 from .sqlite_rows import C, parsed
-from .sqlite_salvage import MENDED, finish, keep_file, rebuild, until_damage
+from .sqlite_salvage import MENDED, finish, keep_file, legible, rebuild, until_damage
 
 __all__ = ["Checked", "Finding", "check_spool"]
 
@@ -120,7 +120,7 @@ class _Check:
 
     def _raw(self) -> sqlite3.Connection:
         db = connect(self.directory / "spool.db", create=False, busy_timeout=self.busy_timeout)
-        db.text_factory = lambda octets: octets.decode("utf-8", "replace")
+        db.text_factory = legible
         return db
 
     def _connect(self) -> sqlite3.Connection:

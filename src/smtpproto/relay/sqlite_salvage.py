@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .disk import Disk
 from .spool import SpoolUnavailable
 from .sqlite_database import connect, is_code, migrate
 
-__all__ = ["MENDED", "finish", "keep_file", "rebuild", "until_damage"]
+__all__ = ["MENDED", "finish", "keep_file", "legible", "rebuild", "until_damage"]
 
 #: Complete, and about to take the place of `spool.db`.
 MENDED = "spool.db.mended"
@@ -37,7 +37,7 @@ _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
 
 
 @contextmanager
-def until_damage() -> Iterator[Callable[[], bool]]:
+def until_damage() -> Generator[Callable[[], bool], None, None]:
     """End the block where the database cannot be read; what is given tells whether it was whole."""
     whole = True
     try:
@@ -133,8 +133,13 @@ def _readable(directory: Path, disk: Disk) -> Iterator[sqlite3.Connection]:
 
 def _opened(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-    db.text_factory = lambda octets: octets.decode("utf-8", "replace")
+    db.text_factory = legible
     return db
+
+
+def legible(octets: bytes) -> str:
+    """Read text from the database, where not all of it need be text any more."""
+    return octets.decode("utf-8", "replace")
 
 
 def _lend_first_page(directory: Path, disk: Disk) -> None:
