@@ -121,14 +121,14 @@ class Tape(Disk):
     @contextmanager
     def runs(self) -> Iterator["Tape"]:
         """Record what SQLite does in this process to databases that it opens in the meantime."""
-        if not _listening:
+        if len(_listening) == 1:
             _register()
         _listening.append(self)
         try:
             yield self
         finally:
-            _listening.pop()
-            if not _listening:
+            _listening.remove(self)
+            if len(_listening) == 1:
                 _unregister()
 
     def refuses(self, operation: Operation) -> int:
@@ -269,7 +269,7 @@ class _Methods(ctypes.Structure):
     ]
 
 
-# What `sqlite3` is linked with; where it is built into the interpreter, perhaps that has it to show.
+# What `sqlite3` is linked with; where it is built into the interpreter, that may show it.
 _sqlite = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
 if not hasattr(_sqlite, "sqlite3_vfs_find"):
     if os.environ.get("SMTPPROTO_REQUIRE_PEERS") == "1":
@@ -279,7 +279,7 @@ _sqlite.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
 _base = _sqlite.sqlite3_vfs_find(b"unix").contents
 _ours = _Vfs.from_buffer_copy(_base)
 
-_listening: list[Tape] = []
+_listening: list[Tape] = [Tape()]  # the first is for connections that outlive the others
 _paths: dict[int, Path] = {}  # address of an open file -> what it is
 _tables: dict[int, tuple[_Methods, _Methods]] = {}  # address of a table -> itself, ours
 _tables_of: dict[int, _Methods] = {}  # address of an open file -> its own table
@@ -371,7 +371,7 @@ def _delete(_: Any, name: int, sync: int) -> int:
 def _open_directory(name: int, out: Any) -> int:
     """It is opened for one purpose: to be synced."""
     result: int = _real_open_directory(name, out)
-    if not result and _listening:
+    if not result:
         _listening[-1].mark(SyncDirectory(_path(name).parent))
     return result
 
