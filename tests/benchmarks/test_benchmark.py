@@ -245,6 +245,16 @@ def test_idle_connections_are_weighed(backend: str, tmp_path: Path) -> None:
     assert re.search(rf"^{backend} +300 idle connections in clear: [\d.]+ KiB each$", done.stdout)
 
 
+def test_a_full_queue_is_worked_with(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    done = benchmark("queued.py", "--messages", 1500, "--directory", tmp_path, "--json", file)
+    (figures,) = json.loads(file.read_text())
+    assert figures["messages"] == 1500
+    assert all(figures[name] > 0 for name in ("open", "claim 5", "next due", "keep", "settle"))
+    assert re.search(r"^ +1,500 queued: open [\d.]+ s, claim 5 [\d.]+ ms, ", done.stdout)
+    assert list(tmp_path.iterdir()) == [file]
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_nothing_grows_while_clients_do_everything_wrong(backend: str) -> None:
     """A short soak; `benchmarks/README.md` has the long one."""

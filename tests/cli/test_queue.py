@@ -2,7 +2,9 @@
 
 import json
 import re
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -182,8 +184,8 @@ def test_wrong_usage(cli: Run, arguments: list[str], words: str) -> None:
 
 @pytest.mark.parametrize("command", [[], ["list"], ["show"], ["retry"], ["delete"]])
 def test_the_options_are_the_same_before_and_behind_a_command(cli: Run, command: list[str]) -> None:
-    text = cli("queue", *command, "--help").stdout
-    assert "queue [OPTIONS] [list | show ID | retry [ID] | delete ID]" in text
+    text = " ".join(cli("queue", *command, "--help").stdout.split())
+    assert "queue [OPTIONS] [list | show ID | retry [ID] | delete ID | check]" in text
     assert all(option in text for option in ("--data DIR", "--json", "--backend [asyncio|"))
     stored("bob@far.example")
     options = ["--json", "--data", DATA, "--backend", "trio"]
@@ -222,3 +224,70 @@ def test_the_queue_of_a_node_that_runs(cli: Run) -> None:
         assert node.stop() == 0
     (entry,) = parsed(cli, "--json")
     assert entry["recipients"][0]["attempts"] == 2
+
+
+def damage(sql: str) -> None:
+    with closing(sqlite3.connect(DATA / "spool" / "spool.db", isolation_level=None)) as db:
+        db.execute(sql)
+
+
+def test_check_finds_nothing_wrong_with_a_sound_queue(cli: Run) -> None:
+    stored("bob@far.example")
+    assert said(cli, "check") == "1 message; all is well."
+    assert parsed(cli, "check", "--json") == {
+        "messages": 1,
+        "served": False,
+        "findings": [],
+        "sound": True,
+    }
+
+
+def test_check_tells_what_is_wrong_and_mends_it_when_told(cli: Run) -> None:
+    id = stored("bob@far.example", "eve@far.example")
+    damage("UPDATE recipient SET rcpt = x'1b5d' WHERE number = 1")
+    result = cli("queue", "check")
+    assert result.exit_code == 1
+    assert result.stdout.isprintable() or "\x1b" not in result.stdout
+    assert f" {id}: recipient 1: " in result.stdout
+    assert "1 message; 1 thing wrong.\n--repair mends what can be mended" in result.stdout
+    result = cli("queue", "check", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["findings"][0] | {"problem": ""} == {
+        "what": id,
+        "problem": "",
+        "done": "",
+        "mended": False,
+    }
+    mended = said(cli, "check", "--repair")
+    assert "moved to smtpproto-data/spool/quarantine" in mended
+    assert mended.endswith("\n1 message; all is well now.")
+    assert said(cli, "check") == "1 message; all is well."
+    (entry,) = parsed(cli, "--json")
+    assert [recipient["to"] for recipient in entry["recipients"]] == ["<bob@far.example>"]
+
+
+def test_check_says_what_cannot_be_mended(cli: Run) -> None:
+    id = stored("bob@far.example")
+    damage("UPDATE message SET octets = octets + 1")
+    result = cli("queue", "check", "--repair")
+    assert result.exit_code == 1
+    assert f" {id}: its content has {len(CONTENT)} octets, and should have" in result.stdout
+    assert "its sender is told when it expires" in result.stdout
+
+
+def test_check_of_a_node_that_runs(cli: Run) -> None:
+    stored("bob@far.example")
+    with serving(DATA, "--smart-host", "127.0.0.1:1"):
+        assert parsed(cli, "check", "--json")["served"] is True
+        code, line = failed(cli, "check", "--repair")
+    assert code == 1
+    assert "cannot check the queue: " in line
+    assert "another process serves it" in line
+
+
+def test_check_where_no_spool_is(cli: Run) -> None:
+    code, line = failed(cli, "check")
+    assert (code, line) == (
+        1,
+        "smtpproto: cannot check the queue: no spool in smtpproto-data/spool",
+    )

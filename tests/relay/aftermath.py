@@ -2,14 +2,13 @@
 
 Of what was written since a file's last sync the disk may have nothing, all, or anything between,
 in any order, by sectors; a write that was under way may have left rubbish where it was to go, and
-nowhere else (which SQLite calls powersafe overwrite). The same goes for names in a directory. A
-sync that failed leaves what it was for in doubt for ever: the next one says nothing of it, for the
-system may think these pages clean.
+nowhere else (which SQLite calls powersafe overwrite). Only what writes the same once more leaves
+a sector as it was. The same goes for names in a directory. A sync that failed leaves what it was
+for in doubt for ever: the next one says nothing of it, for the system may think these pages clean.
 """
 
 import random
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,16 +16,28 @@ from attrs import define, field
 
 from tests.relay.tape import (
     Create,
+    Link,
     MakeDirectory,
     Operation,
     Remove,
+    Rename,
     Sync,
     SyncDirectory,
     Truncate,
     Write,
 )
 
-__all__ = ["WAYS", "Image", "Platter"]
+__all__ = [
+    "WAYS",
+    "Dropped",
+    "Image",
+    "Kept",
+    "LastTorn",
+    "NamesAlone",
+    "Platter",
+    "Torn",
+    "Way",
+]
 
 SECTOR = 512
 
@@ -81,7 +92,20 @@ def _apply(octets: bytearray, operation: Write | Truncate) -> None:
         octets[operation.offset : end] = operation.octets
 
 
-_Name: TypeAlias = "tuple[Path, _File | None, bool]"  # path, what it names, there or not
+#: Names that change together: path -> what it names now; None where it is gone.
+_Names: TypeAlias = "dict[Path, _File | _Directory | None]"
+
+
+class _Directory:
+    pass
+
+
+def _name(there: "dict[Path, _File | _Directory]", names: _Names) -> None:
+    for path, file in names.items():
+        if file is None:
+            there.pop(path, None)
+        else:
+            there[path] = file
 
 
 class Way:
@@ -163,7 +187,7 @@ class Torn(Way):
             stop = min(end, (start // SECTOR + 1) * SECTOR)
             piece = operation.octets[start - operation.offset : stop - operation.offset]
             fate = dice.random()
-            if fate < 0.1:
+            if fate < 0.1 and not operation.again:
                 piece = dice.randbytes(len(piece))
             if fate < 0.6:
                 _apply(octets, Write(operation.path, start, piece))
@@ -189,24 +213,31 @@ class Platter:
         self.root = root
         self.operations = 0
         self._files: dict[Path, _File] = {}  # as the system sees them
-        self._on_disk: dict[Path, _File | None] = {}
-        self._pending: dict[Path, list[_Name]] = {}  # directory -> what happened to names
+        self._on_disk: dict[Path, _File | _Directory] = {}
+        self._pending: list[tuple[Path, _Names]] = []  # directory, what happened to names in it
         for path, content in (image or {}).items():
-            file = None if content is None else _File(bytearray(content))
-            self._on_disk[path] = file
-            if file is not None:
-                self._files[path] = file
+            if content is None:
+                self._on_disk[path] = _Directory()
+            else:
+                self._on_disk[path] = self._files[path] = _File(bytearray(content))
 
     def play(self, operation: Operation) -> None:
         self.operations += 1
         match operation:
             case Create(path):
                 self._files[path] = _File()
-                self._rename(path, self._files[path], True)
+                self._rename({path: self._files[path]})
             case MakeDirectory(path):
-                self._rename(path, None, True)
+                self._rename({path: _Directory()})
             case Remove(path):
-                self._rename(path, self._files.pop(path), False)
+                del self._files[path]
+                self._rename({path: None})
+            case Link(path, new):
+                self._files[new] = self._files[path]
+                self._rename({new: self._files[path]})
+            case Rename(path, new):
+                self._files[new] = self._files.pop(path)
+                self._rename({path: None, new: self._files[new]})
             case Write(path) | Truncate(path):
                 self._files[path].changes.append(_Change(operation))
             case Sync(path, failed):
@@ -215,36 +246,34 @@ class Platter:
                 else:
                     self._files[path].sync()
             case SyncDirectory(path):
-                for name, file, there in self._pending.pop(path, []):
-                    if there:
-                        self._on_disk[name] = file
-                    else:
-                        self._on_disk.pop(name, None)
+                for directory, names in self._pending:
+                    if directory == path:
+                        _name(self._on_disk, names)
+                self._pending = [pending for pending in self._pending if pending[0] != path]
 
-    def _rename(self, path: Path, file: _File | None, there: bool) -> None:
-        if path.is_relative_to(self.root) and path != self.root:
-            self._pending.setdefault(path.parent, []).append((path, file, there))
+    def _rename(self, names: _Names) -> None:
+        (directory,) = {path.parent for path in names}
+        if directory.is_relative_to(self.root):
+            self._pending.append((directory, names))
 
     def cut(self, way: Way, seed: int) -> Image:
         """Return what is on the disk if the power is cut here and it goes this way."""
         dice = random.Random(f"{seed} {self.operations}")
-        names = dict(self._on_disk)
-        pending = [change for changes in self._pending.values() for change in changes]
-        # What happened to one name did so in this order.
-        for _, changes in groupby(sorted(pending, key=lambda change: change[0]), lambda c: c[0]):
-            for path, file, there in changes:
-                if not way.name(dice):
-                    break
-                if there:
-                    names[path] = file
-                else:
-                    names.pop(path, None)
+        there = dict(self._on_disk)
+        left: set[Path] = set()
+        for _, names in self._pending:
+            # What happened to one name did so in this order.
+            if left.isdisjoint(names) and way.name(dice):
+                _name(there, names)
+            else:
+                left.update(names)
         last = self._last()
         image: Image = {}
-        for path, file in sorted(names.items()):
+        for path, file in sorted(there.items(), key=lambda item: item[0]):
             if path.parent != self.root and path.parent not in image:
                 continue  # its directory is not there
-            image[path] = None if file is None else self._content(file, way, dice, last)
+            content = self._content(file, way, dice, last) if isinstance(file, _File) else None
+            image[path] = content
         return image
 
     def _last(self) -> _Change | None:

@@ -7,24 +7,28 @@ into the very library that `sqlite3` has loaded: what is recorded is what happen
 tool nor another build of SQLite is needed.
 """
 
+import _sqlite3
 import ctypes
 import errno
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import _sqlite3
+import pytest
 from attrs import frozen
 
 from smtpproto.relay.disk import Disk
 
 __all__ = [
     "Create",
+    "Link",
     "MakeDirectory",
     "Operation",
     "Remove",
+    "Rename",
     "Sync",
     "SyncDirectory",
     "Tape",
@@ -45,9 +49,12 @@ class MakeDirectory:
 
 @frozen
 class Write:
+    """`again`: what was there already."""
+
     path: Path
     offset: int
     octets: bytes
+    again: bool = False
 
     def __str__(self) -> str:
         return f"Write({self.path.name}, {self.offset}, {len(self.octets)} octets)"
@@ -77,7 +84,21 @@ class Remove:
     path: Path
 
 
-Operation: TypeAlias = Create | MakeDirectory | Write | Truncate | Sync | SyncDirectory | Remove
+@frozen
+class Link:
+    path: Path
+    new: Path
+
+
+@frozen
+class Rename:
+    path: Path
+    new: Path
+
+
+Operation: TypeAlias = (
+    Create | MakeDirectory | Write | Truncate | Sync | SyncDirectory | Remove | Link | Rename
+)
 
 
 class Tape(Disk):
@@ -100,14 +121,14 @@ class Tape(Disk):
     @contextmanager
     def runs(self) -> Iterator["Tape"]:
         """Record what SQLite does in this process to databases that it opens in the meantime."""
-        if not _listening:
+        if len(_listening) == 1:
             _register()
         _listening.append(self)
         try:
             yield self
         finally:
-            _listening.pop()
-            if not _listening:
+            _listening.remove(self)
+            if len(_listening) == 1:
                 _unregister()
 
     def refuses(self, operation: Operation) -> int:
@@ -165,6 +186,30 @@ class Tape(Disk):
         self._attempt(SyncDirectory(path))
         super().sync_directory(path)
         self.mark(SyncDirectory(path))
+
+    def sync_file(self, path: Path) -> None:
+        self._attempt(Sync(path))
+        if self.real:
+            super().sync_file(path)
+        self.mark(Sync(path))
+
+    def rewrite(self, path: Path) -> None:
+        again = Write(path, 0, path.read_bytes(), again=True)
+        self._attempt(again)
+        super().rewrite(path)
+        self.mark(again)
+        self._attempt(Sync(path))
+        self.mark(Sync(path))
+
+    def link(self, path: Path, new: Path) -> None:
+        self._attempt(Link(path, new))
+        super().link(path, new)
+        self.mark(Link(path, new))
+
+    def rename(self, path: Path, new: Path) -> None:
+        self._attempt(Rename(path, new))
+        super().rename(path, new)
+        self.mark(Rename(path, new))
 
     def remove(self, path: Path) -> None:
         self._attempt(Remove(path))
@@ -224,12 +269,17 @@ class _Methods(ctypes.Structure):
     ]
 
 
-_sqlite = ctypes.CDLL(_sqlite3.__file__)  # and what it is linked with
+# What `sqlite3` is linked with; where it is built into the interpreter, that may show it.
+_sqlite = ctypes.CDLL(getattr(_sqlite3, "__file__", None))
+if not hasattr(_sqlite, "sqlite3_vfs_find"):
+    if os.environ.get("SMTPPROTO_REQUIRE_PEERS") == "1":
+        pytest.fail("this Python does not show its SQLite", pytrace=False)
+    pytest.skip("this Python does not show its SQLite", allow_module_level=True)
 _sqlite.sqlite3_vfs_find.restype = ctypes.POINTER(_Vfs)
 _base = _sqlite.sqlite3_vfs_find(b"unix").contents
 _ours = _Vfs.from_buffer_copy(_base)
 
-_listening: list[Tape] = []
+_listening: list[Tape] = [Tape()]  # the first is for connections that outlive the others
 _paths: dict[int, Path] = {}  # address of an open file -> what it is
 _tables: dict[int, tuple[_Methods, _Methods]] = {}  # address of a table -> itself, ours
 _tables_of: dict[int, _Methods] = {}  # address of an open file -> its own table
@@ -244,7 +294,6 @@ def _code(number: int, otherwise: int) -> int:
     return sqlite3.SQLITE_FULL if number == errno.ENOSPC else otherwise
 
 
-@_Open
 def _open(_: Any, name: int | None, file: int, flags: int, out: Any) -> int:
     path = None if name is None else _path(name)
     new = path is not None and not path.exists()
@@ -262,7 +311,8 @@ def _open(_: Any, name: int | None, file: int, flags: int, out: Any) -> int:
     if address not in _tables:
         real = _Methods.from_address(address)
         copy = _Methods.from_buffer_copy(real)
-        copy.close, copy.write, copy.truncate, copy.sync = _close, _write, _truncate, _sync
+        copy.close, copy.write = _Close(_close), _WriteAt(_write)
+        copy.truncate, copy.sync = _TruncateTo(_truncate), _SyncFile(_sync)
         _tables[address] = real, copy
     real, copy = _tables[address]
     _paths[file], _tables_of[file] = path, real
@@ -270,14 +320,12 @@ def _open(_: Any, name: int | None, file: int, flags: int, out: Any) -> int:
     return result
 
 
-@_Close
 def _close(file: int) -> int:
     del _paths[file]
     result: int = _tables_of.pop(file).close(file)
     return result
 
 
-@_WriteAt
 def _write(file: int, octets: int, count: int, offset: int) -> int:
     tape, path = _listening[-1], _paths[file]
     number = tape.refuses(Write(path, offset, ctypes.string_at(octets, count)))
@@ -288,7 +336,6 @@ def _write(file: int, octets: int, count: int, offset: int) -> int:
     return result or (_code(number, sqlite3.SQLITE_IOERR_WRITE) if number else 0)
 
 
-@_TruncateTo
 def _truncate(file: int, size: int) -> int:
     tape, path = _listening[-1], _paths[file]
     if tape.refuses(Truncate(path, size)):
@@ -299,7 +346,6 @@ def _truncate(file: int, size: int) -> int:
     return result
 
 
-@_SyncFile
 def _sync(file: int, flags: int) -> int:
     tape, path = _listening[-1], _paths[file]
     if tape.refuses(Sync(path)):
@@ -310,7 +356,6 @@ def _sync(file: int, flags: int) -> int:
     return result
 
 
-@_Delete
 def _delete(_: Any, name: int, sync: int) -> int:
     tape, path = _listening[-1], _path(name)
     if tape.refuses(Remove(path)):
@@ -323,17 +368,17 @@ def _delete(_: Any, name: int, sync: int) -> int:
     return result
 
 
-@_OpenDirectory
 def _open_directory(name: int, out: Any) -> int:
     """It is opened for one purpose: to be synced."""
     result: int = _real_open_directory(name, out)
-    if not result and _listening:
+    if not result:
         _listening[-1].mark(SyncDirectory(_path(name).parent))
     return result
 
 
 _ours.name = b"tape"
-_ours.open, _ours.delete = _open, _delete
+_ours.open, _ours.delete = _Open(_open), _Delete(_delete)
+_our_open_directory = _OpenDirectory(_open_directory)
 _real_open_directory = ctypes.cast(
     _base.get_call(ctypes.addressof(_base), b"openDirectory"), _OpenDirectory
 )
@@ -342,7 +387,7 @@ _real_open_directory = ctypes.cast(
 def _register() -> None:
     _sqlite.sqlite3_vfs_register(ctypes.byref(_ours), 1)
     _base.set_call(
-        ctypes.addressof(_base), b"openDirectory", ctypes.cast(_open_directory, _P).value
+        ctypes.addressof(_base), b"openDirectory", ctypes.cast(_our_open_directory, _P).value
     )
 
 

@@ -14,6 +14,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,9 +29,20 @@ import smtpproto.relay.sqlite_incoming as incoming
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.spool import Fresh, Settlement, SpoolUnavailable
+from smtpproto.relay.sqlite_check import check_spool
 from smtpproto.relay.sqlite_spool import SQLiteSpool
-from tests.relay.aftermath import WAYS, Dropped, Image, Kept, LastTorn, Platter, Torn, Way
-from tests.relay.tape import Operation, Tape
+from tests.relay.aftermath import (
+    WAYS,
+    Dropped,
+    Image,
+    Kept,
+    LastTorn,
+    NamesAlone,
+    Platter,
+    Torn,
+    Way,
+)
+from tests.relay.tape import Operation, Rename, Sync, Tape
 
 pytestmark = pytest.mark.rfc(
     "5321 §4.2.5 2yz-takes-responsibility",
@@ -182,7 +194,12 @@ class Client:
     async def settle(self, key: int, id: str, some: Sequence[Settlement], *reports: int) -> None:
         """Settle, with reports of so many octets; again and again, as the dispatcher does."""
         fresh = [
-            Fresh(Mail(None), (Rcpt(f"0@{key}.example"),), content_of(key, octets, next(self.parts)), "")
+            Fresh(
+                Mail(None),
+                (Rcpt(f"0@{key}.example"),),
+                content_of(key, octets, next(self.parts)),
+                "",
+            )
             for octets in reports
         ]
 
@@ -246,8 +263,8 @@ async def _day(client: Client, first: int) -> None:
     async with anyio.create_task_group() as tasks:
         for key, id in ids.items():
             if key != first + 3:
-                arguments = key, id, some[key % 3], *reports[key % 7 % 3]
-                tasks.start_soon(client.settle, *arguments)
+                settle = partial(client.settle, key, id, some[key % 3], *reports[key % 7 % 3])
+                tasks.start_soon(settle)
         tasks.start_soon(client.keep, first + 6, 6000)
     if first + 3 in ids:
         await client.delete(first + 3, ids[first + 3])
@@ -417,6 +434,73 @@ def test_whenever_the_power_is_cut_nothing_is_lost_and_nothing_comes_back(disk: 
     assert enumeration.opened > 1000
 
 
+def test_a_migration_is_done_or_not(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = disk / "spool"
+    tape = anyio.run(recorded, path)
+    step = (
+        "ALTER TABLE recipient ADD COLUMN hold INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX recipient_hold ON recipient (hold)",
+    )
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
+
+    async def migrate() -> None:
+        async with SQLiteSpool.open(path, disk=tape):
+            pass
+
+    before = len(tape.operations)
+    with tape.runs():
+        anyio.run(migrate)
+    enumeration = Enumeration(path, tape, disk / "after")
+    moments = range(before, len(tape.operations) + 1)
+    anyio.run(partial(enumeration.run, moments=moments))
+    assert enumeration.opened > 10
+
+
+def test_a_repair_is_done_or_can_be_done_again(disk: Path) -> None:
+    """Whenever the power is cut, a server finds nothing that it could take for whole."""
+    path, scratch = disk / "spool", disk / "after"
+
+    async def fill() -> None:
+        async with SQLiteSpool.open(path) as spool:
+            for key in range(60):
+                await Client(spool, Tape(), itertools.count(1)).keep(key, 9000 if key < 3 else 40)
+
+    anyio.run(fill)
+    with closing(sqlite3.connect(path / "spool.db")) as db:
+        (last_root,) = db.execute("SELECT max(rootpage) FROM sqlite_master").fetchone()
+    with (path / "spool.db").open("r+b") as file:
+        file.seek(last_root * 4096)  # the first page that is none's root: rows of a table
+        file.write(random.Random(1).randbytes(4096))
+    before: Image = {path / "content": None}
+    before |= {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    with Tape().runs() as tape:
+        assert check_spool(path, repair=True, disk=tape).findings
+    whole = anyio.run(found_in, path, NoSync())
+    assert 20 < len(whole) < 60
+    kept = {file.read_bytes() for file in (path / "quarantine").iterdir()}
+    # Before the new database is complete there is nothing to be seen of it.
+    done = next(n for n, operation in enumerate(tape.operations) if isinstance(operation, Rename))
+    moments = {*range(0, done - 1, max(1, 60 // CUTS)), *range(done - 1, len(tape.operations) + 1)}
+    enumeration = Enumeration(path, tape, scratch, before=before)
+
+    async def look() -> None:
+        for image, where in enumeration.disks([Dropped(), Kept(), NamesAlone(), Torn()], moments):
+            put(image, scratch)
+            if not check_spool(scratch, disk=NoSync()).findings:  # what a server would take
+                assert await found_in(scratch, NoSync()) == whole, where
+            else:
+                check_spool(scratch, repair=True, disk=NoSync())
+                assert await found_in(scratch, NoSync()) == whole, where
+            # One that was cut in half may lie beside them, under their name without a number.
+            assert {file.read_bytes() for file in (scratch / "quarantine").iterdir()} >= kept, where
+            enumeration.opened += 1
+
+    with Tape(real=False).runs():
+        anyio.run(look)
+    print(f"{enumeration.opened} disks")
+    assert enumeration.opened > 30
+
+
 # And where a promise is broken it is seen
 
 
@@ -533,9 +617,10 @@ class Lame:
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 @pytest.mark.parametrize("for_good", [False, True], ids=["once", "for good"])
 def test_whatever_fails_on_the_disk_nothing_is_lost(
-    disk: Path, number: int, for_good: bool
+    disk: Path, monkeypatch: pytest.MonkeyPatch, number: int, for_good: bool
 ) -> None:
     """And that includes a power cut later on, for which a failed sync is never made good."""
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1)  # as often as can be
     failed = 0
 
     async def fail(at: int) -> bool:
@@ -544,8 +629,8 @@ def test_whatever_fails_on_the_disk_nothing_is_lost(
         with Tape().runs() as tape:
             tape.trouble = lame = Lame(tape, at, number, for_good)
             refused = await work(path, tape)
-        if not for_good:
-            print(at, refused)
+        # What failed once costs that once: one step, or a batch of them, or a start.
+        assert for_good or refused <= 6
         if lame.since is None:
             return False
         enumeration = Enumeration(path, tape, disk / "after")
@@ -570,3 +655,115 @@ def test_whatever_fails_on_the_disk_nothing_is_lost(
     anyio.run(main)
     assert failed > 20
     print(f"{failed} operations failed")
+
+
+def test_a_checkpoint_that_fails_unheard_takes_nothing_with_it(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases are not synced. The first who syncs the log for them has to be one who is heard.
+
+    A reader keeps the log from being copied, or the next checkpoint would make it good.
+    """
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1000)
+    path = disk / "spool"
+
+    async def record() -> Tape:
+        with Tape().runs() as tape:
+            async with SQLiteSpool.open(path, disk=tape, busy_timeout=0) as spool:
+                client = Client(spool, tape, itertools.count(1))
+                await client.keep(1, 40)
+                with closing(sqlite3.connect(path / "spool.db", isolation_level=None)) as reader:
+                    reader.execute("BEGIN")
+                    reader.execute("SELECT * FROM message").fetchall()
+                    failed: list[Operation] = []
+
+                    def trouble(operation: Operation) -> int:
+                        if isinstance(operation, Sync) and not failed:
+                            failed.append(operation)
+                            return errno.EIO
+                        return 0
+
+                    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1)
+                    tape.trouble = trouble
+                    assert len(await client.claim()) == 1
+                    await client.keep(2, 40)
+                    await client.keep(3, 40)
+                    assert failed
+                await client.keep(4, 40)
+                assert client.refused == 1  # and all is well again
+        return tape
+
+    enumeration = Enumeration(path, anyio.run(record), disk / "after")
+    anyio.run(enumeration.run)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_sync_that_failed_at_the_end_takes_nothing_with_it(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """What it was for had been promised to nobody; but what comes next must not stand on it."""
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1000)
+    path = disk / "spool"
+    left: list[database.Database] = []  # of the one who was killed: nothing is closed
+
+    def stay(self: database.Database) -> None:
+        left.append(self)
+
+    async def record() -> Tape:
+        with Tape().runs() as tape, monkeypatch.context() as while_it_lives:
+            if killed:
+                while_it_lives.setattr(database.Database, "stop", stay)
+            async with SQLiteSpool.open(path, disk=tape) as spool:
+                client = Client(spool, tape, itertools.count(1))
+                await client.keep(1, 40)
+                await client.claim()
+                failing = iter([errno.EIO])
+                tape.trouble = lambda operation: (
+                    next(failing, 0) if isinstance(operation, Sync) else 0
+                )
+                if killed:
+                    await client.keep(2, 40)
+                    assert client.refused == 1
+            assert next(failing, None) is None
+            while_it_lives.undo()
+            async with SQLiteSpool.open(path, disk=tape) as spool:
+                await Client(spool, tape, itertools.count(1)).keep(3, 40)
+            for database_left in left:
+                database_left.stop()
+        return tape
+
+    enumeration = Enumeration(path, anyio.run(record), disk / "after")
+    anyio.run(enumeration.run)
+
+
+def test_a_log_whose_sync_has_failed_is_not_read_with_a_hole_in_it(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would lay old pages over newer ones: those that were copied from behind the hole."""
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1000)
+    path = disk / "spool"
+
+    async def record() -> Tape:
+        with Tape().runs() as tape:
+            async with SQLiteSpool.open(path, disk=tape) as spool:
+                client = Client(spool, tape, itertools.count(1))
+                for key in range(100):  # more than one page of them
+                    await client.keep(key, 40)
+            async with SQLiteSpool.open(path, disk=tape) as spool:
+                client = Client(spool, tape, itertools.count(1))
+                await client.keep(100, 40)
+                await spool.claim(1000.0, 10, 60.0)
+                failing = iter([errno.EIO])
+                tape.trouble = lambda operation: (
+                    next(failing, 0) if isinstance(operation, Sync) else 0
+                )
+                armed.append(len(tape.operations))
+                for key in range(101, 104):
+                    await client.keep(key, 40)
+                assert client.refused == 1
+        return tape
+
+    armed: list[int] = []
+    enumeration = Enumeration(path, anyio.run(record), disk / "after")
+    moments = range(armed[0], len(enumeration.tape.operations) + 1)
+    anyio.run(partial(enumeration.run, moments=moments))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,13 @@ from smtpproto.relay.spool import (
     ID_RANDOM,
     Entry,
     Fresh,
+    Recipient,
     Settlement,
     Spool,
     SpoolUnavailable,
     new_id,
 )
+from smtpproto.relay.sqlite_check import Checked, check_spool
 from smtpproto.relay.sqlite_spool import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
 
 pytestmark = pytest.mark.anyio
@@ -137,6 +139,10 @@ class Recording(Disk):
     def sync_directory(self, path: Path) -> None:
         super().sync_directory(path)
         self.calls[-1] = f"sync {path.name}"
+
+    def rewrite(self, path: Path) -> None:
+        self.calls.append(f"rewrite {path.name}")
+        super().rewrite(path)
 
     def remove(self, path: Path) -> None:
         self.calls.append("remove")
@@ -305,10 +311,8 @@ async def test_an_error_of_the_callers_passes_through_open_as_it_is(tmp_path: Pa
 async def test_what_a_crash_left_is_removed_at_the_start_and_nothing_else(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         id = await keep(spool, LARGE)
-        small = await keep(spool)
     orphan = new_id(5, 5)
     (tmp_path / "content" / orphan).write_bytes(b"half a mess")
-    (tmp_path / "content" / small).write_bytes(b"its content is in the row")
     (tmp_path / "content" / "lost+found").mkdir()
     async with opened(tmp_path, serving=False):
         assert orphan in files(tmp_path)  # not a visitor's business
@@ -652,15 +656,16 @@ class InDoubt:
         return result
 
 
-async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_left(
+async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_written_once_more(
     tmp_path: Path, statements: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced: Callable[..., Any] = database.connect
     monkeypatch.setattr(
         database, "connect", lambda path, **options: InDoubt(traced(path, **options))
     )
-    async with opened(tmp_path) as spool:
-        statements.clear()
+    disk = Recording()
+    async with opened(tmp_path, disk=disk) as spool:
+        disk.calls = statements
         InDoubt.armed = True
         with pytest.raises(SpoolUnavailable) as caught:
             await keep(spool, LARGE)
@@ -669,12 +674,11 @@ async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_left(
         assert await content_of(spool, entry.id) == LARGE
         statements.clear()
         await keep(spool)
-        assert statements.index("PRAGMA wal_checkpoint(TRUNCATE)") < statements.index(
-            "BEGIN IMMEDIATE"
-        )
+        begun = [n for n, call in enumerate(statements) if call == "BEGIN IMMEDIATE"]
+        assert begun[0] < statements.index("rewrite spool.db-wal") < begun[1]
         statements.clear()
         await keep(spool)
-        assert "PRAGMA wal_checkpoint(TRUNCATE)" not in statements
+        assert "rewrite spool.db-wal" not in statements
 
 
 async def test_a_database_that_is_none_is_told_to_the_operator(tmp_path: Path) -> None:
@@ -1059,6 +1063,71 @@ async def test_an_older_schema_is_brought_up_to_date_with_all_its_mail(
     with pytest.raises(SpoolUnavailable, match="newer"):
         async with opened(tmp_path):
             pass
+
+
+#: A spool as the first version of the schema wrote it. It stays as it is, whatever becomes of ours.
+VERSION_1 = r"""
+CREATE TABLE message (
+    id TEXT NOT NULL PRIMARY KEY,
+    arrived REAL NOT NULL,
+    mail BLOB NOT NULL,
+    origin TEXT NOT NULL,
+    octets INTEGER NOT NULL,
+    content BLOB
+);
+CREATE TABLE recipient (
+    message TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    rcpt BLOB NOT NULL,
+    attempts INTEGER NOT NULL,
+    next_attempt REAL NOT NULL,
+    due REAL NOT NULL,
+    last_reply TEXT,
+    PRIMARY KEY (message, number)
+) WITHOUT ROWID;
+CREATE INDEX recipient_due ON recipient (due);
+CREATE INDEX recipient_lent ON recipient (due) WHERE due > next_attempt;
+INSERT INTO message VALUES ('00HbXm5a4uDoYxU', 7.5,
+    CAST('MAIL FROM:<sender@example.org> ENVID=x+3Dy' || char(13, 10) AS BLOB),
+    'a test', 24, CAST('Subject: small' || char(13, 10, 13, 10) || 'body' || char(13, 10) AS BLOB));
+INSERT INTO message VALUES ('00HbXm5a4yEIkcZ', 8.5,
+    CAST('MAIL FROM:<>' || char(13, 10) AS BLOB), 'report on x', 102400, NULL);
+INSERT INTO recipient VALUES ('00HbXm5a4uDoYxU', 1,
+    CAST('RCPT TO:<"b o b"@example.net>' || char(13, 10) AS BLOB), 2, 40.0, 40.0, '450 later');
+INSERT INTO recipient VALUES ('00HbXm5a4yEIkcZ', 0,
+    CAST('RCPT TO:<ann@example.net> NOTIFY=NEVER' || char(13, 10) AS BLOB), 0, 8.5, 7208.5, NULL);
+PRAGMA user_version = 1;
+"""
+
+
+async def test_a_spool_of_the_first_schema_is_taken_over_whole(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as db:
+        db.executescript(VERSION_1)
+    small, large = "00HbXm5a4uDoYxU", "00HbXm5a4yEIkcZ"
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content" / large).write_bytes(LARGE)
+    async with opened(tmp_path) as spool:
+        assert await spool.claim(50.0, 9, 60) == [
+            Entry(
+                large,
+                8.5,
+                Mail(None),
+                (Recipient(0, ANN, 0, 8.5, None),),
+                len(LARGE),
+                "report on x",
+            ),
+            Entry(
+                small,
+                7.5,
+                Mail("sender@example.org", {"ENVID": "x+3Dy"}),
+                (Recipient(1, BOB, 2, 40.0, "450 later"),),
+                len(SMALL),
+                "a test",
+            ),
+        ]
+        assert await content_of(spool, small) == SMALL
+        assert await content_of(spool, large) == LARGE
+    assert check_spool(tmp_path) == Checked(2, False, ())
 
 
 async def test_a_migration_that_fails_changes_nothing(

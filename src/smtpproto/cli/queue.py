@@ -7,15 +7,16 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
-from attrs import frozen
+from attrs import asdict, frozen
 
 from smtpproto.relay.spool import Entry, Recipient, SpoolUnavailable
+from smtpproto.relay.sqlite_check import check_spool
 from smtpproto.relay.sqlite_spool import SQLiteSpool
 
-from .console import amount, out, safe, say, table
+from .console import amount, mark, out, safe, say, table
 from .options import Failure, backend_option, data_option, run
 
 __all__ = ["queue"]
@@ -52,8 +53,11 @@ class _Visit:
 
 @click.group(
     invoke_without_command=True,
-    subcommand_metavar="[list | show ID | retry [ID] | delete ID]",
-    context_settings={"allow_interspersed_args": True},  # options are the same for all of them
+    subcommand_metavar="[list | show ID | retry [ID] | delete ID | check]",
+    context_settings={
+        "allow_interspersed_args": True,  # options are the same for all of them,
+        "ignore_unknown_options": True,  # but for what a command has of its own
+    },
 )
 @data_option
 @backend_option
@@ -155,6 +159,40 @@ def delete(visit: _Visit, id: str) -> None:
         visit.print_json({"deleted": id})
     else:
         say(f"{id} is deleted.")
+
+
+@queue.command(
+    epilog="Exit codes: 0 all is well, or is so now; 1 something is wrong; 2 wrong usage."
+)
+@click.option("--repair", is_flag=True, help="Mend what can be mended. The node has to be stopped.")
+@click.pass_obj
+def check(visit: _Visit, repair: bool) -> None:
+    """Look for damage in the spool: its database, every message, every file.
+
+    With --repair: what cannot be delivered any more, and a database that had to be made anew, is
+    kept in DIR/spool/quarantine.
+    """
+    try:
+        checked = check_spool(visit.data / "spool", repair=repair)
+    except SpoolUnavailable as error:
+        raise Failure(f"cannot check the queue: {error}") from None
+    if visit.as_json:
+        visit.print_json({**asdict(checked), "sound": checked.sound})
+    else:
+        for finding in checked.findings:
+            kind: Literal["good", "bad"] = "good" if finding.mended else "bad"
+            say(mark(kind), f" {finding.what}: {finding.problem}")
+            if finding.done:
+                say(f"    {finding.done}")
+        many = f"{checked.messages} message{'' if checked.messages == 1 else 's'}"
+        wrong = sum(not finding.mended for finding in checked.findings)
+        if not wrong:
+            say(f"{many}; all is well{' now' if checked.findings else ''}.")
+        else:
+            say(f"{many}; {wrong} thing{'' if wrong == 1 else 's'} wrong.")
+            if not repair:
+                say("--repair mends what can be mended, with the node stopped.")
+    raise SystemExit(0 if checked.sound else 1)
 
 
 async def _get(spool: SQLiteSpool, id: str) -> Entry:

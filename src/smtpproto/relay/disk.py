@@ -43,6 +43,28 @@ class Disk:
     def close(self, file: int) -> None:
         os.close(file)
 
+    def sync_file(self, path: Path) -> None:
+        """Return when a file that somebody else has written is on the disk."""
+        file = os.open(path, os.O_RDWR)
+        try:
+            self.sync(file)
+        finally:
+            self.close(file)
+
+    def rewrite(self, path: Path) -> None:
+        """Write what a file has once more, and return when it is on the disk.
+
+        For a sync that has failed may be the last that spoke of it: the system takes it for clean.
+        """
+        file = os.open(path, os.O_RDWR)
+        try:
+            offset = 0
+            while octets := os.pread(file, 1 << 20, offset):
+                offset += os.pwrite(file, octets, offset)
+            self.sync(file)
+        finally:
+            self.close(file)
+
     def sync_directory(self, path: Path) -> None:
         """Return when the names in the directory are on the disk."""
         file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -50,6 +72,14 @@ class Disk:
             self.sync(file)
         finally:
             self.close(file)
+
+    def link(self, path: Path, new: Path) -> None:
+        """Give a file one more name, which nothing has yet."""
+        os.link(path, new)
+
+    def rename(self, path: Path, new: Path) -> None:
+        """Give a file another name, in one step, and take it from what has it."""
+        path.replace(new)
 
     def remove(self, path: Path) -> None:
         """Remove a file; it may be gone already."""
@@ -66,3 +96,8 @@ class Disk:
     def names(self, path: Path) -> list[str]:
         """List a directory."""
         return os.listdir(path)
+
+    def free(self, path: Path) -> int:
+        """Return how many octets there is room for where a directory is."""
+        room = os.statvfs(path)
+        return room.f_bavail * room.f_frsize if room.f_blocks else sys.maxsize  # it has no size

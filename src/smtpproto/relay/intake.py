@@ -8,6 +8,7 @@ only from those who have logged in.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TypeAlias
@@ -29,6 +30,8 @@ from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
 
 __all__ = ["Intake", "Network", "may_relay"]
+
+log = logging.getLogger(__name__)
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -127,6 +130,7 @@ class Intake:
                 origin = _origin(session)
                 await incoming.commit(envelope.mail, envelope.rcpts, now=now, origin=origin)
         except SpoolUnavailable as error:
+            log.error("a message from %s is put off: %s", session.peer[0], error)
             return FULL if error.full else UNAVAILABLE
         self.observe(
             Accepted(incoming.id, envelope.reverse_path, envelope.forward_paths, octets, origin)

@@ -6,11 +6,28 @@ sync. If that fails it is tried again one by one, so nobody fails for another's 
 is not touched by cancellation, and whoever waits for it is shielded from it too.
 
 Readers have connections of their own and wait for nobody (WAL).
+
+*When a sync fails.* What it was for may be lost, and the next sync says nothing of it: the system
+takes for clean what it could not write. If that is in SQLite's log, the log has a hole that nobody
+sees before the power is cut; then all that was committed behind it is lost, and old pages before it
+are laid over newer ones in the database. So
+
+- the log is written once more before anything is put behind it. What matters are the leases in
+  it, which were not synced for themselves; what it has for sure is not changed by that;
+- whoever is the first to sync something has to be heard. SQLite syncs the log when it copies it
+  into the database (a checkpoint), and tells nobody if that fails: after a COMMIT, and when the
+  last connection is closed. So there is no checkpoint behind a COMMIT that did not sync, and
+  the writer's connection is not closed before there is another, or all is synced;
+- a start does not add to the log that it finds, for who knows how our predecessor ended. It has it
+  copied, and begins another.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,11 +36,23 @@ from typing import Any, Generic, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, Event, to_thread
 
+from .disk import Disk
 from .spool import SpoolUnavailable
 
-__all__ = ["MIGRATIONS", "Database", "Work", "as_unavailable", "connect"]
+__all__ = [
+    "MIGRATIONS",
+    "Database",
+    "Work",
+    "as_unavailable",
+    "connect",
+    "is_code",
+    "lock",
+    "migrate",
+]
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 #: Pages of log after which they are copied into the database (a checkpoint).
 CHECKPOINT_PAGES = 1000
@@ -57,6 +86,23 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE recipient ADD COLUMN alias BLOB",  # as SMTP writes an address
     ),
 )
+
+
+def lock(directory: Path) -> int:
+    """Become the one who serves the spool there, until what is returned is closed.
+
+    Raises SpoolUnavailable if somebody else does.
+    """
+    held = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise SpoolUnavailable(f"spool {directory}: another process serves it") from None
+    except BaseException:
+        os.close(held)
+        raise
+    return held
 
 
 def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:
@@ -159,17 +205,31 @@ class Database:
 
     `start` it in a thread, keep the task `write` running until after `finish`, and `stop` it in
     a thread. `create`: this process serves the spool, and may make or migrate it.
-    `busy_timeout`: seconds to wait for another process's transaction.
+    `busy_timeout`: seconds to wait for another process's transaction. `reserve`: octets of the disk
+    below which it is `low`.
     """
 
-    def __init__(self, path: Path, *, create: bool, busy_timeout: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        create: bool,
+        busy_timeout: float,
+        disk: Disk | None = None,
+        reserve: int = 0,
+    ) -> None:
         self._path = path
+        self._log = path.with_name(f"{path.name}-wal")
+        self._disk = disk or Disk()
         self._create = create
         self._busy_timeout = busy_timeout
         self._writer: sqlite3.Connection | None = None
         self._lasting = True  # what its `synchronous` is set to
-        #: A sync of the log has failed; or our predecessor's last has, who knows.
-        self._unsynced = create
+        self._doubtful = False  # a sync of the log has failed
+        self._full = False  # there was no room in the log
+        self._reserve = reserve
+        #: Whether so little room is left that nothing more should come in.
+        self.low = False
         self._readers: list[sqlite3.Connection] = []  # those idle
         self._queue: list[Work[Any]] = []
         self._wake = Event()
@@ -180,7 +240,12 @@ class Database:
     def start(self) -> sqlite3.Connection:
         """Open it and bring its schema up to date; return the writer's connection."""
         db = self._connected(lasting=True, create=self._create)
+        if self._create:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise SpoolUnavailable(f"{self._path}: its log must be renewed, and is being read")
         migrate(db, may_change=self._create)
+        self._look_for_room()
         return db
 
     def finish(self) -> None:
@@ -189,10 +254,23 @@ class Database:
         self._wake.set()
 
     def stop(self) -> None:
-        self._disconnect()
-        for db in self._readers:
-            db.close()
+        for reader in self._readers:
+            reader.close()
         self._readers.clear()
+        if self._writer is None:
+            return
+        if self._create:
+            # Leases may be in the log unsynced, and closing would not tell that this failed.
+            for _ in range(2):
+                try:
+                    self._connected(lasting=True).execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    break
+                except (sqlite3.Error, OSError, SpoolUnavailable) as error:
+                    self._doubtful = True
+                    logger.error("%s: at the end: %s", self._path, error)
+        with suppress(sqlite3.Error):
+            self._writer.close()
+        self._writer = None
 
     async def perform(self, work: Work[T]) -> T:
         """Have the writer do it; return its result, or raise SpoolUnavailable.
@@ -228,9 +306,17 @@ class Database:
                 batch, self._queue = self._queue, []
                 for work in batch:
                     work.kept = None
-                await to_thread.run_sync(self._transact, batch, limiter=self._writing)
+                await to_thread.run_sync(self._work, batch, limiter=self._writing)
                 for work in batch:
                     work.done.set()
+
+    def _work(self, batch: list[Work[Any]]) -> None:
+        self._transact(batch)
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        with suppress(OSError):
+            self.low = self._disk.free(self._path.parent) < self._reserve
 
     def _transact(self, batch: list[Work[Any]], *, doubt: bool = False) -> None:
         """Do all together; if that fails, each on its own.
@@ -245,9 +331,11 @@ class Database:
             committing = True
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
-            self._disconnect()  # rolls back
-            if committing and not is_code(error, sqlite3.SQLITE_FULL):
-                self._unsynced = doubt = True
+            self._start_over()
+            if is_code(error, sqlite3.SQLITE_FULL):
+                self._full = True
+            elif committing:
+                self._doubtful = doubt = True
             if len(batch) > 1 and not is_code(error, sqlite3.SQLITE_BUSY):
                 for work in batch:
                     self._transact([work], doubt=doubt)
@@ -264,28 +352,50 @@ class Database:
         if self._writer is None:
             self._writer = connect(self._path, create=create, busy_timeout=self._busy_timeout)
             self._lasting = True
-        if self._unsynced:
-            # A sync that failed once may "succeed" the next time without the data. Nothing more
-            # may build on this log: its frames go to the database, and a new log is begun.
-            (busy, _, _) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise SpoolUnavailable(f"{self._path}: its log must be renewed, and is being read")
-            self._unsynced = False
+        db = self._writer
+        if self._doubtful:
+            self._renew(db)
+        if self._full:
+            self._full = False
+            self._make_room(db)
         if self._lasting != lasting:
-            # A checkpoint syncs the log, and when it fails nobody is told. So there is none where
-            # that would be the first sync of what is in the log.
-            self._writer.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
-            self._writer.execute(
-                f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if lasting else 0}"
-            )
+            db.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if lasting else 0}")
             self._lasting = lasting
-        return self._writer
+        return db
 
-    def _disconnect(self) -> None:
-        db, self._writer = self._writer, None
-        if db is not None:
+    def _renew(self, db: sqlite3.Connection) -> None:
+        """Bring the log to the disk after all. What it has for sure is not changed by that."""
+        db.execute("BEGIN IMMEDIATE")  # so that nobody writes to it meanwhile
+        try:
+            self._disk.rewrite(self._log)
+        finally:
+            db.execute("ROLLBACK")
+        self._doubtful = False
+
+    def _make_room(self, db: sqlite3.Connection) -> None:
+        """Let the log begin again where it has room, if what is in it can be copied."""
+        try:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            if not is_code(error, sqlite3.SQLITE_FULL):
+                self._doubtful = True
+                raise
+
+    def _start_over(self) -> None:
+        """Leave the connection as it is, and what has begun in it, for a new one."""
+        old = self._writer
+        if old is None:
+            return
+        try:
+            self._writer = connect(self._path, create=False, busy_timeout=self._busy_timeout)
+        except (sqlite3.Error, SpoolUnavailable):
             with suppress(sqlite3.Error):
-                db.close()
+                old.rollback()
+            return
+        self._lasting = True
+        with suppress(sqlite3.Error):
+            old.close()
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query on a connection of its own, all of it in one snapshot."""

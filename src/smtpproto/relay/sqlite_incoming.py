@@ -87,6 +87,7 @@ class SQLiteIncoming:
     ) -> None:
         if not rcpts:
             raise ValueError("a message needs a recipient")
+        self._spool.must_have_room()
         await checkpoint_if_cancelled()
         with CancelScope(shield=True):
             await self.finish()

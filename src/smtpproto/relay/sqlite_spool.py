@@ -14,7 +14,8 @@ Many messages share one sync (group commit): see `sqlite_database.py`.
 
 *Who may do what.* One process *serves*: it holds the file lock `DIRECTORY/lock`, takes mail in,
 and claims. Leases that it finds at its start are of a predecessor that is dead, and are cleared.
-Others (`smtpproto queue`) visit: they read, retry and delete at any time. Leases need not survive
+Others (`smtpproto queue`) visit: they read, retry and delete at any time. What a
+disk has lost all the same, `sqlite_check.py` finds. Leases need not survive
 a power cut, so transactions that hold nothing else are not synced.
 
 A recipient's `due` is its `next_attempt`, or the end of its lease while it is lent; hence
@@ -23,7 +24,6 @@ A recipient's `due` is its `next_attempt`, or the end of its lease while it is l
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import secrets
@@ -37,23 +37,20 @@ from typing import Any, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
 
-from smtpproto.core.command import BASE_VERBS, Mail, Rcpt, parse_command
-from smtpproto.core.errors import GrammarError
-from smtpproto.core.path import Mailbox
-
 from .disk import Disk
 from .spool import (
     ID_RANDOM,
     Entry,
     Fresh,
     Pages,
-    Recipient,
     Settlement,
     SpoolUnavailable,
     new_id,
 )
-from .sqlite_database import Database, Work, as_unavailable
+from .sqlite_database import Database, Work, as_unavailable, lock
 from .sqlite_incoming import INLINE_OCTETS, SQLiteIncoming
+from .sqlite_rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of
+from .sqlite_salvage import MENDED
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
@@ -62,6 +59,11 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES = 100
+#: Octets of the disk to be left free: some times what the database's log takes.
+RESERVE = 1 << 24
+#: Files that are looked up at a time.
+MANY = 500
+REPAIR = "run `smtpproto queue check --repair`"
 
 
 class SQLiteSpool:
@@ -76,10 +78,18 @@ class SQLiteSpool:
         random: Callable[[int], int],
         disk: Disk,
         busy_timeout: float,
+        reserve: int,
     ) -> None:
         self.directory = directory
         self.disk = disk
-        self.database = Database(directory / "spool.db", create=serving, busy_timeout=busy_timeout)
+        self._reserve = reserve
+        self.database = Database(
+            directory / "spool.db",
+            create=serving,
+            busy_timeout=busy_timeout,
+            disk=disk,
+            reserve=reserve,
+        )
         self._serving = serving
         self._clock = clock
         self._random = random
@@ -98,13 +108,17 @@ class SQLiteSpool:
         random: Callable[[int], int] = secrets.randbelow,
         disk: Disk | None = None,
         busy_timeout: float = 10.0,
+        reserve: int = RESERVE,
     ) -> AsyncGenerator[SQLiteSpool, None]:
         """Open the spool in `directory`, made if need be.
 
         `serving=False` visits one that is there, and perhaps being served by another process: to
         read, retry and delete. `clock` (seconds since the epoch) and `random` (a number below
         the one given) make ids. `busy_timeout`: seconds to wait for another process's transaction.
-        Raises SpoolUnavailable; for one thing where another process serves it.
+        `reserve`: octets of the disk that mail leaves free when it comes in, so that there is room
+        to write down what goes out.
+
+        Raises SpoolUnavailable: another process serves it, there is content but no database, …
         """
         spool = cls(
             directory,
@@ -113,6 +127,7 @@ class SQLiteSpool:
             random=random,
             disk=disk or Disk(),
             busy_timeout=busy_timeout,
+            reserve=reserve,
         )
         failure: Exception | None = None
         try:
@@ -134,6 +149,12 @@ class SQLiteSpool:
     @asynccontextmanager
     async def receive(self) -> AsyncGenerator[SQLiteIncoming, None]:
         self._must_serve()
+        self.must_have_room()
+        async with self._begin() as incoming:
+            yield incoming
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncGenerator[SQLiteIncoming, None]:
         incoming = SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
         try:
             yield incoming
@@ -164,7 +185,7 @@ class SQLiteSpool:
                     "UPDATE recipient SET due = ? WHERE message = ? AND due <= ?",
                     (now + lease, id, now),
                 )
-                entries += _entries([head] if head else [], rows)
+                entries += entries_of([head] if head else [], rows)
             return entries
 
         return await self.database.perform(Work(run, lasting=False))
@@ -192,7 +213,7 @@ class SQLiteSpool:
         with CancelScope(shield=True):
             async with AsyncExitStack() as stack:
                 for new in fresh:
-                    report = await stack.enter_async_context(self.receive())
+                    report = await stack.enter_async_context(self._begin())
                     await report.write(new.content)
                     await report.finish()
                     reports.append(report)
@@ -236,6 +257,10 @@ class SQLiteSpool:
                     raise SpoolUnavailable(f"spool {self.directory}: no message {id} (any more)")
                 octets, inline = cast("tuple[int, bytes | None]", row)
                 if inline is not None:
+                    if len(inline) != octets:
+                        raise SpoolUnavailable(
+                            f"message {id}: {octets} octets expected, {len(inline)} there"
+                        )
                     offset = octets
                     return [
                         inline[at : at + INLINE_OCTETS]
@@ -279,14 +304,14 @@ class SQLiteSpool:
                 if not heads:
                     return []
                 after = heads[-1][0]
-                if entries := _entries(heads, rows):
+                if entries := entries_of(heads, rows):
                     return entries
 
         return Pages(fetch)
 
     async def get(self, id: str) -> Entry | None:
         def one(db: sqlite3.Connection) -> list[Entry]:
-            return _entries(
+            return entries_of(
                 db.execute(f"{SELECT_MESSAGE} WHERE id = ?", (id,)).fetchall(),
                 db.execute(
                     f"{SELECT_RECIPIENT} WHERE message = ? ORDER BY number", (id,)
@@ -327,6 +352,15 @@ class SQLiteSpool:
     def content_path(self, id: str) -> Path:
         return self._content / id
 
+    def must_have_room(self) -> None:
+        """Refuse what comes in while too little room is left."""
+        if self.database.low:
+            raise SpoolUnavailable(
+                f"spool {self.directory}: the disk is full: of the reserve of {self._reserve}"
+                " octets a part is used",
+                full=True,
+            )
+
     async def in_thread(self, call: Callable[[], T]) -> T:
         try:
             return await to_thread.run_sync(call, limiter=self._threads)
@@ -359,29 +393,33 @@ class SQLiteSpool:
         return [self.content_path(id)] if in_file else []
 
     def _start(self) -> None:
-        if self._serving:
-            self.disk.make_directory(self._content)
-            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SpoolUnavailable(
-                    f"spool {self.directory}: another process serves it"
-                ) from None
-        elif not (self.directory / "spool.db").is_file():
-            raise SpoolUnavailable(f"no spool in {self.directory}")
-        db = self.database.start()
-        if self._serving:
-            self._recover(db)
+        database = self.directory / "spool.db"
+        if not self._serving:
+            if not database.is_file():
+                raise SpoolUnavailable(f"no spool in {self.directory}")
+            self.database.start()
+            return
+        self.disk.make_directory(self._content)
+        self._lock = lock(self.directory)
+        if (self.directory / MENDED).exists():
+            raise SpoolUnavailable(f"spool {self.directory}: a repair was broken off; {REPAIR}")
+        files = [name for name in self.disk.names(self._content) if name.isalnum()]  # are ours
+        if files and not (database.is_file() and database.stat().st_size):
+            # Content comes after the database, and goes before it: this is no new spool.
+            raise SpoolUnavailable(
+                f"spool {self.directory}: {len(files)} files of content and no database; {REPAIR}"
+            )
+        self._recover(self.database.start(), files)
 
-    def _recover(self, db: sqlite3.Connection) -> None:
+    def _recover(self, db: sqlite3.Connection, files: Sequence[str]) -> None:
         """Clean up after a predecessor that did not end as it should have."""
         db.execute("UPDATE recipient SET due = next_attempt WHERE due > next_attempt")
-        for name in self.disk.names(self._content):
-            owner = db.execute(
-                "SELECT 1 FROM message WHERE id = ? AND content IS NULL", (name,)
-            ).fetchone()
-            if owner is None and name.isalnum():  # what we make is; the rest is not ours
+        files = sorted(files)  # as the index is; nothing else of the messages is read
+        for at in range(0, len(files), MANY):
+            some = files[at : at + MANY]
+            marks = ", ".join("?" * len(some))
+            known = db.execute(f"SELECT id FROM message WHERE id IN ({marks})", some)  # noqa: S608
+            for name in set(some).difference(id for (id,) in known):
                 self.disk.remove(self._content / name)
 
     def _stop(self) -> None:
@@ -389,12 +427,6 @@ class SQLiteSpool:
         if self._lock is not None:
             os.close(self._lock)  # and with it the lock is gone
             self._lock = None
-
-
-SELECT_MESSAGE = "SELECT id, arrived, mail, octets, origin FROM message"
-SELECT_RECIPIENT = (
-    "SELECT message, number, rcpt, attempts, next_attempt, last_reply, warned, alias FROM recipient"
-)
 
 
 def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement], now: float) -> bool:
@@ -442,42 +474,3 @@ def _replace(db: sqlite3.Connection, id: str, settlement: Settlement, now: float
                 for number, rcpt in enumerate(settlement.becomes, max(numbers) + 1)
             ],
         )
-
-
-def _entries(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
-    """Make entries of rows. One that cannot be read is logged and left out: it must not block
-    the others; its lease keeps it from coming again at once."""
-    recipients: dict[str, list[Any]] = {}
-    for id, *row in rows:
-        recipients.setdefault(id, []).append(row)
-    entries: list[Entry] = []
-    for id, arrived, mail, octets, origin in heads:
-        try:
-            parsed = tuple(
-                Recipient(
-                    number,
-                    _parsed(Rcpt, rcpt),
-                    attempts,
-                    next_attempt,
-                    reply,
-                    bool(warned),
-                    None if alias is None else Mailbox.parse(alias),
-                )
-                for number, rcpt, attempts, next_attempt, reply, warned, alias in recipients.get(
-                    id, ()
-                )
-            )
-            entries.append(Entry(id, arrived, _parsed(Mail, mail), parsed, octets, origin))
-        except GrammarError as error:
-            logger.error("the spool's message %s is damaged: %s", id, error)
-    return entries
-
-
-C = TypeVar("C", Mail, Rcpt)
-
-
-def _parsed(cls: type[C], line: bytes) -> C:
-    command = parse_command(line.removesuffix(b"\r\n"), BASE_VERBS)
-    if not isinstance(command, cls):
-        raise GrammarError(f"no {cls.verb.decode()} command: {line!r}")
-    return command

@@ -1,0 +1,362 @@
+"""`check_spool`: what is wrong with a spool is found, and mended without losing any of it."""
+
+import json
+import random
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+import smtpproto.relay.sqlite_database as database
+from smtpproto.core.command import Mail, Rcpt
+from smtpproto.relay.disk import Disk
+from smtpproto.relay.spool import Entry, SpoolUnavailable
+from smtpproto.relay.sqlite_check import Checked, Finding, check_spool
+from smtpproto.relay.sqlite_salvage import MENDED
+from smtpproto.relay.sqlite_spool import SQLiteSpool
+
+SMALL = b"Subject: small\r\n\r\nbody\r\n"
+LARGE = bytes(range(256)) * 400
+PAGE = 4096
+
+
+def filled(path: Path, *contents: bytes, rcpts: int = 2) -> list[str]:
+    """A spool that was closed as it should be; the ids of what is in it."""
+
+    async def fill() -> list[str]:
+        dice = random.Random(1)
+        async with SQLiteSpool.open(path, clock=lambda: 1e6, random=dice.randrange) as spool:
+            ids: list[str] = []
+            for content in contents:
+                async with spool.receive() as incoming:
+                    await incoming.write(content)
+                    owed = [Rcpt(f"{n}@far.example") for n in range(rcpts)]
+                    await incoming.commit(Mail("ann@our.dom"), owed, now=0.0, origin="a test")
+                ids.append(incoming.id)
+        return ids
+
+    return anyio.run(fill)
+
+
+def left(path: Path) -> dict[str, tuple[Entry, bytes]]:
+    """What a server finds there."""
+
+    async def look() -> dict[str, tuple[Entry, bytes]]:
+        async with SQLiteSpool.open(path) as spool:
+            return {
+                entry.id: (entry, b"".join([chunk async for chunk in spool.content(entry.id)]))
+                async for entry in spool.entries()
+            }
+
+    return anyio.run(look)
+
+
+def sql(path: Path, statement: str, *arguments: object) -> list[Any]:
+    with closing(sqlite3.connect(path / "spool.db", isolation_level=None)) as db:
+        return db.execute(statement, arguments).fetchall()
+
+
+def quarantined(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (path / "quarantine").glob("*")}
+
+
+def envelope(path: Path, id: str) -> Any:
+    return json.loads(quarantined(path)[f"{id}.json"])
+
+
+def check_and_mend(path: Path) -> tuple[Finding, ...]:
+    """Both find the same; only one changes anything; and afterwards nothing is found."""
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    found = check_spool(path)
+    assert not found.sound
+    assert not any(finding.done or finding.mended for finding in found.findings)
+    after = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    assert after == before
+    mended = check_spool(path, repair=True)
+    assert [(f.what, f.problem) for f in mended.findings][: len(found.findings)] == [
+        (f.what, f.problem) for f in found.findings
+    ]
+    return mended.findings
+
+
+def sound(path: Path, messages: int) -> None:
+    assert check_spool(path) == Checked(messages, False, ())
+
+
+def test_nothing_is_wrong_with_a_sound_spool(tmp_path: Path) -> None:
+    filled(tmp_path, SMALL, LARGE, b"")
+    for repair in (False, True):
+        assert check_spool(tmp_path, repair=repair) == Checked(3, False, ())
+    assert not (tmp_path / "quarantine").exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE message SET mail = 'MAIL FROM:<ann@our.dom>' WHERE id = ?",  # text, no octets
+        "UPDATE message SET mail = CAST('no command' AS BLOB) WHERE id = ?",
+        "UPDATE message SET mail = CAST('RCPT TO:<ann@our.dom>' AS BLOB) WHERE id = ?",
+        "UPDATE recipient SET rcpt = x'ff' WHERE message = ?",
+        "DELETE FROM recipient WHERE message = ?",
+        "DELETE FROM message WHERE id = ?",
+    ],
+)
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_what_cannot_be_delivered_is_kept_in_quarantine(
+    tmp_path: Path, statement: str, content: bytes
+) -> None:
+    first, bad, last = filled(tmp_path, SMALL, content, LARGE)
+    sql(tmp_path, statement, bad)
+    findings = check_and_mend(tmp_path)
+    assert {finding.what for finding in findings} == {bad}
+    assert all(finding.mended for finding in findings)
+    kept = quarantined(tmp_path)
+    assert envelope(tmp_path, bad)["id"] == bad
+    if "DELETE FROM recipient" not in statement:
+        assert len(envelope(tmp_path, bad)["recipients"]) == 2
+    if "DELETE FROM message" not in statement or content is LARGE:
+        assert kept[f"{bad}.eml"] == content
+    assert set(left(tmp_path)) == {first, last}
+    assert {file.name for file in (tmp_path / "content").iterdir()} == {last}
+    sound(tmp_path, 2)
+
+
+def test_a_recipient_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    (id,) = filled(tmp_path, LARGE, rcpts=3)
+    sql(tmp_path, "UPDATE recipient SET rcpt = x'0d' WHERE message = ? AND number = 1", id)
+    assert left(tmp_path) == {}
+    (finding,) = check_and_mend(tmp_path)
+    assert finding.problem.startswith("recipient 1: ")
+    entry, content = left(tmp_path)[id]
+    assert [recipient.number for recipient in entry.recipients] == [0, 2]
+    assert content == LARGE == quarantined(tmp_path)[f"{id}.eml"]
+    assert [r["rcpt"] for r in envelope(tmp_path, id)["recipients"]] == [""]
+    sound(tmp_path, 1)
+
+
+@pytest.mark.parametrize("there", [None, LARGE[:500], LARGE + b"more"], ids=["no", "half", "more"])
+def test_content_that_is_not_whole_is_told_and_its_sender_still_hears(
+    tmp_path: Path, there: bytes | None
+) -> None:
+    """It cannot be made whole; in the queue it is reported when it expires, and never sent."""
+    (id,) = filled(tmp_path, LARGE)
+    file = tmp_path / "content" / id
+    if there is None:
+        file.unlink()
+    else:
+        file.write_bytes(there)
+    (finding,) = check_and_mend(tmp_path)
+    assert finding.what == id
+    assert ("gone" if there is None else f"{len(there)} octets") in finding.problem
+    assert not finding.mended
+    assert not check_spool(tmp_path, repair=True).sound
+
+
+def test_inline_content_of_another_length_is_never_sent(tmp_path: Path) -> None:
+    filled(tmp_path, SMALL)
+    sql(tmp_path, "UPDATE message SET octets = octets + 1")
+    (finding,) = check_and_mend(tmp_path)
+    assert f"{len(SMALL)} octets" in finding.problem
+    with pytest.raises(SpoolUnavailable, match="octets expected"):
+        left(tmp_path)
+
+
+def test_a_file_without_a_message_is_kept(tmp_path: Path) -> None:
+    (id,) = filled(tmp_path, LARGE)
+    orphan = tmp_path / "content" / "orphan0"
+    for content in (b"one", b"another"):
+        orphan.write_bytes(content)
+        (finding,) = check_and_mend(tmp_path)
+        assert finding.what == "orphan0"
+        assert not orphan.exists()
+    assert quarantined(tmp_path) == {"orphan0.eml": b"one", "orphan0.eml.1": b"another"}
+    assert left(tmp_path)[id][1] == LARGE
+
+
+# A database that is damaged
+
+
+def pages_of(path: Path, name: str) -> list[int]:
+    """The pages, from 1, that hold a table or an index, overflow excepted."""
+    with closing(sqlite3.connect(path / "spool.db")) as db:
+        (root,) = db.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)
+        ).fetchone()
+    octets = (path / "spool.db").read_bytes()
+    pages, todo = [], [int(root)]
+    while todo:
+        page = todo.pop()
+        pages.append(page)
+        at = (page - 1) * PAGE
+        if octets[at] in (2, 5):  # an inner page: its children
+            count = int.from_bytes(octets[at + 3 : at + 5], "big")
+            cells = [at + 12 + 2 * n for n in range(count)]
+            starts = [at + int.from_bytes(octets[c : c + 2], "big") for c in cells]
+            todo += [int.from_bytes(octets[s : s + 4], "big") for s in [*starts, at + 8]]
+    return pages
+
+
+def tear(path: Path, page: int) -> None:
+    """Overwrite a page with rubbish."""
+    with (path / "spool.db").open("r+b") as file:
+        file.seek((page - 1) * PAGE)
+        file.write(random.Random(page).randbytes(PAGE))
+
+
+def many(path: Path, count: int = 300) -> dict[str, bytes]:
+    contents = [b"%d\r\n" % n * (50 + n % 700) for n in range(count - 2)] + [LARGE, LARGE]
+    return dict(zip(filled(path, *contents), contents, strict=True))
+
+
+def all_is_somewhere(
+    path: Path, sent: dict[str, bytes], least: int, findings: Sequence[Finding] = ()
+) -> None:
+    """What is in the queue is whole, or told; content in files is there or in quarantine."""
+    lost = Counter(f.what for f in findings if f.problem.startswith("its recipient"))
+    there = left(path)
+    assert len(there) >= least
+    for id, (entry, content) in there.items():
+        assert content == sent[id]
+        assert len(entry.recipients) == 2 - lost[id]
+    kept = quarantined(path)
+    assert "spool.db" in kept
+    for id, content in sent.items():
+        if content is LARGE:
+            assert id in there or kept[f"{id}.eml"] == LARGE
+    sound(path, len(there))
+
+
+@pytest.mark.parametrize("index", ["recipient_due", "sqlite_autoindex_message_1"])
+def test_a_damaged_index_is_made_anew(tmp_path: Path, index: str) -> None:
+    sent = many(tmp_path)
+    tear(tmp_path, pages_of(tmp_path, index)[-1])
+    check_and_mend(tmp_path)
+    there = left(tmp_path)
+    assert {id: content for id, (_, content) in there.items()} == sent
+    assert all(len(entry.recipients) == 2 for entry, _ in there.values())
+    sound(tmp_path, len(sent))
+
+
+@pytest.mark.parametrize("table", ["message", "recipient"])
+@pytest.mark.parametrize("which", [1, 3, -1])
+def test_of_a_damaged_table_all_is_saved_that_can_be_read(
+    tmp_path: Path, table: str, which: int
+) -> None:
+    sent = many(tmp_path)
+    pages = pages_of(tmp_path, table)
+    assert len(pages) > 4
+    tear(tmp_path, pages[which])
+    findings = check_and_mend(tmp_path)
+    assert "made anew, with the " in " ".join(finding.done for finding in findings)
+    all_is_somewhere(tmp_path, sent, len(sent) - 120, findings)
+
+
+def test_where_the_first_page_is_gone_all_else_is_saved(tmp_path: Path) -> None:
+    sent = many(tmp_path)
+    tear(tmp_path, 1)
+    check_and_mend(tmp_path)
+    all_is_somewhere(tmp_path, sent, len(sent))
+
+
+def test_where_the_first_page_is_gone_and_a_log_was_left_both_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, killed = tmp_path / "before", tmp_path / "killed"
+    sent = many(before)
+    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1_000_000)
+
+    async def add() -> str:
+        async with SQLiteSpool.open(before) as spool:
+            async with spool.receive() as incoming:
+                await incoming.write(SMALL)
+                owed = [Rcpt("a@far.example"), Rcpt("b@far.example")]
+                await incoming.commit(Mail("ann@our.dom"), owed, now=0.0)
+            shutil.copytree(before, killed)
+        return incoming.id
+
+    sent[anyio.run(add)] = SMALL
+    assert (killed / "spool.db-wal").stat().st_size
+    tear(killed, 1)
+    check_spool(killed, repair=True)
+    all_is_somewhere(killed, sent, len(sent))
+
+
+@pytest.mark.parametrize("octets", [b"", b"this is no database" * 1000, None])
+def test_where_the_database_is_none_its_files_are_kept(
+    tmp_path: Path, octets: bytes | None
+) -> None:
+    """And a server does not take it for a new spool, in which they would be orphans."""
+    (id,) = filled(tmp_path, LARGE)
+    database = tmp_path / "spool.db"
+    if octets is None:
+        database.unlink()
+    else:
+        database.write_bytes(octets)
+    with pytest.raises(SpoolUnavailable, match="queue check"):
+        left(tmp_path)
+    assert (tmp_path / "content" / id).read_bytes() == LARGE
+    check_and_mend(tmp_path)
+    assert quarantined(tmp_path)[f"{id}.eml"] == LARGE
+    assert ("spool.db" in quarantined(tmp_path)) == (octets is not None)
+    assert left(tmp_path) == {}
+    sound(tmp_path, 0)
+
+
+class Stopped(BaseException):
+    """The power is cut."""
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_repair_that_is_broken_off_is_taken_up_again(tmp_path: Path, at: int) -> None:
+    """A server does not touch what is half mended."""
+    sent = many(tmp_path)
+    tear(tmp_path, 1)
+
+    class Stopping(Disk):
+        left = at
+
+        def sync_directory(self, path: Path) -> None:
+            super().sync_directory(path)
+            if not self.left:
+                raise Stopped
+            self.left -= 1
+
+    try:
+        check_spool(tmp_path, repair=True, disk=Stopping())
+    except Stopped:
+        if (tmp_path / MENDED).exists():
+            with pytest.raises(SpoolUnavailable, match="repair was broken off"):
+                left(tmp_path)
+            assert [f.problem for f in check_spool(tmp_path).findings] == [
+                "a repair was broken off"
+            ]
+    check_spool(tmp_path, repair=True)
+    all_is_somewhere(tmp_path, sent, len(sent))
+    assert {file.name for file in tmp_path.iterdir()} <= {
+        *("spool.db", "spool.db-wal", "spool.db-shm", "content", "quarantine", "lock")
+    }
+
+
+# Beside a node
+
+
+@pytest.mark.anyio
+async def test_a_spool_that_is_served_can_be_looked_at_and_not_mended(tmp_path: Path) -> None:
+    async with SQLiteSpool.open(tmp_path) as spool, spool.receive() as incoming:
+        await incoming.write(LARGE)  # and so there is a file that has no row yet
+        assert await anyio.to_thread.run_sync(check_spool, tmp_path) == Checked(0, True, ())
+        with pytest.raises(SpoolUnavailable, match="another process serves"):
+            check_spool(tmp_path, repair=True)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_where_no_spool_is_none_is_made(tmp_path: Path, repair: bool) -> None:
+    with pytest.raises(SpoolUnavailable, match="no spool"):
+        check_spool(tmp_path / "nowhere", repair=repair)
+    assert not list(tmp_path.iterdir())
