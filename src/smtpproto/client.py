@@ -12,17 +12,14 @@ to send, `send_message` makes envelope and session for it. `smtpproto.blocking` 
 
 from __future__ import annotations
 
-import enum
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from email.message import Message
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import anyio
-import idna
 from anyio import to_thread
 from anyio.abc import ByteStream
 from attrs import define, evolve, field
@@ -31,19 +28,7 @@ from .arguments import arguments_of, expect, expect_pair
 from .connector import Connector, TcpConnector, UnixConnector, connect_tcp
 from .core.base64 import decode_base64
 from .core.client_connection import ClientConnection
-from .core.command import (
-    Auth,
-    AuthResponse,
-    Command,
-    Ehlo,
-    Helo,
-    Lhlo,
-    Mail,
-    Quit,
-    Rcpt,
-    Rset,
-    StartTls,
-)
+from .core.command import Auth, AuthResponse, Command, Ehlo, Helo, Lhlo, Quit, Rset, StartTls
 from .core.connection import Limits
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError, RemoteProtocolError
@@ -69,6 +54,7 @@ from .result import (
     Result,
     TlsError,
 )
+from .security import Tls, a_labels, verifying
 from .session import ClientDeadlines, ClientSession, Clock
 from .source import AnyContent, Reading, source
 from .stream import StreamLostError, first_cause, local_address, own_literal, peer_address
@@ -84,38 +70,6 @@ __all__ = [
     "send_message",
     "verifying",
 ]
-
-AnyCommand = TypeVar("AnyCommand", Mail, Rcpt)
-
-
-class Tls(enum.Enum):
-    """How a session is secured."""
-
-    #: STARTTLS, verified, or nothing is sent.
-    REQUIRED = "required"
-    #: STARTTLS where it is offered, unverified: against those who only listen (RFC 7435).
-    OPPORTUNISTIC = "opportunistic"
-    #: TLS from the first octet, verified (RFC 8314 §3.3).
-    IMPLICIT = "implicit"
-    #: In clear.
-    NONE = "none"
-
-    @classmethod
-    def _missing_(cls, value: object) -> Tls:
-        raise ValueError(f"tls is one of {', '.join(each.value for each in cls)}, not {value!r}")
-
-
-def verifying(cafile: str | Path | None = None) -> ssl.SSLContext:
-    """Return a context that verifies the server and its name as RFC 9525 has it.
-
-    By the certificates that the system trusts, or those of the PEM file `cafile`. Beyond
-    Python's own default, a common name never stands in for a missing subjectAltName (§6.3).
-    Blocks; OSError and ssl.SSLError as the file has it.
-    """
-    context = ssl.create_default_context(cafile=cafile)
-    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
-        context.hostname_checks_common_name = False
-    return context
 
 
 @define(eq=False)
@@ -342,7 +296,7 @@ class Client:
         since = anyio.current_time()
         session.clock.within("tls")
         try:
-            hostname = _a_labels(self.server_name or self.host)
+            hostname = a_labels(self.server_name or self.host)
             await session.pump.start_tls(context, server_side=False, hostname=hostname)
         except (StreamLostError, ValueError) as error:  # ValueError: no name for a certificate
             hint = ""
@@ -444,7 +398,8 @@ class Client:
                 f": the server grants {session.transactions} transactions" if session.open else ""
             )
             raise ClientError(f"this session is over{most}")
-        envelope, left_out = self._without_dispensable(envelope)
+        if left_out := self._left_out(envelope):
+            envelope = envelope.without(left_out)
         handover = Handover(session, envelope)
         transaction = handover.transaction
         try:
@@ -477,27 +432,15 @@ class Client:
         result = transaction.result()
         return evolve(result, left_out=left_out) if left_out else result
 
-    def _without_dispensable(self, envelope: Envelope) -> tuple[Envelope, frozenset[str]]:
-        """Leave parameters out that are dispensable and not offered; tell which."""
+    def _left_out(self, envelope: Envelope) -> frozenset[str]:
+        """Tell which parameters are there, dispensable, and not offered."""
         absent = {
             parameter.keyword
             for extension in self.dispensable
             if extension.keyword not in self.offered
             for parameter in (*extension.mail, *extension.rcpt)
         }
-        left_out: set[str] = set()
-
-        def without(command: AnyCommand) -> AnyCommand:
-            gone = absent & command.parameters.keys()
-            if not gone:
-                return command
-            left_out.update(gone)
-            kept = {key: value for key, value in command.parameters.items() if key not in gone}
-            return evolve(command, parameters=kept)
-
-        if absent:
-            envelope = Envelope(without(envelope.mail), [without(rcpt) for rcpt in envelope.rcpts])
-        return envelope, frozenset(left_out)
+        return envelope.keywords & absent if absent else frozenset()
 
     async def command(self, command: Command) -> Reply:
         """Send a command that is no part of a transaction (NOOP, VRFY, HELP); return the reply.
@@ -531,8 +474,3 @@ async def send_message(message: Message[Any, Any], client: Client) -> Result:
     envelope = envelope_of(message)
     async with client:
         return await client.send(envelope, message)
-
-
-def _a_labels(host: str) -> str:
-    """Write a name as certificates do, by the IDNA that it is looked up by (RFC 9525 §6.3)."""
-    return host if host.isascii() else idna.encode(host, uts46=True).decode()

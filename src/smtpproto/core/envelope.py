@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Collection, Iterable
+from typing import TypeAlias, TypeVar
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from .command import Mail, Rcpt
 from .errors import LocalProtocolError
@@ -14,6 +14,7 @@ from .value import taker
 
 __all__ = ["Envelope", "take_envelope"]
 
+C = TypeVar("C", Mail, Rcpt)
 AnySender: TypeAlias = "Mail | ReversePath | Mailbox | str | bytes | None"
 AnyRecipient: TypeAlias = "Rcpt | ForwardPath | Mailbox | str | bytes"
 
@@ -31,6 +32,12 @@ def _rcpts(values: AnyRecipient | Iterable[AnyRecipient]) -> tuple[Rcpt, ...]:
     return rcpts
 
 
+def _without(command: C, keywords: Collection[str]) -> C:
+    there = command.parameters
+    kept = {keyword: value for keyword, value in there.items() if keyword not in keywords}
+    return command if len(kept) == len(there) else evolve(command, parameters=kept)
+
+
 @frozen
 class Envelope:
     """The accepted MAIL and RCPT commands of one message, with their parameters.
@@ -46,6 +53,17 @@ class Envelope:
     def reverse_path(self) -> ReversePath:
         """Where reports about it go, as MAIL said."""
         return self.mail.reverse_path
+
+    @property
+    def keywords(self) -> frozenset[str]:
+        """Of the parameters that its commands have."""
+        return frozenset(self.mail.parameters).union(*(rcpt.parameters for rcpt in self.rcpts))
+
+    def without(self, keywords: Collection[str]) -> Envelope:
+        """Return it without the parameters of these keywords."""
+        return Envelope(
+            _without(self.mail, keywords), [_without(rcpt, keywords) for rcpt in self.rcpts]
+        )
 
     @property
     def forward_paths(self) -> tuple[ForwardPath, ...]:

@@ -113,7 +113,13 @@ class Relay:
             self.client_deadlines,
             None if self.trace is None else partial(self.trace, "next hop"),
         )
-        self._pool = Pool(clients, total=self.sessions, each=self.sessions_each, idle=self.idle)
+        self._pool = Pool(
+            clients,
+            total=self.sessions,
+            each=self.sessions_each,
+            idle=self.idle,
+            hold_off=0,  # next hops are held by us, and by our clock
+        )
         self.hops = Hops(
             clock=self.clock,
             random=self.random,

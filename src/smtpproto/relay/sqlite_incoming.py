@@ -43,6 +43,10 @@ class Store(Protocol):
         """Return where its file is to be."""
         ...
 
+    def must_have_room(self) -> None:
+        """Raise SpoolUnavailable where what comes in would use up the last room."""
+        ...
+
     async def in_thread(self, call: Callable[[], T]) -> T:
         """Do what blocks; SpoolUnavailable where it fails."""
         ...
