@@ -37,6 +37,7 @@ ANNEXES = {
     "conversation": "server",
     "dialogue": "server",
     "connector": "client",
+    "security": "client",
     "observe": "client",
     "session": "client",
     "handover": "client",
