@@ -166,7 +166,9 @@ class Dialogue(Conversation):
             case Bdat():
                 await self.take_content()
             case BadCommand():
-                if event.reply.code >= 500:
+                # Refused content is no error, nor are the chunks on their way behind it.
+                behind = isinstance(event.command, Bdat) and self.connection.state is State.SPOILED
+                if event.reply.code >= 500 and not behind:
                     await self.slow_down()
                 await self.refuse(event)
             case Auth():

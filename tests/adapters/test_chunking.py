@@ -176,6 +176,18 @@ async def test_a_refused_chunk() -> None:
     assert len(box.received) == 2
 
 
+async def test_chunks_behind_a_refused_one_are_no_more_errors(box: Box) -> None:
+    limits, never = Limits(message=100), 3600.0
+    async with talking(box, limits=limits, max_quick_errors=1, error_delay=never) as wire:
+        began = anyio.current_time()
+        chunks = b"".join(chunk(b"x" * 60) for _ in range(20)) + chunk(b"", last=True)
+        await say(wire, chunks, "250", "552", *["503"] * 19)
+        await say(wire, b"NONSENSE\r\n", "500")
+        assert anyio.current_time() - began < never
+        await say(wire, b"NONSENSE\r\n", "500")  # the second error waits
+        assert anyio.current_time() - began >= never
+
+
 @pytest.mark.parametrize("reply", [None, Reply(250, "2.0.0", "sure"), Reply(451, "4.3.0", "no")])
 async def test_a_handler_that_returns_early(reply: Reply | None) -> None:
     class Early(Box):
