@@ -53,7 +53,7 @@ def recipients(number: int) -> Iterator[tuple[object, ...]]:
         rcpt = Rcpt(f"bob@{n % 1000}.example").serialize()
         next_attempt = START + (n % 3600) if n % 2 else START + 1e6 + n
         due = next_attempt + 7200 if n < LENT else next_attempt
-        yield new_id(START + n / 1000, n % 1000), 0, rcpt, 0, next_attempt, due, None
+        yield new_id(START + n / 1000, n % 1000), 0, rcpt, 0, next_attempt, due, None, 0, None
 
 
 async def fill(directory: Path, number: int, octets: int, each: int) -> None:
@@ -64,7 +64,7 @@ async def fill(directory: Path, number: int, octets: int, each: int) -> None:
     db.execute("PRAGMA synchronous = OFF")
     db.execute("BEGIN")
     db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)", rows(number, octets, each))
-    db.executemany("INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?)", recipients(number))
+    db.executemany("INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", recipients(number))
     db.execute("COMMIT")
     for (id,) in db.execute("SELECT id FROM message WHERE content IS NULL"):
         with (directory / "content" / id).open("wb") as file:

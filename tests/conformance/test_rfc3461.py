@@ -642,5 +642,5 @@ async def test_a_report_goes_from_nobody_to_the_reverse_path(tmp_path: Path) -> 
         node = await w.node("relay.example", policy=listed_mailboxes(["ann"]))
         await put(node, "Sam@ext.example", rcpt("gone@our.dom"))
         await node.until(Delivered)
-        assert host.lines[1:3] == ["MAIL FROM:<>", "RCPT TO:<Sam@ext.example>"]
+        assert host.lines[1:3] == ["MAIL FROM:<>", "RCPT TO:<Sam@ext.example> NOTIFY=NEVER"]
         assert b"multipart/report" in host.contents[0]

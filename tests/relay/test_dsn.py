@@ -83,8 +83,8 @@ async def test_what_was_asked_is_passed_on_letter_for_letter(tmp_path: Path) -> 
         assert node.told(Reported) == []  # that is the next hop's now
 
 
+@pytest.mark.rfc("3461 §6.1 notify-of-a-report-is-never")
 async def test_nobody_wants_a_report_on_a_report(tmp_path: Path) -> None:
-    # RFC 3461 §6.1: NOTIFY may be used, and is NEVER then; RET must not be.
     async with world(tmp_path) as w:
         host = await there(w, {"RCPT TO:<bob": "550 5.1.1 nobody"}, dsn=True)
         node = await w.node("relay.example")
