@@ -29,6 +29,11 @@ smart-host-password-file = "/run/secret"
 relay-from = ["192.0.2.0/24", "2001:db8::/32"]
 hostname = "mail.example.org"
 max-message = "50M"
+
+[aliases]
+"sales@example.org" = ["ann@example.org", "bob@example.com"]
+root = "ann@example.org"
+"@example.net" = "@example.org"
 """
 
 
@@ -49,6 +54,11 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         listen=HostPort("", 25),
         submission=HostPort("::1", 587),
         local_domains=("example.org", "example.net"),
+        aliases={
+            "sales@example.org": ("ann@example.org", "bob@example.com"),
+            "root": ("ann@example.org",),
+            "@example.net": ("@example.org",),
+        },
         smart_host=HostPort("mail.example.com", 465),
         smart_host_tls=Tls.IMPLICIT,
         smart_host_login="ann",
@@ -124,6 +134,9 @@ def test_a_key_like_no_other_gets_the_list() -> None:
         ("hostname = 1979-05-27", "hostname", "a date or time was given"),
         ("smart-host-tls = false", "smart-host-tls", '"required", "opportunistic"'),
         ("[smart-host]\nport = 1", "smart-host", "a table was given"),
+        ("aliases = ['a@b.example']", "aliases", "a table of names and whom each stands for"),
+        ("[aliases]\nroot = ['a@b.example', 1]", "aliases", "a table was given"),
+        ("[aliases]\nroot = true", "aliases", "a table was given"),
     ],
 )
 def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:
@@ -149,6 +162,8 @@ def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, w
         ("smart-host-tls = 'x'", "smart-host-tls", "there are required, opportunistic"),
         ("data = ''", "data", "no path"),
         ("smart-host-login = ''", "smart-host-login", "no user name"),
+        ("[aliases]\nroot = 'ann'", "aliases", "not a mailbox: b'ann'"),
+        ("[aliases]\nroot = []", "aliases", "stands for nobody: root"),
     ],
 )
 def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:

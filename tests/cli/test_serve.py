@@ -339,6 +339,9 @@ def test_settings_of_a_file_hold_and_flags_override_them(monkeypatch: pytest.Mon
             smart-host-password-file = "password"
             max-message = "1K"
             relay-from = ["127.0.0.1", "::1"]
+
+            [aliases]
+            "sales@our.example" = "a@also.example"
             """
         )
         monkeypatch.setenv("SSL_CERT_FILE", str(there / "tls" / "cert.pem"))
@@ -347,7 +350,9 @@ def test_settings_of_a_file_hold_and_flags_override_them(monkeypatch: pytest.Mon
             with node.session() as session:
                 assert session.ehlo()[1].startswith(b"mail.our.example ")
                 assert session.esmtp_features["size"] == "1024"
-                session.sendmail("x@our.example", ["a@also.example", "b@localhost"], "a: b\n\n")
+                session.sendmail("x@our.example", ["sales@our.example", "b@localhost"], "a: b\n\n")
+            (expanded,) = node.story("expanded")
+            assert expanded.endswith(" <sales@our.example> to <a@also.example>")
             node.story("delivered", 2)
         accepted, _ = far.story("delivered")
         assert accepted.endswith(f" by ESMTPSA as {login.username}")

@@ -15,9 +15,11 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, field, fields, frozen
 
 from smtpproto.client import Tls
+from smtpproto.core.errors import LocalProtocolError
+from smtpproto.relay.aliases import AliasTable
 from smtpproto.relay.route import HostPort
 
 from .values import domain, host_port, is_loopback, listen_address, network, size
@@ -46,6 +48,8 @@ class ServeSettings:
     submission: HostPort = SUBMISSION
     #: Domains whose mail stays here.
     local_domains: tuple[str, ...] = ("localhost",)
+    #: Addresses that stand for others: each name, and those behind it.
+    aliases: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
     #: Where all other mail goes; None: by MX.
     smart_host: HostPort | None = None
     #: How sessions with it are secured. `build` makes it implicit on port 465 and else required
@@ -88,6 +92,25 @@ def _list(value: object, folder: Path, read: Callable[[str], T]) -> tuple[T, ...
     return tuple(dict.fromkeys(found))
 
 
+def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise TypeError
+    found: dict[str, tuple[str, ...]] = {}
+    for name, targets in cast("dict[str, object]", value).items():
+        some = [targets] if isinstance(targets, str) else targets
+        if not isinstance(some, list):
+            raise TypeError
+        texts = cast("list[object]", some)
+        found[name] = tuple(each for each in texts if isinstance(each, str))
+        if len(found[name]) != len(texts):
+            raise TypeError
+    try:
+        AliasTable(found)
+    except LocalProtocolError as error:
+        raise ValueError(str(error)) from None
+    return found
+
+
 def _path(value: object, folder: Path) -> Path:
     if not isinstance(value, str):
         raise TypeError
@@ -124,6 +147,11 @@ SETTINGS: Mapping[str, Setting] = {
     "submission": Setting(partial(_text, read=listen_address), _ADDRESS),
     "local-domains": Setting(
         partial(_list, read=domain), 'a list of domain names, such as ["example.org"]'
+    ),
+    "aliases": Setting(
+        _aliases,
+        'a table of names and whom each stands for, such as "sales@example.org" = '
+        '["ann@example.org", "bob@example.net"]',
     ),
     "smart-host": Setting(
         partial(_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'

@@ -26,6 +26,7 @@ from smtpproto.core.connection import Limits
 from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
+    AliasTable,
     DnsResolver,
     HostPort,
     Listener,
@@ -244,6 +245,7 @@ def _relay(
             hostname=chosen.hostname,
         ),
         access=access,
+        aliases=AliasTable(chosen.aliases),
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=Passwords({login.username: login.password}),
