@@ -351,9 +351,8 @@ def test_settings_of_a_file_hold_and_flags_override_them(monkeypatch: pytest.Mon
                 assert session.ehlo()[1].startswith(b"mail.our.example ")
                 assert session.esmtp_features["size"] == "1024"
                 session.sendmail("x@our.example", ["sales@our.example", "b@localhost"], "a: b\n\n")
-            (expanded,) = node.story("expanded")
-            assert expanded.endswith(" <sales@our.example> to <a@also.example>")
-            node.story("delivered", 2)
+            story = node.story("delivered", 2)
+            assert any(line.endswith("<sales@our.example> to <a@also.example>") for line in story)
         accepted, _ = far.story("delivered")
         assert accepted.endswith(f" by ESMTPSA as {login.username}")
     assert len(mails("also.example/a", folder / "node")) == 1
