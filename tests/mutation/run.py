@@ -63,6 +63,8 @@ AT_IMPORT = {
         "tests/core/test_proxy.py::test_a_sum_behind_its_octets_always_gives_the_same_sum",
     ),
 }
+#: Octets that a mutant may take.
+MOST_MEMORY = 2 << 30
 #: CPU seconds: longer tests repeat what shorter ones say, for all inputs.
 LONGEST = 0.1
 
@@ -241,6 +243,8 @@ class Trial:
                 cache.cache_clear()
             seconds = int(5 + 5 * sum(seconds for seconds, _ in tests))
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+            # One that goes on for ever may gather something for ever, too.
+            resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
             self.switch.thrown = mutant
             failed = next((item for _, item in tests if self._fails(item)), None)
             if failed is not None and mutant == NO_MUTANT:

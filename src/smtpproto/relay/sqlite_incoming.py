@@ -17,7 +17,7 @@ from .disk import Disk
 from .spool import SpoolUnavailable
 from .sqlite_database import Database, Work
 
-__all__ = ["INLINE_OCTETS", "SQLiteIncoming"]
+__all__ = ["INLINE_OCTETS", "SQLiteIncoming", "Store"]
 
 #: Content up to this many octets stands in the row; it is also the size of a chunk that is read.
 INLINE_OCTETS = 65536
