@@ -639,6 +639,7 @@ class InDoubt:
     """A connection whose next COMMIT is done, and then said to have failed."""
 
     armed = False
+    code = sqlite3.SQLITE_IOERR_FSYNC
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
@@ -650,8 +651,8 @@ class InDoubt:
         result = self.db.execute(sql, *arguments)
         if sql == "COMMIT" and InDoubt.armed:
             InDoubt.armed = False
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            error = sqlite3.OperationalError("as told")
+            error.sqlite_errorcode = InDoubt.code
             raise error
         return result
 
@@ -679,6 +680,23 @@ async def test_a_commit_in_doubt_keeps_its_file_and_its_log_is_written_once_more
         statements.clear()
         await keep(spool)
         assert "rewrite spool.db-wal" not in statements
+
+
+async def test_a_commit_that_found_the_disk_full_is_in_doubt_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What got into the log may be whole by chance. Then the row has to have its file."""
+    real: Callable[..., Any] = database.connect
+    monkeypatch.setattr(database, "connect", lambda path, **options: InDoubt(real(path, **options)))
+    monkeypatch.setattr(InDoubt, "code", sqlite3.SQLITE_FULL)
+    async with opened(tmp_path) as spool:
+        InDoubt.armed = True
+        with pytest.raises(SpoolUnavailable) as caught:
+            await keep(spool, LARGE)
+        assert caught.value.full
+    async with opened(tmp_path) as spool:
+        (entry,) = await all_of(spool)
+        assert await content_of(spool, entry.id) == LARGE
 
 
 async def test_a_database_that_is_none_is_told_to_the_operator(tmp_path: Path) -> None:

@@ -332,10 +332,12 @@ class Database:
             db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
             self._start_over()
+            # What is left of it in the log may by chance be whole, with what was there before.
+            doubt |= committing
             if is_code(error, sqlite3.SQLITE_FULL):
                 self._full = True
             elif committing:
-                self._doubtful = doubt = True
+                self._doubtful = True
             if len(batch) > 1 and not is_code(error, sqlite3.SQLITE_BUSY):
                 for work in batch:
                     self._transact([work], doubt=doubt)

@@ -7,7 +7,7 @@
 - going: the row's removal committed, then the file removed.
 
 So a row never lacks its file, and what a crash can leave is a file without a row, which the next
-start removes. The same goes for a file whose commit ended in doubt (an I/O error in COMMIT
+start removes. The same goes for a file whose commit ended in doubt (an error in COMMIT
 itself): it stays until then.
 
 Many messages share one sync (group commit): see `sqlite_database.py`.
