@@ -648,6 +648,7 @@ async def test_content_that_is_lost_does_not_keep_the_sender_from_being_told(
         await node.until(Reported)
         _, (_, theirs) = await the_report(node)
         assert theirs["Final-Recipient"] == "rfc822; v@ext.example"
+        assert all(str(tmp_path).encode() not in octets for octets in node.mail(SENDER))
         assert await node.queue() == []
 
 

@@ -100,6 +100,8 @@ STORED = Reply(250, "2.1.5", "Delivered")
 EXPANDED = Reply(250, "2.1.5", "Replaced by the addresses behind it")
 TOO_MANY = Reply(554, "5.4.6", "This alias stands for too many addresses")
 ROUND = Reply(554, "5.4.6", "The message has been at this alias before")
+#: Why, is for the operator.
+UNREADABLE = Reply(451, "4.3.0", "The message cannot be read from the queue for now")
 NO_ANSWER = Reply(451, "4.3.0", "The alias could not be looked up")
 
 
@@ -237,7 +239,8 @@ class Deliverer:
         except TooManyTargetsError:
             return Attempt(recipient, Fate.PERMANENT, where, TOO_MANY)
         except SpoolUnavailable as error:
-            return Attempt(recipient, Fate.TRANSIENT, where, reason=f"spool: {error}")
+            log.error("message %s cannot be read: %s", entry.id, error)
+            return Attempt(recipient, Fate.TRANSIENT, where, UNREADABLE)
         except Exception:
             log.exception("an alias could not be looked up")
             return Attempt(recipient, Fate.TRANSIENT, where, NO_ANSWER)
@@ -249,7 +252,8 @@ class Deliverer:
         except MailboxUnavailable as error:
             return Attempt(recipient, Fate.TRANSIENT, where, error.reply)
         except SpoolUnavailable as error:
-            return Attempt(recipient, Fate.TRANSIENT, where, reason=f"spool: {error}")
+            log.error("message %s cannot be read: %s", entry.id, error)
+            return Attempt(recipient, Fate.TRANSIENT, where, UNREADABLE)
         return Attempt(recipient, Fate.ACCEPTED, where, STORED, action="delivered")
 
     async def _through_alias(
@@ -359,7 +363,8 @@ class Deliverer:
         except ClientError as error:
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
         except SpoolUnavailable as error:
-            return all_of_them(Fate.TRANSIENT, reason=f"spool: {error}"), True
+            log.error("message %s cannot be read: %s", entry.id, error)
+            return all_of_them(Fate.TRANSIENT, UNREADABLE), True
         except LocalProtocolError as error:
             log.error("message %s cannot be sent on: %s", entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
