@@ -46,7 +46,15 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.story import Accepted, Deferred, Delivered, Event, Failed, Reported
+from smtpproto.relay.story import (
+    Accepted,
+    Deferred,
+    Delivered,
+    Event,
+    Expanded,
+    Failed,
+    Reported,
+)
 from smtpproto.resolve import Mx, NoSuchDomain
 
 from .console import out, safe
@@ -147,6 +155,9 @@ class Demo:
                 self.say(who, f"✓ {event.id} {event.forward_path} → {event.where}", "bold green")
                 if event.where.startswith("mailbox"):
                     (self.delivered if who == LAST else self.report_came).set()
+            case Expanded():
+                to = ", ".join(map(str, event.becomes))
+                self.say(who, f"● {event.id} {event.forward_path} stands for {to}", "bold")
             case Deferred():
                 again = f"{event.reply}; again in {event.wait:.0f} s"
                 self.say(who, f"… {event.id} {event.forward_path}: {again}", "bold yellow")
