@@ -202,3 +202,11 @@ def test_a_bare_line_end_or_nul_in_a_command_is_a_syntax_error(line: bytes, octe
     with pytest.raises(GrammarError) as caught:
         parse_command(line % octet, BASE_VERBS)
     assert (caught.value.code, caught.value.status) == (501, "5.5.2")
+
+
+def test_a_parameter_that_is_not_there_is_what_the_caller_says() -> None:
+    parameters = Parameters({"A": "1", "B": None})
+    assert parameters.get("A", b"x") == b"1"
+    assert parameters.get("B", b"x") is None
+    assert parameters.get("C", b"x") == b"x"
+    assert parameters.get("C") is None

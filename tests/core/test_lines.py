@@ -26,6 +26,22 @@ def test_where_a_cr_or_lf_stands_alone_they_are_none(data: bytes) -> None:
         assert Lines(data).data == data
 
 
+@pytest.mark.parametrize(
+    ("data", "octets", "pieces"),
+    [
+        (b"ab\r\ncd", 3, [b"ab", b"\r\nc", b"d"]),
+        (b"abcd", 2, [b"ab", b"cd"]),
+        (b"abcde", 2, [b"ab", b"cd", b"e"]),
+        (b"abc\r\nde", 4, [b"abc", b"\r\nde"]),
+        (b"a\r\nb", 2, [b"a", b"\r\n", b"b"]),
+        (b"", 2, []),
+    ],
+)
+def test_where_it_is_cut(data: bytes, octets: int, pieces: list[bytes]) -> None:
+    cut = Lines(data).pieces(octets)
+    assert [piece.data for _, piece in zip(range(9), cut, strict=False)] == pieces
+
+
 @given(CONTENT.filter(lambda data: not is_bare(data)), st.integers(2, 5))
 def test_pieces_are_the_whole_and_part_no_crlf(data: bytes, octets: int) -> None:
     pieces = list(Lines(data).pieces(octets))

@@ -4,6 +4,7 @@ import pytest
 
 from smtpproto import (
     STANDARD,
+    BadCommand,
     Chunk,
     ClientConnection,
     Command,
@@ -316,3 +317,12 @@ def test_a_refused_data_is_one_reply() -> None:
     assert in_state(client, State.RCPT)
     assert client.owed == 0
     assert client.send(Quit()) == b"QUIT\r\n"
+
+
+def test_a_line_that_is_too_long_is_refused_as_in_smtp() -> None:
+    server = ServerConnection("mx.example", STANDARD, lmtp=True)
+    server.send(server.suggested_reply())
+    server.receive_data(b"LHLO " + b"a" * 600 + b"\r\n")
+    event = server.next_event()
+    assert isinstance(event, BadCommand)
+    assert event.reply.code == 500

@@ -251,3 +251,12 @@ def test_a_code_that_may_be_written_is_passed_on_as_it_is() -> None:
         reply = ReplyReader(500).feed(line)
         assert reply is not None
         assert reply.writable().code == 551
+
+
+def test_a_reader_says_whether_a_reply_has_begun() -> None:
+    reader = ReplyReader(1000)
+    assert reader.inside is False
+    assert reader.feed(b"250-one") is None
+    assert reader.inside is True
+    assert reader.feed(b"250 two") == Reply(250, None, ["one", "two"])
+    assert reader.inside is False

@@ -5,7 +5,7 @@ from typing import NoReturn
 import pytest
 from attrs import frozen
 
-from smtpproto.core.value import taken, taker
+from smtpproto.core.value import remembered, taken, taker
 
 
 @frozen
@@ -52,3 +52,21 @@ def test_two_attributes_are_taken_in_the_order_that_was_named() -> None:
     assert type(value) is Two
     assert (value.only, value.other) == ("a", "b")
     assert taker(Two, "other", "only")("b", "a") == value
+
+
+def test_what_a_function_returned_is_remembered_for_the_last_thousand() -> None:
+    asked: list[int] = []
+
+    @remembered
+    def half(number: int) -> float:
+        asked.append(number)
+        return number / 2
+
+    assert [half(3), half(3)] == [1.5, 1.5]
+    assert asked == [3]
+    for number in range(10, 1034):  # 1024 others
+        half(number)
+    half(3)
+    assert asked[-2:] == [1033, 3]
+    half(1033)
+    assert asked[-1] == 3

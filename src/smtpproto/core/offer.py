@@ -74,7 +74,7 @@ class Offer:
             verb: verb.max_line + sum(p.octets for p in self._parameters.get(verb, {}).values())
             for verb in known
         }
-        self.short = min(Command.max_line, *self.max_line.values())
+        self.short = min(self.max_line.values())
         #: Octets of a line that are worth keeping.
         self.keep = max(*self.max_line.values(), AuthResponse.max_line)
 
