@@ -210,3 +210,8 @@ def test_a_parameter_that_is_not_there_is_what_the_caller_says() -> None:
     assert parameters.get("B", b"x") is None
     assert parameters.get("C", b"x") == b"x"
     assert parameters.get("C") is None
+
+
+def test_a_command_is_written_once() -> None:
+    command = Mail("a@b.example")
+    assert command.serialize() is command.serialize()

@@ -17,4 +17,5 @@ def test_without_some_parameters_the_rest_is_as_it_was() -> None:
     assert less.mail == Mail("a@b.example", {"SIZE": 5})
     assert less.rcpts == (Rcpt("c@d.example", {"X": None}), PLAIN)
     assert less.rcpts[0].serialize() == b"RCPT TO:<c@d.example> X\r\n"
-    assert envelope.without(()) == envelope
+    assert envelope.without({"ENVID"}) == envelope
+    assert less.rcpts[1] is PLAIN

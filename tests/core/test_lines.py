@@ -62,6 +62,11 @@ def test_what_is_written_of_them_is_what_is_written_of_any_content(
     assert written + pieces.finish() == whole.feed(data) + whole.finish()
 
 
+def test_what_nobody_has_looked_at_is_looked_at() -> None:
+    with pytest.raises(LocalProtocolError, match="bare CR or LF"):
+        DotWriter().feed(b"a\nb")
+
+
 def test_a_cr_of_before_is_not_forgotten_for_them() -> None:
     writer = DotWriter()
     writer.feed(b"a\r")
