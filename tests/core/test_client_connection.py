@@ -398,7 +398,7 @@ def test_behind_the_end_there_is_no_more_content() -> None:
 
 
 @pytest.mark.rfc("4954 §4 star-cancels", "4954 §4 cancelled-exchange-gets-501")
-@pytest.mark.parametrize("code", [235, 250, 334, 354, 421, 454, 501, 535])
+@pytest.mark.parametrize("code", [235, 250, 334, 354, 400, 421, 454, 501, 535])
 def test_a_cancelled_auth_is_refused_and_nothing_else(code: int) -> None:
     client = make()
     client.send(Auth("PLAIN"))

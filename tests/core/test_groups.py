@@ -12,6 +12,7 @@ from smtpproto import (
     Content,
     Data,
     Ehlo,
+    EndOfContent,
     LocalProtocolError,
     Mail,
     Noop,
@@ -108,3 +109,40 @@ def test_content_is_in_no_group() -> None:
     with pytest.raises(LocalProtocolError):
         client.send_group([Mail("a@b"), Content(b"x")])  # type: ignore[list-item]  # on purpose
     assert client.owed == 0
+
+
+def test_the_commands_of_a_group_stand_one_behind_the_other() -> None:
+    assert make().send_group([Mail("a@b"), Rcpt("c@d")]) == b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
+
+
+def test_behind_what_is_not_pipelined_nothing_follows() -> None:
+    client = make()
+    with pytest.raises(LocalProtocolError, match="has to come first"):
+        client.send_group([Noop(), Mail("a@b")])
+    client = make(OFFER.replace(b"PIPELINING", b"HELP"))
+    with pytest.raises(LocalProtocolError, match="has to come first"):
+        client.send_group([Mail("a@b"), Rcpt("c@d")])
+
+
+@pytest.mark.parametrize("resets", [1, 2, 3])
+@pytest.mark.parametrize("together", [True, False])
+def test_a_chunk_refused_behind_resets_wants_one_more(resets: int, together: bool) -> None:
+    client = make(OFFER[:-16] + b"250 CHUNKING\r\n")
+    commands: list[Command] = [*[Rset()] * resets, Mail("a@b"), Rcpt("c@d")]
+    if together:
+        client.send_group(commands)
+    else:
+        for command in commands:
+            client.send(command)
+    hear(client, b"250 ok\r\n" * len(commands))
+    client.send(Chunk(b"x"))
+    hear(client, b"452 no\r\n")
+    assert client.must_reset
+
+
+def test_the_end_of_the_content_leads_back() -> None:
+    client = make()
+    client.send_group([Mail("a@b"), Rcpt("c@d"), Data()])
+    hear(client, b"250 ok\r\n250 ok\r\n354 go\r\n")
+    client.send(EndOfContent())
+    assert client.asked is State.READY
