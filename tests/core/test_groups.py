@@ -146,3 +146,16 @@ def test_the_end_of_the_content_leads_back() -> None:
     hear(client, b"250 ok\r\n250 ok\r\n354 go\r\n")
     client.send(EndOfContent())
     assert client.asked is State.READY
+
+
+def test_a_chunk_refused_before_a_reset_that_is_owed_wants_none() -> None:
+    client = make(OFFER[:-16] + b"250 CHUNKING\r\n")
+    client.send_group([Mail("a@b"), Rcpt("c@d")])
+    hear(client, b"250 ok\r\n250 ok\r\n")
+    client.send(Chunk(b"x"))
+    client.send(Rset())
+    client.send(Mail("a@b"))
+    hear(client, b"452 no\r\n")
+    assert not client.must_reset
+    hear(client, b"250 ok\r\n250 ok\r\n")
+    assert client.state is State.MAIL
