@@ -500,6 +500,21 @@ async def test_a_login_that_fails_loses_no_mail(tmp_path: Path) -> None:
         assert smart.events == []
 
 
+async def test_a_login_that_cannot_be_written_loses_no_mail(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.node("smart.example", kinds=["submission"], tls=True)
+        trusting = w.trusting("smart.example")
+        node = await w.node(
+            "relay.example",
+            smart_host=HostPort("smart.example", 587),
+            access=Access("required", login=("me", "a\0b"), ssl_context=trusting),
+        )
+        await node.send(SENDER, ["v@ext.example"])
+        (deferred,) = await node.until(Deferred)
+        assert "NUL" in deferred.reply
+        assert len(await node.queue()) == 1
+
+
 async def test_the_login_is_for_the_smart_host_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", keywords=("AUTH PLAIN LOGIN",))

@@ -352,7 +352,8 @@ class Deliverer:
         )
         # What came without SMTPUTF8 goes on without it: it is not for us to look into.
         utf8 = "SMTPUTF8" in entry.mail.parameters
-        content = self._content(entry, recipients[0].alias, utf8=utf8)
+        reading = _Reading(self.spool.content(entry.id), recipients[0].alias)
+        content = Source(reading, len(reading.first) + entry.octets, utf8=utf8)
         try:
             result = await self.pool.deliver(envelope, content, host)
         except LoginError as error:
@@ -366,6 +367,9 @@ class Deliverer:
             log.error("message %s cannot be read: %s", entry.id, error)
             return all_of_them(Fate.TRANSIENT, UNREADABLE), True
         except LocalProtocolError as error:
+            if not reading.begun:  # ours to mend, as a login that cannot be written: none is lost
+                log.error("no session with %s can be opened: %s", where, error)
+                return all_of_them(Fate.TRANSIENT, reason=str(error)), False
             log.error("message %s cannot be sent on: %s", entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
         action: Action | None = "relayed" if "NOTIFY" in result.left_out else None
@@ -383,19 +387,21 @@ class Deliverer:
         ]
         return attempts, True
 
-    def _content(self, entry: Entry, alias: Mailbox | None, *, utf8: bool) -> Source:
-        """Return the content for a next hop; behind an alias it says through which it came."""
-        chunks = self.spool.content(entry.id)
-        if alias is None:
-            return Source(chunks, entry.octets, utf8=utf8)
-        field = delivered_to(alias)
-        return Source(_behind(field, chunks), len(field) + entry.octets, utf8=utf8)
 
+class _Reading(AsyncIterator[bytes]):
+    """The content for a next hop; `begun` when somebody has asked for it.
 
-async def _behind(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    yield first
-    async for chunk in chunks:
-        yield chunk
+    Behind an alias it says first through which it came.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], alias: Mailbox | None) -> None:
+        self.begun = False
+        self.first = b"" if alias is None else delivered_to(alias)
+        self._chunks = chunks
+
+    async def __anext__(self) -> bytes:
+        first, self.begun = not self.begun, True
+        return self.first if first and self.first else await anext(self._chunks)
 
 
 def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
