@@ -19,6 +19,7 @@ from attrs import define, field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.errors import GrammarError
+from smtpproto.core.path import Mailbox
 
 from .disk import Disk
 from .spool import SpoolUnavailable
@@ -195,11 +196,11 @@ class _Check:
             problems: dict[int, str] = {}
             if (problem := _grammar(Mail, mail)) is not None:
                 problems[-1] = problem
-            rows = db.execute("SELECT number, rcpt FROM recipient WHERE message = ?", (id,))
+            rows = db.execute("SELECT number, rcpt, alias FROM recipient WHERE message = ?", (id,))
             owed = 0
-            for number, rcpt in rows:
+            for number, rcpt, alias in rows:
                 owed += 1
-                if (problem := _grammar(Rcpt, rcpt)) is not None:
+                if (problem := _grammar(Rcpt, rcpt) or _no_alias(alias)) is not None:
                     problems[number] = problem
             if not owed:
                 problems[-1] = "it has no recipients"
@@ -243,7 +244,7 @@ class _Check:
             "SELECT arrived, mail, origin, octets, content FROM message WHERE id = ?", (id,)
         ).fetchone()
         rows = db.execute(
-            "SELECT number, rcpt, attempts, next_attempt, last_reply FROM recipient"
+            "SELECT number, rcpt, attempts, next_attempt, last_reply, alias FROM recipient"
             " WHERE message = ? ORDER BY number",
             (id,),
         ).fetchall()
@@ -261,8 +262,9 @@ class _Check:
                     "attempts": attempts,
                     "next_attempt": next_attempt,
                     "last_reply": reply,
+                    "alias": _text(alias),
                 }
-                for number, rcpt, attempts, next_attempt, reply in rows
+                for number, rcpt, attempts, next_attempt, reply, alias in rows
                 if numbers is None or number in numbers
             ],
         }
@@ -343,6 +345,19 @@ def _grammar(cls: type[C], line: object) -> str | None:
         parsed(cls, line)
     except GrammarError as error:
         return str(error)
+    return None
+
+
+def _no_alias(address: object) -> str | None:
+    """Say what is wrong with the alias that a recipient came by; None for nothing."""
+    if address is None:
+        return None
+    if not isinstance(address, bytes):
+        return f"it came by no alias: {address!r}"
+    try:
+        Mailbox.parse(address)
+    except GrammarError as error:
+        return f"it came by no alias: {error}"
     return None
 
 
