@@ -123,7 +123,7 @@ class Alarm:
     A session waits for a few octets again and again; a scope for each wait would cost as much as
     the rest of it. Whatever is awaited inside the `with` block is cancelled when the alarm rings,
     and the block is left without an error; `rang` then names the wait that took too long. It may
-    be used for one block after another, until `off`.
+    be used for one block after another, also behind `off`.
     """
 
     __slots__ = ("_name", "_ringing", "_scope", "_timer", "now", "rang")
@@ -172,6 +172,7 @@ class Alarm:
         """Leave no timer behind."""
         if self._timer is not None:
             self._timer.off()
+            self._timer = None  # the next block makes its own
 
     def set(self, name: str, at: float) -> None:
         """Ring at `at`, a time of the event loop's clock, unless it is put off until then.

@@ -257,6 +257,33 @@ async def test_a_handler_that_will_not_hear_of_it_does_not_prolong_the_wait() ->
     assert deaf.tries == 1000
 
 
+async def test_a_session_that_began_again_in_clear_has_its_deadlines_too() -> None:
+    sessions = 0
+
+    async def serve(wire: Wire) -> None:
+        nonlocal sessions
+        sessions += 1
+        await wire.send(b"220 mx\r\n")
+        assert (await wire.reply()).startswith("EHLO")
+        await wire.send(b"250-mx\r\n250 STARTTLS\r\n")
+        await wire.reply()
+        if sessions == 1:
+            await wire.send(b"220 go on\r\n")
+            await wire.stream.receive()
+            await wire.send(b"that is no handshake\r\n")
+        else:
+            await anyio.sleep_forever()
+
+    deadlines = ClientDeadlines(mail=SHORT)
+    async with raw_server(serve) as port:
+        client = Client(HOST, port, tls="opportunistic", deadlines=deadlines)
+        with anyio.fail_after(50 * SHORT):
+            async with client:
+                result = await client.deliver(ENVELOPE, MESSAGE)
+    assert sessions == 2
+    assert {outcome.reason for outcome in result.outcomes} == {str(DeadlineError("mail", SHORT))}
+
+
 @pytest.mark.parametrize("implicit", [True, False])
 @pytest.mark.parametrize("field", ["tls", "session"])
 async def test_server_deadline_for_the_handshake(

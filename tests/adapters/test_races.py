@@ -177,6 +177,19 @@ async def test_an_alarm_that_is_put_off_does_not_ring() -> None:
     assert alarm.rang is None
 
 
+async def test_an_alarm_that_was_off_rings_in_the_next_block() -> None:
+    alarm = Alarm()
+    with alarm:
+        alarm.set("first", alarm.now() + 60)
+        alarm.off()
+        alarm.set("behind", alarm.now() + 60)
+    assert alarm.rang is None
+    with anyio.fail_after(60), alarm:
+        alarm.set("second", alarm.now() + 0.01)
+        await anyio.sleep_forever()
+    assert alarm.rang == "second"
+
+
 async def test_a_session_that_ends_within_content_is_no_slow_handler(
     box: Box, caplog: pytest.LogCaptureFixture
 ) -> None:
