@@ -162,8 +162,9 @@ def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, w
         ("smart-host-tls = 'x'", "smart-host-tls", "there are required, opportunistic"),
         ("data = ''", "data", "no path"),
         ("smart-host-login = ''", "smart-host-login", "no user name"),
-        ("[aliases]\nroot = 'ann'", "aliases", "not a mailbox: b'ann'"),
-        ("[aliases]\nroot = []", "aliases", "stands for nobody: root"),
+        ("[aliases]\nroot = 'ann'", "aliases", '"ann" is no address or @domain'),
+        ("[aliases]\nroot = []", "aliases", '"root" stands for nobody'),
+        ("[aliases]\n'a b@' = 'a@b.example'", "aliases", '"a b@" is no address, local part or'),
     ],
 )
 def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:

@@ -104,11 +104,23 @@ def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
         found[name] = tuple(each for each in texts if isinstance(each, str))
         if len(found[name]) != len(texts):
             raise TypeError
-    try:
-        AliasTable(found)
-    except LocalProtocolError as error:
-        raise ValueError(str(error)) from None
+    for name, targets in found.items():
+        if not targets:
+            raise ValueError(f'"{name}" stands for nobody')
+        if not _is_alias(name, "a@example.org"):
+            raise ValueError(f'"{name}" is no address, local part or @domain')
+        for target in targets:
+            if not _is_alias("a", target):
+                raise ValueError(f'"{target}" is no address or @domain')
     return found
+
+
+def _is_alias(name: str, target: str) -> bool:
+    try:
+        AliasTable({name: [target]})
+    except LocalProtocolError:
+        return False
+    return True
 
 
 def _path(value: object, folder: Path) -> Path:

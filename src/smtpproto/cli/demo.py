@@ -283,6 +283,7 @@ class Demo:
             tls=ensure_certificate(self.directory / name, [name]).server_context(),
             authenticator=Passwords(dict([LOGIN])),
             schedule=Schedule(first=2, factor=1, longest=2),
+            idle=0,  # so that each dialogue ends where it is read
             connector=self.connect,
             observe=lambda event: self.tell(name, event),
             trace=lambda id, peer, line: self.trace(name, id, line),
