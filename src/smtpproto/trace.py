@@ -19,6 +19,7 @@ from .core.path import ForwardPath, ReversePath, as_domain, as_octets
 from .handler import Session
 
 __all__ = [
+    "END_OF_HEADER",
     "MAX_HEADER",
     "MAX_HOPS",
     "HeaderScan",
@@ -164,7 +165,8 @@ def return_path(reverse_path: ReversePath) -> bytes:
 # _PREFIX octets of a line always decide.
 _RECEIVED = re.compile(rb"^received[ \t]{0,16}:", re.IGNORECASE | re.MULTILINE)
 _PREFIX = 32
-_END_OF_HEADER = re.compile(rb"^\r?\n", re.MULTILINE)
+#: The empty line behind a header; a bare LF ends a line, too.
+END_OF_HEADER = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
 class HeaderScan:
@@ -197,7 +199,7 @@ class HeaderScan:
         chunk = chunk[: self._left]
         self._left -= len(chunk)
         octets = self._line + chunk
-        end = _END_OF_HEADER.search(octets)
+        end = END_OF_HEADER.search(octets)
         whole = end.start() if end else octets.rfind(b"\n") + 1
         self._count += sum(1 for _ in _RECEIVED.finditer(octets, 0, whole))
         self._line = b"" if end else octets[whole : whole + _PREFIX]

@@ -18,7 +18,7 @@ from smtpproto.core.command import Rcpt
 from smtpproto.core.errors import GrammarError, LocalProtocolError
 from smtpproto.core.path import AnyMailbox, Mailbox, as_domain, as_octets
 from smtpproto.extensions.dsn import NOTIFY, ORCPT, Notify, OriginalRecipient
-from smtpproto.trace import MAX_HEADER
+from smtpproto.trace import END_OF_HEADER, MAX_HEADER
 
 __all__ = [
     "AliasTable",
@@ -158,7 +158,6 @@ def _without_success(rcpt: Rcpt) -> dict[str, bytes | None]:
 
 
 _DELIVERED_TO = re.compile(rb"^delivered-to[ \t]{0,16}:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-_END_OF_HEADER = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
 def delivered_to(mailbox: Mailbox) -> bytes:
@@ -169,7 +168,7 @@ def delivered_to(mailbox: Mailbox) -> bytes:
 def has_been_at(mailbox: Mailbox, beginning: bytes) -> bool:
     """Tell by the beginning of a message whether it has come through this alias before."""
     beginning = beginning[:MAX_HEADER]
-    end = _END_OF_HEADER.search(beginning)
+    end = END_OF_HEADER.search(beginning)
     header = beginning if end is None else beginning[: end.start()]
     wanted = mailbox.serialize().lower()
     places = (match[1].strip(b" \t<>") for match in _DELIVERED_TO.finditer(header))

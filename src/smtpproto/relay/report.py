@@ -27,7 +27,7 @@ from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import ForwardPath, Mailbox, ReversePath, as_domain, as_octets
 from smtpproto.core.reply import Reply
 from smtpproto.core.status import EnhancedStatus
-from smtpproto.trace import date_time
+from smtpproto.trace import END_OF_HEADER, date_time
 
 __all__ = ["MAX_RETURNED", "Action", "Failure", "failure_report", "is_report_owed"]
 
@@ -296,7 +296,6 @@ def _reply_lines(reply: Reply) -> list[str]:
 # --- what is returned ------------------------------------------------------------------------
 
 _MAX_LINE = 998  # octets, without CRLF (RFC 5322 §2.1.1)
-_END_OF_HEADER = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
 def _returned(original: bytes, whole: bool) -> bytes:
@@ -325,7 +324,7 @@ def _is_7bit(octets: bytes) -> bool:
 def _header(original: bytes) -> bytes:
     """Return the header of a message, all whole lines of it that MAX_RETURNED has room for."""
     beginning = original[:MAX_RETURNED]
-    end = _END_OF_HEADER.search(beginning)
+    end = END_OF_HEADER.search(beginning)
     if end is not None:
         return beginning[: end.start()]
     if len(original) <= MAX_RETURNED:
