@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TypeAlias
 
 from attrs import field, frozen
 
@@ -22,6 +20,7 @@ from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
+from smtpproto.trust import Network, is_listed
 
 from .aliases import Aliases, no_aliases
 from .mailbox import MailboxStore
@@ -29,11 +28,9 @@ from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
 
-__all__ = ["Intake", "Network", "may_relay"]
+__all__ = ["Intake", "may_relay"]
 
 log = logging.getLogger(__name__)
-
-Network: TypeAlias = IPv4Network | IPv6Network
 
 LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
 NO_RELAY = Reply(550, "5.7.1", "Relaying denied")
@@ -48,13 +45,7 @@ _ROUTING = b"%!@:"
 
 def may_relay(session: Session, networks: Sequence[Network]) -> bool:
     """Tell whether a client may send to others than our own: it is logged in, or listed."""
-    if session.identity is not None:
-        return True
-    if not session.peer[0]:
-        return False
-    address = ip_address(session.peer[0].partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return any((mapped or address) in network for network in networks)
+    return session.identity is not None or is_listed(session.peer[0], tuple(networks))
 
 
 @frozen

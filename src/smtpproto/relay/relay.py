@@ -30,12 +30,13 @@ from smtpproto.extensions.dsn import DSN
 from smtpproto.handler import Authenticator, Session
 from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
+from smtpproto.trust import Network
 
 from .aliases import Aliases, no_aliases
 from .deliver import Access, Clients, Deliverer
 from .dispatch import Dispatcher
 from .hops import Hops, hold_for
-from .intake import Intake, Network
+from .intake import Intake
 from .mailbox import MailboxStore
 from .route import Host, Router
 from .schedule import DEFAULT, Schedule
