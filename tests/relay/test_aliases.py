@@ -220,3 +220,16 @@ async def test_an_alias_nobody_can_look_up_defers(tmp_path: Path) -> None:
         w.move(600)
         await node.until(Delivered, 2)
         assert len(node.mail("ann@our.dom")) == 1
+
+
+async def test_an_alias_for_nobody_loses_no_mail(tmp_path: Path) -> None:
+    class Empty:
+        async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | None:
+            return [] if mailbox.local_part == b"a" else None
+
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", aliases=Empty())
+        await w.put(node, SENDER, "a@our.dom", content=MESSAGE)
+        (deferred,) = await node.until(Deferred)
+        assert deferred.reply.startswith("451 4.3.0")
+        assert len(await node.queue()) == 1

@@ -123,7 +123,8 @@ async def expand(rcpt: Rcpt, aliases: Aliases) -> tuple[Rcpt, ...] | None:
 
     Aliases among these are replaced in turn, each once. What was asked of reports goes on to one
     address as it is, and to several without SUCCESS (RFC 3461 §5.2.7.2, §5.2.7.3 c); who was
-    asked for first is named in ORCPT. Raises TooManyTargetsError, and what `aliases` raises.
+    asked for first is named in ORCPT. Raises TooManyTargetsError, what `aliases` raises, and
+    ValueError where it says that an alias stands for nobody.
     """
     first = rcpt.forward_path.mailbox
     if await aliases.find(first) is None:
@@ -141,6 +142,8 @@ async def expand(rcpt: Rcpt, aliases: Aliases) -> tuple[Rcpt, ...] | None:
             ahead += reversed(targets)
         if len(final) + len(ahead) > MAX_TARGETS:
             raise TooManyTargetsError
+    if not final:  # else its mail would go to nobody, and nobody would hear
+        raise ValueError(f"an alias that stands for nobody: {first}")
     parameters = dict(rcpt.parameters)
     if "ORCPT" not in parameters:
         parameters |= ORCPT(OriginalRecipient.of(first))
