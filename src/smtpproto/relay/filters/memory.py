@@ -1,0 +1,128 @@
+"""What is remembered of clients, over restarts: a few numbers for each key, until they expire.
+
+One small SQLite database, in a thread. It survives a crash of ours; a power cut may cost the last
+moments of it (synchronous=NORMAL), for it is no mail.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from anyio import CancelScope, CapacityLimiter, to_thread
+
+__all__ = ["Book", "Memory", "SQLiteMemory"]
+
+T = TypeVar("T")
+
+
+class Book(Protocol):
+    """What is remembered, within one transaction."""
+
+    def get(self, key: str, now: float) -> tuple[float, ...] | None:
+        """Return the numbers of a key; None if there are none, or they have expired."""
+        ...
+
+    def put(self, key: str, value: tuple[float, ...], expires: float) -> None:
+        """Remember some numbers until `expires`, in seconds since the epoch."""
+        ...
+
+
+class Memory(Protocol):
+    """Remembers; what it raises is a failure of the filter that asked."""
+
+    async def transact(self, work: Callable[[Book], T]) -> T:
+        """Do `work`, which reads and writes and does nothing else, as one step."""
+        ...
+
+
+class _Book:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.puts = 0
+
+    def get(self, key: str, now: float) -> tuple[float, ...] | None:
+        row = self._db.execute(
+            "SELECT value FROM memory WHERE key = ? AND expires > ?", (key, now)
+        ).fetchone()
+        return None if row is None else tuple(map(float, row[0].split()))
+
+    def put(self, key: str, value: tuple[float, ...], expires: float) -> None:
+        text = " ".join(map(repr, map(float, value)))
+        self._db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", (key, text, expires))
+        self.puts += 1
+
+
+class SQLiteMemory:
+    """A `Memory` in a file. Make one by `open`.
+
+    Some `capacity` keys are kept, and a tenth more at most for a while: of more, those that expire
+    first are forgotten, for it is strangers who choose the keys.
+    """
+
+    def __init__(self, db: sqlite3.Connection, capacity: int) -> None:
+        self._db = db
+        self._capacity = capacity
+        self._puts = 0
+        self._one = CapacityLimiter(1)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, path: Path | str, *, capacity: int = 1_000_000
+    ) -> AsyncGenerator[SQLiteMemory]:
+        """Open the file at `path`, made if need be; sqlite3.Error if that cannot be done."""
+        db = await to_thread.run_sync(_connect, path)
+        memory = cls(db, capacity)
+        try:
+            yield memory
+        finally:
+            with CancelScope(shield=True):
+                await to_thread.run_sync(db.close, limiter=memory._one)
+
+    async def transact(self, work: Callable[[Book], T]) -> T:
+        return await to_thread.run_sync(partial(self._transact, work), limiter=self._one)
+
+    def _transact(self, work: Callable[[Book], T]) -> T:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            book = _Book(self._db)
+            result = work(book)
+            self._puts += book.puts
+            if self._puts > self._capacity // 10:
+                self._puts = 0
+                self._forget()
+            self._db.execute("COMMIT")
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        return result
+
+    def _forget(self) -> None:
+        (count,) = self._db.execute("SELECT count(*) FROM memory").fetchone()
+        if count > self._capacity:
+            self._db.execute(
+                "DELETE FROM memory WHERE key IN (SELECT key FROM memory ORDER BY expires LIMIT ?)",
+                (count - self._capacity,),
+            )
+
+
+def _connect(path: Path | str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS memory ("
+            " key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, expires REAL NOT NULL)"
+            " WITHOUT ROWID"
+        )
+        db.execute("CREATE INDEX IF NOT EXISTS memory_expires ON memory (expires)")
+    except BaseException:
+        db.close()
+        raise
+    return db
