@@ -1,9 +1,10 @@
 """What it costs the spool to have many messages queued: to open it, and each step of its work.
 
 For each number of messages a spool is filled, half of it due and half to wait; one message in a
-hundred has its content in a file (which is sparse). Then it is opened, with what the system remembers of its files forgotten if it lets us, and worked
-with. Syncs are on. What a step costs is the median, so the first steps, which read what is not in
-memory yet, do not show; opening is done once.
+hundred has its content in a file (which is sparse). Then it is opened, with what the system
+remembers of its files forgotten if it lets us, and worked with. Syncs are on. What a step costs is
+the median, so the first steps, which read what is not in memory yet, do not show; opening is done
+once.
 
     python benchmarks/queued.py [--messages N]... [--octets N] [--in-file N] [--directory DIR]
                                 [--json FILE]

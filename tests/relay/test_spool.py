@@ -1020,6 +1020,16 @@ async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: 
         assert await content_of(spool, id) == LARGE
 
 
+async def test_whom_an_alias_stands_for_is_found_before_what_was_looked_at(tmp_path: Path) -> None:
+    step = Settlement(0, None, becomes=(ANN,), alias=Mailbox.parse("all@example.org"))
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, now=1)
+        await keep(spool, now=6)
+        assert len(await spool.claim(6, 9, 60)) == 2
+        await spool.settle(id, [step], now=5)  # the clock has been set
+        assert [entry.id for entry in await spool.claim(6, 9, 60)] == [id]
+
+
 # For the operator
 
 
