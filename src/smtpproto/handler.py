@@ -146,8 +146,9 @@ class Session:
     _connection: ServerConnection | None = field(default=None, init=False, repr=False, eq=False)
 
     def preamble(self, verb: type[C]) -> C | None:
-        """Return what an extension's `preamble` verb said of this transaction, or of the next.
+        """Return what MAIL or an extension's `preamble` verb said of this transaction, or the next.
 
+        `session.preamble(Mail)`: the sender, for who judges a recipient;
         `session.preamble(XForward)`: whom a filter had the message from. None if nothing was said.
         """
         return None if self._connection is None else self._connection.preamble(verb)

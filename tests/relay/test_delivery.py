@@ -10,7 +10,7 @@ import pytest
 from smtpproto.client import ClientDeadlines
 from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
-from smtpproto.relay import Access, HostPort, Schedule
+from smtpproto.relay import Access, ByMx, Host, RouteTable, Rule, Schedule
 from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
@@ -459,11 +459,8 @@ async def with_smart_host(w: World, **access: object) -> tuple[Node, Node]:
     """A relay that sends everything to another over submission."""
     smart = await w.node("smart.example", ["ext.example"], kinds=["submission"], tls=True)
     settings = {"tls": "required", "login": LOGIN, "ssl_context": w.trusting("smart.example")}
-    node = await w.node(
-        "relay.example",
-        smart_host=HostPort("smart.example", 587),
-        access=Access(**(settings | access)),  # type: ignore[arg-type]  # each is what it should be
-    )
+    to_it = Access(**(settings | access))  # type: ignore[arg-type]  # each is what it should be
+    node = await w.node("relay.example", smart_host=Host("smart.example", port=587, access=to_it))
     return node, smart
 
 
@@ -506,8 +503,11 @@ async def test_a_login_that_cannot_be_written_loses_no_mail(tmp_path: Path) -> N
         trusting = w.trusting("smart.example")
         node = await w.node(
             "relay.example",
-            smart_host=HostPort("smart.example", 587),
-            access=Access("required", login=("me", "a\0b"), ssl_context=trusting),
+            smart_host=Host(
+                "smart.example",
+                port=587,
+                access=Access("required", login=("me", "a\0b"), ssl_context=trusting),
+            ),
         )
         await node.send(SENDER, ["v@ext.example"])
         (deferred,) = await node.until(Deferred)
@@ -518,10 +518,18 @@ async def test_a_login_that_cannot_be_written_loses_no_mail(tmp_path: Path) -> N
 async def test_the_login_is_for_the_smart_host_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", keywords=("AUTH PLAIN LOGIN",))
-        node = await w.node("relay.example", access=Access("none", login=LOGIN))
+        smart = Host("smart.example", access=Access("none", login=LOGIN, login_in_clear=True))
+        table = RouteTable([Rule(ByMx(), recipients=["ext.example"])])
+        node = await w.node("relay.example", smart_host=smart, routes=table)
         await node.send(SENDER, ["v@ext.example"])
         await node.until(Delivered)
         assert not [line for line in host.lines if line.startswith("AUTH")]
+
+
+async def test_a_login_without_a_host_of_its_own_is_refused(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        with pytest.raises(ValueError, match="belongs to the access of the Host"):
+            await w.node("relay.example", access=Access("none", login=LOGIN))
 
 
 async def test_a_login_goes_in_clear_where_that_was_asked_for(tmp_path: Path) -> None:

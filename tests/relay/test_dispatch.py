@@ -12,7 +12,8 @@ from attrs import evolve
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
 from smtpproto.relay import Schedule, SQLiteSpool
-from smtpproto.relay.deliver import Attempt, Deliverer
+from smtpproto.relay.attempt import Attempt
+from smtpproto.relay.deliver import Deliverer
 from smtpproto.relay.dispatch import Dispatcher
 from smtpproto.relay.spool import Entry, SpoolUnavailable
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported, harmless, ignore

@@ -11,7 +11,7 @@ from attrs import evolve
 from smtpproto.client import Client
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
-from smtpproto.relay import Access, HostPort, Listener, Passwords
+from smtpproto.relay import Access, Host, Listener, Passwords
 from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.story import Accepted, Deferred, Delivered, Event, Failed, Reported
 from tests.relay.world import LOGIN, MESSAGE, World, parsed, world
@@ -35,14 +35,14 @@ async def test_a_message_goes_over_three_relays_and_a_report_comes_back(tmp_path
         )
         await w.node("middle.example", ["middle.example"], kinds=["submission"], tls=True)
         middle = w.nodes[-1]
+        access = Access("required", login=LOGIN, ssl_context=w.trusting("middle.example"))
         out = await w.node(
             "out.example",
             ["sender.example"],
             kinds=["smtp", "submission"],
             networks=(),
             tls=True,
-            smart_host=HostPort("middle.example", 587),
-            access=Access("required", login=LOGIN, ssl_context=w.trusting("middle.example")),
+            smart_host=Host("middle.example", port=587, access=access),
         )
         await three_hops(w)
         async with Client(

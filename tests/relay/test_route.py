@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from smtpproto.core.path import ForwardPath, ReversePath
 from smtpproto.relay.route import (
     Host,
     HostPort,
@@ -76,6 +77,12 @@ def router(
     )
 
 
+async def usual(router: Router, mailbox: str) -> Route:
+    """Where mail goes for which there is no rule."""
+    path = ForwardPath.of(mailbox)
+    return await router.route(path.mailbox, ReversePath("bob@far.example"))
+
+
 def tried(route: Route) -> list[tuple[str, str | None]]:
     assert isinstance(route, NextHop), route
     return [(host.name, host.address) for host in route.hosts]
@@ -97,7 +104,8 @@ def is_deferred(route: Route) -> None:
 async def test_a_local_domain_is_local_in_any_case_and_with_its_dot(domain: str | bytes) -> None:
     smart = router(smart_host=HostPort("smart.example"))
     assert smart.is_local(domain)
-    assert await smart.route(domain) == Local("our.dom")
+    assert smart.is_ours(domain)
+    assert await usual(smart, "ann@OUR.Dom") == Local("our.dom")
 
 
 @pytest.mark.parametrize(
@@ -106,21 +114,21 @@ async def test_a_local_domain_is_local_in_any_case_and_with_its_dot(domain: str 
 async def test_what_only_looks_like_a_local_domain_is_not(domain: str) -> None:
     zone = Zone()
     assert not router(zone).is_local(domain)
-    assert refusal(await router(zone).route(domain)) == "550 5.1.2"
+    assert refusal(await router(zone).by_mx(domain)) == "550 5.1.2"
 
 
 @pytest.mark.rfc("5321 §4.5.1 postmaster-is-a-mailbox-in-any-case")
 async def test_the_bare_postmaster_is_ours() -> None:
-    assert await router().route(b"") == Local("our.dom")
-    assert await router(local_domains=()).route("") == Local("mx.our.dom")
+    assert await usual(router(), "postmaster") == Local("our.dom")
+    assert await usual(router(local_domains=()), "Postmaster") == Local("mx.our.dom")
 
 
 async def test_a_smart_host_gets_all_that_is_not_ours_and_no_dns_is_asked() -> None:
     zone = Zone({"ext.example": SERVFAIL})
     smart = router(zone, smart_host=HostPort("smart.example", 587))
-    expected = NextHop((Host("smart.example", None, 587),), "smart.example:587")
-    for domain in ("ext.example", "[192.0.2.1]", b"other.example"):
-        assert await smart.route(domain) == expected
+    expected = NextHop.fixed(Host("smart.example", port=587))
+    for domain in ("ext.example", "[192.0.2.1]", "other.example"):
+        assert await usual(smart, f"v@{domain}") == expected
     assert zone.asked == []
     assert str(HostPort("2001:db8::1", 25)) == "[2001:db8::1]:25"
 
@@ -136,28 +144,28 @@ async def test_a_smart_host_gets_all_that_is_not_ours_and_no_dns_is_asked() -> N
 )
 async def test_an_address_literal_is_its_own_host(literal: bytes | str, address: str) -> None:
     zone = Zone()
-    route = await router(zone).route(literal)
+    route = await router(zone).by_mx(literal)
     assert [address] == [found for _, found in tried(route)]
     assert zone.asked == []
 
 
 @pytest.mark.parametrize("literal", ["[tag:whatever]", "[192.0.2]", "[]", "[192.0.2.٣]"])
 async def test_a_literal_that_is_no_address_has_no_route(literal: str) -> None:
-    assert refusal(await router().route(literal)) == "550 5.1.2"
+    assert refusal(await router().by_mx(literal)) == "550 5.1.2"
 
 
 @pytest.mark.parametrize(
     "literal", ["[127.0.0.1]", "[127.9.9.9]", "[IPv6:::1]", "[IPv6:::ffff:127.0.0.1]"]
 )
 async def test_a_literal_that_is_ourselves_is_a_loop(literal: str) -> None:
-    assert refusal(await router().route(literal)) == "554 5.4.6"
+    assert refusal(await router().by_mx(literal)) == "554 5.4.6"
 
 
 async def test_a_literal_may_be_a_local_domain() -> None:
     ours = router(local_domains=["[IPv6:2001:db8::1]", "[192.0.2.1]"])
-    assert isinstance(await ours.route("[IPv6:2001:DB8:0::1]"), Local)
-    assert isinstance(await ours.route("[192.0.02.1]"), Local)
-    assert isinstance(await ours.route("[192.0.2.2]"), NextHop)
+    assert isinstance(await usual(ours, "ann@[IPv6:2001:DB8:0::1]"), Local)
+    assert isinstance(await usual(ours, "ann@[192.0.02.1]"), Local)
+    assert isinstance(await usual(ours, "ann@[192.0.2.2]"), NextHop)
 
 
 @pytest.mark.rfc("5321 §2.1 relay-asks-the-dns-for-the-host")
@@ -176,7 +184,7 @@ async def test_mx_by_preference_with_all_addresses_in_their_order() -> None:
             "c.example": ["192.0.2.4", "192.0.2.3"],
         },
     )
-    route = await router(zone).route(b"Ext.Example.")
+    route = await router(zone).by_mx(b"Ext.Example.")
     assert tried(route) == [
         ("a.example", "2001:db8::a"),
         ("a.example", "192.0.2.1"),
@@ -198,14 +206,14 @@ async def test_equal_preferences_are_shuffled_and_no_others() -> None:
     )
     orders = set[tuple[str, ...]]()
     for seed in range(50):
-        route = await router(zone, shuffle=Random(seed).shuffle).route("ext.example")
+        route = await router(zone, shuffle=Random(seed).shuffle).by_mx("ext.example")
         order = tuple(name for name, _ in tried(route))
         assert order[0] == "first.example"
         assert sorted(order[1:]) == names
         orders.add(order)
     assert len(orders) > 10
-    again = await router(zone, shuffle=Random(7).shuffle).route("ext.example")
-    assert again == await router(zone, shuffle=Random(7).shuffle).route("ext.example")
+    again = await router(zone, shuffle=Random(7).shuffle).by_mx("ext.example")
+    assert again == await router(zone, shuffle=Random(7).shuffle).by_mx("ext.example")
 
 
 @pytest.mark.rfc("5321 §2.1 relay-asks-the-dns-for-the-host")
@@ -213,41 +221,41 @@ async def test_equal_preferences_are_shuffled_and_no_others() -> None:
 @pytest.mark.parametrize("none", [NODATA, []])
 async def test_without_mx_the_domain_is_its_own_host(none: ResolveError | list[Any]) -> None:
     zone = Zone({"ext.example": none}, {"ext.example": ["192.0.2.9"]})
-    assert tried(await router(zone).route("ext.example")) == [("ext.example", "192.0.2.9")]
+    assert tried(await router(zone).by_mx("ext.example")) == [("ext.example", "192.0.2.9")]
 
 
 @pytest.mark.rfc("5321 §5.1 addresses-only-by-mx", "5321 §5.1 no-usable-mx-is-an-error")
 async def test_with_mx_the_domain_is_not_its_own_host() -> None:
     zone = Zone({"ext.example": [(10, "gone.example")]}, {"ext.example": ["192.0.2.9"]})
-    assert refusal(await router(zone).route("ext.example")) == "550 5.4.4"
+    assert refusal(await router(zone).by_mx("ext.example")) == "550 5.4.4"
     assert "ext.example" not in zone.asked[1:]
 
 
 @pytest.mark.rfc("5321 §5.1 no-such-domain-is-an-error", "5321 §5.1 no-usable-mx-is-an-error")
 async def test_no_such_domain_is_permanent() -> None:
-    assert refusal(await router().route("gone.example")) == "550 5.1.2"
+    assert refusal(await router().by_mx("gone.example")) == "550 5.1.2"
     neither = Zone({"ext.example": NODATA}, {"ext.example": NODATA})
-    assert refusal(await router(neither).route("ext.example")) == "550 5.4.4"
+    assert refusal(await router(neither).by_mx("ext.example")) == "550 5.4.4"
 
 
 @pytest.mark.rfc("7505 §4.1 recipient-gets-556-and-5-1-10")
 async def test_a_null_mx_refuses() -> None:
     zone = Zone({"ext.example": [(0, ".")]}, {"ext.example": ["192.0.2.9"]})
-    assert refusal(await router(zone).route("ext.example")) == "556 5.1.10"
+    assert refusal(await router(zone).by_mx("ext.example")) == "556 5.1.10"
     assert zone.asked == ["ext.example"]
 
 
 @pytest.mark.rfc("7505 §3 null-mx-stands-alone")
 async def test_a_null_mx_beside_others_is_none() -> None:
     zone = Zone({"ext.example": [(0, "."), (5, "a.example")]}, {"a.example": ["192.0.2.1"]})
-    assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.1")]
+    assert tried(await router(zone).by_mx("ext.example")) == [("a.example", "192.0.2.1")]
 
 
 @pytest.mark.rfc("5321 §5.1 temporary-error-queues")
 async def test_a_failing_dns_is_temporary() -> None:
-    is_deferred(await router(Zone({"ext.example": SERVFAIL})).route("ext.example"))
+    is_deferred(await router(Zone({"ext.example": SERVFAIL})).by_mx("ext.example"))
     implicit = Zone({"ext.example": NODATA}, {"ext.example": SERVFAIL})
-    is_deferred(await router(implicit).route("ext.example"))
+    is_deferred(await router(implicit).by_mx("ext.example"))
 
 
 async def test_an_exchanger_that_does_not_resolve_is_skipped() -> None:
@@ -255,14 +263,14 @@ async def test_an_exchanger_that_does_not_resolve_is_skipped() -> None:
         {"ext.example": [(10, "gone.example"), (20, "sick.example"), (30, "a.example")]},
         {"sick.example": SERVFAIL, "a.example": ["192.0.2.1"]},
     )
-    assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.1")]
+    assert tried(await router(zone).by_mx("ext.example")) == [("a.example", "192.0.2.1")]
 
 
 async def test_as_long_as_one_exchanger_may_yet_resolve_nothing_is_permanent() -> None:
     zone = Zone(
         {"ext.example": [(10, "gone.example"), (20, "sick.example")]}, {"sick.example": SERVFAIL}
     )
-    is_deferred(await router(zone).route("ext.example"))
+    is_deferred(await router(zone).by_mx("ext.example"))
 
 
 SELVES = [("MX.Our.Dom", "192.0.2.1"), ("our.dom", "192.0.2.1"), ("other.name", "198.51.100.1")]
@@ -285,7 +293,7 @@ async def test_where_we_are_an_exchanger_only_better_ones_remain(name: str, addr
             name: ["192.0.2.14", address],
         },
     )
-    assert tried(await router(zone).route("ext.example")) == [("a.example", "192.0.2.11")]
+    assert tried(await router(zone).by_mx("ext.example")) == [("a.example", "192.0.2.11")]
 
 
 @pytest.mark.rfc("5321 §5.1 relay-looks-for-itself", "5321 §5.1 nothing-left-is-an-error")
@@ -295,7 +303,7 @@ async def test_where_we_are_the_best_exchanger_it_is_a_loop(name: str, address: 
         {"ext.example": [(20, "b.example"), (10, name)]},
         {"b.example": ["192.0.2.12"], name: [address]},
     )
-    assert refusal(await router(zone).route("ext.example")) == "554 5.4.6"
+    assert refusal(await router(zone).by_mx("ext.example")) == "554 5.4.6"
 
 
 async def test_a_better_exchanger_that_is_sick_is_waited_for() -> None:
@@ -303,14 +311,14 @@ async def test_a_better_exchanger_that_is_sick_is_waited_for() -> None:
         {"ext.example": [(10, "sick.example"), (20, "self.example")]},
         {"sick.example": SERVFAIL, "self.example": ["127.0.0.1"]},
     )
-    is_deferred(await router(zone).route("ext.example"))
+    is_deferred(await router(zone).by_mx("ext.example"))
 
 
 async def test_an_implicit_mx_that_is_ourselves_is_a_loop() -> None:
     zone = Zone({"ext.example": NODATA}, {"ext.example": ["127.0.0.1"]})
-    assert refusal(await router(zone).route("ext.example")) == "554 5.4.6"
+    assert refusal(await router(zone).by_mx("ext.example")) == "554 5.4.6"
     anywhere = router(zone, own_addresses=())
-    assert tried(await anywhere.route("ext.example")) == [("ext.example", "127.0.0.1")]
+    assert tried(await anywhere.by_mx("ext.example")) == [("ext.example", "127.0.0.1")]
 
 
 @pytest.mark.rfc("5321 §5.1 addresses-may-be-limited")
@@ -320,7 +328,7 @@ async def test_hosts_tried_and_names_asked_are_bounded() -> None:
         {"ext.example": [(10, name) for name in names]},
         {name: [f"192.0.2.{number}" for number in range(50)] for name in names},
     )
-    route = await router(zone, max_hosts=4).route("ext.example")
+    route = await router(zone, max_hosts=4).by_mx("ext.example")
     assert len(tried(route)) == 4
     assert len(zone.asked) == 5
 
@@ -331,4 +339,4 @@ async def test_our_own_name_is_found_behind_the_bound_too() -> None:
         {"ext.example": [*records, (10, "mx.our.dom")]},
         {name: ["192.0.2.1"] for _, name in records},
     )
-    assert refusal(await router(zone).route("ext.example")) == "554 5.4.6"
+    assert refusal(await router(zone).by_mx("ext.example")) == "554 5.4.6"

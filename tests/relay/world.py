@@ -46,6 +46,8 @@ from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import Entry, SpoolUnavailable
 from smtpproto.relay.sqlite_spool import SQLiteIncoming
 from smtpproto.relay.story import Event
+from smtpproto.relay.table import Routes, no_routes
+from smtpproto.relay.transport import Host as MailHost
 from smtpproto.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.result import Result
 
@@ -394,7 +396,9 @@ class World:
         *,
         kinds: Sequence[Kind] = ("smtp",),
         networks: Sequence[str] = ("127.0.0.1/32",),
-        smart_host: HostPort | None = None,
+        smart_host: MailHost | HostPort | None = None,
+        routes: Routes = no_routes,
+        relay_domains: Sequence[str] = (),
         policy: MailboxPolicy = every_mailbox,
         schedule: Schedule = Schedule(first=600, factor=2, longest=4 * 3600, spread=0),  # noqa: B008
         tls: bool = False,
@@ -419,6 +423,8 @@ class World:
                 resolver=self,
                 shuffle=self.random.shuffle,
                 hostname=name,
+                relay_domains=relay_domains,
+                routes=routes,
             )
             settings.setdefault("authenticator", Passwords(dict([LOGIN])))
             relay = Relay(

@@ -28,6 +28,7 @@ from smtpproto.relay import (
     Access,
     AliasTable,
     DnsResolver,
+    Host,
     HostPort,
     Listener,
     Maildir,
@@ -41,9 +42,11 @@ from smtpproto.relay.story import (
     Accepted,
     Deferred,
     Delivered,
+    Discarded,
     Event,
     Expanded,
     Failed,
+    Held,
     Reported,
 )
 from smtpproto.stream import causes
@@ -221,13 +224,14 @@ def _relay(
     certificate: Certificate,
     spool: SQLiteSpool,
 ) -> Relay:
-    access = Access()
+    smart_host: Host | None = None
     if chosen.smart_host is not None:
         access = Access(
             chosen.smart_host_tls,
             login=smart_login,
             login_in_clear=is_loopback(chosen.smart_host.host),
         )
+        smart_host = Host(chosen.smart_host.host, None, chosen.smart_host.port, access=access)
     return Relay(
         hostname=chosen.hostname,
         spool=spool,
@@ -239,12 +243,11 @@ def _relay(
         ),
         router=Router(
             local_domains=chosen.local_domains,
-            smart_host=chosen.smart_host,
+            smart_host=smart_host,
             resolver=DnsResolver(),
             shuffle=random.shuffle,
             hostname=chosen.hostname,
         ),
-        access=access,
         aliases=AliasTable(chosen.aliases),
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
@@ -358,6 +361,10 @@ def _story(event: Event) -> tuple[str, str, str]:
         case Deferred():
             said = f"{event.forward_path} at {event.where}: {event.reply}"
             return "deferred", "warn", f"{said}; next try in {event.wait:.0f} s"
+        case Held():
+            return "held", "warn", f"{event.forward_path} {event.reason}"
+        case Discarded():
+            return "discarded", "warn", f"{event.forward_path} {event.reason}"
         case Failed():
             return "failed", "bad", f"{event.forward_path} at {event.where}: {event.reply}"
         case Reported():

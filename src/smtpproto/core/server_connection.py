@@ -164,7 +164,7 @@ class ServerConnection(Connection):
         return self._transaction.envelope
 
     def preamble(self, verb: type[C]) -> C | None:
-        """Return what an extension's `preamble` verb said of this transaction, or of the next.
+        """Return what MAIL or an extension's `preamble` verb said of this transaction, or the next.
 
         None if it said nothing; `Command.added_to` says what several of them come to.
         """

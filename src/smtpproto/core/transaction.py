@@ -10,7 +10,7 @@ __all__ = ["Transaction"]
 
 
 class Transaction:
-    """MAIL, the accepted RCPTs, what extensions' `preamble` verbs said, and the content."""
+    """MAIL, the accepted RCPTs, what MAIL and extensions' `preamble` verbs said, the content."""
 
     __slots__ = ("mail", "preamble", "rcpts", "reception")
 
@@ -42,7 +42,7 @@ class Transaction:
     def accept(self, command: Command) -> None:
         """Gather a command that was answered well."""
         if isinstance(command, Mail):
-            self.mail = command
+            self.mail = self.preamble[Mail] = command
         elif isinstance(command, Rcpt):
             self.rcpts.append(command)
         elif command.preamble:

@@ -4,12 +4,15 @@ In reading order::
 
     spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
     mailbox, aliases        where it ends, and who stands for whom there
-    route, hops             where it goes next (asks ..resolve), and what is known of it
+    access, transport       what can be done with it: next hops, and how they are talked to
+    table, route            what is done with it, by rules; else by the DNS (..resolve)
+    hops                    what is known of next hops
     schedule                when it is tried again
     report, trace           what is written about it
     story                   what is told of it
     intake                  in: policy, Received, spool
-    deliver, verdict        out: attempts, and what follows from them
+    attempt, ways, clients  out: what came of it, for whom; sessions with next hops
+    deliver, verdict        … attempts, and what follows from them
     dispatch                the loop over them
     accounts, relay         who may log in; all of it together
 """
@@ -18,25 +21,36 @@ from __future__ import annotations
 
 from smtpproto.resolve import DnsResolver
 
+from .access import Access
 from .accounts import Passwords
 from .aliases import AliasTable
-from .deliver import Access
 from .mailbox import Maildir
 from .relay import Listener, Relay
-from .route import HostPort, Router
+from .route import Router
 from .schedule import Schedule
 from .sqlite_spool import SQLiteSpool
+from .table import RouteTable, Rule
+from .transport import ByMx, Discard, Here, Host, HostPort, NextHop, OnHold, Refuse
 
 __all__ = [
     "Access",
     "AliasTable",
+    "ByMx",
+    "Discard",
     "DnsResolver",
+    "Here",
+    "Host",
     "HostPort",
     "Listener",
     "Maildir",
+    "NextHop",
+    "OnHold",
     "Passwords",
+    "Refuse",
     "Relay",
+    "RouteTable",
     "Router",
+    "Rule",
     "SQLiteSpool",
     "Schedule",
 ]

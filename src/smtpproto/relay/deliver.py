@@ -8,16 +8,22 @@ happened. What follows from that is `dispatch.py`'s; what is learned of the next
 from __future__ import annotations
 
 import logging
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
-from smtpproto.client import Client, ClientDeadlines, Connector, Tls, connect_tcp
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
@@ -32,67 +38,26 @@ from smtpproto.source import Source
 from smtpproto.trace import MAX_HEADER, return_path
 
 from .aliases import Aliases, TooManyTargetsError, delivered_to, expand, has_been_at, no_aliases
-from .hops import Hold, Hops
+from .attempt import Attempt, Done
+from .hops import Hops
 from .mailbox import MailboxStore
 from .report import Action
-from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable, canonical
+from .route import Router
+from .schedule import Schedule
 from .spool import Entry, Recipient, Spool, SpoolUnavailable
+from .table import Rule
+from .transport import Host, NextHop
+from .ways import Ways, put_off
 
-__all__ = ["Access", "Attempt", "Clients", "Deliverer"]
+__all__ = ["Deliverer"]
 
 log = logging.getLogger(__name__)
 
+K = TypeVar("K")
+T = TypeVar("T")
+V = TypeVar("V")
 Ts = TypeVarTuple("Ts")
 
-
-@frozen
-class Access:
-    """How next hops are talked to: TLS as the client takes it, and a login for a smart host.
-
-    With a login, opportunistic TLS becomes required: unverified, it shows the password to whoever
-    stands in between. `login_in_clear` permits that, and no TLS at all: for loopback.
-    """
-
-    tls: Tls = field(default=Tls.OPPORTUNISTIC, converter=Tls)
-    login: tuple[str, str] | None = field(default=None, repr=False)
-    ssl_context: ssl.SSLContext | None = None
-    login_in_clear: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        risky = self.login is not None and not self.login_in_clear
-        if risky and self.tls is Tls.OPPORTUNISTIC:
-            object.__setattr__(self, "tls", Tls.REQUIRED)
-
-
-@frozen
-class Attempt:
-    """What one attempt came to for one recipient.
-
-    `where` is the mailbox or the host that was tried, `reply` its answer, or None and the
-    `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
-    seconds, nothing was tried: the next hop is held until then, or has no place in its line.
-    `action` is what a success is called in a report of ours; None where the next hop reports.
-    `becomes` are those that take the place of `alias`, which this one was addressed to.
-    """
-
-    recipient: Recipient
-    fate: Fate
-    where: str
-    reply: Reply | None = None
-    reason: str = ""
-    remote: bool = False
-    put_off: float | None = None
-    action: Action | None = None
-    becomes: tuple[Rcpt, ...] = ()
-    alias: Mailbox | None = None
-
-    @property
-    def text(self) -> str:
-        """The answer or the reason, on one line."""
-        return " ".join(str(self.reply).split()) if self.reply else self.reason
-
-
-Done: TypeAlias = Callable[[Sequence[Attempt]], Awaitable[None]]
 
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 UNFIT = Reply(554, "5.6.0", "The content may not be sent as it is")
@@ -103,39 +68,6 @@ ROUND = Reply(554, "5.4.6", "The message has been at this alias before")
 #: Why, is for the operator.
 UNREADABLE = Reply(451, "4.3.0", "The message cannot be read from the queue for now")
 NO_ANSWER = Reply(451, "4.3.0", "The alias could not be looked up")
-
-
-@frozen
-class Clients:
-    """Makes the Client for a host: what a Pool of ours is given.
-
-    `deadlines.session` bounds the time for one session. `trace(name, line)` is shown the
-    dialogues.
-    """
-
-    hostname: str
-    access: Access = field(factory=Access)
-    connector: Connector = connect_tcp
-    deadlines: ClientDeadlines = field(factory=lambda: ClientDeadlines(session=4 * 3600))
-    trace: Callable[[str, str], None] | None = None
-
-    def __call__(self, host: Host) -> Client:
-        """Return a Client for the host, not entered yet."""
-        return Client(
-            host.address or host.name,
-            host.port,
-            tls=self.access.tls,
-            ssl_context=self.access.ssl_context,
-            # Only a smart host comes without an address; it alone may see the password.
-            login=self.access.login if host.address is None else None,
-            login_in_clear=self.access.login_in_clear,
-            helo_name=self.hostname,
-            server_name=host.name,
-            deadlines=self.deadlines,
-            connector=self.connector,
-            dispensable=(DSN,),
-            trace=None if self.trace is None else partial(self.trace, host.name),
-        )
 
 
 @frozen
@@ -159,83 +91,60 @@ class Deliverer:
         for; together its calls name every recipient once. A recipient that they do not name fell
         to a fault of ours, which has been logged.
         """
-        held, due = self._held(entry)
         began = self.hops.now()
-        routes = await self._routes(due)
-        settled = held
-        local: list[tuple[Recipient, Local]] = []
-        remote: dict[tuple[str, Mailbox | None], tuple[NextHop, list[Recipient]]] = {}
-        for recipient in due:
-            domain = _domain(recipient)
-            match routes[domain]:
-                case Local() as route:
-                    local.append((recipient, route))
-                case NextHop() as route:
-                    together = route.name, recipient.alias
-                    remote.setdefault(together, (route, []))[1].append(recipient)
-                case Unroutable() as route:
-                    settled.append(Attempt(recipient, Fate.PERMANENT, domain, route.reply))
-                case Undetermined() as route:
-                    self.hops.down(domain, domain, route.reply, "", began=began)
-                    settled.append(Attempt(recipient, Fate.TRANSIENT, domain, route.reply))
-        if settled:
-            await done(settled)
-        async with anyio.create_task_group() as hops:
-            if local:
-                hops.start_soon(self._apart, self._to_mailboxes, entry, local, done)
-            for route, recipients in remote.values():
-                hops.start_soon(self._apart, self._to_next_hop, entry, route, recipients, done)
-
-    def _held(self, entry: Entry) -> tuple[list[Attempt], list[Recipient]]:
-        """Tell those whose domain is held as the name of a next hop from those to be routed."""
-        held: list[Attempt] = []
-        due: list[Recipient] = []
+        rules = await _side_by_side(
+            partial(self._rule, entry), {each.number: each for each in entry.recipients}
+        )
+        ways = Ways(self.hops)
         for recipient in entry.recipients:
-            hold = self.hops.held(_domain(recipient), asked=recipient.asked)
-            if hold is None:
-                due.append(recipient)
-            else:
-                held.append(_put_off(recipient, hold))
-        return held, due
+            mailbox = self.router.home(recipient.rcpt.forward_path.mailbox)
+            ways.take(recipient, mailbox, rules[recipient.number])
+        routes = await _side_by_side(self.router.by_mx, {domain: domain for domain in ways.by_mx})
+        for domain, route in routes.items():
+            ways.found(domain, route, began)
 
-    async def _apart(self, way: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
-        """Keep a fault on one way from tearing transactions on the others."""
+        async def done_by_rule(attempts: Sequence[Attempt]) -> None:
+            await done(
+                [evolve(a, schedule=ways.schedules.get(a.recipient.number)) for a in attempts]
+                if ways.schedules
+                else attempts
+            )
+
+        if ways.settled:
+            await done_by_rule(ways.settled)
+        async with anyio.create_task_group() as hops:
+            if ways.here:
+                hops.start_soon(self._apart, self._to_mailboxes, entry, ways.here, done_by_rule)
+            for hop in ways.onward.values():
+                hops.start_soon(
+                    self._apart,
+                    self._to_next_hop,
+                    entry,
+                    hop.route,
+                    hop.recipients,
+                    done_by_rule,
+                    hop.hold_by,
+                )
+
+    async def _rule(self, entry: Entry, recipient: Recipient) -> Rule | Attempt:
+        """Return by which rule a recipient goes; or what became of it, if it is an alias."""
+        mailbox = recipient.rcpt.forward_path.mailbox
+        if recipient.alias is None and self.router.is_ours(mailbox.domain):
+            attempt = await self._as_alias(entry, recipient, self.router.home(mailbox))
+            if attempt is not None:
+                return attempt
+        return await self.router.rule(mailbox, entry.mail.reverse_path)
+
+    async def _as_alias(
+        self, entry: Entry, recipient: Recipient, mailbox: Mailbox
+    ) -> Attempt | None:
+        """Replace a recipient of ours by those behind it; None if it is no alias."""
+        where = f"alias {mailbox}"
         try:
-            await way(*args)
-        except Exception:
-            log.exception("a delivery broke off")
-
-    async def _routes(self, recipients: Sequence[Recipient]) -> dict[str, Route]:
-        """Route every domain once, side by side."""
-        routes: dict[str, Route] = {}
-
-        async def look_up(domain: str) -> None:
-            async with at_once:
-                routes[domain] = await self.router.route(domain)
-
-        at_once = anyio.Semaphore(10)
-        domains = {_domain(recipient) for recipient in recipients}
-        async with anyio.create_task_group() as lookups:
-            for domain in domains:
-                lookups.start_soon(look_up, domain)
-        return routes
-
-    # Here
-
-    async def _to_mailboxes(
-        self, entry: Entry, recipients: Sequence[tuple[Recipient, Local]], done: Done
-    ) -> None:
-        for recipient in recipients:
-            await done([await self._to_mailbox(entry, *recipient)])
-
-    async def _to_mailbox(self, entry: Entry, recipient: Recipient, route: Local) -> Attempt:
-        mailbox = Mailbox(recipient.rcpt.forward_path.mailbox.local_part, route.domain)
-        where = f"mailbox {mailbox}"
-        try:
-            if recipient.alias is None:
-                behind = await expand(evolve(recipient.rcpt, forward_path=mailbox), self.aliases)
-                if behind is not None:
-                    return await self._through_alias(entry, recipient, mailbox, behind)
+            behind = await expand(evolve(recipient.rcpt, forward_path=mailbox), self.aliases)
+            if behind is None:
+                return None
+            return await self._through_alias(entry, recipient, mailbox, behind)
         except TooManyTargetsError:
             return Attempt(recipient, Fate.PERMANENT, where, TOO_MANY)
         except SpoolUnavailable as error:
@@ -244,6 +153,25 @@ class Deliverer:
         except Exception:
             log.exception("an alias could not be looked up")
             return Attempt(recipient, Fate.TRANSIENT, where, NO_ANSWER)
+
+    async def _apart(self, way: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+        """Keep a fault on one way from tearing transactions on the others."""
+        try:
+            await way(*args)
+        except Exception:
+            log.exception("a delivery broke off")
+
+    # Here
+
+    async def _to_mailboxes(
+        self, entry: Entry, recipients: Sequence[Recipient], done: Done
+    ) -> None:
+        for recipient in recipients:
+            await done([await self._to_mailbox(entry, recipient)])
+
+    async def _to_mailbox(self, entry: Entry, recipient: Recipient) -> Attempt:
+        mailbox = self.router.home(recipient.rcpt.forward_path.mailbox)
+        where = f"mailbox {mailbox}"
         try:
             if not await self.mailboxes.exists(mailbox):
                 return Attempt(recipient, Fate.PERMANENT, where, NO_MAILBOX)
@@ -284,26 +212,31 @@ class Deliverer:
     # Onward
 
     async def _to_next_hop(
-        self, entry: Entry, route: NextHop, recipients: Sequence[Recipient], done: Done
+        self,
+        entry: Entry,
+        route: NextHop,
+        recipients: Sequence[Recipient],
+        done: Done,
+        hold_by: Schedule | None = None,
     ) -> None:
         """Try one host after the other, until none is left or nobody to try it for.
 
         RFC 5321 §5.1: on to the next until an attempt succeeds. A refusal in a transaction is
         the domain's word and ends it; who refuses to talk speaks for that host alone, and only
-        where all of them do is nothing to be hoped for.
+        where all of them do is nothing to be hoped for. `hold_by` is how it is held if it is down.
         """
         asked = max((r.asked for r in recipients if r.asked is not None), default=None)
         async with self.hops.turn(route.name, str(entry.mail.reverse_path)) as come_again:
             if come_again is not None:
                 crowded = partial(
-                    Attempt, fate=Fate.TRANSIENT, where=route.name, put_off=come_again
+                    Attempt, fate=Fate.TRANSIENT, where=str(route), put_off=come_again
                 )
                 await done([crowded(recipient) for recipient in recipients])
                 return
             # Only here: who stood before us may have learned it.
             hold = self.hops.held(route.name, asked=asked)
             if hold is not None:
-                await done([_put_off(recipient, hold) for recipient in recipients])
+                await done([put_off(recipient, hold) for recipient in recipients])
                 return
             began = self.hops.now()
             left = {recipient.number: recipient for recipient in recipients}
@@ -327,7 +260,9 @@ class Deliverer:
         rest = [open_[number] for number in left]
         last = next((a for a in reversed(rest) if a.fate is Fate.TRANSIENT), None)
         if down and last is not None:
-            self.hops.down(route.name, last.where, last.reply, last.reason, began=began)
+            self.hops.down(
+                route.name, last.where, last.reply, last.reason, began=began, hold=hold_by
+            )
         await done(rest)
 
     async def _to_host(
@@ -337,7 +272,7 @@ class Deliverer:
 
         If it did, what is permanent now is so for the other hosts, too.
         """
-        where = f"{host.name}:{host.port}"
+        where = host.where
 
         def all_of_them(
             fate: Fate, reply: Reply | None = None, reason: str = "", *, remote: bool = False
@@ -410,12 +345,16 @@ def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameter
     return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
 
 
-def _domain(recipient: Recipient) -> str:
-    """Return the domain of a recipient, in the spelling that a Router names its next hop by."""
-    return canonical(recipient.rcpt.forward_path.mailbox.domain)
+async def _side_by_side(ask: Callable[[T], Awaitable[V]], of: Mapping[K, T]) -> dict[K, V]:
+    """Ask of each, a few at a time."""
+    answers: dict[K, V] = {}
+    at_once = anyio.Semaphore(10)
 
+    async def one(key: K, what: T) -> None:
+        async with at_once:
+            answers[key] = await ask(what)
 
-def _put_off(recipient: Recipient, hold: Hold) -> Attempt:
-    return Attempt(
-        recipient, Fate.TRANSIENT, hold.where, hold.reply, hold.reason, put_off=hold.until
-    )
+    async with anyio.create_task_group() as questions:
+        for key, what in of.items():
+            questions.start_soon(one, key, what)
+    return answers

@@ -14,7 +14,8 @@ from smtpproto.core.path import Mailbox
 from smtpproto.extensions.dsn import NEVER, NOTIFY
 from smtpproto.result import Fate
 
-from .deliver import Attempt, Deliverer
+from .attempt import Attempt
+from .deliver import Deliverer
 from .report import MAX_RETURNED, Failure, failure_report
 from .schedule import DEFAULT, Schedule
 from .spool import Entry, Fresh, Settlement, Spool, SpoolUnavailable
@@ -120,7 +121,13 @@ class Dispatcher:
             left.update({attempt.recipient.number: attempt for attempt in attempts})
             now, jitter = self.clock(), self.random()  # one for all: they go together the next time
             verdicts = [
-                judge(entry, attempt, now=now, jitter=jitter, schedule=self.schedule)
+                judge(
+                    entry,
+                    attempt,
+                    now=now,
+                    jitter=jitter,
+                    schedule=attempt.schedule or self.schedule,
+                )
                 for attempt in attempts
             ]
             waiting.extend(verdict for verdict in verdicts if verdict.waits)

@@ -14,7 +14,7 @@ All of it is in memory, and may be forgotten: it costs one attempt to learn it a
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -102,7 +102,7 @@ class _Line:
 
 
 class Hops:
-    """The memory of next hops, each by its name.
+    """The memory of next hops, each by its name (`NextHop.name`).
 
     `clock` gives wall time in seconds since the epoch, `random` numbers in [0, 1). `front` messages
     may be at one next hop at a time; the others wait for `patience` seconds at most. `capacity`
@@ -126,13 +126,14 @@ class Hops:
         self._hold = hold
         self._capacity = capacity
         # The one that failed, or was too slow, longest ago is the first.
-        self._down: OrderedDict[str, tuple[int, Hold]] = OrderedDict()
-        self._slow: OrderedDict[str, tuple[float, float]] = OrderedDict()  # until, and the delay
-        self._lines: dict[str, _Line] = {}
+        self._down: OrderedDict[Hashable, tuple[int, Hold]] = OrderedDict()
+        # Until, and the delay.
+        self._slow: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self._lines: dict[Hashable, _Line] = {}
 
     # Down
 
-    def held(self, name: str, *, asked: float | None = None) -> Hold | None:
+    def held(self, name: Hashable, *, asked: float | None = None) -> Hold | None:
         """Return the hold on a next hop, if there is one.
 
         `asked` is when the operator wanted it tried. That ends a hold, but not one that began
@@ -150,29 +151,38 @@ class Hops:
         return self._clock()
 
     def down(
-        self, name: str, where: str, reply: Reply | None, reason: str, *, began: float
+        self,
+        name: Hashable,
+        where: str,
+        reply: Reply | None,
+        reason: str,
+        *,
+        began: float,
+        hold: Schedule | None = None,
     ) -> None:
         """Hold a next hop: it could not be talked with. `where` was tried, and how it failed.
 
+        `hold` is for how long (`hold_for`), None for as long as any.
         Those who tried it side by side, who `began` before one of them failed, make one failure.
         """
         now = self._clock()
-        failures, hold = self._down.get(name, (0, None))
-        if hold is not None and began <= hold.since:
+        failures, known = self._down.get(name, (0, None))
+        if known is not None and began <= known.since:
             return
-        wait = self._hold.wait(failures + 1) * (1 + self._hold.spread * self._random())
+        hold = hold or self._hold
+        wait = hold.wait(failures + 1) * (1 + hold.spread * self._random())
         self._remember(
             self._down, name, (failures + 1, Hold(now, now + wait, where, reply, reason))
         )
 
-    def up(self, name: str) -> None:
+    def up(self, name: Hashable) -> None:
         """Forget that a next hop was down: it has talked with us."""
         self._down.pop(name, None)
 
     # Crowded
 
     @asynccontextmanager
-    async def turn(self, name: str, sender: str) -> AsyncGenerator[float | None]:
+    async def turn(self, name: Hashable, sender: str) -> AsyncGenerator[float | None]:
         """Wait for a place at the front of the line, and hold it in the block.
 
         `sender` is whose message it is: senders take turns. The value is None; or there is no
@@ -194,7 +204,7 @@ class Hops:
             if not line.users:
                 del self._lines[name]
 
-    def _put_off(self, name: str) -> float:
+    def _put_off(self, name: Hashable) -> float:
         """Return a time to come again: anywhere within the delay, so that not all come at once.
 
         The delay doubles for those who find the line full again, and is forgotten when nobody has
@@ -207,7 +217,7 @@ class Hops:
             self._remember(self._slow, name, (now + delay, delay))
         return now + max(delay * self._random(), SHORTEST / 5)
 
-    def _remember(self, book: OrderedDict[str, T], name: str, what: T) -> None:
+    def _remember(self, book: OrderedDict[Hashable, T], name: Hashable, what: T) -> None:
         book[name] = what
         book.move_to_end(name)
         if len(book) > self._capacity:

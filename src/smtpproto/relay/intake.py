@@ -1,6 +1,6 @@
 """What comes in: who may hand over mail, for whom, and into the spool with it.
 
-Two listeners share one handler. SMTP takes mail for local mailboxes from everybody, and for
+Two listeners share one handler. SMTP takes mail for domains of ours from everybody, and for
 others only from those who may relay: who has logged in, or comes from a listed network. No
 network is listed unless an operator does it, not even loopback. Submission (RFC 6409) takes mail
 only from those who have logged in.
@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
-from smtpproto.core.path import Mailbox
+from smtpproto.core.path import ReversePath
 from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
@@ -24,9 +24,10 @@ from smtpproto.trust import Network, is_listed
 
 from .aliases import Aliases, no_aliases
 from .mailbox import MailboxStore
-from .route import Local, Router
+from .route import Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
+from .transport import Here, Refuse
 
 __all__ = ["Intake", "may_relay"]
 
@@ -75,29 +76,35 @@ class Intake:
         return None
 
     async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
-        """Accept local mailboxes that exist, and for others those who may relay."""
+        """Accept who is ours and exists, and for others those who may relay.
+
+        An alias is one whatever its domain's transport; else a rule may refuse.
+        """
         mailbox = command.forward_path.mailbox
+        home = self.router.home(mailbox)
         trusted = may_relay(session, self.networks)
-        if not self.router.is_local(mailbox.domain):
-            return None if trusted else NO_RELAY
-        if not trusted and any(octet in _ROUTING for octet in mailbox.local_part):
-            # It would stay here; but who asks so wants to know whether we relay, and a yes is
-            # taken for one.
-            return NO_RELAY
-        try:
-            home = await self._at_home(mailbox)
+        ours = self.router.is_ours(mailbox.domain)
+        if ours:
+            if not trusted and any(octet in _ROUTING for octet in mailbox.local_part):
+                # It would stay here; but who asks so wants to know whether we relay, and a yes is
+                # taken for one.
+                return NO_RELAY
             if await self.aliases.find(home) is not None:
                 return None
+        mail = session.preamble(Mail)
+        sender = ReversePath(None) if mail is None else mail.reverse_path
+        to = (await self.router.rule(mailbox, sender)).to
+        if not (trusted or ours or isinstance(to, Here)):
+            return NO_RELAY
+        if isinstance(to, Refuse):
+            return to.reply
+        if not isinstance(to, Here):
+            return None
+        try:
             exists = await self.mailboxes.exists(home)
         except MailboxUnavailable as error:
             return error.reply
         return None if exists else NO_MAILBOX
-
-    async def _at_home(self, mailbox: Mailbox) -> Mailbox:
-        """Spell the domain as it is spelled here; the bare Postmaster gets one."""
-        route = await self.router.route(mailbox.domain)
-        assert isinstance(route, Local)
-        return Mailbox(mailbox.local_part, route.domain)
 
     async def content(
         self, session: Session, envelope: Envelope, content: ContentStream

@@ -23,7 +23,7 @@ import anyio
 from anyio.abc import TaskStatus
 from attrs import define, field, frozen
 
-from smtpproto.client import ClientDeadlines, Connector, connect_tcp
+from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
 from smtpproto.core.connection import Limits
 from smtpproto.extensions import STANDARD
 from smtpproto.extensions.dsn import DSN
@@ -32,16 +32,19 @@ from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
 from smtpproto.trust import Network
 
+from .access import Access
 from .aliases import Aliases, no_aliases
-from .deliver import Access, Clients, Deliverer
+from .clients import Clients
+from .deliver import Deliverer
 from .dispatch import Dispatcher
 from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxStore
-from .route import Host, Router
+from .route import Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
 from .story import Observer, harmless, ignore
+from .transport import Host
 
 __all__ = ["Kind", "Listener", "Relay"]
 
@@ -68,11 +71,13 @@ class Relay:
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `aliases` are addresses of ours that stand for others. `connections` are those of all
-    listeners together. There are `sessions` with next hops at most, and `sessions_each` with one
-    host; one that is unused is kept for `idle` seconds. `observe` is told every message's story,
-    `trace` every line of every dialogue, as (session, peer, line): the session is that of a
-    client, or "next hop".
+    all. `aliases` are addresses of ours that stand for others. `access` is how next hops are
+    talked to that have none of their own, such as MX finds; ValueError for one with a login, which
+    belongs to a Host. `connector` leads to hosts, `unix` makes what leads to the path of a UNIX
+    socket. `connections` are those of all listeners together. There are `sessions` with next hops
+    at most, and `sessions_each` with one host; one that is unused is kept for `idle` seconds.
+    `observe` is told every message's story, `trace` every line of every dialogue, as
+    (session, peer, line): the session is that of a client, or "next hop".
     """
 
     hostname: str
@@ -93,6 +98,7 @@ class Relay:
     sessions_each: int = 20
     idle: float = 5.0
     connector: Connector = connect_tcp
+    unix: Callable[[str], Connector] = UnixConnector
     clock: Callable[[], float] = time.time
     random: Callable[[], float] = random.random
     observe: Observer = ignore
@@ -105,12 +111,15 @@ class Relay:
     _stopping: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
+        if self.access.login is not None:
+            raise ValueError("a login belongs to the access of the Host that it is for")
         self.observe = harmless(self.observe)
         self.trace = None if self.trace is None else harmless(self.trace)
         clients = Clients(
             self.hostname,
             self.access,
             self.connector,
+            self.unix,
             self.client_deadlines,
             None if self.trace is None else partial(self.trace, "next hop"),
         )

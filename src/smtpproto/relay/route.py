@@ -1,29 +1,40 @@
-"""Where mail for a domain goes (RFC 5321 §5.1): here, to the smart host, or by MX.
+"""Where mail goes (RFC 5321 §5.1): by a rule; else here, to the smart host, or by MX.
 
 A `Router` keeps nothing and knows no network but its Resolver, so the same question has the
-same answer as long as DNS and shuffle give theirs.
+same answer as long as rules, DNS and shuffle give theirs.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, MutableSequence
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
-from attrs import frozen
 
-from smtpproto.core.path import as_octets
+from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.core.reply import Reply
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed, Resolver
+
+from .table import Routes, Rule, no_routes
+from .transport import (
+    SMTP_PORT,
+    Address,
+    ByMx,
+    Here,
+    Host,
+    HostPort,
+    Local,
+    NextHop,
+    Refuse,
+    Route,
+    Undetermined,
+    Unroutable,
+    address_in,
+    canonical,
+)
 
 __all__ = [
     "OWN_ADDRESSES",
@@ -38,68 +49,10 @@ __all__ = [
     "canonical",
 ]
 
+log = logging.getLogger(__name__)
+
 #: What always leads back to this machine: loopback, and the unspecified address.
 OWN_ADDRESSES = ("127.0.0.0/8", "::1", "0.0.0.0/8", "::")
-
-SMTP_PORT = 25
-
-
-@frozen
-class HostPort:
-    """A host, by name or IP address, and a TCP port."""
-
-    host: str
-    port: int = SMTP_PORT
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@frozen
-class Host:
-    """One attempt: connect to `address` at `port`, and expect `name` there (TLS, Remote-MTA).
-
-    `address` is an IP address; None leaves it to the connector to resolve `name`.
-    """
-
-    name: str
-    address: str | None
-    port: int
-
-
-@frozen
-class Local:
-    """The mail is for us. `domain` is what stands behind the `@` of its mailbox here."""
-
-    domain: str
-
-
-@frozen
-class NextHop:
-    """Try `hosts` in this order until one takes the mail.
-
-    Recipients whose next hops have one `name` may share a transaction.
-    """
-
-    hosts: tuple[Host, ...]
-    name: str
-
-
-@frozen
-class Unroutable:
-    """There is no way, and there will be none: `reply` (5yz) is what its recipients get."""
-
-    reply: Reply
-
-
-@frozen
-class Undetermined:
-    """The DNS did not say; ask again later. `reply` (4yz) says what failed."""
-
-    reply: Reply
-
-
-Route: TypeAlias = Local | NextHop | Unroutable | Undetermined
 
 _NO_DOMAIN = Unroutable(Reply(550, "5.1.2", "No such domain"))
 _NO_HOST = Unroutable(Reply(550, "5.4.4", "No mail host of this domain has an address"))
@@ -107,16 +60,19 @@ _NO_LITERAL = Unroutable(Reply(550, "5.1.2", "No route to such an address litera
 _NULL_MX = Unroutable(Reply(556, "5.1.10", "Domain does not accept mail"))  # RFC 7505 §4.1
 _LOOP = Unroutable(Reply(554, "5.4.6", "Mail for this domain would loop back to this host"))
 _DNS_FAILED = Undetermined(Reply(451, "4.4.3", "Domain name server failed, try again later"))
-
-Address: TypeAlias = IPv4Address | IPv6Address
+#: Why, is for the operator.
+_NO_RULE = Rule(Refuse(Reply(451, "4.3.0", "The route could not be looked up, try again later")))
+_BY_MX, _HERE = Rule(ByMx()), Rule(Here())
 
 
 class Router:
-    """Decides where mail for a domain goes.
+    """Decides where mail for a recipient goes.
 
     `local_domains` are ours, each exactly, in any case; the first is where the bare Postmaster
-    lives (without any: `hostname`). All else goes to `smart_host`, if there is one, or where
-    the MX records that `resolver` finds lead, at `port`.
+    lives (without any: `hostname`). So are `relay_domains`, which live elsewhere. What the table
+    `routes` has a rule for goes by that; without one, mail for local domains stays here, and all
+    else goes to `smart_host`, if there is one, or where the MX records that `resolver` finds
+    lead, at `port`. A HostPort is a Host that has nothing of its own.
 
     `shuffle` puts a list into random order in place, as `random.shuffle` does: records of equal
     preference are tried so. `hostname` and the local domains are the names, `own_addresses`
@@ -129,18 +85,24 @@ class Router:
         self,
         *,
         local_domains: Iterable[str | bytes],
-        smart_host: HostPort | None,
+        smart_host: Host | HostPort | None,
         resolver: Resolver,
         shuffle: Callable[[MutableSequence[Any]], None],
         hostname: str,
+        relay_domains: Iterable[str | bytes] = (),
+        routes: Routes = no_routes,
         own_addresses: Iterable[str] = OWN_ADDRESSES,
         port: int = SMTP_PORT,
         max_hosts: int = 10,
     ) -> None:
         locals_ = dict.fromkeys(canonical(domain) for domain in local_domains)
         self._local_domains = locals_
+        self._relay_domains = frozenset(canonical(domain) for domain in relay_domains)
+        self._routes = routes
         self._postmaster_domain = next(iter(locals_), canonical(hostname))
-        self._smart_host = smart_host
+        if isinstance(smart_host, HostPort):
+            smart_host = Host(smart_host.host, None, smart_host.port)
+        self._usual = _BY_MX if smart_host is None else Rule(NextHop.fixed(smart_host))
         self._resolver = resolver
         self._shuffle = shuffle
         self._own_names = {*locals_, canonical(hostname)}
@@ -149,21 +111,56 @@ class Router:
         self._max_hosts = max_hosts
 
     def is_local(self, domain: bytes | str) -> bool:
-        """Tell whether mail for `domain` stays here; no DNS is asked."""
+        """Tell whether mail for `domain` stays here, unless a rule says otherwise."""
         name = canonical(domain)
         return not name or name in self._local_domains
 
-    async def route(self, domain: bytes | str) -> Route:
-        """Decide for `domain`: a Domain or address literal, or empty for the bare Postmaster.
+    def is_ours(self, domain: bytes | str) -> bool:
+        """Tell whether mail for `domain` is taken from everybody: it is local, or we relay it."""
+        return self.is_local(domain) or canonical(domain) in self._relay_domains
+
+    def home(self, mailbox: Mailbox) -> Mailbox:
+        """Spell the domain of a mailbox as it is spelled here; the bare Postmaster gets one."""
+        if not mailbox.domain.isascii():
+            return mailbox
+        domain = canonical(mailbox.domain) or self._postmaster_domain
+        here = domain.encode()
+        return mailbox if here == mailbox.domain else Mailbox(mailbox.local_part, here)
+
+    async def rule(self, mailbox: Mailbox, sender: ReversePath) -> Rule:
+        """Return the rule for mail from `sender` to `mailbox`; no DNS is asked.
+
+        Where none fits it is what is usual, and where the table fails one that refuses for now:
+        nothing is raised.
+        """
+        home = self.home(mailbox)
+        try:
+            found = await self._routes.find(home, sender)
+        except Exception:
+            log.exception("the route to %s could not be looked up", home)
+            return _NO_RULE
+        if found is not None:
+            return found
+        return _HERE if self.is_local(mailbox.domain) else self._usual
+
+    async def route(self, mailbox: Mailbox, sender: ReversePath) -> Route:
+        """Decide for one recipient: by its rule, and where that says so by the DNS.
 
         Nothing is raised for what the DNS says or does not say: it is part of the answer.
         """
+        to = (await self.rule(mailbox, sender)).to
+        home = self.home(mailbox)
+        match to:
+            case Here():
+                return Local(home.domain.decode())
+            case ByMx():
+                return await self.by_mx(home.domain)
+            case _:
+                return to
+
+    async def by_mx(self, domain: bytes | str) -> NextHop | Unroutable | Undetermined:
+        """Ask the DNS where mail for `domain` goes; an address literal is its own host."""
         name = canonical(domain)
-        if self.is_local(domain):
-            return Local(name or self._postmaster_domain)
-        if self._smart_host is not None:
-            there = Host(self._smart_host.host, None, self._smart_host.port)
-            return NextHop((there,), str(self._smart_host))
         if name.startswith("["):
             return self._to_literal(name)
         try:
@@ -173,15 +170,15 @@ class Router:
         except ResolveError:
             return _DNS_FAILED
 
-    def _to_literal(self, name: str) -> Route:
-        address = _address_in(name)
+    def _to_literal(self, name: str) -> NextHop | Unroutable:
+        address = address_in(name)
         if address is None:
             return _NO_LITERAL
         if self._is_own(address):
             return _LOOP
         return NextHop((Host(name, str(address), self._port),), name)
 
-    async def _by_mx(self, name: str) -> Route:
+    async def _by_mx(self, name: str) -> NextHop | Unroutable | Undetermined:
         try:
             records = await self._resolver.mx(name)
         except NoRecords:
@@ -204,7 +201,9 @@ class Router:
             order += level
         return await self._to_exchanges(name, order[: self._max_hosts])
 
-    async def _to_exchanges(self, name: str, order: list[Mx]) -> Route:
+    async def _to_exchanges(
+        self, name: str, order: list[Mx]
+    ) -> NextHop | Unroutable | Undetermined:
         found: list[list[Address]] = [[] for _ in order]
         failed: list[ResolveFailed] = []
 
@@ -248,30 +247,3 @@ class Router:
 
 def _within(address: Address, network: IPv4Network | IPv6Network) -> bool:
     return address.version == network.version and address in network
-
-
-def canonical(domain: bytes | str) -> str:
-    """Spell a domain in the one way it is compared in: small letters, no final dot."""
-    name = as_octets(domain).lower().decode("ascii", "backslashreplace").removesuffix(".")
-    address = _address_in(name)
-    return name if address is None else _literal(address)
-
-
-def _literal(address: Address) -> str:
-    return f"[ipv6:{address}]" if isinstance(address, IPv6Address) else f"[{address}]"
-
-
-def _address_in(name: str) -> Address | None:
-    """Read the IP address of an address literal in small letters (RFC 5321 §4.1.3), if it is one.
-
-    Leading zeros are decimal there: `[010.0.0.1]` is 10.0.0.1.
-    """
-    if not (name.startswith("[") and name.endswith("]")):
-        return None
-    inside = name[1:-1]
-    try:
-        if inside.startswith("ipv6:"):
-            return IPv6Address(inside.removeprefix("ipv6:"))
-        return IPv4Address(".".join(part.lstrip("0") or "0" for part in inside.split(".")))
-    except ValueError:
-        return None

@@ -19,9 +19,11 @@ __all__ = [
     "Accepted",
     "Deferred",
     "Delivered",
+    "Discarded",
     "Event",
     "Expanded",
     "Failed",
+    "Held",
     "Observer",
     "Reported",
     "harmless",
@@ -75,6 +77,24 @@ class Expanded:
 
 
 @frozen
+class Held:
+    """A recipient is on hold by a rule, and stays in the queue; `reason` is the rule's."""
+
+    id: str
+    forward_path: ForwardPath
+    reason: str
+
+
+@frozen
+class Discarded:
+    """A recipient's part is thrown away by a rule, and nobody else hears of it."""
+
+    id: str
+    forward_path: ForwardPath
+    reason: str
+
+
+@frozen
 class Failed:
     """A recipient is given up; `reply` is what decided it."""
 
@@ -96,7 +116,7 @@ class Reported:
     reverse_path: ReversePath
 
 
-Event: TypeAlias = Accepted | Expanded | Delivered | Deferred | Failed | Reported
+Event: TypeAlias = Accepted | Expanded | Delivered | Deferred | Held | Discarded | Failed | Reported
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -16,11 +16,12 @@ from smtpproto.core.status import EnhancedStatus
 from smtpproto.extensions.dsn import ENVID, ORCPT, RET, Ret
 from smtpproto.result import Fate
 
-from .deliver import Attempt
+from .attempt import Attempt
 from .report import Action, Failure, is_report_owed
 from .schedule import Schedule, next_attempt
 from .spool import Entry, Settlement
-from .story import Deferred, Delivered, Expanded, Failed
+from .story import Deferred, Delivered, Discarded, Expanded, Failed, Held
+from .transport import Discard, OnHold
 
 __all__ = ["Verdict", "envelope_id", "judge", "whole_wanted"]
 
@@ -28,6 +29,9 @@ EXPIRED = EnhancedStatus(5, 4, 7)  # delivery time expired (RFC 3463 §3.5)
 DELAYED = EnhancedStatus(4, 4, 7)
 UNEXPLAINED = EnhancedStatus(5, 0, 0)
 SUCCEEDED = EnhancedStatus(2, 1, 5)
+
+#: In how many seconds what is on hold is looked at again: the rule may be gone.
+LOOK_AGAIN = 3600.0
 
 
 @frozen
@@ -40,7 +44,7 @@ class Verdict:
     """
 
     settlement: Settlement
-    event: Expanded | Delivered | Deferred | Failed | None
+    event: Expanded | Delivered | Deferred | Held | Discarded | Failed | None
     report: Failure | None = None
     waits: bool = field(default=False)
 
@@ -51,6 +55,18 @@ def judge(
     """Return what follows from one attempt at `now`; `jitter` is a random number in [0, 1)."""
     recipient, path, text = attempt.recipient, attempt.recipient.rcpt.forward_path, attempt.text
     number = recipient.number
+    match attempt.by_rule:
+        case OnHold():
+            again = now + LOOK_AGAIN * (1 + schedule.spread * jitter)
+            said_before = text == recipient.last_reply
+            return Verdict(
+                Settlement(number, again, text, counted=False),
+                None if said_before else Held(entry.id, path, text),
+            )
+        case Discard():
+            return Verdict(Settlement(number, None, text), Discarded(entry.id, path, text))
+        case None:
+            pass
     if attempt.fate is Fate.ACCEPTED:
         action, becomes = attempt.action, attempt.becomes
         return Verdict(
