@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, load, parse
+from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
-from smtpproto.relay.route import HostPort
+from smtpproto.relay import ByMx, HostPort
 
 FOLDER = Path("/etc/mail")
 
@@ -22,6 +23,7 @@ data = "data"
 listen = ":25"
 submission = "[::1]:587"
 local-domains = ["example.org", "Example.NET"]
+relay-domains = ["backup.example"]
 smart-host = "mail.example.com:465"
 smart-host-tls = "implicit"
 smart-host-login = "ann"
@@ -34,6 +36,10 @@ max-message = "50M"
 "sales@example.org" = ["ann@example.org", "bob@example.com"]
 root = "ann@example.org"
 "@example.net" = "@example.org"
+
+[[routes]]
+recipients = "example.com"
+via = "mx"
 """
 
 
@@ -59,6 +65,8 @@ def test_every_setting_can_be_said_in_a_file() -> None:
             "root": ("ann@example.org",),
             "@example.net": ("@example.org",),
         },
+        relay_domains=("backup.example",),
+        routes=(RouteSettings(ByMx(), recipients=("example.com",)),),
         smart_host=HostPort("mail.example.com", 465),
         smart_host_tls=Tls.IMPLICIT,
         smart_host_login="ann",

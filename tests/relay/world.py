@@ -26,7 +26,7 @@ from anyio.abc import ByteStream, TaskGroup, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from smtpproto.cli.node import ensure_certificate
-from smtpproto.client import Client, Tls, connect_tcp
+from smtpproto.client import Client, Connector, Tls, connect_tcp
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox
@@ -113,10 +113,14 @@ class Host:
     """A mail server by script: `says` maps how a line begins to what it is answered.
 
     The longest beginning counts. "greeting" and "." have answers, too; the answer "" cuts the
-    connection, and "hang" waits for `released`.
+    connection, and "hang" waits for `released`. With `lmtp` it is greeted by LHLO, and has an
+    answer to the content for each recipient: ". <bob@our.dom>".
     """
 
-    def __init__(self, name: str, says: dict[str, str], keywords: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, says: dict[str, str], keywords: Sequence[str], *, lmtp: bool = False
+    ) -> None:
+        self.lmtp = lmtp
         self.says = says
         self.keywords = keywords
         self.name = name
@@ -162,7 +166,7 @@ class Host:
             self.lines.append(line)
             verb = line[:4].upper()
             usual = "250 ok"
-            if verb == "EHLO":
+            if verb == ("LHLO" if self.lmtp else "EHLO"):
                 usual = "\r\n".join(
                     [f"250-{self.name}", *(f"250-{word}" for word in self.keywords), "250 HELP"]
                 )
@@ -176,7 +180,14 @@ class Host:
             if verb == "DATA" and said:
                 content = await lines.receive_until(b"\r\n.\r\n", 1 << 24) + b"\r\n"
                 self.contents.append(content.replace(b"\r\n..", b"\r\n."))
-                if await self._reply(stream, ".", "250 2.0.0 taken"):
+                if self.lmtp:
+                    each = [
+                        rcpt
+                        for rcpt in recipients
+                        if await self._reply(stream, f". {rcpt[8:]}", "250 2.0.0 kept")
+                    ]
+                    self.accepted.append(each)
+                elif await self._reply(stream, ".", "250 2.0.0 taken"):
                     self.accepted.append(recipients)
             if verb == "QUIT":
                 return
@@ -321,6 +332,7 @@ class World:
         self.addresses_of: dict[str, list[str]] = {}
         self.failing: set[str] = set()
         self.ports: dict[tuple[str, int], int] = {}
+        self.sockets: dict[str, int] = {}  # ports again, by the paths of UNIX sockets
         self.random = random.Random(20)
 
     # Time
@@ -355,6 +367,17 @@ class World:
             raise ConnectionRefusedError(f"nobody at {host}:{port}")
         return await connect_tcp("127.0.0.1", there)
 
+    def unix(self, path: str) -> Connector:
+        """Lead to who listens on the UNIX socket at a path of this world."""
+
+        async def connect(host: str, port: int) -> ByteStream:
+            self.connected.append(path)
+            if path not in self.sockets:
+                raise FileNotFoundError(2, "No such file or directory", path)
+            return await connect_tcp("127.0.0.1", self.sockets[path])
+
+        return connect
+
     def dead(self, name: str, domain: str, preference: int = 10) -> str:
         """Give `domain` one more mail exchanger, at whose address nobody listens; return it."""
         address = f"192.0.2.{len(self.addresses_of) + 1}"
@@ -377,11 +400,31 @@ class World:
     ) -> Host:
         """Run a scripted mail exchanger for `domain`."""
         host = Host(name, says or {}, keywords)
-        address = self.dead(name, domain, preference)
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-        self.ports[address, 25] = listener.extra(anyio.abc.SocketAttribute.local_port)
-        self.tasks.start_soon(self._serve_host, listener, host)
+        self.ports[self.dead(name, domain, preference), 25] = await self._listen(host)
         return host
+
+    async def fixed(
+        self,
+        where: tuple[str, int] | str,
+        says: dict[str, str] | None = None,
+        *,
+        lmtp: bool = False,
+        keywords: Sequence[str] = ("8BITMIME", "PIPELINING"),
+    ) -> Host:
+        """Run a scripted host at a name and port, or at the path of a UNIX socket."""
+        host = Host("store.example", says or {}, keywords, lmtp=lmtp)
+        port = await self._listen(host)
+        if isinstance(where, str):
+            self.sockets[where] = port
+        else:
+            self.ports[where] = port
+        return host
+
+    async def _listen(self, host: Host) -> int:
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+        self.tasks.start_soon(self._serve_host, listener, host)
+        port: int = listener.extra(anyio.abc.SocketAttribute.local_port)
+        return port
 
     async def _serve_host(self, listener: Any, host: Host) -> None:
         async with listener:
@@ -436,6 +479,7 @@ class World:
                 tls=ensure_certificate(directory, [name]).server_context() if tls else None,
                 schedule=schedule,
                 connector=self.connect,
+                unix=self.unix,
                 clock=self.clock,
                 random=self.random.random,
                 observe=node.tell,

@@ -7,9 +7,8 @@ reads the file.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -20,8 +19,10 @@ from attrs import evolve, field, fields, frozen
 from smtpproto.client import Tls
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.relay.aliases import AliasTable
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.transport import HostPort
 
+from .routes import RouteSettings, read_routes
+from .setting import PASSWORD_FILE, TLS, USER, Setting, a_list, a_path, a_text, read_setting
 from .values import domain, host_port, is_loopback, listen_address, network, size
 
 __all__ = ["SETTINGS", "ConfigError", "ServeSettings", "build", "load", "parse"]
@@ -48,8 +49,12 @@ class ServeSettings:
     submission: HostPort = SUBMISSION
     #: Domains whose mail stays here.
     local_domains: tuple[str, ...] = ("localhost",)
+    #: Domains of ours that live elsewhere: mail for them is taken from everybody, and goes on.
+    relay_domains: tuple[str, ...] = ()
     #: Addresses that stand for others: each name, and those behind it.
     aliases: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+    #: What is done with mail, by recipient and sender; the first that fits decides.
+    routes: tuple[RouteSettings, ...] = ()
     #: Where all other mail goes; None: by MX.
     smart_host: HostPort | None = None
     #: How sessions with it are secured. `build` makes it implicit on port 465 and else required
@@ -64,32 +69,6 @@ class ServeSettings:
     hostname: str = "localhost"
     #: Octets that one message may have.
     max_message: int = 26_214_400
-
-
-@frozen
-class Setting:
-    """One key: how its value is read, and what is accepted, to complete "KEY takes ..."."""
-
-    #: From what TOML has; `folder` is what relative paths are relative to. TypeError for the
-    #: wrong type, ValueError with the value and words for the wrong value.
-    read: Callable[[Any, Path], Any]
-    accepts: str
-
-
-def _text(value: object, folder: Path, read: Callable[[str], T]) -> T:
-    if not isinstance(value, str):
-        raise TypeError
-    try:
-        return read(value)
-    except ValueError as error:
-        raise ValueError(f'"{value}" is {error}') from None
-
-
-def _list(value: object, folder: Path, read: Callable[[str], T]) -> tuple[T, ...]:
-    if not isinstance(value, list):
-        raise TypeError
-    found = tuple(_text(item, folder, read) for item in cast("list[object]", value))
-    return tuple(dict.fromkeys(found))
 
 
 def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
@@ -123,63 +102,44 @@ def _is_alias(name: str, target: str) -> bool:
     return True
 
 
-def _path(value: object, folder: Path) -> Path:
-    if not isinstance(value, str):
-        raise TypeError
-    if not value or "\0" in value:
-        raise ValueError(f'"{value}" is no path')
-    return folder / value
-
-
 def _size(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError
-    return _text(str(value), folder, size)
-
-
-def _tls(text: str) -> Tls:
-    try:
-        return Tls(text)
-    except ValueError:
-        raise ValueError(_instead(text, [tls.value for tls in Tls], "none of them")) from None
-
-
-def _user(text: str) -> str:
-    if not text or not text.isprintable():
-        raise ValueError("no user name")
-    return text
+    return a_text(str(value), folder, size)
 
 
 _SMTP_HOST = partial(host_port, default_port=None)
 _ADDRESS = 'a text HOST:PORT, such as "127.0.0.1:2525", "[::1]:2525" or ":25" (all addresses)'
 
 SETTINGS: Mapping[str, Setting] = {
-    "data": Setting(_path, "a text: the path of a directory, relative to the file's own"),
-    "listen": Setting(partial(_text, read=listen_address), _ADDRESS),
-    "submission": Setting(partial(_text, read=listen_address), _ADDRESS),
+    "data": Setting(a_path, "a text: the path of a directory, relative to the file's own"),
+    "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
+    "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "local-domains": Setting(
-        partial(_list, read=domain), 'a list of domain names, such as ["example.org"]'
+        partial(a_list, read=domain), 'a list of domain names, such as ["example.org"]'
+    ),
+    "relay-domains": Setting(
+        partial(a_list, read=domain), 'a list of domain names, such as ["example.org"]'
     ),
     "aliases": Setting(
         _aliases,
         'a table of names and whom each stands for, such as "sales@example.org" = '
         '["ann@example.org", "bob@example.net"]',
     ),
+    "routes": Setting(
+        read_routes, 'tables, each below its own [[routes]], such as via = "lmtp:unix:/run/lmtp"'
+    ),
     "smart-host": Setting(
-        partial(_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'
+        partial(a_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'
     ),
-    "smart-host-tls": Setting(
-        partial(_text, read=_tls), "one of " + ", ".join(f'"{tls.value}"' for tls in Tls)
-    ),
-    "smart-host-login": Setting(partial(_text, read=_user), "a text: the user to log in as"),
-    "smart-host-password-file": Setting(
-        _path, "a text: the path of a file whose first line is the password"
-    ),
+    "smart-host-tls": TLS,
+    "smart-host-login": USER,
+    "smart-host-password-file": PASSWORD_FILE,
     "relay-from": Setting(
-        partial(_list, read=network), 'a list of networks, such as ["192.0.2.0/24", "::1"]'
+        partial(a_list, read=network), 'a list of networks, such as ["192.0.2.0/24", "::1"]'
     ),
     "hostname": Setting(
-        partial(_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
+        partial(a_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
     ),
     "max-message": Setting(_size, 'a number of octets, or a text such as "25M"'),
 }
@@ -220,40 +180,10 @@ def parse(text: str, source: str, folder: Path) -> dict[str, Any]:
 
 
 def _read(key: str, value: object, source: str, folder: Path) -> Any:
-    setting = SETTINGS.get(key)
-    if setting is None:
-        raise ConfigError(f"{source}: {key}: {_instead(key, list(SETTINGS), 'no such key')}")
     try:
-        return setting.read(value, folder)
-    except TypeError:
-        got = f"{_kind(value)} was given"
-        raise ConfigError(f"{source}: {key}: takes {setting.accepts}; {got}") from None
+        return read_setting(SETTINGS, key, value, folder)
     except ValueError as error:
-        raise ConfigError(f"{source}: {key}: {error}") from None
-
-
-def _instead(given: str, accepted: list[str], what: str) -> str:
-    close = difflib.get_close_matches(given.replace("_", "-").lower(), accepted, 1)
-    if close:
-        return f'{what}; did you mean "{close[0]}"?'
-    return f"{what}; there are {', '.join(accepted)}"
-
-
-_KINDS = {
-    "str": "a text",
-    "bool": "true or false",
-    "int": "a number",
-    "float": "a number with a fraction",
-    "dict": "a table",
-}
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        odd = next((item for item in items if not isinstance(item, str)), None)
-        return "a list" if odd is None else f"a list with {_kind(odd)} in it"
-    return _KINDS.get(type(value).__name__, "a date or time")
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> ServeSettings:
@@ -277,6 +207,9 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
 def _check(settings: ServeSettings, given: Collection[str]) -> None:
     if settings.listen == settings.submission and settings.listen.port:
         raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
+    for name in settings.relay_domains:
+        if name in settings.local_domains:
+            raise ConfigError(f"{name} is both in local-domains and relay-domains")
     if settings.smart_host is None:
         for name in sorted(given):
             if name.startswith("smart_host_"):

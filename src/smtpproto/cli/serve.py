@@ -35,6 +35,7 @@ from smtpproto.relay import (
     Passwords,
     Relay,
     Router,
+    RouteTable,
     SQLiteSpool,
 )
 from smtpproto.relay.spool import SpoolUnavailable
@@ -66,6 +67,7 @@ from .options import (
     server,
     where,
 )
+from .routes import rules_of
 from .values import domain, is_loopback, network
 from .words import explain
 
@@ -140,14 +142,14 @@ def serve(*, config: Path | None, backend: str, **given: Any) -> None:
 async def _serve(chosen: ServeSettings, backend: str) -> None:
     try:
         smart_login = await to_thread.run_sync(_smart_login, chosen)
+        routes = RouteTable(await to_thread.run_sync(rules_of, chosen.routes))
         names = [chosen.hostname, *chosen.local_domains]
         certificate = await to_thread.run_sync(ensure_certificate, chosen.data, names)
         async with SQLiteSpool.open(chosen.data / "spool") as spool:
             # Not before: a node that runs on this data has its own address in the login.
             login = await _login(chosen, chosen.submission.port)
-            await _run(
-                _relay(chosen, login, smart_login, certificate, spool), chosen, certificate, backend
-            )
+            relay = _relay(chosen, login, smart_login, certificate, spool, routes=routes)
+            await _run(relay, chosen, certificate, backend)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
@@ -223,6 +225,8 @@ def _relay(
     smart_login: tuple[str, str] | None,
     certificate: Certificate,
     spool: SQLiteSpool,
+    *,
+    routes: RouteTable,
 ) -> Relay:
     smart_host: Host | None = None
     if chosen.smart_host is not None:
@@ -243,6 +247,8 @@ def _relay(
         ),
         router=Router(
             local_domains=chosen.local_domains,
+            relay_domains=chosen.relay_domains,
+            routes=routes,
             smart_host=smart_host,
             resolver=DnsResolver(),
             shuffle=random.shuffle,
@@ -272,17 +278,19 @@ def show(
         say("")
         say((title, "head"))
         for name, value in rows:
-            say("  ", (f"{safe(name):<16}", "dim"), safe(value))
+            say("  ", (f"{safe(name):<15} ", "dim"), safe(value))
 
     say(
         ("smtpproto", "head"), f" {__version__}, a mail node called {chosen.hostname}, on {backend}"
     )
     others = ", ".join(map(str, chosen.relay_from)) or "nobody else"
+    elsewhere = ", ".join(chosen.relay_domains)
     part(
         "Listening",
         ("SMTP", f"{where(smtp)}  mail for the domains below, from everybody"),
         ("submission", f"{where(submission)}  mail for all the world, with the login below"),
         ("relaying for", f"logged-in users and {others}"),
+        *([("relaying to", f"{elsewhere}, from everybody")] if elsewhere else []),
     )
     here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
     onward = (
@@ -290,7 +298,12 @@ def show(
     )
     part(
         "Where mail goes",
-        *((domain, here.replace("<domain>", domain)) for domain in chosen.local_domains),
+        *((route.whose, route) for route in chosen.routes),
+        *(
+            (domain, here.replace("<domain>", domain))
+            for domain in chosen.local_domains
+            if not any(route.takes(domain) for route in chosen.routes)
+        ),
         ("elsewhere", f"{onward}; what waits: {_ours()} queue{_data_option(chosen)}"),
     )
     part(

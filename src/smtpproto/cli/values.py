@@ -19,6 +19,7 @@ from smtpproto.relay.route import HostPort
 
 __all__ = [
     "domain",
+    "duration",
     "host_port",
     "is_loopback",
     "listen_address",
@@ -29,6 +30,8 @@ __all__ = [
 _BRACKETED = re.compile(r"\[([^\[\]]*)\](?::(.*))?", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 _SIZE = re.compile(r"([0-9]{1,15})([KMG]?)i?B?", re.IGNORECASE)
+_DURATION = re.compile(r"([0-9]{1,9}) ?(s|min|m|h|d|)", re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 HOST_PORT = 'no HOST:PORT, such as "mail.example.org:587", "192.0.2.1:25" or "[2001:db8::1]:25"'
@@ -134,3 +137,11 @@ def size(text: str) -> int:
     if match is None or not text.isascii() or not int(match[1]):
         raise ValueError('no size above 0, such as 26214400, "500K", "25M" or "1G"')
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def duration(text: str) -> float:
+    """Read a time span in seconds, or with a unit: 30 s, 10 min, 4 h, 5 d."""
+    match = _DURATION.fullmatch(text.strip(" "))
+    if match is None or not text.isascii() or not int(match[1]):
+        raise ValueError('no time above 0, such as 30, "30 s", "10 min", "4 h" or "5 d"')
+    return float(int(match[1]) * _SECONDS[match[2].lower()])

@@ -84,13 +84,12 @@ class Intake:
         home = self.router.home(mailbox)
         trusted = may_relay(session, self.networks)
         ours = self.router.is_ours(mailbox.domain)
-        if ours:
-            if not trusted and any(octet in _ROUTING for octet in mailbox.local_part):
-                # It would stay here; but who asks so wants to know whether we relay, and a yes is
-                # taken for one.
-                return NO_RELAY
-            if await self.aliases.find(home) is not None:
-                return None
+        if not trusted and any(octet in _ROUTING for octet in mailbox.local_part):
+            # It would stay here; but who asks so wants to know whether we relay, and a yes is
+            # taken for one.
+            return NO_RELAY
+        if ours and await self.aliases.find(home) is not None:
+            return None
         mail = session.preamble(Mail)
         sender = ReversePath(None) if mail is None else mail.reverse_path
         to = (await self.router.rule(mailbox, sender)).to

@@ -1,0 +1,293 @@
+"""The entries of `[[routes]]` in the file of `serve`, and the rules that they come to."""
+
+from __future__ import annotations
+
+import math
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias, cast
+
+from attrs import evolve, frozen
+
+from smtpproto.client import Tls
+from smtpproto.core.errors import LocalProtocolError
+from smtpproto.core.reply import Reply
+from smtpproto.relay import (
+    Access,
+    ByMx,
+    Discard,
+    Here,
+    Host,
+    NextHop,
+    OnHold,
+    Refuse,
+    Rule,
+    Schedule,
+)
+from smtpproto.relay.schedule import DEFAULT
+
+from .options import context_for, password_for
+from .setting import PASSWORD_FILE, TLS, USER, Setting, a_list, a_path, a_text, read_setting
+from .values import duration, host_port, is_loopback
+
+__all__ = ["RouteSettings", "Via", "read_routes", "rules_of"]
+
+#: What is done: a host has its access yet to get.
+Via: TypeAlias = Host | Here | ByMx | OnHold | Discard | Refuse
+
+VIA = (
+    'there are "smtp:HOST:PORT", "lmtp:HOST:PORT", "lmtp:unix:PATH", "mx", "here", "hold:REASON", '
+    '"discard" and "refuse:550 5.7.1 TEXT"'
+)
+_REFUSAL = re.compile(r"([45][0-5][0-9])(?: ([45]\.[0-9]{1,3}\.[0-9]{1,3}))?(?: (.+))?")
+
+
+@frozen
+class RouteSettings:
+    """One entry: whom it is for, what is done, and for a host how it is talked to."""
+
+    via: Via
+    recipients: tuple[str, ...] = ()
+    senders: tuple[str, ...] = ()
+    tls: Tls = Tls.OPPORTUNISTIC
+    login: str | None = None
+    password_file: Path | None = None
+    #: The certificates that are trusted there, and no others.
+    ca_file: Path | None = None
+    schedule: Schedule | None = None
+
+    @property
+    def near(self) -> bool:
+        """Whether nobody stands in between: it is on this machine."""
+        host = self.via
+        return isinstance(host, Host) and (host.path is not None or is_loopback(host.name))
+
+    def __str__(self) -> str:
+        if not isinstance(self.via, Host):
+            return str(self.via)
+        login = "" if self.login is None else f" as {self.login}"
+        usual = Tls.OPPORTUNISTIC if self.via.path is None else Tls.NONE
+        tls = "" if self.tls is usual else f", TLS {self.tls.value}"
+        return f"{self.via}{login}{tls}"
+
+    def takes(self, domain: str) -> bool:
+        """Tell whether all mail for a domain goes by this, if it comes so far."""
+        return not self.senders and (not self.recipients or domain in self.recipients)
+
+    @property
+    def whose(self) -> str:
+        """Whom it is for, in few words."""
+        to = _some(self.recipients) or ("" if self.senders else "all mail")
+        of = f"from {_some(self.senders)}" if self.senders else ""
+        return " ".join(filter(None, (to, of)))
+
+
+def _some(patterns: Sequence[str]) -> str:
+    more = f" and {len(patterns) - 3} more" if len(patterns) > 3 else ""
+    return ", ".join(patterns[:3]) + more
+
+
+def _read_via(text: str, folder: Path) -> Via:
+    """Read what is done with mail; a path is relative to `folder`. ValueError as in `values`."""
+    what, colon, rest = text.partition(":")
+    match what, bool(colon), bool(rest.strip()):
+        case "smtp", True, _:
+            there = host_port(rest)
+            return Host(there.host, port=there.port)
+        case "lmtp", True, _ if rest.startswith("unix:"):
+            path = rest.removeprefix("unix:")
+            if not path or "\0" in path:
+                raise ValueError('without a path, as in "lmtp:unix:/run/dovecot/lmtp"')
+            return Host("localhost", path=str(folder / path), lmtp=True)
+        case "lmtp", True, _ if rest.startswith("/"):
+            raise ValueError('a path without "unix:", as in "lmtp:unix:/run/dovecot/lmtp"')
+        case "lmtp", True, _:
+            there = host_port(rest)
+            try:
+                return Host(there.host, port=there.port, lmtp=True)
+            except LocalProtocolError:
+                raise ValueError("LMTP at port 25, which is for SMTP alone") from None
+        case "mx", False, _:
+            return ByMx()
+        case "here", False, _:
+            return Here()
+        case "hold", _, reason if reason or not colon:
+            return OnHold(_words(rest))
+        case "discard", _, reason if reason or not colon:
+            return Discard(_words(rest))
+        case "refuse", True, True:
+            return _refusal(rest)
+        case _:
+            raise ValueError(f"no way for mail; {VIA}")
+
+
+def _words(text: str) -> str:
+    text = text.strip()
+    if not text.isprintable():
+        raise ValueError("no line of text")
+    return text
+
+
+def _refusal(text: str) -> Refuse:
+    found = _REFUSAL.fullmatch(text.strip())
+    try:
+        if found is not None and text.isascii() and text.isprintable():
+            code, status, words = found.groups()
+            return Refuse(Reply(int(code), status, words or "Refused"))
+    except LocalProtocolError:
+        pass
+    raise ValueError('no refusal, such as "refuse:550 5.7.1 We do not write to them"')
+
+
+def _pattern(text: str, *, null: bool = False) -> str:
+    """Read an address, a domain or .domain, and with `null` `<>`. ValueError as in `values`."""
+    try:
+        Rule(Here(), recipients=() if null else (text,), senders=(text,) if null else ())
+    except LocalProtocolError:
+        more = ', and no "<>" for reports' if null else ""
+        raise ValueError(
+            'no address, domain or ".domain" (for all below it), such as "ann@example.org", '
+            f'"example.org" or ".example.org"{more}'
+        ) from None
+    return text
+
+
+def _patterns(value: object, folder: Path, *, null: bool = False) -> tuple[str, ...]:
+    some = [value] if isinstance(value, str) else value
+    found = a_list(some, folder, partial(_pattern, null=null))
+    if not found:
+        raise ValueError("nobody is in this list; without the key it is everybody")
+    return found
+
+
+def _via(value: object, folder: Path) -> Via:
+    return a_text(value, folder, partial(_read_via, folder=folder))
+
+
+def _duration(value: object, folder: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError
+    return a_text(str(value), folder, duration)
+
+
+def _notice(value: object, folder: Path) -> float:
+    return math.inf if value == "never" else _duration(value, folder)
+
+
+_DURATION = 'a number of seconds, or a text such as "30 s", "10 min", "4 h" or "5 d"'
+_PATTERNS = 'an address, domain or ".domain", or a list of such'
+
+ROUTE: Mapping[str, Setting] = {
+    "recipients": Setting(_patterns, _PATTERNS),
+    "senders": Setting(partial(_patterns, null=True), f'{_PATTERNS}; "<>" is that of reports'),
+    "via": Setting(_via, f"a text: {VIA}"),
+    "tls": TLS,
+    "login": USER,
+    "password-file": PASSWORD_FILE,
+    "ca-file": Setting(a_path, "a text: the path of a file of certificates to trust, in PEM"),
+    "first-retry": Setting(_duration, _DURATION),
+    "longest-retry": Setting(_duration, _DURATION),
+    "lifetime": Setting(_duration, _DURATION),
+    "notice": Setting(_notice, f'{_DURATION}, or "never"'),
+}
+
+
+def read_routes(value: object, folder: Path) -> tuple[RouteSettings, ...]:
+    """Read all entries; TypeError and ValueError as a `Setting.read`."""
+    if not isinstance(value, list):
+        raise TypeError
+    found: list[RouteSettings] = []
+    for number, entry in enumerate(cast("list[object]", value), start=1):
+        if not isinstance(entry, dict):
+            raise TypeError
+        try:
+            found.append(_route(cast("dict[str, object]", entry), folder))
+        except ValueError as error:
+            raise ValueError(f"entry {number}: {error}") from None
+    return tuple(found)
+
+
+def _route(entry: Mapping[str, object], folder: Path) -> RouteSettings:
+    """Read one entry; ValueError in words, that begin with the key where it is about one."""
+    given = {
+        key.replace("-", "_"): read_setting(ROUTE, key, value, folder)
+        for key, value in entry.items()
+    }
+    if "via" not in given:
+        raise ValueError(f"via is missing: {VIA}")
+    times = {name: given.pop(name) for name in _TIMES if name in given}
+    route = RouteSettings(**given, schedule=_schedule(times))
+    if not isinstance(route.via, Host):
+        for name in ("tls", "login", "password_file", "ca_file"):
+            if name in given:
+                raise ValueError(f'{name.replace("_", "-")} is for a host, by "smtp:" or "lmtp:"')
+        return route
+    if (route.login is None) != (route.password_file is None):
+        raise ValueError("login and password-file need each other")
+    safe = route.tls in {Tls.REQUIRED, Tls.IMPLICIT}
+    if "tls" not in given:
+        usual = Tls.OPPORTUNISTIC if route.via.path is None else Tls.NONE
+        if route.via.port == 465:
+            usual = Tls.IMPLICIT
+        elif route.ca_file is not None or (route.login is not None and not route.near):
+            usual = Tls.REQUIRED
+        return evolve(route, tls=usual)
+    if route.login is not None and not safe and not route.near:
+        raise ValueError(
+            f'tls = "{route.tls.value}" could give the password to somebody in between; '
+            'with login it takes "required" or "implicit"'
+        )
+    if route.ca_file is not None and not safe:
+        raise ValueError('ca-file needs tls = "required" or "implicit": else nobody is verified')
+    return route
+
+
+_TIMES = {
+    "first_retry": "first",
+    "longest_retry": "longest",
+    "lifetime": "lifetime",
+    "notice": "notice",
+}
+
+
+def _schedule(times: Mapping[str, float]) -> Schedule | None:
+    if not times:
+        return None
+    given = {_TIMES[name]: seconds for name, seconds in times.items()}
+    longest = max(given.get("first", 0), DEFAULT.longest)
+    try:
+        return evolve(DEFAULT, **{"longest": longest, **given})
+    except ValueError:
+        raise ValueError("longest-retry has to be as long as first-retry, or longer") from None
+
+
+def rules_of(routes: Sequence[RouteSettings]) -> list[Rule]:
+    """Make the rules, with passwords and certificates from their files. Blocks.
+
+    BadInput for a file that cannot be used.
+    """
+    contexts: dict[Path, ssl.SSLContext | None] = {}  # one for each, so that sessions are shared
+    rules: list[Rule] = []
+    for route in routes:
+        if isinstance(route.via, Host):
+            if route.ca_file is not None and route.ca_file not in contexts:
+                contexts[route.ca_file] = context_for(route.ca_file)
+            access = Access(
+                route.tls,
+                None
+                if route.login is None
+                else (route.login, password_for(route.login, route.password_file)),
+                None if route.ca_file is None else contexts[route.ca_file],
+                login_in_clear=route.near,
+            )
+            to: NextHop | Via = NextHop.fixed(evolve(route.via, access=access))
+        else:
+            to = route.via
+        assert not isinstance(to, Host)
+        rules.append(
+            Rule(to, recipients=route.recipients, senders=route.senders, schedule=route.schedule)
+        )
+    return rules

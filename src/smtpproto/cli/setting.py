@@ -1,0 +1,125 @@
+"""How single settings of a file are read: the readers, and the words for what went wrong.
+
+A reader takes what TOML has and the folder that relative paths are relative to. It raises TypeError
+for the wrong type, and ValueError, with the value and words, for the wrong value.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from attrs import frozen
+
+from smtpproto.client import Tls
+
+__all__ = [
+    "PASSWORD_FILE",
+    "TLS",
+    "USER",
+    "Setting",
+    "a_list",
+    "a_path",
+    "a_text",
+    "instead",
+    "read_setting",
+]
+
+T = TypeVar("T")
+
+
+@frozen
+class Setting:
+    """One key: how its value is read, and what is accepted, to complete "KEY takes ..."."""
+
+    #: From what TOML has; `folder` is what relative paths are relative to. TypeError for the
+    #: wrong type, ValueError with the value and words for the wrong value.
+    read: Callable[[Any, Path], Any]
+    accepts: str
+
+
+def a_text(value: object, folder: Path, read: Callable[[str], T]) -> T:
+    """Read a text by a function of `values`."""
+    if not isinstance(value, str):
+        raise TypeError
+    try:
+        return read(value)
+    except ValueError as error:
+        raise ValueError(f'"{value}" is {error}') from None
+
+
+def a_list(value: object, folder: Path, read: Callable[[str], T]) -> tuple[T, ...]:
+    """Read a list of texts, each one once."""
+    if not isinstance(value, list):
+        raise TypeError
+    found = tuple(a_text(item, folder, read) for item in cast("list[object]", value))
+    return tuple(dict.fromkeys(found))
+
+
+def a_path(value: object, folder: Path) -> Path:
+    """Read a path."""
+    if not isinstance(value, str):
+        raise TypeError
+    if not value or "\0" in value:
+        raise ValueError(f'"{value}" is no path')
+    return folder / value
+
+
+def _tls(text: str) -> Tls:
+    try:
+        return Tls(text)
+    except ValueError:
+        raise ValueError(instead(text, [tls.value for tls in Tls], "none of them")) from None
+
+
+def _user(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("no user name")
+    return text
+
+
+def read_setting(settings: Mapping[str, Setting], key: str, value: object, folder: Path) -> Any:
+    """Read one key of a table; ValueError in words, that begin with the key."""
+    setting = settings.get(key)
+    if setting is None:
+        raise ValueError(f"{key}: {instead(key, list(settings), 'no such key')}")
+    try:
+        return setting.read(value, folder)
+    except TypeError:
+        got = f"{_kind(value)} was given"
+        raise ValueError(f"{key}: takes {setting.accepts}; {got}") from None
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def instead(given: str, accepted: list[str], what: str) -> str:
+    """Say `what` is wrong with a word, and which one was meant or what there is."""
+    close = difflib.get_close_matches(given.replace("_", "-").lower(), accepted, 1)
+    if close:
+        return f'{what}; did you mean "{close[0]}"?'
+    return f"{what}; there are {', '.join(accepted)}"
+
+
+_KINDS = {
+    "str": "a text",
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number with a fraction",
+    "dict": "a table",
+}
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, list):
+        items = cast("list[object]", value)
+        odd = next((item for item in items if not isinstance(item, str)), None)
+        return "a list" if odd is None else f"a list with {_kind(odd)} in it"
+    return _KINDS.get(type(value).__name__, "a date or time")
+
+
+TLS = Setting(partial(a_text, read=_tls), "one of " + ", ".join(f'"{tls.value}"' for tls in Tls))
+USER = Setting(partial(a_text, read=_user), "a text: the user to log in as")
+PASSWORD_FILE = Setting(a_path, "a text: the path of a file whose first line is the password")
