@@ -393,6 +393,52 @@ async def test_a_bug_in_one_piece_of_work_is_raised_to_its_owner_alone(tmp_path:
         assert [entry.id for entry in await all_of(spool)] == other
 
 
+async def test_questions_that_come_together_share_a_thread_and_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    read = database.Database._read
+
+    def counted(self: database.Database, batch: list[Any]) -> None:
+        batches.append(len(batch))
+        read(self, batch)
+
+    monkeypatch.setattr(database.Database, "_read", counted)
+    answers: list[object] = []
+
+    async def ask(id: str) -> None:
+        answers.append(await spool.get(id))
+
+    async def ask_badly(query: str, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            await spool.database.read(lambda db: db.execute(query).fetchone()[0])
+        answers.append(error)
+
+    async with opened(tmp_path) as spool:
+        ids = [await keep(spool) for _ in range(20)]
+        async with anyio.create_task_group() as tasks:
+            for id in ids:
+                tasks.start_soon(ask, id)
+            tasks.start_soon(ask_badly, "SELECT x FROM nowhere", SpoolUnavailable)
+            tasks.start_soon(ask_badly, "SELECT 1 WHERE 0", TypeError)
+        assert sum(batches) == len(answers) == 22
+        assert len(batches) <= 4
+        assert {entry.id for entry in answers if isinstance(entry, Entry)} == set(ids)
+
+
+async def test_who_is_cancelled_while_he_asks_does_not_wait(tmp_path: Path) -> None:
+    gate = threading.Event()
+    async with opened(tmp_path) as spool:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(spool.database.read, lambda _: gate.wait())
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+        finally:
+            gate.set()
+        assert await spool.get("nobody") is None
+
+
 # Leases
 
 
