@@ -94,6 +94,20 @@ async def test_who_is_to_come_again_later_is_told_so(tmp_path: Path) -> None:
         assert await asked(node, "ann@our.dom") == ["450 4.2.1"]
 
 
+async def test_a_strange_refusal_is_said_in_plain_words(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        says = {"RCPT": "553-4.7.1 n\xf6, \x1b[31m\r\n553 " + 400 * "n"}
+        node, _ = await behind(w, says)
+        async with node.dial() as wire:
+            await wire.hello()
+            await wire.say("MAIL FROM:<>")
+            reply = await wire.say("RCPT TO:<ann@our.dom>")
+        assert reply.startswith("550 5.1.1 ")
+        assert reply.isascii()
+        assert reply.strip().isprintable()
+        assert len(reply) < 250
+
+
 async def test_what_is_down_is_not_asked_again_and_again(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node, _ = await behind(w, {})

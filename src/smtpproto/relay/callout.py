@@ -20,6 +20,7 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply, Severity
+from smtpproto.core.status import EnhancedStatus
 from smtpproto.result import ClientError, RefusedError
 
 from .hops import Hops
@@ -132,4 +133,15 @@ class Callout:
         reply = await client.command(Rcpt(mailbox))
         if reply.severity is Severity.COMPLETION:
             return None
-        return UNSURE if reply.code == 421 else reply
+        return UNSURE if reply.code == 421 else _as_ours(reply)
+
+
+def _as_ours(reply: Reply) -> Reply:
+    """Say a stranger's refusal in our own reply: plain, on one line, of bounded length."""
+    permanent = reply.severity is Severity.PERMANENT
+    text = b" ".join(reply.lines).decode("ascii", "replace")
+    words = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)[:200].strip()
+    status = reply.status
+    if status is None or (status.class_ == 5) is not permanent:
+        status = EnhancedStatus(5, 1, 1) if permanent else EnhancedStatus(4, 2, 0)
+    return Reply(550 if permanent else 450, status, words or "Its host does not take mail for it")
