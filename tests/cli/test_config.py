@@ -24,6 +24,7 @@ listen = ":25"
 submission = "[::1]:587"
 local-domains = ["example.org", "Example.NET"]
 relay-domains = ["backup.example"]
+verify-recipients = true
 smart-host = "mail.example.com:465"
 smart-host-tls = "implicit"
 smart-host-login = "ann"
@@ -66,6 +67,7 @@ def test_every_setting_can_be_said_in_a_file() -> None:
             "@example.net": ("@example.org",),
         },
         relay_domains=("backup.example",),
+        verify_recipients=True,
         routes=(RouteSettings(ByMx(), recipients=("example.com",)),),
         smart_host=HostPort("mail.example.com", 465),
         smart_host_tls=Tls.IMPLICIT,
@@ -138,6 +140,7 @@ def test_a_key_like_no_other_gets_the_list() -> None:
         ("local-domains = ['a.example', 1]", "local-domains", "a list with a number in it"),
         ("relay-from = {a = 1}", "relay-from", "a table was given"),
         ("max-message = true", "max-message", "true or false was given"),
+        ("verify-recipients = 'yes'", "verify-recipients", "true or false; a text was given"),
         ("max-message = 1.5", "max-message", "a number with a fraction was given"),
         ("hostname = 1979-05-27", "hostname", "a date or time was given"),
         ("smart-host-tls = false", "smart-host-tls", '"required", "opportunistic"'),
@@ -266,7 +269,7 @@ def test_any_value_is_read_or_is_a_config_error(key: str, value: object) -> None
         SETTINGS[key].read(value, FOLDER)
     except (TypeError, ValueError):
         return
-    assert isinstance(value, dict if key == "aliases" else (str, int, list))
+    assert isinstance(value, dict if key == "aliases" else (str, int, bool, list))
 
 
 @given(st.text())

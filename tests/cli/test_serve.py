@@ -359,6 +359,62 @@ def test_settings_of_a_file_hold_and_flags_override_them(monkeypatch: pytest.Mon
     assert len(mails("localhost/b", there)) == 1
 
 
+def test_routes_of_the_file_are_shown_and_followed(cli: Run) -> None:
+    there = Path("there")
+    with serving("--data", there, "--local-domain", "far.example") as far:
+        login = load_login(there)
+        Path("password").write_text(f"{login.password}\n")
+        Path("node.toml").write_text(
+            f"""
+            local-domains = ["our.example"]
+            relay-domains = ["backup.example"]
+            relay-from = ["127.0.0.1"]
+
+            [[routes]]
+            recipients = "far.example"
+            senders = "our.example"
+            via = "smtp:localhost:{far.submission}"
+            login = "{login.username}"
+            password-file = "password"
+            ca-file = "{there / "tls" / "cert.pem"}"
+            [[routes]]
+            recipients = [".moving.example", "backup.example"]
+            via = "hold: until Monday"
+            [[routes]]
+            recipients = "null.example"
+            via = "discard"
+            [[routes]]
+            recipients = "old.example"
+            via = "refuse:550 5.1.6 They have moved"
+            """
+        )
+        with serving("--config", "node.toml") as node:
+            screen = "\n".join(node.screen)
+            assert (
+                f"far.example from our.example smtp:localhost:{far.submission} as "
+                f"{login.username}, TLS required\n" in screen
+            )
+            assert ".moving.example, backup.example on hold: until Monday\n" in screen
+            assert "null.example    discarded\n" in screen
+            assert "old.example     refused: 550 5.1.6 They have moved\n" in screen
+            assert "relaying to     backup.example, from everybody\n" in screen
+            with node.session() as session:
+                session.ehlo()
+                session.mail("x@our.example")
+                assert session.rcpt("a@old.example") == (550, b"5.1.6 They have moved")
+                session.rset()
+                to = ["a@far.example", "b@x.moving.example", "c@null.example"]
+                session.sendmail("x@our.example", to, "a: b\n\n")
+            story = "\n".join(node.story("held") + node.story("delivered"))
+            assert re.search(r" delivered <a@far.example> to localhost:\d+: 250 ", story)
+            assert " held      <b@x.moving.example> on hold: until Monday" in story
+            assert " discarded <c@null.example> discarded" in story
+            done = cli("queue", "list").stdout
+            assert "to <b@x.moving.example>: next try in " in done
+            assert "on hold: until Monday" in done
+        far.story("delivered")
+
+
 # What is kept
 
 

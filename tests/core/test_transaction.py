@@ -44,3 +44,13 @@ def test_nothing_else_is_gathered() -> None:
     transaction.accept(Rcpt("c@d"))
     assert transaction.envelope is not None
     assert transaction.preamble == {}
+
+
+def test_who_judges_a_recipient_may_ask_for_the_sender() -> None:
+    transaction = Transaction()
+    assert transaction.said(Mail) is None
+    transaction.accept(Mail("a@b"))
+    transaction.accept(Hint(b"one"))
+    assert transaction.said(Mail) == Mail("a@b")
+    assert transaction.said(Hint) == Hint(b"one")
+    assert transaction.said(Rset) is None

@@ -11,24 +11,29 @@ import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import pytest
+from anyio import to_thread
 from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from examples.howto import come_from_smtplib, find_settings, try_again
-from smtpproto import Rcpt
+from examples.howto import come_from_smtplib, find_settings, lmtp_server, routes, try_again
+from smtpproto import Mailbox, Rcpt, ReversePath
 from smtpproto.blocking import Client as BlockingClient
+from smtpproto.cli.config import build, load
 from smtpproto.cli.node import ensure_certificate
+from smtpproto.cli.routes import rules_of
 from smtpproto.client import Client
+from smtpproto.relay import RouteTable
 from smtpproto.resolve import Srv
-from smtpproto.server import Server
+from smtpproto.server import At, Server
 from smtpproto.testing import HARD, SOFT, Fault, SmtpServer
 from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
 from tests.discover.world import Authority, World
-from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, listening, output
+from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, Listening, listening, output
 
 
 def test_there_are_no_others() -> None:
@@ -37,7 +42,7 @@ def test_there_are_no_others() -> None:
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
         *("lmtp.py", "lmtp_server.py", "mechanism.py", "observe.py", "ready_handlers.py"),
-        *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
+        *("routes.py", "send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
 
@@ -425,6 +430,83 @@ def test_lmtp() -> None:
         "<bo@example.org> transient: 452 4.2.2 Mailbox full",
         "not delivered: <bo@example.org>",
     ]
+
+
+@pytest.mark.anyio
+async def test_routes(tmp_path: Path) -> None:
+    store = lmtp_server.Mailboxes({b"al": 10_000})
+
+    def use(relay: Listening) -> None:
+        with smtplib.SMTP("127.0.0.1", relay.port, "client.example", PATIENCE) as session:
+            refused = session.sendmail(
+                "jo@example.net",
+                ["al@example.org", "no@example.org", "noreply@example.org", "x@old.example"],
+                "Subject: Hi\n\n",
+            )
+        assert {name: reply[0] for name, reply in refused.items()} == {
+            "no@example.org": 550,  # the store was asked
+            "x@old.example": 550,  # and nobody may relay
+        }
+        relay.until("Discarded(")
+        assert "localhost:" in relay.until("Delivered(")[-1]
+
+    with TemporaryDirectory() as directory:  # the path of a socket has to be short
+        path = f"{directory}/lmtp"
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(Server(store, lmtp=True).serve_at, [At(path=path)])
+
+            def run() -> None:
+                with listening("howto/routes.py", tmp_path, 0, path) as relay:
+                    use(relay)
+
+            await to_thread.run_sync(run)
+            tasks.cancel_scope.cancel()
+    (kept,) = store.kept[b"al"]
+    assert kept.endswith(b"Subject: Hi\r\n\r\n")
+
+
+@pytest.mark.anyio
+async def test_routes_of_our_own() -> None:
+    customers = routes.Customers({"a.example": "mail.a.example", "b.example": "suspended"})
+    said = [
+        await customers.find(Mailbox.parse(f"x@{domain}.example"), ReversePath(None))
+        for domain in "abc"
+    ]
+    assert [str(rule and rule.to) for rule in said] == [
+        "smtp:mail.a.example:25",
+        "refused: 450 4.2.1 This customer is suspended",
+        "mx",
+    ]
+
+
+ROUTED = {
+    ("jo@far.example", "noreply@example.org"): "discarded",
+    ("jo@far.example", "al@example.org"): "lmtp:unix:/run/dovecot/lmtp",
+    ("jo@far.example", "al@sub.branch.example"): "smtp:mail.branch.example:25",
+    ("jo@far.example", "al@moving.example"): "on hold: they move until Monday",
+    ("al@example.org", "jo@old.example"): "refused: 550 5.1.6 They are at new.example now",
+    ("al@shop.example.org", "jo@far.example"): "smtp:smtp.shop-mail.example:587",
+    ("al@example.org", "jo@friend.example"): "mx",
+    ("al@example.org", "jo@far.example"): "smtp:smtp.provider.example:465",
+    (None, "jo@far.example"): "smtp:smtp.provider.example:465",
+}
+
+
+@pytest.mark.anyio
+async def test_routes_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "routes.toml"
+    file.write_text((EXAMPLES / "howto" / "routes.toml").read_text(encoding="utf-8"))
+    (tmp_path / "shop.password").write_text("one\n")
+    (tmp_path / "provider.password").write_text("two\n")
+    made = ensure_certificate(tmp_path, ["mail.branch.example"])
+    (tmp_path / "branch.pem").write_bytes(made.cert.read_bytes())
+    settings = build(load(file))
+    assert settings.verify_recipients
+    table = RouteTable(rules_of(settings.routes))
+    for (sender, recipient), said in ROUTED.items():
+        rule = await table.find(Mailbox.parse(recipient), ReversePath(sender))
+        assert rule is not None
+        assert str(rule.to) == said
 
 
 def test_core_lmtp() -> None:

@@ -201,3 +201,26 @@ def test_dovecot_reads_the_mailbox(serve: Serve) -> None:
         first, second = server.messages(LOCAL)
     assert b"Subject: for imap\r\n" in first
     assert b"Subject: and one more\r\n" in second
+
+
+@pytest.mark.peer("dovecot")
+@pytest.mark.rfc("2033 §3 one-reply-for-each-recipient")
+def test_dovecot_keeps_what_comes_by_lmtp(serve: Serve, tmp_path: Path) -> None:
+    with dovecot("%h/../mail-%n", lmtp=True) as server:
+        (server.directory / "mail-broken").write_text("a file where a mailbox should be\n")
+        (tmp_path / "node.toml").write_text(
+            f"""
+            data = "data"
+            [[routes]]
+            recipients = "our.test"
+            via = "lmtp:{HOST}:{server.lmtp_port}"
+            """
+        )
+        served = serve("--config", str(tmp_path / "node.toml"))
+        submit(served, LOCAL, "broken@our.test", text="for the store")
+        served.until(lambda: " delivered " in "".join(served.lines), "to deliver")
+        served.until(lambda: " deferred " in "".join(served.lines), "to put off")
+        (message,) = server.messages(LOCAL)
+        assert b"Subject: for the store\r\n" in message
+        assert b"<broken@our.test> at " in "".join(served.lines).encode()
+        assert not (served.data / "mail").exists()

@@ -22,7 +22,17 @@ from smtpproto.relay.aliases import AliasTable
 from smtpproto.relay.transport import HostPort
 
 from .routes import RouteSettings, read_routes
-from .setting import PASSWORD_FILE, TLS, USER, Setting, a_list, a_path, a_text, read_setting
+from .setting import (
+    PASSWORD_FILE,
+    TLS,
+    USER,
+    Setting,
+    a_list,
+    a_path,
+    a_text,
+    read_setting,
+    yes_or_no,
+)
 from .values import domain, host_port, is_loopback, listen_address, network, size
 
 __all__ = ["SETTINGS", "ConfigError", "ServeSettings", "build", "load", "parse"]
@@ -51,6 +61,8 @@ class ServeSettings:
     local_domains: tuple[str, ...] = ("localhost",)
     #: Domains of ours that live elsewhere: mail for them is taken from everybody, and goes on.
     relay_domains: tuple[str, ...] = ()
+    #: Whether their next hop is asked, when mail comes in, who exists there.
+    verify_recipients: bool = False
     #: Addresses that stand for others: each name, and those behind it.
     aliases: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
     #: What is done with mail, by recipient and sender; the first that fits decides.
@@ -121,6 +133,7 @@ SETTINGS: Mapping[str, Setting] = {
     "relay-domains": Setting(
         partial(a_list, read=domain), 'a list of domain names, such as ["example.org"]'
     ),
+    "verify-recipients": Setting(yes_or_no, "true or false"),
     "aliases": Setting(
         _aliases,
         'a table of names and whom each stands for, such as "sales@example.org" = '

@@ -255,6 +255,7 @@ def _relay(
             hostname=chosen.hostname,
         ),
         aliases=AliasTable(chosen.aliases),
+        verify="callout" if chosen.verify_recipients else None,
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=Passwords({login.username: login.password}),

@@ -26,6 +26,7 @@ __all__ = [
     "a_text",
     "instead",
     "read_setting",
+    "yes_or_no",
 ]
 
 T = TypeVar("T")
@@ -66,6 +67,13 @@ def a_path(value: object, folder: Path) -> Path:
     if not value or "\0" in value:
         raise ValueError(f'"{value}" is no path')
     return folder / value
+
+
+def yes_or_no(value: object, folder: Path) -> bool:
+    """Read true or false."""
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _tls(text: str) -> Tls:

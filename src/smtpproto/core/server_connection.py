@@ -168,7 +168,7 @@ class ServerConnection(Connection):
 
         None if it said nothing; `Command.added_to` says what several of them come to.
         """
-        said = self._transaction.preamble.get(verb)
+        said = self._transaction.said(verb)
         return said if isinstance(said, verb) else None
 
     def suggested_reply(self) -> Reply:

@@ -10,7 +10,7 @@ __all__ = ["Transaction"]
 
 
 class Transaction:
-    """MAIL, the accepted RCPTs, what MAIL and extensions' `preamble` verbs said, the content."""
+    """MAIL, the accepted RCPTs, what extensions' `preamble` verbs said, and the content."""
 
     __slots__ = ("mail", "preamble", "rcpts", "reception")
 
@@ -39,10 +39,14 @@ class Transaction:
         asking = command if isinstance(command, Mail) else self.mail
         return asking is not None and "SMTPUTF8" in asking.parameters
 
+    def said(self, verb: type[Command]) -> Command | None:
+        """Return what MAIL, or a `preamble` verb, said; None if it said nothing."""
+        return self.mail if verb is Mail else self.preamble.get(verb)
+
     def accept(self, command: Command) -> None:
         """Gather a command that was answered well."""
         if isinstance(command, Mail):
-            self.mail = self.preamble[Mail] = command
+            self.mail = command
         elif isinstance(command, Rcpt):
             self.rcpts.append(command)
         elif command.preamble:

@@ -10,6 +10,7 @@ In reading order::
     schedule                when it is tried again
     report, trace           what is written about it
     story                   what is told of it
+    callout                 who exists elsewhere
     intake                  in: policy, Received, spool
     attempt, ways, clients  out: what came of it, for whom; sessions with next hops
     deliver, verdict        … attempts, and what follows from them
@@ -24,6 +25,7 @@ from smtpproto.resolve import DnsResolver
 from .access import Access
 from .accounts import Passwords
 from .aliases import AliasTable
+from .callout import Callout
 from .mailbox import Maildir
 from .relay import Listener, Relay
 from .route import Router
@@ -36,6 +38,7 @@ __all__ = [
     "Access",
     "AliasTable",
     "ByMx",
+    "Callout",
     "Discard",
     "DnsResolver",
     "Here",

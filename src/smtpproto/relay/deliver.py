@@ -356,7 +356,9 @@ def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameter
 
 
 async def _side_by_side(ask: Callable[[T], Awaitable[V]], of: Mapping[K, T]) -> dict[K, V]:
-    """Ask of each, a few at a time."""
+    """Ask of each, a few at a time. One alone, as there mostly is, needs no task of its own."""
+    if len(of) <= 1:
+        return {key: await ask(what) for key, what in of.items()}
     answers: dict[K, V] = {}
     at_once = anyio.Semaphore(10)
 

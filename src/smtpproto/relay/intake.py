@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
-from smtpproto.core.path import ReversePath
+from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
@@ -23,11 +23,12 @@ from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
 from smtpproto.trust import Network, is_listed
 
 from .aliases import Aliases, no_aliases
+from .callout import Verifier
 from .mailbox import MailboxStore
 from .route import Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
-from .transport import Here, Refuse
+from .transport import ByMx, Here, NextHop, Refuse, Transport, Undetermined, Unroutable
 
 __all__ = ["Intake", "may_relay"]
 
@@ -54,7 +55,8 @@ class Intake:
     """A handler that judges senders and recipients, and spools what it accepts.
 
     `clock` gives wall time in seconds since the epoch; `accepted` is called after each message
-    that is safe in the spool.
+    that is safe in the spool. `verifier` tells who exists of those who are ours and live elsewhere;
+    without one they all do.
     """
 
     hostname: str
@@ -67,6 +69,7 @@ class Intake:
     networks: Sequence[Network] = ()
     submission: bool = False
     aliases: Aliases = no_aliases
+    verifier: Verifier | None = None
     max_hops: int = field(default=MAX_HOPS)
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
@@ -98,12 +101,21 @@ class Intake:
         if isinstance(to, Refuse):
             return to.reply
         if not isinstance(to, Here):
-            return None
+            return await self._elsewhere(home, to) if ours else None
         try:
             exists = await self.mailboxes.exists(home)
         except MailboxUnavailable as error:
             return error.reply
         return None if exists else NO_MAILBOX
+
+    async def _elsewhere(self, mailbox: Mailbox, to: Transport) -> Reply | None:
+        """Judge a recipient of ours who lives elsewhere, if somebody knows who does."""
+        if self.verifier is None:
+            return None
+        route = await self.router.by_mx(mailbox.domain) if isinstance(to, ByMx) else to
+        if isinstance(route, NextHop):
+            return await self.verifier.verify(mailbox, route)
+        return route.reply if isinstance(route, (Unroutable, Undetermined)) else None
 
     async def content(
         self, session: Session, envelope: Envelope, content: ContentStream

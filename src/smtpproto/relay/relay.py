@@ -34,6 +34,7 @@ from smtpproto.trust import Network
 
 from .access import Access
 from .aliases import Aliases, no_aliases
+from .callout import Callout, Verifier
 from .clients import Clients
 from .deliver import Deliverer
 from .dispatch import Dispatcher
@@ -71,7 +72,9 @@ class Relay:
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `aliases` are addresses of ours that stand for others. `access` is how next hops are
+    all. `aliases` are addresses of ours that stand for others. `verify` tells who exists of those
+    who are ours and live elsewhere: "callout" asks their next hop; with None all do, and what is
+    refused there later comes back to senders who may be forged. `access` is how next hops are
     talked to that have none of their own, such as MX finds; ValueError for one with a login, which
     belongs to a Host. `connector` leads to hosts, `unix` makes what leads to the path of a UNIX
     socket. `connections` are those of all listeners together. There are `sessions` with next hops
@@ -89,6 +92,7 @@ class Relay:
     tls: ssl.SSLContext | Certificates | None = None
     authenticator: Authenticator | None = None
     aliases: Aliases = no_aliases
+    verify: Verifier | Literal["callout"] | None = None
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
@@ -107,6 +111,7 @@ class Relay:
     dispatcher: Dispatcher = field(init=False)
     hops: Hops = field(init=False)
     _pool: Pool[Host] = field(init=False)
+    _verifier: Verifier | None = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -135,6 +140,9 @@ class Relay:
             random=self.random,
             hold=hold_for(self.schedule),
             front=2 * self.sessions_each,
+        )
+        self._verifier = (
+            Callout(clients, self.hops, self.clock) if self.verify == "callout" else self.verify
         )
         deliverer = Deliverer(
             self.router,
@@ -168,6 +176,7 @@ class Relay:
             networks=self.networks,
             submission=kind != "smtp",
             aliases=self.aliases,
+            verifier=self._verifier,
         )
         return Server(
             handler,

@@ -5,6 +5,7 @@ Who chooses is a rule of a table (`table.py`), and where none fits the Router (`
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
@@ -189,6 +190,7 @@ Route: TypeAlias = Local | NextHop | OnHold | Discard | Refuse | Unroutable | Un
 Address: TypeAlias = IPv4Address | IPv6Address
 
 
+@lru_cache(4096)
 def canonical(domain: bytes | str) -> str:
     """Spell a domain in the one way it is compared in: small letters, no final dot."""
     name = as_octets(domain).lower().decode("ascii", "backslashreplace").removesuffix(".")
