@@ -246,6 +246,8 @@ def _relay(
         ),
         access=access,
         aliases=AliasTable(chosen.aliases),
+        # Strangers do not reach loopback, and the DNS may be out of reach from here.
+        check_senders=not is_loopback(chosen.listen.host),
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=Passwords({login.username: login.password}),

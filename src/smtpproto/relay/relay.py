@@ -68,10 +68,11 @@ class Relay:
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `aliases` are addresses of ours that stand for others. `connections` are those of all
-    listeners together. There are `sessions` with next hops at most, and `sessions_each` with one
-    host; one that is unused is kept for `idle` seconds. `observe` is told every message's story,
-    `trace` every line of every dialogue, as (session, peer, line): the session is that of a
+    all. `aliases` are addresses of ours that stand for others. With `check_senders`, the DNS is
+    asked whether a stranger's domain takes mail itself (RFC 7505 §4.1). `connections` are those of
+    all listeners together. There are `sessions` with next hops at most, and `sessions_each` with
+    one host; one that is unused is kept for `idle` seconds. `observe` is told every message's
+    story, `trace` every line of every dialogue, as (session, peer, line): the session is that of a
     client, or "next hop".
     """
 
@@ -84,6 +85,7 @@ class Relay:
     tls: ssl.SSLContext | Certificates | None = None
     authenticator: Authenticator | None = None
     aliases: Aliases = no_aliases
+    check_senders: bool = True
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
@@ -153,6 +155,7 @@ class Relay:
             networks=self.networks,
             submission=kind != "smtp",
             aliases=self.aliases,
+            check_senders=self.check_senders,
         )
         return Server(
             handler,

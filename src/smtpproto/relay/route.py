@@ -6,7 +6,7 @@ same answer as long as DNS and shuffle give theirs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -173,6 +173,19 @@ class Router:
         except ResolveError:
             return _DNS_FAILED
 
+    async def takes_no_mail(self, domain: bytes | str) -> bool:
+        """Tell whether a domain says so by a null MX (RFC 7505 §3).
+
+        False where that cannot be known: by the DNS, or because a smart host saves us asking it.
+        """
+        name = canonical(domain)
+        if self.is_local(domain) or self._smart_host is not None or name.startswith("["):
+            return False
+        try:
+            return _is_null(await self._resolver.mx(name))
+        except ResolveError:
+            return False
+
     def _to_literal(self, name: str) -> Route:
         address = _address_in(name)
         if address is None:
@@ -188,7 +201,7 @@ class Router:
             records = ()
         if not records:
             records = (Mx(0, name),)  # the implicit MX
-        elif all(record.exchange in {".", ""} for record in records):
+        elif _is_null(records):
             return _NULL_MX
 
         order: list[Mx] = []
@@ -244,6 +257,10 @@ class Router:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(_within(address, network) for network in self._own_networks)
+
+
+def _is_null(records: Sequence[Mx]) -> bool:
+    return all(record.exchange in {".", ""} for record in records)
 
 
 def _within(address: Address, network: IPv4Network | IPv6Network) -> bool:
