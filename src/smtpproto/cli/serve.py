@@ -36,6 +36,7 @@ from smtpproto.relay import (
     Router,
     SQLiteSpool,
 )
+from smtpproto.relay.quota import Quota, quotas
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import (
     Accepted,
@@ -236,6 +237,11 @@ def _relay(
             hostname=chosen.hostname,
             now=time.time,
             random_bytes=os.urandom,
+            quota=quotas(
+                Quota(chosen.mailbox_quota, chosen.mailbox_quota_messages), chosen.mailbox_quotas
+            ),
+            separator=chosen.subaddress_separator,
+            folders=chosen.subaddress_folders,
         ),
         router=Router(
             local_domains=chosen.local_domains,
@@ -245,7 +251,7 @@ def _relay(
             hostname=chosen.hostname,
         ),
         access=access,
-        aliases=AliasTable(chosen.aliases),
+        aliases=AliasTable(chosen.aliases, separator=chosen.subaddress_separator),
         # Strangers do not reach loopback, and the DNS may be out of reach from here.
         check_senders=not is_loopback(chosen.listen.host),
         networks=chosen.relay_from,
@@ -290,6 +296,7 @@ def show(
     part(
         "Where mail goes",
         *((domain, here.replace("<domain>", domain)) for domain in chosen.local_domains),
+        *(("a mailbox holds", quota) for quota in [_quota(chosen)] if quota),
         ("elsewhere", f"{onward}; what waits: {_ours()} queue{_data_option(chosen)}"),
     )
     part(
@@ -311,6 +318,13 @@ def show(
         say((line, "ours"))
     say("")
     say(("ready", "good"))
+
+
+def _quota(chosen: ServeSettings) -> str:
+    limits = [amount(chosen.mailbox_quota)] if chosen.mailbox_quota else []
+    limits += [f"{chosen.mailbox_quota_messages} messages"] if chosen.mailbox_quota_messages else []
+    others = "; some, what mailbox-quotas says" if limits and chosen.mailbox_quotas else ""
+    return ", ".join(limits) + others
 
 
 def _ours() -> str:

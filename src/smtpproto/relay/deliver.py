@@ -250,7 +250,7 @@ class Deliverer:
             async with aclosing(self._final_content(entry, recipient.alias)) as content:
                 await self.mailboxes.deliver(mailbox, content)
         except MailboxUnavailable as error:
-            return Attempt(recipient, Fate.TRANSIENT, where, error.reply)
+            return Attempt(recipient, Fate.of(error.reply), where, error.reply)
         except SpoolUnavailable as error:
             log.error("message %s cannot be read: %s", entry.id, error)
             return Attempt(recipient, Fate.TRANSIENT, where, UNREADABLE)

@@ -24,7 +24,7 @@ from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
 from smtpproto.trust import Network, is_listed
 
 from .aliases import Aliases, no_aliases
-from .mailbox import MailboxStore
+from .mailbox import Bounded, MailboxStore
 from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
 NO_RELAY = Reply(550, "5.7.1", "Relaying denied")
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
+NO_ROOM = Reply(452, "4.2.2", "Mailbox full, try again later")
 NULL_SENDER = Reply(550, "5.7.27", "Sender's domain does not accept mail")  # RFC 7505 §4.1
 LOOP = Reply(554, "5.4.6", "Too many hops; this message is in a loop")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
@@ -91,7 +92,7 @@ class Intake:
         return None
 
     async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
-        """Accept local mailboxes that exist, and for others those who may relay."""
+        """Accept local mailboxes that exist and have room, and for others those who may relay."""
         mailbox = command.forward_path.mailbox
         trusted = may_relay(session, self.networks)
         if not self.router.is_local(mailbox.domain):
@@ -104,10 +105,13 @@ class Intake:
             home = await self._at_home(mailbox)
             if await self.aliases.find(home) is not None:
                 return None
-            exists = await self.mailboxes.exists(home)
+            if not await self.mailboxes.exists(home):
+                return NO_MAILBOX
+            if isinstance(self.mailboxes, Bounded) and await self.mailboxes.is_full(home):
+                return NO_ROOM
         except MailboxUnavailable as error:
             return error.reply
-        return None if exists else NO_MAILBOX
+        return None
 
     async def _at_home(self, mailbox: Mailbox) -> Mailbox:
         """Spell the domain as it is spelled here; the bare Postmaster gets one."""

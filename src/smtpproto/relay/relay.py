@@ -37,7 +37,7 @@ from .deliver import Access, Clients, Deliverer
 from .dispatch import Dispatcher
 from .hops import Hops, hold_for
 from .intake import Intake
-from .mailbox import MailboxStore
+from .mailbox import MailboxesFirst, MailboxStore
 from .route import Host, Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
@@ -109,6 +109,7 @@ class Relay:
     def __attrs_post_init__(self) -> None:
         self.observe = harmless(self.observe)
         self.trace = None if self.trace is None else harmless(self.trace)
+        self.aliases = MailboxesFirst(self.aliases, self.mailboxes)
         clients = Clients(
             self.hostname,
             self.access,
