@@ -29,7 +29,7 @@ import anyio
 import anyio.to_thread
 from attrs import frozen
 
-from smtpproto.core.path import AnyMailbox, Mailbox, as_octets
+from smtpproto.core.path import MAX_PATH, AnyMailbox, Mailbox, as_octets
 from smtpproto.maildir import MailboxUnavailable, MaildirWriter
 
 from .aliases import Aliases, CatchAll, delivered_to
@@ -291,10 +291,13 @@ async def _marked(mailbox: Mailbox, content: AsyncIterable[bytes]) -> AsyncGener
     chunks = aiter(content)
     async for chunk in chunks:
         head += chunk
-        end = head.find(b"\r\n") + 2
-        if end > 1:
-            head = head[:end] + delivered_to(mailbox) + head[end:]
+        if b"\r\n" in head or len(head) > MAX_PATH:
             break
-    yield head
+    first, line_end, rest = head.partition(b"\r\n")
+    yield (
+        first + line_end + delivered_to(mailbox) + rest
+        if line_end
+        else delivered_to(mailbox) + head
+    )
     async for chunk in chunks:
         yield chunk

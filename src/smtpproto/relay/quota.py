@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from smtpproto.core.path import AnyMailbox, Mailbox, as_octets
+from smtpproto.core.path import Mailbox, as_octets
 from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
 
@@ -72,16 +72,14 @@ async def no_quotas(mailbox: Mailbox) -> Quota:
     return Quota()
 
 
-def quotas(default: Quota, table: Mapping[AnyMailbox, Quota] | None = None) -> QuotaPolicy:
+def quotas(default: Quota, table: Mapping[str, Quota] | None = None) -> QuotaPolicy:
     """Return the policy by which mailboxes in `table` have the quotas there, and others `default`.
 
-    Names are those of `mailbox.listed_mailboxes`. Postmaster, whose mail is not to be refused
+    A name is a mailbox (`ann@example.org`), or a local part alone, which is then one in every
+    domain. Case makes no difference. Postmaster, whose mail is not to be refused
     (RFC 5321 §4.5.1), has none unless it is in the table.
     """
-    listed = {
-        (name.serialize() if isinstance(name, Mailbox) else as_octets(name)).lower(): quota
-        for name, quota in (table or {}).items()
-    }
+    listed = {as_octets(name).lower(): quota for name, quota in (table or {}).items()}
 
     async def policy(mailbox: Mailbox) -> Quota:
         local_part = mailbox.local_part.lower()
