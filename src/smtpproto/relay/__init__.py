@@ -3,7 +3,7 @@
 In reading order::
 
     spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
-    mailbox, aliases        where it ends, and who stands for whom there
+    aliases, quota, mailbox who stands for whom; what a mailbox may hold; where mail ends
     route, hops             where it goes next (asks ..resolve), and what is known of it
     schedule                when it is tried again
     report, trace           what is written about it
@@ -22,6 +22,7 @@ from .accounts import Passwords
 from .aliases import AliasTable
 from .deliver import Access
 from .mailbox import Maildir
+from .quota import Quota, quotas
 from .relay import Listener, Relay
 from .route import HostPort, Router
 from .schedule import Schedule
@@ -35,8 +36,10 @@ __all__ = [
     "Listener",
     "Maildir",
     "Passwords",
+    "Quota",
     "Relay",
     "Router",
     "SQLiteSpool",
     "Schedule",
+    "quotas",
 ]
