@@ -1,4 +1,4 @@
-"""The mailboxes of a relay: who has one, how large: python examples/howto/mailboxes.py DIRECTORY PORT
+"""The mailboxes of a relay, and how large: python examples/howto/mailboxes.py DIRECTORY PORT
 
 Ann and Bob have mailboxes at example.org. What is for nobody there is Ann's, too.
 """
