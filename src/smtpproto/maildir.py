@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import AsyncIterable, Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import anyio
 import anyio.to_thread
@@ -21,11 +21,11 @@ import anyio.to_thread
 from .core.path import Mailbox
 from .core.reply import Reply
 
-__all__ = ["MailboxUnavailable", "MaildirWriter", "safe_name", "sync_directory"]
+__all__ = ["MailboxUnavailable", "MaildirWriter", "Meter", "safe_name", "sync_directory"]
 
 
 class MailboxUnavailable(Exception):  # noqa: N818 - a state of the store, no fault
-    """The store cannot take the message now; `reply` says why, and is always transient (4yz)."""
+    """The store cannot take the message; `reply` says why: not now (4yz), or never (5yz)."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -67,6 +67,26 @@ _PIECE = 1 << 18  # octets gathered before a thread is asked to write them
 _MAX_KNOWN = 1 << 14  # directories remembered as being on disk
 
 
+class Meter(Protocol):
+    """Watches over what a Maildir holds, for one message. Its methods block."""
+
+    def bound(self, octets: int) -> None:
+        """Raise MailboxUnavailable if a message that has so many octets already is too large."""
+        ...
+
+    def admit(self, octets: int) -> None:
+        """Raise MailboxUnavailable if there is no room for a message of so many octets."""
+        ...
+
+    def add(self, octets: int) -> None:
+        """Count the message, which is there now; raise nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open: the message will not be there."""
+        ...
+
+
 class MaildirWriter:
     """Writes messages into Maildirs below `root`.
 
@@ -98,16 +118,22 @@ class MaildirWriter:
         return self.root / safe_name(mailbox.domain) / safe_name(mailbox.local_part)
 
     async def write(
-        self, directories: Sequence[Path], content: AsyncIterable[bytes], *, key: str = ""
+        self,
+        directories: Sequence[Path],
+        content: AsyncIterable[bytes],
+        *,
+        key: str = "",
+        meter: Meter | None = None,
     ) -> None:
         """Put a message with CRLF line ends into each of some Maildirs, one at least.
 
         They are `root` or below it, in one file system: the message is there once, and linked. It
         is on disk in all of them when this returns. MailboxUnavailable if that was not possible,
         and then, as with any other exception and with a cancellation, nothing of it is to be seen.
-        With `key`, letters and digits, its file can be found again (`find`).
+        With `key`, letters and digits, its file can be found again (`find`). `meter` is asked
+        whether there is room, and told when the message is there.
         """
-        file = _File(self, directories, self._unique_name(key))
+        file = _File(self, directories, self.unique_name(key), meter)
         pieces: list[bytes] = []
         size = 0
         try:
@@ -148,7 +174,8 @@ class MaildirWriter:
     def _key(self, key: str) -> str:
         return f"K{key}.{self._hostname}"
 
-    def _unique_name(self, key: str) -> str:
+    def unique_name(self, key: str = "") -> str:
+        """Return a name for a file that no other has; `find` finds it by its key."""
         seconds, micros = divmod(int(self._now() * 1_000_000), 1_000_000)
         process, number = os.getpid(), next(self._counter)
         random = self._random_bytes(8).hex()
@@ -192,8 +219,11 @@ async def _in_thread(work: Callable[[bytes], None], octets: bytes) -> None:
 class _File:
     """One message on its way to disk. Its methods block, and none runs beside another."""
 
-    def __init__(self, writer: MaildirWriter, directories: Sequence[Path], name: str) -> None:
+    def __init__(
+        self, writer: MaildirWriter, directories: Sequence[Path], name: str, meter: Meter | None
+    ) -> None:
         self._writer = writer
+        self._meter = meter
         self._directory, *self._others = dict.fromkeys(directories)
         self._name = name
         self._places = [self._directory / "tmp" / name]  # where it may be
@@ -210,12 +240,16 @@ class _File:
         octets = self._held + octets
         self._held = octets[-1:] if octets.endswith(b"\r") else b""
         self._write_all(octets[: len(octets) - len(self._held)].replace(b"\r\n", b"\n"))
+        if self._meter is not None:
+            self._meter.bound(self._size)
 
     def finish(self, octets: bytes) -> None:
         """Write the last octets and make the whole durable and visible."""
         self.write(octets)
         self._write_all(self._held)
         assert self._descriptor is not None
+        if self._meter is not None:
+            self._meter.admit(self._size)
         os.fsync(self._descriptor)
         self._close()
         # Until it is known to be durable everywhere, it may be taken back.
@@ -226,11 +260,15 @@ class _File:
         for directory in self._others:
             self._in_place(directory, lambda directory: self._link(place, self._new(directory)))
         self.unfinished = False
+        if self._meter is not None:
+            self._meter.add(self._size)
 
     def discard(self) -> None:
         """Remove what is there of the message; what resists is left to be swept from tmp."""
         for directory in (self._directory, *self._others):
             self._writer.forget(directory)
+        if self._meter is not None:
+            self._meter.close()
         try:
             self._close()
             for place in self._places:

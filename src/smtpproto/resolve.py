@@ -6,7 +6,9 @@ tomorrow. `NoSuchDomain` and `NoRecords` are answers and final, `ResolveFailed` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import Protocol
 
@@ -14,9 +16,11 @@ import anyio
 import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
+import dns.message
 import dns.name
 import dns.resolver
 from attrs import frozen
+from dns.rdata import Rdata
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.IN.A import A
@@ -76,6 +80,13 @@ class Srv:
     target: str
 
 
+#: An answer is believed for its TTL, and for no longer than this; a no for less (RFC 2308 §5).
+LONGEST = 86400.0
+LONGEST_NO = 3 * 3600.0
+#: An answer with more records than this is asked for each time: memory is not the DNS's to fill.
+MOST_RECORDS = 32
+
+
 class Resolver(Protocol):
     """What the router asks of the DNS. Both methods raise the three ResolveErrors."""
 
@@ -98,6 +109,10 @@ class DnsResolver:
     configuration is read, and 127.0.0.1 asked where there is none. `timeout` is how long, in
     seconds, one server gets for one question, `lifetime` how long the question may take in all,
     repeats and CNAMEs included.
+
+    An answer is not asked for again as long as its TTL lasts, nor is a no, by its zone's SOA
+    (RFC 2308 §5); no answer is nothing to remember. `keep` is how many are remembered, `now` the
+    clock for that, in seconds.
     """
 
     def __init__(
@@ -107,6 +122,8 @@ class DnsResolver:
         port: int = 53,
         timeout: float = 5.0,
         lifetime: float = 20.0,
+        keep: int = 4096,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
@@ -120,6 +137,7 @@ class DnsResolver:
         # Long MX sets fit one datagram; what does not is asked for again over TCP.
         self._resolver.use_edns(0, 0, 1232)
         self.lifetime = lifetime
+        self._known = _Known(keep, now)
 
     async def mx(self, domain: str) -> Sequence[Mx]:
         """Return the MX records of `domain` (see Resolver.mx)."""
@@ -175,23 +193,86 @@ class DnsResolver:
                 raise error
         raise errors[0] if errors else NoRecords(f"{host} has no addresses")
 
-    async def _ask(self, name: str, kind: RdataType) -> dns.resolver.Answer:
+    async def _ask(self, name: str, kind: RdataType) -> Sequence[Rdata]:
         question = f"{name} {kind.name}"
         try:
             # Absolute, so that no search list makes another name of it (RFC 5321 §5.1).
             qname = dns.name.from_text(name, dns.name.root)
         except (dns.exception.DNSException, UnicodeError) as error:
             raise NoSuchDomain(f"{question}: not a name") from error
+        known = self._known.get(qname, kind)
+        if isinstance(known, type):
+            raise known(f"{question}: {_NO[known]}")
+        if known is not None:
+            return known
         # Named each time: dnspython would keep the first one it meets for the whole process.
         backend = dns.asyncbackend.get_backend(dns.asyncbackend.sniff())
         try:
             with anyio.fail_after(self.lifetime):
-                return await self._resolver.resolve(
+                answer = await self._resolver.resolve(
                     qname, kind, search=False, lifetime=self.lifetime, backend=backend
                 )
         except (dns.resolver.NXDOMAIN, dns.resolver.YXDOMAIN) as error:
-            raise NoSuchDomain(f"{question}: no such domain") from error
+            responses = error.kwargs.get("responses", {}).values()
+            self._known.put(qname, kind, NoSuchDomain, min(map(_ttl_of_no, responses), default=0))
+            raise NoSuchDomain(f"{question}: {_NO[NoSuchDomain]}") from error
         except dns.resolver.NoAnswer as error:
-            raise NoRecords(f"{question}: no such records") from error
+            self._known.put(qname, kind, NoRecords, _ttl_of_no(error.kwargs["response"]))
+            raise NoRecords(f"{question}: {_NO[NoRecords]}") from error
         except (dns.exception.DNSException, OSError) as error:  # TimeoutError is an OSError
             raise ResolveFailed(f"{question}: no answer") from error
+        records = tuple(answer)
+        if len(records) <= MOST_RECORDS:
+            ttl = min(answer.chaining_result.minimum_ttl, LONGEST)
+            self._known.put(qname, kind, records, ttl)
+        return records
+
+
+_NO: dict[type[ResolveError], str] = {
+    NoSuchDomain: "no such domain",
+    NoRecords: "no such records",
+}
+
+
+def _ttl_of_no(response: dns.message.QueryMessage) -> float:
+    """Return for how many seconds a no may be believed: not at all without an SOA record."""
+    if not any(records.rdtype == RdataType.SOA for records in response.authority):
+        return 0
+    return min(response.resolve_chaining().minimum_ttl, LONGEST_NO)
+
+
+class _Known:
+    """Answers that still hold; of too many, what was not asked for the longest goes first."""
+
+    def __init__(self, keep: int, now: Callable[[], float]) -> None:
+        self._keep = keep
+        self._now = now
+        self._answers: OrderedDict[
+            tuple[dns.name.Name, RdataType], tuple[float, Sequence[Rdata] | type[ResolveError]]
+        ] = OrderedDict()
+
+    def get(
+        self, name: dns.name.Name, kind: RdataType
+    ) -> Sequence[Rdata] | type[ResolveError] | None:
+        ends, answer = self._answers.get((name, kind), (0.0, None))
+        if answer is None:
+            return None
+        if ends <= self._now():
+            del self._answers[name, kind]
+            return None
+        self._answers.move_to_end((name, kind))
+        return answer
+
+    def put(
+        self,
+        name: dns.name.Name,
+        kind: RdataType,
+        answer: Sequence[Rdata] | type[ResolveError],
+        ttl: float,
+    ) -> None:
+        # 0 is for the question that was asked, and no other (RFC 1035 §3.2.1).
+        if ttl > 0:
+            self._answers[name, kind] = self._now() + ttl, answer
+            self._answers.move_to_end((name, kind))
+            if len(self._answers) > self._keep:
+                self._answers.popitem(last=False)

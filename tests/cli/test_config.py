@@ -15,6 +15,7 @@ from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, lo
 from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
 from smtpproto.relay import ByMx, HostPort
+from smtpproto.relay.quota import Quota
 
 FOLDER = Path("/etc/mail")
 
@@ -32,6 +33,16 @@ smart-host-password-file = "/run/secret"
 relay-from = ["192.0.2.0/24", "2001:db8::/32"]
 hostname = "mail.example.org"
 max-message = "50M"
+mailbox-quota = "1G"
+mailbox-quota-messages = 100000
+subaddress-separator = "-"
+subaddress-folders = true
+
+[mailbox-quotas]
+"ann@example.org" = "5G"
+bob = { size = "2G", messages = 1000 }
+"carol@example.org" = { messages = 10 }
+postmaster = "none"
 
 [aliases]
 "sales@example.org" = ["ann@example.org", "bob@example.com"]
@@ -76,6 +87,16 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         relay_from=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")),
         hostname="mail.example.org",
         max_message=50 << 20,
+        mailbox_quota=1 << 30,
+        mailbox_quota_messages=100_000,
+        mailbox_quotas={
+            "ann@example.org": Quota(5 << 30),
+            "bob": Quota(2 << 30, 1000),
+            "carol@example.org": Quota(0, 10),
+            "postmaster": Quota(),
+        },
+        subaddress_separator="-",
+        subaddress_folders=True,
     )
 
 
@@ -148,6 +169,13 @@ def test_a_key_like_no_other_gets_the_list() -> None:
         ("aliases = ['a@b.example']", "aliases", "a table of names and whom each stands for"),
         ("[aliases]\nroot = ['a@b.example', 1]", "aliases", "a table was given"),
         ("[aliases]\nroot = true", "aliases", "a table was given"),
+        ("mailbox-quota = true", "mailbox-quota", 'such as "1G"; true or false was given'),
+        ("mailbox-quota-messages = '9'", "mailbox-quota-messages", "a number of messages; a text"),
+        ("mailbox-quotas = '1G'", "mailbox-quotas", "a table of mailboxes and what each may hold"),
+        ("[mailbox-quotas]\nbob = [1]", "mailbox-quotas", "a table was given"),
+        ("[mailbox-quotas]\nbob = {messages = '1'}", "mailbox-quotas", "a table was given"),
+        ("subaddress-separator = 1", "subaddress-separator", "a text of one character"),
+        ("subaddress-folders = 'yes'", "subaddress-folders", "true or false; a text was given"),
     ],
 )
 def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:
@@ -175,6 +203,13 @@ def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, w
         ("smart-host-login = ''", "smart-host-login", "no user name"),
         ("[aliases]\nroot = 'ann'", "aliases", '"ann" is no address or @domain'),
         ("[aliases]\nroot = []", "aliases", '"root" stands for nobody'),
+        ("mailbox-quota = '0'", "mailbox-quota", "no size above 0"),
+        ("mailbox-quota-messages = 0", "mailbox-quota-messages", "0 is no number above 0"),
+        ("[mailbox-quotas]\n'@our.dom' = 1", "mailbox-quotas", '"@our.dom" is no address or'),
+        ("[mailbox-quotas]\nbob = 'much'", "mailbox-quotas", '"much" is no size above 0'),
+        ("[mailbox-quotas]\nbob = {octets = 1}", "mailbox-quotas", '"bob" has "octets", and'),
+        ("subaddress-separator = '++'", "subaddress-separator", '"++" is none of + - _'),
+        ("subaddress-separator = '@'", "subaddress-separator", "nor empty"),
         ("[aliases]\n'a b@' = 'a@b.example'", "aliases", '"a b@" is no address, local part or'),
     ],
 )
@@ -269,7 +304,8 @@ def test_any_value_is_read_or_is_a_config_error(key: str, value: object) -> None
         SETTINGS[key].read(value, FOLDER)
     except (TypeError, ValueError):
         return
-    assert isinstance(value, dict if key == "aliases" else (str, int, bool, list))
+    tables = {"aliases", "mailbox-quotas"}
+    assert isinstance(value, dict if key in tables else (str, int, bool, list))
 
 
 @given(st.text())

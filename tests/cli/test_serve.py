@@ -415,6 +415,42 @@ def test_routes_of_the_file_are_shown_and_followed(cli: Run) -> None:
         far.story("delivered")
 
 
+def test_quotas_tags_and_a_catch_all_of_a_file() -> None:
+    bob = Path("node/mail/our.example/bob")
+    (bob / ".shop").mkdir(parents=True)
+    Path("node.toml").write_text(
+        """
+        data = "node"
+        listen = "127.0.0.1:0"
+        submission = "127.0.0.1:0"
+        local-domains = ["our.example"]
+        mailbox-quota = "1K"
+        subaddress-separator = "="
+        subaddress-folders = true
+
+        [mailbox-quotas]
+        "ann@our.example" = { size = "1M", messages = 1 }
+
+        [aliases]
+        "@our.example" = "ann@our.example"
+        """
+    )
+    with serving("--config", Path("node.toml")) as node:
+        assert any("a mailbox holds" in line and "1 KiB" in line for line in node.screen)
+        with node.session() as session:
+            session.sendmail("x@ext.example", ["bob=shop@our.example"], "a: b\n\n")
+            session.sendmail("x@ext.example", ["who@our.example"], "a: b\n\n")
+            node.story("delivered", 2)
+            with pytest.raises(smtplib.SMTPRecipientsRefused) as caught:
+                session.sendmail("x@ext.example", ["ann@our.example"], "a: b\n\n")
+            assert caught.value.recipients["ann@our.example"][0] == 452
+            session.sendmail("x@our.example", ["bob@our.example"], f"a: b\n\n{'x' * 900}\n")
+            story = node.story("reported")
+            assert any(" failed " in line and "552 5.2.2" in line for line in story), story
+    assert len(list((bob / ".shop" / "new").iterdir())) == 1
+    assert list((bob / "new").iterdir()) == []
+
+
 # What is kept
 
 

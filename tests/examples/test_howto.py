@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections import Counter
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
 from tests.discover.world import Authority, World
 from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, Listening, listening, output
+from tests.peers.programs import wait_for
+from tests.relay.process import serving
 
 
 def test_there_are_no_others() -> None:
@@ -41,8 +44,9 @@ def test_there_are_no_others() -> None:
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
-        *("lmtp.py", "lmtp_server.py", "mechanism.py", "observe.py", "ready_handlers.py"),
-        *("routes.py", "send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
+        *("lmtp.py", "lmtp_server.py", "mailboxes.py", "mechanism.py", "observe.py"),
+        *("ready_handlers.py", "routes.py"),
+        *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
 
@@ -549,6 +553,50 @@ def test_ready_handlers(tmp_path: Path) -> None:
     assert "by gate.example.org" in text
     assert "by mx.example.org" in text
     assert text.endswith("\nSubject: 1\n\nhello\n")
+
+
+def mail_in(root: Path, count: int) -> dict[str, int]:
+    """So many messages in all, by the directories that they are in, once they are there."""
+
+    def found() -> list[Path]:
+        return list(root.glob("mail/example.org/**/new/*"))
+
+    wait_for(lambda: len(found()) >= count, f"{count} messages")
+    return Counter(str(file.parent.relative_to(root / "mail/example.org")) for file in found())
+
+
+def tell_mailboxes(port: int, data: Path) -> None:
+    """Go through what the page on mailboxes says, with mailboxes at example.org."""
+    (data / "mail/example.org/ann/.shop").mkdir(parents=True)
+    (data / "mail/example.org/bob/cur").mkdir(parents=True)
+
+    def send(*names: str) -> dict[str, int]:
+        with smtplib.SMTP("127.0.0.1", port, "client.example", PATIENCE) as session:
+            recipients = [f"{name}@example.org" for name in names]
+            try:
+                refused = session.sendmail("jo@example.net", recipients, "Subject: 1\r\n\r\nhi\r\n")
+            except smtplib.SMTPRecipientsRefused as error:
+                refused = error.recipients
+        return {name.partition("@")[0]: code for name, (code, _) in refused.items()}
+
+    assert send("ann+shop", "ann+other", "bob", "sales", "who") == {}
+    assert mail_in(data, 5) == {"ann/.shop/new": 1, "ann/new": 2, "bob/new": 2}
+    (tagged,) = (data / "mail/example.org/ann/.shop/new").iterdir()
+    assert "\nDelivered-To: ann+shop@example.org\n" in tagged.read_text()
+    assert send("bob", "bob+x", "ann") == {"bob": 452, "bob+x": 452}
+    assert mail_in(data, 6)["ann/new"] == 3
+
+
+def test_mailboxes(tmp_path: Path) -> None:
+    with listening("howto/mailboxes.py", tmp_path, 0) as relay:
+        tell_mailboxes(relay.port, tmp_path)
+
+
+def test_mailboxes_by_the_file_of_serve(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    config = EXAMPLES / "howto" / "mailboxes.toml"
+    with serving(data, "--config", str(config), backend="asyncio") as served:
+        tell_mailboxes(served.smtp, data)
 
 
 @pytest.mark.parametrize("name", ["test_policy", "test_sending"])

@@ -12,6 +12,7 @@ import grp
 import imaplib
 import os
 import pwd
+import re
 import secrets
 import shutil
 import socket
@@ -333,8 +334,12 @@ class Dovecot:
     port: int
     password: str
     directory: Path
-    #: Where it takes mail, with `lmtp=True`.
+    #: Where it takes mail, with `lmtp=True`: there, and at `lmtp_socket`.
     lmtp_port: int = 0
+
+    @property
+    def lmtp_socket(self) -> Path:
+        return self.directory / "lmtp"
 
     def login(self, user: str) -> imaplib.IMAP4:
         """A session, to be used in a `with` block."""
@@ -349,6 +354,14 @@ class Dovecot:
             _, numbers = session.search(None, "ALL")
             fetched = [session.fetch(number, "(RFC822)")[1][0] for number in numbers[0].split()]
         return [part[1] for part in fetched if isinstance(part, tuple)]
+
+    def usage(self, user: str) -> dict[str, tuple[int, int]]:
+        """What it says that a user's mailbox holds, and may hold: STORAGE in KiB, MESSAGE."""
+        with self.login(user) as session:
+            _, (_, found) = session.getquotaroot("INBOX")
+        text = b" ".join(part for part in found if isinstance(part, bytes)).decode()
+        triples = re.findall(r"(STORAGE|MESSAGE) (\d+) (\d+)", text)
+        return {name: (int(used), int(limit)) for name, used, limit in triples}
 
     def log(self) -> str:
         return (self.directory / "output").read_text(errors="replace")
@@ -372,8 +385,9 @@ passdb {{
   args = password={password}
 }}
 userdb {{
-  driver = static
-  args = uid={uid} gid={gid} home={directory}/home allow_all_users=yes
+  driver = {userdb}
+  args = {users}
+  default_fields = uid={uid} gid={gid} home={directory}/home
 }}
 service anvil {{
   chroot =
@@ -397,9 +411,24 @@ service lmtp {{
   inet_listener lmtp {{
     port = {port}
   }}
+  unix_listener {socket} {{
+  }}
 }}
 protocol lmtp {{
   postmaster_address = postmaster@example.test
+}}
+"""
+
+# Counted in maildirsize, with no more grace than we have.
+DOVECOT_QUOTA = """mail_plugins = quota
+protocol imap {{
+  mail_plugins = quota imap_quota
+}}
+plugin {{
+  quota = maildir:User quota
+  quota_rule = *:{quota}
+  quota_rule2 = Trash:ignore
+  quota_grace = 0
 }}
 """
 
@@ -412,11 +441,19 @@ AS_NOBODY = (
 
 @contextlib.contextmanager
 def dovecot(
-    location: str | Path, *, password: str = "secret", lmtp: bool = False
+    location: str | Path,
+    *,
+    password: str = "secret",
+    lmtp: bool = False,
+    users: Sequence[str] = (),
+    quota: str = "",
+    settings: str = "",
 ) -> Iterator[Dovecot]:
     """IMAP over Maildirs at `location`, where %n and %d stand for the two halves of a user's name.
 
-    Every user exists and has the same password. With `lmtp`, it takes mail for them, too.
+    Every user exists, or those in `users`, and has the same password. With `lmtp`, it takes mail
+    for them, too. `quota` is what each may hold, such as "bytes=1000:messages=10".
+    `settings` are dovecot.conf's last word.
     """
     program = find("dovecot", "dovecot-imapd")
     if lmtp and not Path("/usr/lib/dovecot/lmtp").exists():
@@ -427,7 +464,15 @@ def dovecot(
     lmtp_port = free_port() if lmtp else 0
     with workspace() as directory:
         config = directory / "dovecot.conf"
-        more = DOVECOT_LMTP.format(user=user.pw_name, port=lmtp_port) if lmtp else ""
+        socket_ = directory / "lmtp"
+        more = ""
+        if lmtp:
+            more += DOVECOT_LMTP.format(user=user.pw_name, port=lmtp_port, socket=socket_)
+        if quota:
+            more += DOVECOT_QUOTA.format(quota=quota)
+        listed = directory / "users"
+        listed.write_text("".join(f"{name}::::::\n" for name in users))
+        listed.chmod(0o644)
         config.write_text(
             DOVECOT_SETTINGS.format(
                 protocols="imap lmtp" if lmtp else "imap",
@@ -438,10 +483,13 @@ def dovecot(
                 password=password,
                 user=user.pw_name,
                 group=grp.getgrgid(user.pw_gid).gr_name,
+                userdb="passwd-file" if users else "static",
+                users=listed if users else "allow_all_users=yes",
                 uid=user.pw_uid,
                 gid=user.pw_gid,
             )
             + more
+            + settings
         )
         config.chmod(0o644)
         shutil.chown(directory, user.pw_uid)

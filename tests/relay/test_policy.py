@@ -5,13 +5,16 @@ from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
 
+import anyio
 import pytest
 
 from smtpproto.handler import Session
+from smtpproto.relay import HostPort, intake
 from smtpproto.relay.intake import may_relay
 from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Accepted, Delivered
+from smtpproto.resolve import Mx
 from tests.relay.world import LOGIN, MESSAGE, Node, Wire, world
 
 pytestmark = pytest.mark.anyio
@@ -200,6 +203,57 @@ async def test_without_an_authenticator_there_is_no_login(tmp_path: Path) -> Non
             await wire.hello()
             assert (await wire.say("AUTH PLAIN AGFubgBzZWNyZXQ="))[0] == "5"
             assert (await wire.say("MAIL FROM:<a@our.dom>")).startswith("530")
+
+
+@pytest.mark.rfc(
+    "7505 §4.1 sender-gets-550-and-5-7-27", "7505 §4.2 null-reverse-path-keeps-its-meaning"
+)
+async def test_who_takes_no_mail_may_send_none_here(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.mx_of["null.example"] = [Mx(0, ".")]
+        w.mx_of["odd.example"] = [Mx(0, "."), Mx(10, "mx.odd.example")]  # null MX stands alone
+        w.failing.add("sick.example")
+        node = await w.node("relay.example", networks=(), kinds=["smtp", "submission"])
+        async with node.dial() as wire:
+            await wire.hello()
+            for sender in ("a@null.example", "a@NULL.example"):
+                said = await wire.say(f"MAIL FROM:<{sender}>")
+                assert said.startswith("550 5.7.27 ")
+            for sender in (
+                *("", "a@odd.example", "a@sick.example", "a@gone.example", "a@our.dom"),
+                "a@[192.0.2.1]",
+            ):
+                assert (await wire.say(f"MAIL FROM:<{sender}>")).startswith("250"), sender
+                await wire.say("RSET")
+        # Who may relay is known to us, and answered for.
+        sent = await node.send("a@null.example", ["b@our.dom"], kind="submission", login=LOGIN)
+        assert sent
+        listed = await w.node("listed.example")
+        assert await listed.send("a@null.example", ["b@our.dom"])
+        careless = await w.node("careless.example", networks=(), check_senders=False)
+        assert await careless.send("a@null.example", ["b@our.dom"])
+
+
+async def test_a_slow_dns_keeps_no_client_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+
+        async def silent(domain: str) -> list[Mx]:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        monkeypatch.setattr(w, "mx", silent)
+        monkeypatch.setattr(intake, "SENDER_PATIENCE", 0.01)
+        node = await w.node("relay.example", networks=())
+        assert await node.send("a@slow.example", ["b@our.dom"])
+
+
+async def test_behind_a_smart_host_no_dns_is_asked_of_senders(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.mx_of["null.example"] = [Mx(0, ".")]
+        node = await w.node("relay.example", networks=(), smart_host=HostPort("smart.example"))
+        assert await node.send("a@null.example", ["b@our.dom"])
 
 
 @pytest.mark.rfc(

@@ -56,7 +56,19 @@ ZONE: dict[tuple[str, str], list[str]] = {
     ("mute.example.", "A"): ["MUTE"],
     ("mute.example.", "AAAA"): ["MUTE"],
     ("garbage.example.", "MX"): ["GARBAGE"],
+    ("dangling.soa.example.", "CNAME"): ["gone.soa.example."],
+    ("empty.soa.example.", "TXT"): ["there"],
+    ("once.example.", "MX"): ["0 once.example."],
+    ("many.example.", "MX"): [f"{number} mx.many.example." for number in range(32)],
+    ("huge.example.", "MX"): [f"{number} mx.huge.example." for number in range(33)],
     ("ext.example.search.test.", "MX"): ["5 wrong.example."],
+}
+
+
+#: The zones that say for how long a no may be believed: the TTL of the SOA record, or less.
+SOA = {
+    "soa.example.": (600, "ns.soa.example. who.soa.example. 1 2 3 4 300"),
+    "long.example.": (1 << 20, f"ns.long.example. who.long.example. 1 2 3 4 {1 << 20}"),
 }
 
 
@@ -81,8 +93,12 @@ def answer(query: dns.message.Message) -> dns.message.Message | bytes | None:
         case []:
             if not any(there == name for there, _ in ZONE):
                 response.set_rcode(dns.rcode.NXDOMAIN)
+            for zone, (ttl, soa) in SOA.items():
+                if name.endswith(f".{zone}"):
+                    response.authority.append(dns.rrset.from_text(zone, ttl, "IN", "SOA", soa))
         case _:
-            response.answer.append(dns.rrset.from_text(name, 60, "IN", kind, *records))
+            ttl = 0 if name == "once.example." else 60
+            response.answer.append(dns.rrset.from_text(name, ttl, "IN", kind, *records))
     return response
 
 
@@ -249,3 +265,86 @@ async def test_without_any_configuration_this_machine_is_asked(
     assert DnsResolver()._resolver.nameservers == ["127.0.0.1"]
     (tmp_path / "none").write_text("nameserver 192.0.2.53\n")
     assert DnsResolver()._resolver.nameservers == ["192.0.2.53"]
+
+
+# What is remembered
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def remembering(server: Server, clock: Clock, keep: int = 100) -> DnsResolver:
+    return DnsResolver(
+        ["127.0.0.1"], port=server.port, timeout=30.0, lifetime=30.0, keep=keep, now=clock
+    )
+
+
+@pytest.mark.rfc("1035 §3.2.1")
+async def test_an_answer_is_believed_for_its_ttl(server: Server) -> None:
+    clock = Clock()
+    asking = remembering(server, clock)
+    for now, asked in ((0, 1), (59.9, 1), (60, 2), (119, 2), (200, 3)):
+        clock.now = 1000.0 + now
+        assert len(await asking.mx("EXT.example")) == 2
+        assert len(await asking.mx("ext.example.")) == 2
+        assert len(server.asked) == asked, now
+    with pytest.raises(NoRecords):
+        await asking.srv("ext.example")  # another question
+    assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "seconds"),
+    [
+        ("gone.soa.example", NoSuchDomain, 300),
+        ("dangling.soa.example", NoSuchDomain, 60),  # its CNAME lives no longer
+        ("empty.soa.example", NoRecords, 300),
+        ("gone.long.example", NoSuchDomain, 3 * 3600),
+        ("gone.example", NoSuchDomain, 0),  # nobody said for how long
+        ("sick.example", ResolveFailed, 0),  # which is no answer
+    ],
+)
+async def test_a_no_is_believed_as_long_as_its_zone_says(
+    server: Server, name: str, error: type[ResolveError], seconds: int
+) -> None:
+    clock = Clock()
+    asking = remembering(server, clock)
+
+    async def ask() -> int:
+        server.asked.clear()
+        with pytest.raises(error) as caught:
+            await asking.mx(name)
+        assert name in str(caught.value)
+        return len(server.asked)
+
+    assert await ask()
+    if seconds:
+        clock.now += seconds - 0.5
+        assert not await ask()
+        clock.now += 0.5
+    assert await ask()
+
+
+async def test_an_answer_without_a_ttl_is_for_once(server: Server) -> None:
+    asking = remembering(server, Clock())
+    for _ in range(2):
+        assert await asking.mx("once.example")
+    assert len(server.asked) == 2
+
+
+async def test_what_is_remembered_is_bounded(server: Server) -> None:
+    asking = remembering(server, Clock(), keep=2)
+    for name in ("ext.example", "null.example", "ext.example", "many.example", "ext.example"):
+        await asking.mx(name)
+    assert [name for name, _ in server.asked] == ["ext.example.", "null.example.", "many.example."]
+    await asking.mx("null.example")  # not asked for the longest
+    assert len(server.asked) == 4
+    for _ in range(2):
+        assert len(await asking.mx("huge.example")) == 33  # more than anybody needs
+    assert len(server.asked) == 6
+    assert len(asking._known._answers) == 2

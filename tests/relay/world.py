@@ -42,6 +42,7 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.mailbox import MailboxPolicy, every_mailbox
+from smtpproto.relay.quota import QuotaPolicy, no_quotas
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import Entry, SpoolUnavailable
 from smtpproto.relay.sqlite_spool import SQLiteIncoming
@@ -448,6 +449,7 @@ class World:
         routes: Routes = no_routes,
         relay_domains: Sequence[str] = (),
         policy: MailboxPolicy = every_mailbox,
+        quota: QuotaPolicy = no_quotas,
         schedule: Schedule = Schedule(first=600, factor=2, longest=4 * 3600, spread=0),  # noqa: B008
         tls: bool = False,
         **settings: Any,
@@ -463,6 +465,7 @@ class World:
                 now=self.clock,
                 random_bytes=self.random.randbytes,
                 policy=policy,
+                quota=quota,
             )
             maildir.trouble = node.trouble
             router = Router(

@@ -18,7 +18,9 @@ from attrs import evolve, field, fields, frozen
 
 from smtpproto.client import Tls
 from smtpproto.core.errors import LocalProtocolError
+from smtpproto.core.path import Mailbox
 from smtpproto.relay.aliases import AliasTable
+from smtpproto.relay.quota import Quota
 from smtpproto.relay.transport import HostPort
 
 from .routes import RouteSettings, read_routes
@@ -41,6 +43,9 @@ T = TypeVar("T")
 
 LISTEN = HostPort("127.0.0.1", 2525)
 SUBMISSION = HostPort("127.0.0.1", 2587)
+#: What may stand before a tag: what a local part may hold without quotes, but for letters, digits
+#: and what routed mail in former days (%, !).
+SEPARATORS = ("+", "-", "_", "=", "#", "~", "^", "/", ".")
 
 
 class ConfigError(Exception):
@@ -67,6 +72,16 @@ class ServeSettings:
     aliases: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
     #: What is done with mail, by recipient and sender; the first that fits decides.
     routes: tuple[RouteSettings, ...] = ()
+    #: Octets that a mailbox may hold; 0: as many as come.
+    mailbox_quota: int = 0
+    #: The same in messages.
+    mailbox_quota_messages: int = 0
+    #: What single mailboxes may hold instead.
+    mailbox_quotas: Mapping[str, Quota] = field(factory=dict[str, Quota])
+    #: What stands before the tag of an address (`you+tag`); empty: addresses have none.
+    subaddress_separator: str = "+"
+    #: Whether mail with a tag goes into the mailbox's folder of that name, if there is one.
+    subaddress_folders: bool = False
     #: Where all other mail goes; None: by MX.
     smart_host: HostPort | None = None
     #: How sessions with it are secured. `build` makes it implicit on port 465 and else required
@@ -106,6 +121,32 @@ def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _quotas(value: object, folder: Path) -> dict[str, Quota]:
+    if not isinstance(value, dict):
+        raise TypeError
+    found: dict[str, Quota] = {}
+    for name, told in cast("dict[str, object]", value).items():
+        if not _is_mailbox(name):
+            raise ValueError(f'"{name}" is no address or local part')
+        limits = cast("dict[str, object]", told) if isinstance(told, dict) else {"size": told}
+        if odd := sorted(limits.keys() - {"size", "messages"}):
+            raise ValueError(f'"{name}" has "{odd[0]}", and takes "size" and "messages"')
+        octets = limits.get("size", "none")
+        found[name] = Quota(
+            0 if octets == "none" else _size(octets, folder),
+            _count(limits["messages"], folder) if "messages" in limits else 0,
+        )
+    return found
+
+
+def _is_mailbox(name: str) -> bool:
+    try:
+        Mailbox.of(name) if "@" in name else Mailbox(name, "x.example")
+    except LocalProtocolError:
+        return False
+    return bool(name)
+
+
 def _is_alias(name: str, target: str) -> bool:
     try:
         AliasTable({name: [target]})
@@ -118,6 +159,20 @@ def _size(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError
     return a_text(str(value), folder, size)
+
+
+def _count(value: object, folder: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    if not 0 < value < 10**15:
+        raise ValueError(f"{value} is no number above 0")
+    return value
+
+
+def _separator(text: str) -> str:
+    if text and text not in SEPARATORS:
+        raise ValueError(f"none of {' '.join(SEPARATORS)}, nor empty")
+    return text
 
 
 _SMTP_HOST = partial(host_port, default_port=None)
@@ -142,6 +197,17 @@ SETTINGS: Mapping[str, Setting] = {
     "routes": Setting(
         read_routes, 'tables, each below its own [[routes]], such as via = "lmtp:unix:/run/lmtp"'
     ),
+    "mailbox-quota": Setting(_size, 'a number of octets, or a text such as "1G"'),
+    "mailbox-quota-messages": Setting(_count, "a number of messages"),
+    "mailbox-quotas": Setting(
+        _quotas,
+        'a table of mailboxes and what each may hold, such as "ann@example.org" = "5G", '
+        '"bob" = { size = "1G", messages = 10000 } or "postmaster" = "none"',
+    ),
+    "subaddress-separator": Setting(
+        partial(a_text, read=_separator), 'a text of one character, such as "+", or "" for no tags'
+    ),
+    "subaddress-folders": Setting(yes_or_no, "true or false"),
     "smart-host": Setting(
         partial(a_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'
     ),

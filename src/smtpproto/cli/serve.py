@@ -38,6 +38,7 @@ from smtpproto.relay import (
     RouteTable,
     SQLiteSpool,
 )
+from smtpproto.relay.quota import Quota, quotas
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import (
     Accepted,
@@ -244,6 +245,11 @@ def _relay(
             hostname=chosen.hostname,
             now=time.time,
             random_bytes=os.urandom,
+            quota=quotas(
+                Quota(chosen.mailbox_quota, chosen.mailbox_quota_messages), chosen.mailbox_quotas
+            ),
+            separator=chosen.subaddress_separator,
+            folders=chosen.subaddress_folders,
         ),
         router=Router(
             local_domains=chosen.local_domains,
@@ -254,8 +260,10 @@ def _relay(
             shuffle=random.shuffle,
             hostname=chosen.hostname,
         ),
-        aliases=AliasTable(chosen.aliases),
+        aliases=AliasTable(chosen.aliases, separator=chosen.subaddress_separator),
         verify="callout" if chosen.verify_recipients else None,
+        # Strangers do not reach loopback, and the DNS may be out of reach from here.
+        check_senders=not is_loopback(chosen.listen.host),
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=Passwords({login.username: login.password}),
@@ -305,6 +313,7 @@ def show(
             for domain in chosen.local_domains
             if not any(route.takes(domain) for route in chosen.routes)
         ),
+        *(("a mailbox holds", quota) for quota in [_quota(chosen)] if quota),
         ("elsewhere", f"{onward}; what waits: {_ours()} queue{_data_option(chosen)}"),
     )
     part(
@@ -326,6 +335,13 @@ def show(
         say((line, "ours"))
     say("")
     say(("ready", "good"))
+
+
+def _quota(chosen: ServeSettings) -> str:
+    limits = [amount(chosen.mailbox_quota)] if chosen.mailbox_quota else []
+    limits += [f"{chosen.mailbox_quota_messages} messages"] if chosen.mailbox_quota_messages else []
+    others = "; some, what mailbox-quotas says" if limits and chosen.mailbox_quotas else ""
+    return ", ".join(limits) + others
 
 
 def _ours() -> str:

@@ -3,7 +3,7 @@
 In reading order::
 
     spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
-    mailbox, aliases        where it ends, and who stands for whom there
+    aliases, quota, mailbox who stands for whom; what a mailbox may hold; where mail ends
     access, transport       what can be done with it: next hops, and how they are talked to
     table, route            what is done with it, by rules; else by the DNS (..resolve)
     hops                    what is known of next hops
@@ -27,6 +27,7 @@ from .accounts import Passwords
 from .aliases import AliasTable
 from .callout import Callout
 from .mailbox import Maildir
+from .quota import Quota, quotas
 from .relay import Listener, Relay
 from .route import Router
 from .schedule import Schedule
@@ -49,6 +50,7 @@ __all__ = [
     "NextHop",
     "OnHold",
     "Passwords",
+    "Quota",
     "Refuse",
     "Relay",
     "RouteTable",
@@ -56,4 +58,5 @@ __all__ = [
     "Rule",
     "SQLiteSpool",
     "Schedule",
+    "quotas",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from attrs import evolve
 
@@ -23,6 +23,7 @@ from smtpproto.trace import END_OF_HEADER, MAX_HEADER
 __all__ = [
     "AliasTable",
     "Aliases",
+    "CatchAll",
     "TooManyTargetsError",
     "delivered_to",
     "expand",
@@ -49,14 +50,23 @@ class Aliases(Protocol):
         ...
 
 
+@runtime_checkable
+class CatchAll(Protocol):
+    """Aliases that have names for what has no other; mailboxes come before those."""
+
+    async def is_caught(self, mailbox: Mailbox) -> bool:
+        """Tell whether `find` knows an address by such a name alone."""
+        ...
+
+
 class AliasTable:
     """Aliases by a table: what an address is called -> what it stands for.
 
     A name is an address (`sales@our.dom`), a local part alone, which is then one in every domain of
-    ours, or `@our.dom`: what has no other name in that domain. Case makes no difference. An
-    address with a tag (`sales+fair@our.dom`) is looked up as it is, and then without it;
-    `separator` stands before the tag, empty for no tags. A target is an address, or `@else.dom`:
-    the same local part there.
+    ours, or `@our.dom`: what has no other name in that domain, nor, in a relay, a mailbox. Case
+    makes no difference. An address with a tag (`sales+fair@our.dom`) is looked up as it is, and
+    then without it; `separator` stands before the tag, empty for no tags. A target is an address,
+    or `@else.dom`: the same local part there.
 
     LocalProtocolError for what is no address, or a name without a target.
     """
@@ -73,13 +83,21 @@ class AliasTable:
 
     async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | None:
         """Return what an address stands for by the table."""
-        targets = next(filter(None, map(self._table.get, self._names(mailbox))), None)
-        if targets is None:
+        name = self._found(mailbox)
+        if name is None:
             return None
+        targets = self._table[name]
         return [
             Mailbox(mailbox.local_part, target) if isinstance(target, bytes) else target
             for target in targets
         ]
+
+    async def is_caught(self, mailbox: Mailbox) -> bool:
+        """Tell whether it has no name but that of its domain."""
+        return self._found(mailbox) == b"@" + mailbox.domain.lower()
+
+    def _found(self, mailbox: Mailbox) -> bytes | None:
+        return next((name for name in self._names(mailbox) if name in self._table), None)
 
     def _names(self, mailbox: Mailbox) -> Iterable[bytes]:
         """Return what an address may be called in the table, what fits best first."""

@@ -188,7 +188,7 @@ class Deliverer:
                     again=entry.arrived <= self.began,
                 )
         except MailboxUnavailable as error:
-            return Attempt(recipient, Fate.TRANSIENT, where, error.reply)
+            return Attempt(recipient, Fate.of(error.reply), where, error.reply)
         except SpoolUnavailable as error:
             log.error("message %s cannot be read: %s", entry.id, error)
             return Attempt(recipient, Fate.TRANSIENT, where, UNREADABLE)

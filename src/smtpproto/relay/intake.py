@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import anyio
 from attrs import field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
@@ -24,7 +25,7 @@ from smtpproto.trust import Network, is_listed
 
 from .aliases import Aliases, no_aliases
 from .callout import Verifier
-from .mailbox import MailboxStore
+from .mailbox import Bounded, MailboxStore
 from .route import Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
@@ -37,9 +38,14 @@ log = logging.getLogger(__name__)
 LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
 NO_RELAY = Reply(550, "5.7.1", "Relaying denied")
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
+NO_ROOM = Reply(452, "4.2.2", "Mailbox full, try again later")
+NULL_SENDER = Reply(550, "5.7.27", "Sender's domain does not accept mail")  # RFC 7505 §4.1
 LOOP = Reply(554, "5.4.6", "Too many hops; this message is in a loop")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
 UNAVAILABLE = Reply(451, "4.3.0", "Mail system temporarily unavailable")
+
+#: So many seconds a client waits for what the DNS says of its sender; it may stay unsaid.
+SENDER_PATIENCE = 5.0
 
 #: Octets by which local parts once told a host where to relay to: user%host, host!user, @a:b@c.
 _ROUTING = b"%!@:"
@@ -56,7 +62,8 @@ class Intake:
 
     `clock` gives wall time in seconds since the epoch; `accepted` is called after each message
     that is safe in the spool. `verifier` tells who exists of those who are ours and live elsewhere;
-    without one they all do.
+    without one they all do. With `check_senders`, the DNS is asked about senders of those who may
+    not relay: who can get no report may not send (RFC 7505 §4.1).
     """
 
     hostname: str
@@ -70,16 +77,26 @@ class Intake:
     submission: bool = False
     aliases: Aliases = no_aliases
     verifier: Verifier | None = None
+    check_senders: bool = True
     max_hops: int = field(default=MAX_HOPS)
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
-        """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3)."""
+        """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3).
+
+        And those strangers whose domain takes no mail.
+        """
         if self.submission and session.identity is None:
             return LOGIN_FIRST
+        sender = command.reverse_path.mailbox
+        if sender is None or not self.check_senders or may_relay(session, self.networks):
+            return None
+        with anyio.move_on_after(SENDER_PATIENCE):
+            if await self.router.takes_no_mail(sender.domain):
+                return NULL_SENDER
         return None
 
     async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
-        """Accept who is ours and exists, and for others those who may relay.
+        """Accept who is ours, exists and has room, and for others those who may relay.
 
         An alias is one whatever its domain's transport; else a rule may refuse.
         """
@@ -103,10 +120,13 @@ class Intake:
         if not isinstance(to, Here):
             return await self._elsewhere(home, to) if ours else None
         try:
-            exists = await self.mailboxes.exists(home)
+            if not await self.mailboxes.exists(home):
+                return NO_MAILBOX
+            if isinstance(self.mailboxes, Bounded) and await self.mailboxes.is_full(home):
+                return NO_ROOM
         except MailboxUnavailable as error:
             return error.reply
-        return None if exists else NO_MAILBOX
+        return None
 
     async def _elsewhere(self, mailbox: Mailbox, to: Transport) -> Reply | None:
         """Judge a recipient of ours who lives elsewhere, if somebody knows who does."""

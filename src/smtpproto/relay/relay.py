@@ -40,7 +40,7 @@ from .deliver import Deliverer
 from .dispatch import Dispatcher
 from .hops import Hops, hold_for
 from .intake import Intake
-from .mailbox import MailboxStore
+from .mailbox import MailboxesFirst, MailboxStore
 from .route import Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
@@ -74,11 +74,12 @@ class Relay:
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
     all. `aliases` are addresses of ours that stand for others. `verify` tells who exists of those
     who are ours and live elsewhere: "callout" asks their next hop; with None all do, and what is
-    refused there later comes back to senders who may be forged. `access` is how next hops are
-    talked to that have none of their own, such as MX finds; ValueError for one with a login, which
-    belongs to a Host. `connector` leads to hosts, `unix` makes what leads to the path of a UNIX
-    socket. `connections` are those of all listeners together. There are `sessions` with next hops
-    at most, and `sessions_each` with one host; one that is unused is kept for `idle` seconds.
+    refused there later comes back to senders who may be forged. With `check_senders`, the DNS is
+    asked whether a stranger's domain takes mail itself (RFC 7505 §4.1). `access` is how next hops
+    are talked to that have none of their own, such as MX finds; ValueError for one with a login,
+    which belongs to a Host. `connector` leads to hosts, `unix` makes what leads to the path of a
+    UNIX socket. `connections` are those of all listeners together. There are `sessions` with next
+    hops at most, and `sessions_each` with one host; one that is unused is kept for `idle` seconds.
     `observe` is told every message's story, `trace` every line of every dialogue, as
     (session, peer, line): the session is that of a client, or "next hop".
     """
@@ -93,6 +94,7 @@ class Relay:
     authenticator: Authenticator | None = None
     aliases: Aliases = no_aliases
     verify: Verifier | Literal["callout"] | None = None
+    check_senders: bool = True
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
@@ -120,6 +122,7 @@ class Relay:
             raise ValueError("a login belongs to the access of the Host that it is for")
         self.observe = harmless(self.observe)
         self.trace = None if self.trace is None else harmless(self.trace)
+        self.aliases = MailboxesFirst(self.aliases, self.mailboxes)
         clients = Clients(
             self.hostname,
             self.access,
@@ -177,6 +180,7 @@ class Relay:
             submission=kind != "smtp",
             aliases=self.aliases,
             verifier=self._verifier,
+            check_senders=self.check_senders,
         )
         return Server(
             handler,

@@ -7,7 +7,7 @@ same answer as long as rules, DNS and shuffle give theirs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, MutableSequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import groupby
 from typing import Any
@@ -170,6 +170,19 @@ class Router:
         except ResolveError:
             return _DNS_FAILED
 
+    async def takes_no_mail(self, domain: bytes | str) -> bool:
+        """Tell whether a domain says so by a null MX (RFC 7505 §3).
+
+        False where that cannot be known: by the DNS, or because a smart host saves us asking it.
+        """
+        name = canonical(domain)
+        if self.is_ours(domain) or self._usual is not _BY_MX or name.startswith("["):
+            return False
+        try:
+            return _is_null(await self._resolver.mx(name))
+        except ResolveError:
+            return False
+
     def _to_literal(self, name: str) -> NextHop | Unroutable:
         address = address_in(name)
         if address is None:
@@ -185,7 +198,7 @@ class Router:
             records = ()
         if not records:
             records = (Mx(0, name),)  # the implicit MX
-        elif all(record.exchange in {".", ""} for record in records):
+        elif _is_null(records):
             return _NULL_MX
 
         order: list[Mx] = []
@@ -243,6 +256,10 @@ class Router:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(_within(address, network) for network in self._own_networks)
+
+
+def _is_null(records: Sequence[Mx]) -> bool:
+    return all(record.exchange in {".", ""} for record in records)
 
 
 def _within(address: Address, network: IPv4Network | IPv6Network) -> bool:

@@ -1,10 +1,11 @@
 """What is remembered of clients: greylisting (RFC 6647), limits, and the memory below them."""
 
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import pytest
@@ -15,6 +16,8 @@ from smtpproto.core.reply import Reply
 from smtpproto.relay.filters import Greylist, Limit, Limits, Refuse, SQLiteMemory, Stage
 from smtpproto.relay.filters.memory import Book
 from tests.relay.filters.seen import NOON, holding, seen
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.anyio
 
@@ -182,7 +185,7 @@ class Dictionary:
     def put(self, key: str, value: tuple[float, ...], expires: float) -> None:
         self.kept[key] = (value, expires)
 
-    async def transact(self, work):
+    async def transact(self, work: Callable[[Book], T]) -> T:
         return work(self)
 
 
