@@ -50,9 +50,11 @@ from smtpproto.relay.story import (
     Accepted,
     Deferred,
     Delivered,
+    Discarded,
     Event,
     Expanded,
     Failed,
+    Held,
     Reported,
 )
 from smtpproto.resolve import Mx, NoSuchDomain
@@ -162,6 +164,8 @@ class Demo:
                 again = f"{event.reply}; again in {event.wait:.0f} s"
                 self.say(who, f"… {event.id} {event.forward_path}: {again}", "bold yellow")
                 self.retry_seen.set()
+            case Held() | Discarded():
+                pass  # there are no rules here
             case Failed():
                 self.say(who, f"✗ {event.id} {event.forward_path}: {event.reply}", "bold red")
             case Reported():
