@@ -2,7 +2,7 @@
 
 In reading order::
 
-    spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
+    spool, sqlite_spool     where a message is safe      (sqlite_*, leases, disk: below it)
     aliases, quota, mailbox who stands for whom; what a mailbox may hold; where mail ends
     access, transport       what can be done with it: next hops, and how they are talked to
     table, route            what is done with it, by rules; else by the DNS (..resolve)
