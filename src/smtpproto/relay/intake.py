@@ -2,14 +2,14 @@
 
 Two listeners share one handler. SMTP takes mail for local mailboxes from everybody, and for
 others only from those who may relay: who has logged in, or comes from a listed network. No
-network is listed unless an operator does it, not even loopback. Submission (RFC 6409) takes mail
-only from those who have logged in.
+network is listed unless an operator does it, not even loopback. Submission takes mail only from
+those who have logged in, and completes it (`submission`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 
 from attrs import field, frozen
 
@@ -27,12 +27,12 @@ from .mailbox import MailboxStore
 from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
+from .submission import Submission
 
 __all__ = ["Intake", "may_relay"]
 
 log = logging.getLogger(__name__)
 
-LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
 NO_RELAY = Reply(550, "5.7.1", "Relaying denied")
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 LOOP = Reply(554, "5.4.6", "Too many hops; this message is in a loop")
@@ -64,18 +64,18 @@ class Intake:
     observe: Observer
     accepted: Callable[[], None]
     networks: Sequence[Network] = ()
-    submission: bool = False
+    submission: Submission | None = None
     aliases: Aliases = no_aliases
     max_hops: int = field(default=MAX_HOPS)
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
         """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3)."""
-        if self.submission and session.identity is None:
-            return LOGIN_FIRST
-        return None
+        return None if self.submission is None else await self.submission.mail(session, command)
 
     async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
         """Accept local mailboxes that exist, and for others those who may relay."""
+        if self.submission is not None and (refusal := self.submission.rcpt(command)) is not None:
+            return refusal
         mailbox = command.forward_path.mailbox
         trusted = may_relay(session, self.networks)
         if not self.router.is_local(mailbox.domain):
@@ -112,7 +112,12 @@ class Intake:
                 )
                 await incoming.write(trace)
                 octets = len(trace)
-                async for chunk in content:
+                source: AsyncIterable[bytes] = content
+                if self.submission is not None:
+                    source = await self.submission.complete(
+                        session, envelope, content, id=incoming.id, now=now
+                    )
+                async for chunk in source:
                     scan.feed(chunk)
                     octets += len(chunk)
                     await incoming.write(chunk)
