@@ -365,8 +365,7 @@ class Dialogue(Conversation):
         guard = self.server.guard
         if guard is None or not isinstance(question, (Verify, Lookup, VerifyToken)):
             return
-        token = isinstance(question, VerifyToken)
-        name = question.authorization if token else question.username
+        name = question.authorization if isinstance(question, VerifyToken) else question.username
         refusal = await self.ask_about_login(partial(guard.admit, self.session, name))
         if refusal is not None:
             raise AuthenticationError(refusal)

@@ -46,6 +46,10 @@ class ServeSettings:
     listen: HostPort = LISTEN
     #: Where mail programs submit, with a login.
     submission: HostPort = SUBMISSION
+    #: Where they do over TLS from the first octet (RFC 8314 §3.3); None: nowhere.
+    submissions: HostPort | None = None
+    #: A passwd-file of those who may log in; None: a login of our own making.
+    accounts: Path | None = None
     #: Domains whose mail stays here.
     local_domains: tuple[str, ...] = ("localhost",)
     #: Addresses that stand for others: each name, and those behind it.
@@ -157,6 +161,8 @@ SETTINGS: Mapping[str, Setting] = {
     "data": Setting(_path, "a text: the path of a directory, relative to the file's own"),
     "listen": Setting(partial(_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(_text, read=listen_address), _ADDRESS),
+    "submissions": Setting(partial(_text, read=listen_address), _ADDRESS),
+    "accounts": Setting(_path, "a text: the path of a file of accounts (smtpproto account)"),
     "local-domains": Setting(
         partial(_list, read=domain), 'a list of domain names, such as ["example.org"]'
     ),
@@ -277,6 +283,9 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
 def _check(settings: ServeSettings, given: Collection[str]) -> None:
     if settings.listen == settings.submission and settings.listen.port:
         raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
+    for name, other in ("listen", settings.listen), ("submission", settings.submission):
+        if settings.submissions == other and other.port:
+            raise ConfigError(f"{name} and submissions are both {other}; they have to differ")
     if settings.smart_host is None:
         for name in sorted(given):
             if name.startswith("smart_host_"):

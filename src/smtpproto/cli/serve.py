@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from smtpproto.core.connection import Limits
 from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
+    AccountFile,
     AliasTable,
     DnsResolver,
     HostPort,
@@ -36,6 +37,8 @@ from smtpproto.relay import (
     Router,
     SQLiteSpool,
 )
+from smtpproto.relay.accounts import every_sender
+from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import (
     Accepted,
@@ -50,7 +53,14 @@ from smtpproto.stream import causes
 
 from .config import ConfigError, ServeSettings, build, load
 from .console import amount, safe, say
-from .node import Certificate, Login, NodeError, ensure_certificate, ensure_login
+from .node import (
+    Certificate,
+    Login,
+    NodeError,
+    ensure_certificate,
+    ensure_login,
+    ensure_secret,
+)
 from .options import (
     DATA,
     BadInput,
@@ -98,6 +108,18 @@ NAMED = 5
     help="Submission, for mail programs. [default: 127.0.0.1:2587]",
 )
 @click.option(
+    "--submissions",
+    type=listen,
+    metavar="HOST:PORT",
+    help="The same, with TLS from the first octet. [default: nowhere]",
+)
+@click.option(
+    "--accounts",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Who may log in, as `smtpproto account` writes it. [default: a login of its own]",
+)
+@click.option(
     "--local-domain",
     "local_domains",
     type=Value("NAME", domain),
@@ -142,9 +164,9 @@ async def _serve(chosen: ServeSettings, backend: str) -> None:
         async with SQLiteSpool.open(chosen.data / "spool") as spool:
             # Not before: a node that runs on this data has its own address in the login.
             login = await _login(chosen, chosen.submission.port)
-            await _run(
-                _relay(chosen, login, smart_login, certificate, spool), chosen, certificate, backend
-            )
+            accounts = await to_thread.run_sync(_accounts, chosen)
+            relay = _relay(chosen, spool, certificate, smart_login, login=login, accounts=accounts)
+            await _run(relay, chosen, certificate, backend)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
@@ -156,10 +178,10 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
 
     SIGHUP has it read its certificate again.
     """
-    listeners = [
-        Listener("smtp", chosen.listen.host or None, chosen.listen.port),
-        Listener("submission", chosen.submission.host or None, chosen.submission.port),
-    ]
+    wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
+    if chosen.submissions is not None:
+        wanted["submissions"] = chosen.submissions
+    listeners = [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
         async with anyio.create_task_group() as tasks:
@@ -173,19 +195,12 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
             except* OSError as group:
                 error = next(e for e in causes(group) if isinstance(e, OSError))
                 raise Failure(f"cannot listen on {error.filename}: {explain(error)}") from None
-            smtp, submission = (
-                HostPort(wanted.host, port)
-                for wanted, (_, port) in zip((chosen.listen, chosen.submission), bound, strict=True)
-            )
-            login = await _login(chosen, submission.port)
-            show(
-                chosen,
-                smtp=smtp,
-                submission=submission,
-                login=login,
-                certificate=certificate,
-                backend=backend,
-            )
+            places = {
+                kind: HostPort(at.host, port)
+                for (kind, at), (_, port) in zip(wanted.items(), bound, strict=True)
+            }
+            login = await _login(chosen, places["submission"].port)
+            show(chosen, places=places, login=login, certificate=certificate, backend=backend)
             stopping = False
             async for number in signals:
                 if number == hangup != signal.SIGTERM:
@@ -200,10 +215,25 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
                 relay.stop()
 
 
-async def _login(chosen: ServeSettings, port: int) -> Login:
+async def _login(chosen: ServeSettings, port: int) -> Login | None:
+    """Make sure of the node's own login, where there are no accounts."""
+    if chosen.accounts is not None:
+        return None
     # A mail program needs an address to connect to, and "all of them" is none.
     host = chosen.submission.host or chosen.hostname
     return await to_thread.run_sync(ensure_login, chosen.data, host, port)
+
+
+def _accounts(chosen: ServeSettings) -> AccountFile | None:
+    if chosen.accounts is None:
+        return None
+    secret = ensure_secret(chosen.data)
+    try:
+        return AccountFile(chosen.accounts, domains=chosen.local_domains, secret=secret)
+    except OSError as error:
+        why = error.strerror or error
+        advice = f"make it: {_ours()} account --file {shlex.quote(str(chosen.accounts))} add NAME"
+        raise Failure(f"cannot read the accounts in {chosen.accounts}: {why}\n{advice}") from None
 
 
 def _smart_login(chosen: ServeSettings) -> tuple[str, str] | None:
@@ -216,10 +246,12 @@ def _smart_login(chosen: ServeSettings) -> tuple[str, str] | None:
 
 def _relay(
     chosen: ServeSettings,
-    login: Login,
-    smart_login: tuple[str, str] | None,
-    certificate: Certificate,
     spool: SQLiteSpool,
+    certificate: Certificate,
+    smart_login: tuple[str, str] | None,
+    *,
+    login: Login | None,
+    accounts: AccountFile | None,
 ) -> Relay:
     access = Access()
     if chosen.smart_host is not None:
@@ -228,7 +260,7 @@ def _relay(
             login=smart_login,
             login_in_clear=is_loopback(chosen.smart_host.host),
         )
-    return Relay(
+    relay = Relay(
         hostname=chosen.hostname,
         spool=spool,
         mailboxes=Maildir(
@@ -248,18 +280,21 @@ def _relay(
         aliases=AliasTable(chosen.aliases),
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
-        authenticator=Passwords({login.username: login.password}),
+        authenticator=accounts or Passwords({login.username: login.password} if login else {}),
+        senders=every_sender if accounts is None else accounts.may_send,
         limits=Limits(message=chosen.max_message),
         observe=tell,
     )
+    if accounts is not None:
+        accounts.changed = relay.forget
+    return relay
 
 
 def show(
     chosen: ServeSettings,
     *,
-    smtp: HostPort,
-    submission: HostPort,
-    login: Login,
+    places: Mapping[Kind, HostPort],
+    login: Login | None,
     certificate: Certificate,
     backend: str,
 ) -> None:
@@ -275,12 +310,14 @@ def show(
         ("smtpproto", "head"), f" {__version__}, a mail node called {chosen.hostname}, on {backend}"
     )
     others = ", ".join(map(str, chosen.relay_from)) or "nobody else"
-    part(
-        "Listening",
-        ("SMTP", f"{where(smtp)}  mail for the domains below, from everybody"),
-        ("submission", f"{where(submission)}  mail for all the world, with the login below"),
-        ("relaying for", f"logged-in users and {others}"),
-    )
+    whose = "the login below" if login else f"an account of {chosen.accounts}"
+    rows = [
+        ("SMTP", f"{where(places['smtp'])}  mail for the domains below, from everybody"),
+        ("submission", f"{where(places['submission'])}  mail for all the world, with {whose}"),
+    ]
+    if "submissions" in places:
+        rows.append(("submissions", f"{where(places['submissions'])}  the same, over TLS at once"))
+    part("Listening", *rows, ("relaying for", f"logged-in users and {others}"))
     here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
     onward = (
         f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"
@@ -290,12 +327,29 @@ def show(
         *((domain, here.replace("<domain>", domain)) for domain in chosen.local_domains),
         ("elsewhere", f"{onward}; what waits: {_ours()} queue{_data_option(chosen)}"),
     )
-    part(
-        "In a mail program",
-        ("server, port", f"{login.host}, {login.port}"),
-        ("security", f"STARTTLS; our own certificate: {certificate.cert}"),
-        ("login", f"{login.username}, password {login.password}"),
-    )
+    secured = f"STARTTLS; our own certificate: {certificate.cert}"
+    if login is None:
+        submission = places["submission"]
+        file = shlex.quote(str(chosen.accounts))
+        part(
+            "In a mail program",
+            ("server, port", f"{submission.host or chosen.hostname}, {submission.port}"),
+            ("security", secured),
+            ("login", f"an account; one more: {_ours()} account --file {file} add NAME"),
+        )
+    else:
+        part(
+            "In a mail program",
+            ("server, port", f"{login.host}, {login.port}"),
+            ("security", secured),
+            ("login", f"{login.username}, password {login.password}"),
+        )
+        _show_first(chosen, login)
+    say("")
+    say(("ready", "good"))
+
+
+def _show_first(chosen: ServeSettings, login: Login) -> None:
     to = f"you@{chosen.local_domains[0]}" if chosen.local_domains else "you@example.org"
     sender = f"{login.username}@{chosen.local_domains[0] if chosen.local_domains else 'localhost'}"
     say("")
@@ -307,8 +361,6 @@ def show(
         f"--auth-password {shlex.quote(login.password)} --from {sender} --to {to}",
     ):
         say((line, "ours"))
-    say("")
-    say(("ready", "good"))
 
 
 def _ours() -> str:

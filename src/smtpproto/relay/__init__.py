@@ -8,17 +8,21 @@ In reading order::
     schedule                when it is tried again
     report, trace           what is written about it
     story                   what is told of it
+    submission, header      what mail programs hand over, completed
     intake                  in: policy, Received, spool
     deliver, verdict        out: attempts, and what follows from them
     dispatch                the loop over them
-    accounts, relay         who may log in; all of it together
+    sha_crypt, schemes      passwords as they are stored
+    account_file, accounts  who may log in, and send as whom
+    guessing                who may not try again so soon
+    relay                   all of it together
 """
 
 from __future__ import annotations
 
 from smtpproto.resolve import DnsResolver
 
-from .accounts import Passwords
+from .accounts import AccountFile, Passwords
 from .aliases import AliasTable
 from .deliver import Access
 from .mailbox import Maildir
@@ -29,6 +33,7 @@ from .sqlite_spool import SQLiteSpool
 
 __all__ = [
     "Access",
+    "AccountFile",
     "AliasTable",
     "DnsResolver",
     "HostPort",

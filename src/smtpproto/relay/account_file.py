@@ -17,9 +17,8 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import field, frozen
 
@@ -113,12 +112,15 @@ def _account(line: bytes) -> Account:
         if not fields:
             raise ValueError("no password")
         secret = read_secret(fields[0])
-        extra = dict(each.partition("=")[::2] for each in ":".join(fields[6:]).split())
+        extra: dict[str, str] = {}
+        for each in ":".join(fields[6:]).split():
+            key, _, value = each.partition("=")
+            extra[key] = value
         if out := _KEEPS_OUT & extra.keys():
             raise ValueError(f"{min(out)} is not known here, so nobody logs in")
         addresses = None
         if "addresses" in extra:
-            addresses = tuple(map(as_address, filter(None, extra["addresses"].split(","))))
+            addresses = tuple(as_address(each) for each in extra["addresses"].split(",") if each)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return Account(name, secret, addresses)
@@ -227,7 +229,7 @@ def _lines(octets: bytes) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[Any]:
+def _alone(directory: Path) -> Generator[None]:
     """Let one change at a time: two that read the same file would lose one of theirs."""
     held = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -77,11 +77,11 @@ class Relay:
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins of any kind need TLS except from loopback (RFC 8314 §4.1), and `authenticator` to be
     possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
-    `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. `aliases` are addresses of ours that stand for others. `connections` are those of all
-    listeners together. There are `sessions` with next hops at most, and `sessions_each` with one
-    host; one that is unused is kept for `idle` seconds. `observe` is told every message's story,
-    `trace` every line of every dialogue, as (session, peer, line): the session is that of a
-    client, or "next hop".
+    `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. `aliases` are
+    addresses of ours that stand for others. `connections` are those of all listeners together.
+    There are `sessions` with next hops at most, and `sessions_each` with one host; one that is
+    unused is kept for `idle` seconds. `observe` is told every message's story, `trace` every line
+    of every dialogue, as (session, peer, line): the session is that of a client, or "next hop".
     """
 
     hostname: str

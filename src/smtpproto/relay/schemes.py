@@ -52,6 +52,11 @@ class Secret(Protocol):
         """Read what stands behind `{SCHEME}`; ValueError, without a word of it, if it is none."""
         ...
 
+    @property
+    def scheme(self) -> str:
+        """The name of its scheme, as in SCHEMES."""
+        ...
+
     def fits(self, password: str) -> bool:
         """Tell whether this is the password, after SASLprep. It blocks."""
         ...
@@ -62,6 +67,11 @@ class Plain:
     """The password itself: for tests."""
 
     password: str = field(repr=False)
+
+    @property
+    def scheme(self) -> str:
+        """Its name."""
+        return "PLAIN"
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -85,6 +95,11 @@ class ScramSha256:
     """The keys of SCRAM-SHA-256 (RFC 7677), which are good for PLAIN and LOGIN as well."""
 
     keys: ScramKeys
+
+    @property
+    def scheme(self) -> str:
+        """Its name."""
+        return "SCRAM-SHA-256"
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -119,6 +134,11 @@ class ShaCrypt:
 
     text: str = field(repr=False)
 
+    @property
+    def scheme(self) -> str:
+        """Its name."""
+        return "SHA512-CRYPT" if self.text.startswith("$6$") else "SHA256-CRYPT"
+
     @classmethod
     def read(cls, text: str) -> Self:
         """Take a whole hash."""
@@ -137,6 +157,11 @@ class Argon2:
     """Argon2 (RFC 9106) in its usual spelling; needs the extra `accounts`."""
 
     text: str = field(repr=False)
+
+    @property
+    def scheme(self) -> str:
+        """Its name."""
+        return self.text.split("$")[1].upper()
 
     @classmethod
     def read(cls, text: str) -> Self:
