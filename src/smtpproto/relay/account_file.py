@@ -76,12 +76,13 @@ def as_address(text: str) -> str:
     """
     try:
         if text.startswith("@"):
-            return f"@{as_domain(text[1:], utf8=True).decode().lower()}"
-        found = str(Mailbox.parse(text)).lower()
+            found = f"@{as_domain(text[1:], utf8=True).decode().lower()}"
+        else:
+            found = str(Mailbox.parse(text)).lower()
     except (GrammarError, LocalProtocolError):
         raise ValueError(f"{text!r} is no address") from None
     if set(found) & set(":,% "):  # Dovecot replaces what begins with %
-        raise ValueError(f"{text!r} has a character that parts fields in a file of accounts")
+        raise ValueError(f"{text!r} is an address that cannot stand in a file of accounts")
     return found
 
 

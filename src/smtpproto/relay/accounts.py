@@ -163,10 +163,10 @@ class AccountFile:
         table = self._current()
         name = _key(username)
         with self._lock:
-            keys = self._keys.get(name)
-            if keys is not None or not self._keys:
+            if (keys := self._keys.get(name)) is not None:
                 return keys
-            other = self._keys.get(getattr(self._some(table, name), "name", ""))
+            like = self._some(table, name)
+            other = None if like is None else self._keys.get(like.name)
         salt, stored, server = (self._made_up(use, name) for use in ("salt", "stored", "server"))
         size = 16 if other is None else len(other.salt)
         return ScramKeys(salt[:size], 4096 if other is None else other.iterations, stored, server)
