@@ -106,6 +106,7 @@ def received(
     recipients: Sequence[ForwardPath],
     now: datetime,
     tls: str = "",
+    comment: str = "",
 ) -> bytes:
     """Return the Received field that a server puts in front of what it accepts (RFC 5321 §4.4).
 
@@ -114,7 +115,8 @@ def received(
     where it has none. `hostname` is ours, `protocol` a keyword of `transmission_type`,
     `queue_id` an atom that finds the message in our log. The recipient is named only where
     there is one, so that nobody learns of the others (§7.2). `tls` is a registered ciphersuite,
-    "" where there was none (RFC 8314 §4.3). The result ends with CRLF; lines
+    "" where there was none (RFC 8314 §4.3). `comment`, of printable ASCII, tells what was changed
+    (RFC 5321 §6.4). The result ends with CRLF; lines
     are folded within 78 octets where their words allow it.
 
     LocalProtocolError if `hostname`, `protocol`, `queue_id` or `tls` is not what it has to be,
@@ -132,6 +134,8 @@ def received(
         words += [b"for", recipients[0].serialize()]
     if tls:
         words += [b"tls", _atom(tls)]
+    if comment:
+        words += f"({comment})".encode("ascii").split(b" ")
     words[-1] += b";"
     words.append(date_time(now).encode())
     return _fold(b"Received:", words)
@@ -148,7 +152,13 @@ def protocol_of(session: Session) -> str:
 
 
 def stamp(
-    session: Session, envelope: Envelope, *, hostname: str, queue_id: str, now: float
+    session: Session,
+    envelope: Envelope,
+    *,
+    hostname: str,
+    queue_id: str,
+    now: float,
+    comment: str = "",
 ) -> bytes:
     """Return the Received field for a message that came in a session; `now` as `time.time`."""
     return received(
@@ -160,6 +170,7 @@ def stamp(
         recipients=envelope.forward_paths,
         now=datetime.fromtimestamp(now, UTC),
         tls="" if session.tls is None else ciphersuite(session.tls.cipher),
+        comment=comment,
     )
 
 

@@ -9,7 +9,7 @@ those who have logged in, and completes it (`submission`).
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import field, frozen
 
@@ -27,7 +27,7 @@ from .mailbox import MailboxStore
 from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
-from .submission import Submission
+from .submission import Submission, Submitted
 
 __all__ = ["Intake", "may_relay"]
 
@@ -107,16 +107,23 @@ class Intake:
         scan = HeaderScan()
         try:
             async with self.spool.receive() as incoming:
-                trace = stamp(
-                    session, envelope, hostname=self.hostname, queue_id=incoming.id, now=now
-                )
-                await incoming.write(trace)
-                octets = len(trace)
-                source: AsyncIterable[bytes] = content
+                source: ContentStream | Submitted = content
+                comment = ""
                 if self.submission is not None:
                     source = await self.submission.complete(
                         session, envelope, content, id=incoming.id, now=now
                     )
+                    comment = source.comment
+                trace = stamp(
+                    session,
+                    envelope,
+                    hostname=self.hostname,
+                    queue_id=incoming.id,
+                    now=now,
+                    comment=comment,
+                )
+                await incoming.write(trace)
+                octets = len(trace)
                 async for chunk in source:
                     scan.feed(chunk)
                     octets += len(chunk)
@@ -137,4 +144,5 @@ class Intake:
 
 def _origin(session: Session) -> str:
     who = f" as {session.identity}" if session.identity is not None else ""
-    return f"{session.peer[0]} by {protocol_of(session)}{who}"
+    tls = "" if session.tls is None else f", {session.tls.version} {session.tls.cipher}"
+    return f"{session.peer[0]} by {protocol_of(session)}{who}{tls}"

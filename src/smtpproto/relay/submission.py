@@ -98,14 +98,19 @@ class Submission:
         utf8 = "SMTPUTF8" in envelope.mail.parameters
         try:
             fields = split_header(bytes(octets[:at]), utf8=utf8)
-            head = await self._completed(session, envelope.mail, fields, id, now)
+            added = await self._added(session, envelope.mail, fields, id, now)
         except ImproperError as error:
             raise ContentError(Reply(554, "5.6.0", str(error)[:400])) from None
-        return Submitted(head, bytes(octets[at:]), content)
+        head = [b"%b: %b\r\n" % each for each in added]
+        head += [each.octets for each in fields if self._stays(each)]
+        names = ", ".join(name.decode() for name, _ in added)
+        comment = f"added: {names}" if names else ""
+        return Submitted(b"".join(head), bytes(octets[at:]), content, comment)
 
-    async def _completed(
+    async def _added(
         self, session: Session, mail: Mail, fields: Sequence[Field], id: str, now: float
-    ) -> bytes:
+    ) -> list[tuple[bytes, bytes]]:
+        """Judge the fields, and return those that have to be added."""
         count = Counter(each.name for each in fields)
         for name in _ONCE:
             if count[name] > 1:
@@ -117,8 +122,7 @@ class Submission:
         for each, mailboxes in named.items():
             if each.name in _SENDERS:
                 await self._check_sender(session, each, mailboxes)
-        kept = b"".join(each.octets for each in fields if self._stays(each))
-        return b"".join(b"%b: %b\r\n" % each for each in added) + kept
+        return added
 
     def _mailboxes(self, field: Field) -> list[Mailbox]:
         try:
@@ -195,10 +199,12 @@ def _not_yours(mailbox: Mailbox, field: str = "") -> Reply:
 class Submitted(AsyncIterator[bytes]):
     """The content of a submitted message: its header, then the rest as it comes.
 
-    ContentError behind a line that is too long.
+    `comment` says what was added, for Received (RFC 5321 §6.4). ContentError behind a line that is
+    too long.
     """
 
-    def __init__(self, header: bytes, begun: bytes, rest: ContentStream) -> None:
+    def __init__(self, header: bytes, begun: bytes, rest: ContentStream, comment: str) -> None:
+        self.comment = comment
         self._header = header
         self._begun = begun
         self._rest = rest
