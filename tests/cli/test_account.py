@@ -90,7 +90,7 @@ def test_a_password_that_is_typed_is_typed_twice(tmp_path: Path) -> None:
         assert process.stdout is not None
         printed = b""
         for typed in "one", "two", "three", "three":
-            while not printed.endswith(b": "):
+            while not printed.endswith((b" ann: ", b" confirmation: ")):
                 printed += process.stdout.read(1) or pytest.fail(printed.decode())
             printed += b"\n"
             os.write(parent, f"{typed}\n".encode())
