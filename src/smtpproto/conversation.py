@@ -19,6 +19,7 @@ from .core.command import Auth, AuthResponse, Command
 from .core.errors import LocalProtocolError, RemoteProtocolError
 from .core.event import BadCommand
 from .core.reply import Reply
+from .core.sasl import AuthenticationError
 from .core.server_connection import ServerConnection, ServerEvent
 from .core.state import State
 from .deadline import Alarm, DeadlineError, deadline, is_stray
@@ -92,6 +93,8 @@ class Conversation:
         #: What to do instead of what a handler would have answered, if it takes too long.
         self.instead: Callable[[], Awaitable[None]] | None = None
         self.failed_logins = 0
+        #: As whom the guard lets somebody try to log in.
+        self.admitted: str | None = None
         self.commands = self.idle_commands = self.errors = 0
         #: Seconds by which content may yet fall behind its rate.
         self.credit = float("inf")
@@ -251,6 +254,8 @@ class Conversation:
             answer = failed
             if isinstance(error, ContentError):
                 answer = error.reply or failed
+            elif isinstance(error, AuthenticationError):
+                answer = error.reply
             elif isinstance(error, Exception) or is_stray(raised):
                 log.exception("a handler failed in session %d", self.session.id)
             else:

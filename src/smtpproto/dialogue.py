@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
-from typing import cast
+from typing import TypeVar, cast
 
 import anyio
 from attrs import evolve
@@ -35,8 +35,12 @@ from .core.sasl import (
     AuthenticationError,
     Challenge,
     ChannelBinding,
+    Lookup,
+    Question,
     ServerContext,
     ServerExchange,
+    Verify,
+    VerifyToken,
 )
 from .core.server_connection import ServerEvent
 from .core.state import State
@@ -50,6 +54,8 @@ from .trust import is_listed, take_for
 __all__ = ["Dialogue"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Chunks of fewer octets count as commands do: they are hardly about content.
 SMALL_CHUNK = 1024
@@ -342,14 +348,43 @@ class Dialogue(Conversation):
     async def log_in(self, command: Auth) -> None:
         mechanism = next(m for m in self.powers.mechanisms if m.name == command.mechanism)
         exchange = ServerExchange(mechanism, command.initial_response, self.login_context())
+        self.admitted = None
         try:
             with deadline("auth", self.deadlines.auth):
-                self.session.identity = await self.exchange(exchange)
+                identity = await self.exchange(exchange)
         except AuthenticationError as error:
             await self.refuse_login(error.reply)
         else:
-            if self.session.identity is not None:
+            if identity is not None:
+                await self.tell_guard(success=True)
+                self.session.identity = identity
                 await self.answer(LOGGED_IN)
+
+    async def admit(self, question: Question) -> None:
+        """Let the guard judge an attempt before a secret is looked at."""
+        guard = self.server.guard
+        if guard is None or not isinstance(question, (Verify, Lookup, VerifyToken)):
+            return
+        name = question.authorization if isinstance(question, VerifyToken) else question.username
+        refusal = await self.ask_about_login(partial(guard.admit, self.session, name))
+        if refusal is not None:
+            raise AuthenticationError(refusal)
+        self.admitted = name
+
+    async def tell_guard(self, *, success: bool) -> float:
+        """Tell the guard how the attempt ended; return how long a refusal has to wait."""
+        guard, name, self.admitted = self.server.guard, self.admitted, None
+        if guard is None or name is None:
+            return 0
+        seconds = await self.ask_about_login(
+            partial(guard.ended, self.session, name, success=success)
+        )
+        return 0 if isinstance(seconds, Reply) else seconds
+
+    def ask_about_login(self, power: Callable[[], Awaitable[T]]) -> Awaitable[T | Reply]:
+        """Ask the authenticator or the guard; what goes wrong with it is no fault of the client."""
+        instead = partial(self.refuse_login, NO_LOGIN_NOW)
+        return self.ask(power, failed=NO_LOGIN_NOW, instead=instead)
 
     def login_context(self) -> ServerContext:
         bindings, tls = self.server.sasl.bindings, self.connection.tls
@@ -362,12 +397,12 @@ class Dialogue(Conversation):
         step = exchange.step()
         while not isinstance(step, str):
             if not isinstance(step, Challenge):
-                answer = await self.ask(
-                    partial(self.powers.put_question, self.session, step),
-                    instead=partial(self.refuse_login, NO_LOGIN_NOW),
+                await self.admit(step)
+                answer = await self.ask_about_login(
+                    partial(self.powers.put_question, self.session, step)
                 )
-                if isinstance(answer, Reply):  # the authenticator failed
-                    raise AuthenticationError(NO_LOGIN_NOW)
+                if isinstance(answer, Reply):  # the authenticator failed, or says so itself
+                    raise AuthenticationError(answer)
                 step = exchange.step(answer)
                 continue
             await self.answer(step.reply())
@@ -385,8 +420,9 @@ class Dialogue(Conversation):
         if self.failed_logins >= self.server.max_failed_logins:
             reply = TOO_MANY_LOGINS
         # Guessing costs time (RFC 4954 §9).
+        seconds = max(self.server.failed_login_delay, await self.tell_guard(success=False))
         self.wait("session", None)
-        await anyio.sleep(self.server.failed_login_delay)
+        await anyio.sleep(seconds)
         await self.answer(reply)
 
     async def pull_content(self) -> ServerEvent:

@@ -50,6 +50,7 @@ __all__ = [
     "Interpreter",
     "KeyLookup",
     "ListExpander",
+    "LoginGuard",
     "MailboxVerifier",
     "QueueRunner",
     "Session",
@@ -299,7 +300,11 @@ class Authenticator(Protocol):
     """Who may log in with a password: PLAIN and LOGIN are offered."""
 
     async def verify(self, session: Session, question: Verify) -> bool:
-        """Tell whether the password is right and the user may act as the identity asked for."""
+        """Tell whether the password is right and the user may act as the identity asked for.
+
+        To refuse in other words than 535 it raises AuthenticationError with the reply, as any
+        power of an authenticator may.
+        """
         ...
 
 
@@ -355,6 +360,27 @@ class AnonymousVerifier(Protocol):
 
     async def verify_anonymous(self, session: Session, question: VerifyAnonymous) -> str | None:
         """Return the identity that guests have, None to refuse."""
+        ...
+
+
+@runtime_checkable
+class LoginGuard(Protocol):
+    """Who slows down and locks out those that guess passwords: `Server(guard=...)`.
+
+    It hears of every attempt to log in as somebody by a secret (Verify, Lookup, VerifyToken).
+    """
+
+    async def admit(self, session: Session, username: str) -> Reply | None:
+        """Judge an attempt before any secret is looked at: None to go on, or a refusal.
+
+        454 for who may try again later (RFC 4954 §6): 535 would have a mail program forget a
+        password that is right. `username` is as claimed; "" where the mechanism names none.
+        What is admitted and never `ended` broke off: count it as failed.
+        """
+        ...
+
+    async def ended(self, session: Session, username: str, *, success: bool) -> float:
+        """Hear how an admitted attempt ended; return how many seconds a refusal has to wait."""
         ...
 
 

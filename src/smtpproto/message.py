@@ -14,7 +14,7 @@ from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
 from .core.path import Mailbox
 
-__all__ = ["envelope_of"]
+__all__ = ["envelope_of", "mailboxes_in"]
 
 _RECIPIENTS = ("To", "Cc", "Bcc")
 _RESENT = ("Resent-From", "Resent-Sender", "Resent-Date", *(f"Resent-{x}" for x in _RECIPIENTS))
@@ -66,6 +66,15 @@ def envelope_of(message: Message[Any, Any]) -> Envelope:
             f"no recipient in {', '.join(prefix + name for name in _RECIPIENTS)}"
         )
     return Envelope(senders[0], recipients)
+
+
+def mailboxes_in(name: str, value: bytes) -> list[Mailbox]:
+    """Return the mailboxes of an address-list (RFC 5322 §3.4), a group's members among them.
+
+    `value` is what stands behind the colon of the field `name`, folded or not. As strict as
+    `envelope_of`: LocalProtocolError, in ASCII, for what is malformed.
+    """
+    return list(_mailboxes(name, value.decode("ascii", "surrogateescape")))
 
 
 def _mailboxes(name: str, value: object) -> Iterator[Mailbox]:

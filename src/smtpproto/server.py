@@ -39,6 +39,7 @@ from .handler import (
     ContentError,
     ContentStream,
     Handler,
+    LoginGuard,
     Session,
     Welcomer,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "ContentError",
     "ContentStream",
     "Handler",
+    "LoginGuard",
     "Server",
     "ServerDeadlines",
     "Session",
@@ -119,8 +121,9 @@ class Server:
     """An SMTP server: `await task_group.start(server.serve, host, port)`.
 
     `handler` decides about mail; `authenticator` about logins, of `mechanisms` those are offered
-    that it can answer. `sasl` is what those need: -PLUS forms are offered if it has a channel
-    binding (`mechanisms.binding` makes one of the certificate). `tls` is the context for
+    that it can answer, and `guard` may refuse who guesses. `sasl` is what those need: -PLUS forms
+    are offered if it has a channel binding (`mechanisms.binding` makes one of the certificate).
+    `tls` is the context for
     STARTTLS, or from the first octet with `implicit_tls`; or `Certificates`, which `reload` reads
     anew.
     `plaintext_auth` says where passwords may be sent without TLS. `greeting_delay` is how many
@@ -153,6 +156,7 @@ class Server:
     authenticator: AnyAuthenticator | None = field(default=None, kw_only=True, on_setattr=_forget)
     mechanisms: Sequence[Mechanism] = field(default=MECHANISMS, kw_only=True, on_setattr=_forget)
     sasl: ServerContext = field(factory=ServerContext, kw_only=True, on_setattr=_forget)
+    guard: LoginGuard | None = field(default=None, kw_only=True)
     plaintext_auth: Literal["never", "loopback", "always"] = field(default="never", kw_only=True)
     extensions: Sequence[Extension] = field(default=STANDARD, kw_only=True, on_setattr=_forget)
     offer: Sequence[Extension] | None = field(default=None, kw_only=True, on_setattr=_forget)

@@ -1,7 +1,7 @@
 """Trace fields: what a hop writes in front of a message, and how many hops it has had.
 
-RFC 5321 §4.4 gives the two fields, RFC 3848 the protocol keywords, RFC 5321 §6.3 the use of
-counting. Nothing here reads a clock; times are handed in.
+RFC 5321 §4.4 gives the two fields, RFC 3848 the protocol keywords, RFC 8314 §4.3 the ciphersuite,
+RFC 5321 §6.3 the use of counting. Nothing here reads a clock; times are handed in.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "MAX_HOPS",
     "HeaderScan",
     "address_literal",
+    "ciphersuite",
     "count_received",
     "date_time",
     "protocol_of",
@@ -69,6 +70,32 @@ def transmission_type(*, extended: bool, tls: bool, authenticated: bool, lmtp: b
     return ("LMTP" if lmtp else "ESMTP") + "S" * tls + "A" * authenticated
 
 
+# How a suite before TLS 1.3 is called here and there: key exchange, cipher, hash.
+_SUITE = re.compile(
+    r"(?:(ECDHE|DHE)-(ECDSA|RSA)-)?(?:AES(128|256)(-GCM|-CCM8?)?|(CHACHA20-POLY1305))(?:-(SHA\d*))?"
+)
+
+
+def ciphersuite(name: str) -> str:
+    """Return the registered name (IANA) of a suite that OpenSSL calls `name`; "" if not known.
+
+    Known are those of TLS 1.3, and of TLS 1.2 with AES and ChaCha20.
+    """
+    if name.startswith("TLS_") and name.replace("_", "").isalnum() and name.isascii():
+        return name  # TLS 1.3: one name for both
+    match = _SUITE.fullmatch(name)
+    if match is None:
+        return ""
+    exchange, signature, bits, mode, chacha, digest = match.groups()
+    key = f"{exchange}_{signature}" if exchange else "RSA"
+    if chacha:
+        return f"TLS_{key}_WITH_CHACHA20_POLY1305_SHA256"
+    if mode and "CCM" in mode:
+        return f"TLS_{key}_WITH_AES_{bits}_{mode[1:].replace('CCM8', 'CCM_8')}"
+    cipher = f"AES_{bits}_{'GCM' if mode else 'CBC'}"
+    return f"TLS_{key}_WITH_{cipher}_{digest}" if digest else ""
+
+
 def received(
     *,
     helo: str | bytes,
@@ -78,6 +105,8 @@ def received(
     queue_id: str,
     recipients: Sequence[ForwardPath],
     now: datetime,
+    tls: str = "",
+    comment: str = "",
 ) -> bytes:
     """Return the Received field that a server puts in front of what it accepts (RFC 5321 §4.4).
 
@@ -85,10 +114,12 @@ def received(
     repeated, and the address stands in its place. `peer` is the client's IP address, None
     where it has none. `hostname` is ours, `protocol` a keyword of `transmission_type`,
     `queue_id` an atom that finds the message in our log. The recipient is named only where
-    there is one, so that nobody learns of the others (§7.2). The result ends with CRLF; lines
+    there is one, so that nobody learns of the others (§7.2). `tls` is a registered ciphersuite,
+    "" where there was none (RFC 8314 §4.3). `comment`, of printable ASCII, tells what was changed
+    (RFC 5321 §6.4). The result ends with CRLF; lines
     are folded within 78 octets where their words allow it.
 
-    LocalProtocolError if `hostname`, `protocol` or `queue_id` is not what it has to be,
+    LocalProtocolError if `hostname`, `protocol`, `queue_id` or `tls` is not what it has to be,
     ValueError for a `peer` that is no address or a `now` without zone.
     """
     literal = b"" if peer is None else address_literal(peer)
@@ -101,6 +132,10 @@ def received(
     words += [b"by", as_domain(hostname), b"with", _atom(protocol), b"id", _atom(queue_id)]
     if len(recipients) == 1 and recipients[0].mailbox.domain:
         words += [b"for", recipients[0].serialize()]
+    if tls:
+        words += [b"tls", _atom(tls)]
+    if comment:
+        words += f"({comment})".encode("ascii").split(b" ")
     words[-1] += b";"
     words.append(date_time(now).encode())
     return _fold(b"Received:", words)
@@ -117,7 +152,13 @@ def protocol_of(session: Session) -> str:
 
 
 def stamp(
-    session: Session, envelope: Envelope, *, hostname: str, queue_id: str, now: float
+    session: Session,
+    envelope: Envelope,
+    *,
+    hostname: str,
+    queue_id: str,
+    now: float,
+    comment: str = "",
 ) -> bytes:
     """Return the Received field for a message that came in a session; `now` as `time.time`."""
     return received(
@@ -128,6 +169,8 @@ def stamp(
         queue_id=queue_id,
         recipients=envelope.forward_paths,
         now=datetime.fromtimestamp(now, UTC),
+        tls="" if session.tls is None else ciphersuite(session.tls.cipher),
+        comment=comment,
     )
 
 

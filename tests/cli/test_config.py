@@ -23,6 +23,8 @@ EVERYTHING = """
 data = "data"
 listen = ":25"
 submission = "[::1]:587"
+submissions = ":465"
+accounts = "accounts"
 local-domains = ["example.org", "Example.NET"]
 relay-domains = ["backup.example"]
 verify-recipients = true
@@ -71,6 +73,8 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         data=FOLDER / "data",
         listen=HostPort("", 25),
         submission=HostPort("::1", 587),
+        submissions=HostPort("", 465),
+        accounts=FOLDER / "accounts",
         local_domains=("example.org", "example.net"),
         aliases={
             "sales@example.org": ("ann@example.org", "bob@example.com"),
@@ -223,6 +227,8 @@ def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, 
     ("text", "words"),
     [
         ("listen = ':25'\nsubmission = ':25'", "they have to differ"),
+        ("listen = ':25'\nsubmissions = ':25'", "listen and submissions are both"),
+        ("submission = ':25'\nsubmissions = ':25'", "submission and submissions are both"),
         ("smart-host-login = 'ann'", "smart-host-login needs a smart-host"),
         ("smart-host-tls = 'none'", "smart-host-tls needs a smart-host"),
         (

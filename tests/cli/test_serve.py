@@ -354,7 +354,7 @@ def test_settings_of_a_file_hold_and_flags_override_them(monkeypatch: pytest.Mon
             story = node.story("delivered", 2)
             assert any(line.endswith("<sales@our.example> to <a@also.example>") for line in story)
         accepted, _ = far.story("delivered")
-        assert accepted.endswith(f" by ESMTPSA as {login.username}")
+        assert f" by ESMTPSA as {login.username}, TLSv1" in accepted
     assert len(mails("also.example/a", folder / "node")) == 1
     assert len(mails("localhost/b", there)) == 1
 
@@ -705,3 +705,42 @@ def test_the_module_is_the_command() -> None:
         ).stdout
 
     assert said(*MODULE, "--help") == said(*script("bin/smtpproto"), "--help")
+
+
+def test_accounts_take_the_place_of_its_own_login(cli: Run) -> None:
+    """One that is added while it runs may log in at once; all by TLS, at once or by STARTTLS."""
+    done = cli("account", "add", "ann", SMTPPROTO_PASSWORD="horse")
+    assert done.exit_code == 0
+    ports = (*ANY_PORTS, "--submissions", "127.0.0.1:0", "--accounts", DATA / "accounts")
+    with serving(*ports, "--local-domain", "example.org") as node:
+        screen = "\n".join(node.screen)
+        assert "smtpproto account --file smtpproto-data/accounts add NAME" in screen
+        assert "password" not in screen
+        assert not (DATA / "login.toml").exists()
+        assert stat.S_IMODE((DATA / "secret").stat().st_mode) == 0o600
+        (submissions,) = re.findall(r"^  submissions .*?:(\d+) ", screen, re.MULTILINE)
+        assert cli("account", "add", "bob", SMTPPROTO_PASSWORD="mouse").exit_code == 0
+        trusted = ssl.create_default_context(cafile=DATA / "tls" / "cert.pem")
+        message = "From: {0}@example.org\r\n\r\nhello\r\n"
+        with smtplib.SMTP_SSL(
+            "127.0.0.1", int(submissions), timeout=PATIENCE, context=trusted
+        ) as session:
+            session.login("ann", "horse")
+            with pytest.raises(smtplib.SMTPSenderRefused, match=r"5\.7\.1"):
+                session.sendmail("bob@example.org", ["x@example.org"], message.format("bob"))
+            with pytest.raises(smtplib.SMTPDataError, match=r"5\.7\.1"):
+                session.sendmail("ann@example.org", ["x@example.org"], message.format("bob"))
+            session.sendmail("ann@example.org", ["x@example.org"], message.format("ann"))
+        with smtplib.SMTP("127.0.0.1", node.submission, timeout=PATIENCE) as session:
+            session.starttls(context=trusted)
+            session.login("bob", "mouse")
+            session.sendmail("bob@example.org", ["x@example.org"], message.format("bob"))
+        node.story("delivered", 2)
+        assert node.end() == 0
+
+
+def test_accounts_that_are_not_there_are_explained(cli: Run) -> None:
+    said = cli("serve", *ANY_PORTS, "--accounts", "nowhere")
+    assert said.exit_code == 1
+    assert "cannot read the accounts in nowhere: No such file or directory" in said.output
+    assert "account --file nowhere add NAME" in said.output

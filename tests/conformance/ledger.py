@@ -67,6 +67,7 @@ SCOPE: Mapping[int, tuple[str, ...]] = {
     7504: ("2", "3", "4", "5"),
     7505: ("3", "4"),
     7677: ("2", "3", "4"),
+    8314: ("3", "4"),
     8689: ("2", "3", "4", "5", "6"),
 }
 # Whom a row binds: the first two are the core's and its adapters', `caller` is who builds on us.

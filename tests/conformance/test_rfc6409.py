@@ -9,14 +9,15 @@ import pytest
 
 from smtpproto import Bdat, EndOfContent, Reply, ServerConnection
 from smtpproto.client import Client
+from smtpproto.core.path import Mailbox
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions import CHUNKING, ENHANCEDSTATUSCODES
 from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.story import Delivered
+from smtpproto.relay.story import Accepted, Delivered
 from tests.conformance.ends import RCPT, say, server_after
 from tests.relay.test_policy import with_hops
-from tests.relay.world import LOGIN, MESSAGE, Node, Wire, world
+from tests.relay.world import LOGIN, MESSAGE, Node, Wire, parsed, world
 
 pytestmark = pytest.mark.anyio
 
@@ -202,6 +203,7 @@ async def test_who_runs_it_is_shown_what_a_client_does_wrong(tmp_path: Path) -> 
     "6409 §7 enhanced-statuses-are-offered",
     "6409 §7 8bitmime-is-offered",
     "6409 §7 auth-is-offered",
+    "6409 §7 dsn-is-offered",
     "6409 §7 size-and-chunking-may-be-offered",
     "6409 §7 starttls-may-be-offered",
     "6409 §7 etrn-is-not-offered",
@@ -220,6 +222,7 @@ async def test_what_a_submission_server_offers(tmp_path: Path) -> None:
                 "ENHANCEDSTATUSCODES",
                 "8BITMIME",
                 "AUTH",
+                "DSN",
                 "SIZE",
                 "CHUNKING",
                 "STARTTLS",
@@ -229,7 +232,103 @@ async def test_what_a_submission_server_offers(tmp_path: Path) -> None:
             assert (await wire.say("ATRN our.dom")).startswith("500")
 
 
+@pytest.mark.rfc("6409 §5.3 answers-come-within-two-minutes")
+@pytest.mark.parametrize("kind", ["smtp", "submission"])
+async def test_a_submission_server_does_not_think_for_long(tmp_path: Path, kind: Kind) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=[kind])
+        (server,) = node.relay._servers
+        patience = server.patience(pressed=False)
+        assert patience.handler is not None
+        assert (patience.handler < 120) is (kind == "submission")
+        assert patience.command == node.relay.server_deadlines.command  # the client's own
+
+
 # --- §8: the message -------------------------------------------------------------------------
+
+
+@pytest.mark.rfc(
+    "6409 §4.2 domains-of-the-envelope-are-complete",
+    "6409 §4.2 domains-of-the-header-are-complete",
+    "6409 §4.2 incomplete-domains-are-554",
+    "6409 §5.1 bad-header-addresses-are-554",
+    "6409 §8 no-domain-is-added-blindly",
+)
+async def test_names_that_are_not_complete_are_refused_and_nothing_is_guessed(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"])
+        async with logged_in(node) as wire:
+            assert (await wire.say("MAIL FROM:<ann@sales>")).startswith("554 5.1.8")
+            assert (await wire.say("MAIL FROM:<ann@our.dom>")).startswith("250")
+            assert (await wire.say("RCPT TO:<v@sales>")).startswith("554 5.1.2")
+            for to in "v@sales", "v":
+                assert (await wire.say("RCPT TO:<v@our.dom>")).startswith("250")
+                assert (await wire.say("DATA")).startswith("354")
+                said = await wire.say(f"From: ann@our.dom\r\nTo: {to}\r\n\r\n.")
+                assert said.startswith("554 5.6.0 ")
+                assert (await wire.say("MAIL FROM:<ann@our.dom>")).startswith("250")
+        assert await node.queue() == []
+        assert node.files() == []
+
+
+@pytest.mark.rfc(
+    "6409 §8 messages-may-be-changed",
+    "6409 §8.2 date-may-be-added",
+    "6409 §8.3 message-id-is-added",
+    "5321 §6.4 submission-may-add-a-message-id",
+    "5321 §6.4 submission-may-add-a-date",
+    "5321 §6.4 changes-are-documented",
+)
+async def test_what_is_missing_is_added_and_received_says_so(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission", "smtp"])
+        await node.send("ann@our.dom", ["v@our.dom"], kind="submission", login=LOGIN)
+        (accepted,) = await node.until(Accepted)
+        await node.until(Delivered)
+        (mail,) = node.mail("v@our.dom")
+        header = parsed(mail)
+        assert header["Message-ID"] == f"<{accepted.id}@relay.example>"
+        assert header["Date"] == "Tue, 14 Nov 2023 22:13:20 +0000"
+        assert "(added: Date, Message-ID)" in " ".join(header["Received"].split())
+        assert mail.endswith(MESSAGE.replace(b"\r\n", b"\n"))
+        # And not for other servers, whose messages are not ours to change.
+        await node.send("ann@ext.example", ["w@our.dom"], kind="smtp")
+        await node.until(Delivered, 2)
+        (mail,) = node.mail("w@our.dom")
+        assert parsed(mail)["Message-ID"] is None
+        assert b"added" not in mail
+
+
+@pytest.mark.rfc("6409 §6.1 sender-may-be-refused-with-550", "6409 §6.3 550-for-the-user")
+async def test_who_submits_sends_as_nobody_else(tmp_path: Path) -> None:
+    async def own(identity: str, mailbox: Mailbox) -> bool:
+        return str(mailbox) == f"{identity}@our.dom"
+
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"], senders=own)
+        async with logged_in(node) as wire:
+            assert (await wire.say("MAIL FROM:<boss@our.dom>")).startswith("550 5.7.1")
+            for sender in "<ann@our.dom>", "<>":
+                assert (await wire.say(f"MAIL FROM:{sender}")).startswith("250")
+                assert (await wire.say("RCPT TO:<v@our.dom>")).startswith("250")
+                await wire.say("DATA")
+                said = await wire.say("From: boss@our.dom\r\n\r\n.")
+                assert said.startswith("550 5.7.1 From: you may not send as boss@our.dom")
+        assert await node.queue() == []
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_bcc_goes_unless_it_is_told_to_stay(tmp_path: Path, keep: bool) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=["submission"], keep_bcc=keep)
+        content = b"Bcc: v@our.dom\r\n" + MESSAGE
+        await node.send("ann@our.dom", ["v@our.dom"], content, kind="submission", login=LOGIN)
+        await node.until(Delivered)
+        (mail,) = node.mail("v@our.dom")
+        assert (b"Bcc: v@our.dom" in mail) is keep
+        assert (b"Bcc" in mail) is keep  # nor does Received tell
 
 
 @pytest.mark.rfc("6409 §8.8 destinations-keep-their-local-part")

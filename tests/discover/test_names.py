@@ -54,7 +54,7 @@ def test_a_providers_domain_holds_its_exchanger_and_is_no_top_level_domain(
     assert len(provider_hosts(ANN, exchange)) <= 5
 
 
-@pytest.mark.rfc("8314 §3.3")
+@pytest.mark.rfc("8314 §3.3 both-ways-to-tls")
 def test_both_ports_are_tried_and_tls_from_the_first_octet_first() -> None:
     assert guesses(["h"], ()) == [("h", 465, Tls.IMPLICIT), ("h", 587, Tls.REQUIRED)]
 

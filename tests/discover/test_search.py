@@ -243,7 +243,7 @@ async def test_unless_everything_is_wanted(world: World) -> None:
 # Usual names
 
 
-@pytest.mark.rfc("8314 §3.3")
+@pytest.mark.rfc("8314 §3.3 both-ways-to-tls")
 @pytest.mark.parametrize("port", [465, 587])
 @pytest.mark.parametrize("host", ["smtp.example.org", "mail.example.org", "example.org"])
 async def test_usual_names(world: World, host: str, port: int) -> None:

@@ -199,7 +199,7 @@ async def test_tls_from_the_first_octet_needs_a_certificate(tmp_path: Path) -> N
             node.relay.server("submissions")
 
 
-@pytest.mark.rfc("8314 §3.3")
+@pytest.mark.rfc("8314 §3.3 both-ways-to-tls")
 async def test_submissions_is_tls_from_the_first_octet(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example", kinds=["submissions"], tls=True)

@@ -16,7 +16,7 @@ from .console import err, say
 __all__ = ["COMMANDS", "app"]
 
 #: Every command, in the order of the help: `NAME` is the function `NAME` in the module beside.
-COMMANDS = ("serve", "send", "probe", "discover", "sink", "queue", "demo")
+COMMANDS = ("serve", "account", "send", "probe", "discover", "sink", "queue", "demo")
 
 
 class App(click.Group):

@@ -62,6 +62,10 @@ class ServeSettings:
     listen: HostPort = LISTEN
     #: Where mail programs submit, with a login.
     submission: HostPort = SUBMISSION
+    #: Where they do over TLS from the first octet (RFC 8314 §3.3); None: nowhere.
+    submissions: HostPort | None = None
+    #: A passwd-file of those who may log in; None: a login of our own making.
+    accounts: Path | None = None
     #: Domains whose mail stays here.
     local_domains: tuple[str, ...] = ("localhost",)
     #: Domains of ours that live elsewhere: mail for them is taken from everybody, and goes on.
@@ -182,6 +186,8 @@ SETTINGS: Mapping[str, Setting] = {
     "data": Setting(a_path, "a text: the path of a directory, relative to the file's own"),
     "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),
+    "submissions": Setting(partial(a_text, read=listen_address), _ADDRESS),
+    "accounts": Setting(a_path, "a text: the path of a file of accounts (smtpproto account)"),
     "local-domains": Setting(
         partial(a_list, read=domain), 'a list of domain names, such as ["example.org"]'
     ),
@@ -289,6 +295,9 @@ def _check(settings: ServeSettings, given: Collection[str]) -> None:
     for name in settings.relay_domains:
         if name in settings.local_domains:
             raise ConfigError(f"{name} is both in local-domains and relay-domains")
+    for name, other in ("listen", settings.listen), ("submission", settings.submission):
+        if settings.submissions == other and other.port:
+            raise ConfigError(f"{name} and submissions are both {other}; they have to differ")
     if settings.smart_host is None:
         for name in sorted(given):
             if name.startswith("smart_host_"):

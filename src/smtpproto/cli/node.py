@@ -3,6 +3,7 @@
 ::
 
     login.toml      who may submit mail, and where; mode 0600
+    secret          what strangers are told of accounts that do not exist hangs on it; mode 0600
     tls/key.pem     the key of its certificate; mode 0600
     tls/cert.pem    self-signed, unless you put your own there
 
@@ -40,6 +41,7 @@ __all__ = [
     "NodeError",
     "ensure_certificate",
     "ensure_login",
+    "ensure_secret",
     "load_login",
     "machine_name",
 ]
@@ -118,6 +120,15 @@ def ensure_login(data: Path, host: str = "127.0.0.1", port: int = 2587) -> Login
         temporary.replace(path)
         _sync(data)
     return login
+
+
+def ensure_secret(data: Path) -> bytes:
+    """Return 32 random octets, the same for the node in `data` as long as it is there. OSError."""
+    _make_directory(data)
+    path = data / "secret"
+    if not path.exists():
+        _create(path, secrets.token_bytes(32), 0o600)
+    return path.read_bytes()
 
 
 def load_login(data: Path) -> Login:

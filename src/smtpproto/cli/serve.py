@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from smtpproto.core.connection import Limits
 from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
+    AccountFile,
     AliasTable,
     DnsResolver,
     Host,
@@ -38,7 +39,9 @@ from smtpproto.relay import (
     RouteTable,
     SQLiteSpool,
 )
+from smtpproto.relay.accounts import every_sender
 from smtpproto.relay.quota import Quota, quotas
+from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import (
     Accepted,
@@ -55,7 +58,14 @@ from smtpproto.stream import causes
 
 from .config import ConfigError, ServeSettings, build, load
 from .console import amount, safe, say
-from .node import Certificate, Login, NodeError, ensure_certificate, ensure_login
+from .node import (
+    Certificate,
+    Login,
+    NodeError,
+    ensure_certificate,
+    ensure_login,
+    ensure_secret,
+)
 from .options import (
     DATA,
     BadInput,
@@ -104,6 +114,18 @@ NAMED = 5
     help="Submission, for mail programs. [default: 127.0.0.1:2587]",
 )
 @click.option(
+    "--submissions",
+    type=listen,
+    metavar="HOST:PORT",
+    help="The same, with TLS from the first octet. [default: nowhere]",
+)
+@click.option(
+    "--accounts",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Who may log in, as `smtpproto account` writes it. [default: a login of its own]",
+)
+@click.option(
     "--local-domain",
     "local_domains",
     type=Value("NAME", domain),
@@ -149,7 +171,16 @@ async def _serve(chosen: ServeSettings, backend: str) -> None:
         async with SQLiteSpool.open(chosen.data / "spool") as spool:
             # Not before: a node that runs on this data has its own address in the login.
             login = await _login(chosen, chosen.submission.port)
-            relay = _relay(chosen, login, smart_login, certificate, spool, routes=routes)
+            accounts = await to_thread.run_sync(_accounts, chosen)
+            relay = _relay(
+                chosen,
+                spool,
+                certificate,
+                smart_login,
+                login=login,
+                accounts=accounts,
+                routes=routes,
+            )
             await _run(relay, chosen, certificate, backend)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
@@ -162,10 +193,10 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
 
     SIGHUP has it read its certificate again.
     """
-    listeners = [
-        Listener("smtp", chosen.listen.host or None, chosen.listen.port),
-        Listener("submission", chosen.submission.host or None, chosen.submission.port),
-    ]
+    wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
+    if chosen.submissions is not None:
+        wanted["submissions"] = chosen.submissions
+    listeners = [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
         async with anyio.create_task_group() as tasks:
@@ -179,19 +210,12 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
             except* OSError as group:
                 error = next(e for e in causes(group) if isinstance(e, OSError))
                 raise Failure(f"cannot listen on {error.filename}: {explain(error)}") from None
-            smtp, submission = (
-                HostPort(wanted.host, port)
-                for wanted, (_, port) in zip((chosen.listen, chosen.submission), bound, strict=True)
-            )
-            login = await _login(chosen, submission.port)
-            show(
-                chosen,
-                smtp=smtp,
-                submission=submission,
-                login=login,
-                certificate=certificate,
-                backend=backend,
-            )
+            places = {
+                kind: HostPort(at.host, port)
+                for (kind, at), (_, port) in zip(wanted.items(), bound, strict=True)
+            }
+            login = await _login(chosen, places["submission"].port)
+            show(chosen, places=places, login=login, certificate=certificate, backend=backend)
             stopping = False
             async for number in signals:
                 if number == hangup != signal.SIGTERM:
@@ -206,10 +230,25 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
                 relay.stop()
 
 
-async def _login(chosen: ServeSettings, port: int) -> Login:
+async def _login(chosen: ServeSettings, port: int) -> Login | None:
+    """Make sure of the node's own login, where there are no accounts."""
+    if chosen.accounts is not None:
+        return None
     # A mail program needs an address to connect to, and "all of them" is none.
     host = chosen.submission.host or chosen.hostname
     return await to_thread.run_sync(ensure_login, chosen.data, host, port)
+
+
+def _accounts(chosen: ServeSettings) -> AccountFile | None:
+    if chosen.accounts is None:
+        return None
+    secret = ensure_secret(chosen.data)
+    try:
+        return AccountFile(chosen.accounts, domains=chosen.local_domains, secret=secret)
+    except OSError as error:
+        why = error.strerror or error
+        advice = f"make it: {_ours()} account --file {shlex.quote(str(chosen.accounts))} add NAME"
+        raise Failure(f"cannot read the accounts in {chosen.accounts}: {why}\n{advice}") from None
 
 
 def _smart_login(chosen: ServeSettings) -> tuple[str, str] | None:
@@ -222,11 +261,12 @@ def _smart_login(chosen: ServeSettings) -> tuple[str, str] | None:
 
 def _relay(
     chosen: ServeSettings,
-    login: Login,
-    smart_login: tuple[str, str] | None,
-    certificate: Certificate,
     spool: SQLiteSpool,
+    certificate: Certificate,
+    smart_login: tuple[str, str] | None,
     *,
+    login: Login | None,
+    accounts: AccountFile | None,
     routes: RouteTable,
 ) -> Relay:
     smart_host: Host | None = None
@@ -237,7 +277,7 @@ def _relay(
             login_in_clear=is_loopback(chosen.smart_host.host),
         )
         smart_host = Host(chosen.smart_host.host, None, chosen.smart_host.port, access=access)
-    return Relay(
+    relay = Relay(
         hostname=chosen.hostname,
         spool=spool,
         mailboxes=Maildir(
@@ -266,18 +306,21 @@ def _relay(
         check_senders=not is_loopback(chosen.listen.host),
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
-        authenticator=Passwords({login.username: login.password}),
+        authenticator=accounts or Passwords({login.username: login.password} if login else {}),
+        senders=every_sender if accounts is None else accounts.may_send,
         limits=Limits(message=chosen.max_message),
         observe=tell,
     )
+    if accounts is not None:
+        accounts.changed = relay.forget
+    return relay
 
 
 def show(
     chosen: ServeSettings,
     *,
-    smtp: HostPort,
-    submission: HostPort,
-    login: Login,
+    places: Mapping[Kind, HostPort],
+    login: Login | None,
     certificate: Certificate,
     backend: str,
 ) -> None:
@@ -293,14 +336,18 @@ def show(
         ("smtpproto", "head"), f" {__version__}, a mail node called {chosen.hostname}, on {backend}"
     )
     others = ", ".join(map(str, chosen.relay_from)) or "nobody else"
-    elsewhere = ", ".join(chosen.relay_domains)
-    part(
-        "Listening",
-        ("SMTP", f"{where(smtp)}  mail for the domains below, from everybody"),
-        ("submission", f"{where(submission)}  mail for all the world, with the login below"),
-        ("relaying for", f"logged-in users and {others}"),
-        *([("relaying to", f"{elsewhere}, from everybody")] if elsewhere else []),
-    )
+    whose = "the login below" if login else f"an account of {chosen.accounts}"
+    rows = [
+        ("SMTP", f"{where(places['smtp'])}  mail for the domains below, from everybody"),
+        ("submission", f"{where(places['submission'])}  mail for all the world, with {whose}"),
+    ]
+    if "submissions" in places:
+        rows.append(("submissions", f"{where(places['submissions'])}  the same, over TLS at once"))
+    rows.append(("relaying for", f"logged-in users and {others}"))
+    if chosen.relay_domains:
+        elsewhere = ", ".join(chosen.relay_domains)
+        rows.append(("relaying to", f"{elsewhere}, from everybody"))
+    part("Listening", *rows)
     here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
     onward = (
         f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"
@@ -316,12 +363,29 @@ def show(
         *(("a mailbox holds", quota) for quota in [_quota(chosen)] if quota),
         ("elsewhere", f"{onward}; what waits: {_ours()} queue{_data_option(chosen)}"),
     )
-    part(
-        "In a mail program",
-        ("server, port", f"{login.host}, {login.port}"),
-        ("security", f"STARTTLS; our own certificate: {certificate.cert}"),
-        ("login", f"{login.username}, password {login.password}"),
-    )
+    secured = f"STARTTLS; our own certificate: {certificate.cert}"
+    if login is None:
+        submission = places["submission"]
+        file = shlex.quote(str(chosen.accounts))
+        part(
+            "In a mail program",
+            ("server, port", f"{submission.host or chosen.hostname}, {submission.port}"),
+            ("security", secured),
+            ("login", f"an account; one more: {_ours()} account --file {file} add NAME"),
+        )
+    else:
+        part(
+            "In a mail program",
+            ("server, port", f"{login.host}, {login.port}"),
+            ("security", secured),
+            ("login", f"{login.username}, password {login.password}"),
+        )
+        _show_first(chosen, login)
+    say("")
+    say(("ready", "good"))
+
+
+def _show_first(chosen: ServeSettings, login: Login) -> None:
     to = f"you@{chosen.local_domains[0]}" if chosen.local_domains else "you@example.org"
     sender = f"{login.username}@{chosen.local_domains[0] if chosen.local_domains else 'localhost'}"
     say("")
@@ -333,8 +397,6 @@ def show(
         f"--auth-password {shlex.quote(login.password)} --from {sender} --to {to}",
     ):
         say((line, "ours"))
-    say("")
-    say(("ready", "good"))
 
 
 def _quota(chosen: ServeSettings) -> str:

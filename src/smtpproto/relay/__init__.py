@@ -11,11 +11,15 @@ In reading order::
     report, trace           what is written about it
     story                   what is told of it
     callout                 who exists elsewhere
+    submission, header      what mail programs hand over, completed
     intake                  in: policy, Received, spool
     attempt, ways, clients  out: what came of it, for whom; sessions with next hops
     deliver, verdict        … attempts, and what follows from them
     dispatch                the loop over them
-    accounts, relay         who may log in; all of it together
+    sha_crypt, schemes      passwords as they are stored
+    account_file, accounts  who may log in, and send as whom
+    guessing                who may not try again so soon
+    relay                   all of it together
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from __future__ import annotations
 from smtpproto.resolve import DnsResolver
 
 from .access import Access
-from .accounts import Passwords
+from .accounts import AccountFile, Passwords
 from .aliases import AliasTable
 from .callout import Callout
 from .mailbox import Maildir
@@ -37,6 +41,7 @@ from .transport import ByMx, Discard, Here, Host, HostPort, NextHop, OnHold, Ref
 
 __all__ = [
     "Access",
+    "AccountFile",
     "AliasTable",
     "ByMx",
     "Callout",

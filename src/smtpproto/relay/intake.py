@@ -2,8 +2,8 @@
 
 Two listeners share one handler. SMTP takes mail for domains of ours from everybody, and for
 others only from those who may relay: who has logged in, or comes from a listed network. No
-network is listed unless an operator does it, not even loopback. Submission (RFC 6409) takes mail
-only from those who have logged in.
+network is listed unless an operator does it, not even loopback. Submission takes mail only from
+those who have logged in, and completes it (`submission`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .mailbox import Bounded, MailboxStore
 from .route import Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
+from .submission import Submission, Submitted
 from .transport import ByMx, Here, NextHop, Refuse, Transport, Undetermined, Unroutable
 
 __all__ = ["Intake", "may_relay"]
 
 log = logging.getLogger(__name__)
 
-LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
 NO_RELAY = Reply(550, "5.7.1", "Relaying denied")
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 NO_ROOM = Reply(452, "4.2.2", "Mailbox full, try again later")
@@ -74,7 +74,7 @@ class Intake:
     observe: Observer
     accepted: Callable[[], None]
     networks: Sequence[Network] = ()
-    submission: bool = False
+    submission: Submission | None = None
     aliases: Aliases = no_aliases
     verifier: Verifier | None = None
     check_senders: bool = True
@@ -85,8 +85,8 @@ class Intake:
 
         And those strangers whose domain takes no mail.
         """
-        if self.submission and session.identity is None:
-            return LOGIN_FIRST
+        if self.submission is not None:
+            return await self.submission.mail(session, command)
         sender = command.reverse_path.mailbox
         if sender is None or not self.check_senders or may_relay(session, self.networks):
             return None
@@ -100,6 +100,8 @@ class Intake:
 
         An alias is one whatever its domain's transport; else a rule may refuse.
         """
+        if self.submission is not None and (refusal := self.submission.rcpt(command)) is not None:
+            return refusal
         mailbox = command.forward_path.mailbox
         home = self.router.home(mailbox)
         trusted = may_relay(session, self.networks)
@@ -145,12 +147,24 @@ class Intake:
         scan = HeaderScan()
         try:
             async with self.spool.receive() as incoming:
+                source: ContentStream | Submitted = content
+                comment = ""
+                if self.submission is not None:
+                    source = await self.submission.complete(
+                        session, envelope, content, id=incoming.id, now=now
+                    )
+                    comment = source.comment
                 trace = stamp(
-                    session, envelope, hostname=self.hostname, queue_id=incoming.id, now=now
+                    session,
+                    envelope,
+                    hostname=self.hostname,
+                    queue_id=incoming.id,
+                    now=now,
+                    comment=comment,
                 )
                 await incoming.write(trace)
                 octets = len(trace)
-                async for chunk in content:
+                async for chunk in source:
                     scan.feed(chunk)
                     octets += len(chunk)
                     await incoming.write(chunk)
@@ -170,4 +184,5 @@ class Intake:
 
 def _origin(session: Session) -> str:
     who = f" as {session.identity}" if session.identity is not None else ""
-    return f"{session.peer[0]} by {protocol_of(session)}{who}"
+    tls = "" if session.tls is None else f", {session.tls.version} {session.tls.cipher}"
+    return f"{session.peer[0]} by {protocol_of(session)}{who}{tls}"

@@ -21,23 +21,27 @@ from typing import Literal, TypeAlias
 
 import anyio
 from anyio.abc import TaskStatus
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
 from smtpproto.core.connection import Limits
+from smtpproto.core.sasl import ServerContext
 from smtpproto.extensions import STANDARD
 from smtpproto.extensions.dsn import DSN
-from smtpproto.handler import Authenticator, Session
+from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
+from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
 from smtpproto.trust import Network
 
 from .access import Access
+from .accounts import SenderPolicy, every_sender
 from .aliases import Aliases, no_aliases
 from .callout import Callout, Verifier
 from .clients import Clients
 from .deliver import Deliverer
 from .dispatch import Dispatcher
+from .guessing import Guessing
 from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxesFirst, MailboxStore
@@ -45,11 +49,15 @@ from .route import Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
 from .story import Observer, harmless, ignore
+from .submission import Submission
 from .transport import Host
 
 __all__ = ["Kind", "Listener", "Relay"]
 
 Kind: TypeAlias = Literal["smtp", "submission", "submissions"]
+
+#: Seconds in which a submission server answers (RFC 6409 §5.3 has fewer than two minutes).
+ANSWER = 110
 
 
 @frozen
@@ -71,17 +79,19 @@ class Relay:
     """A queueing mail server to embed.
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
-    Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `aliases` are addresses of ours that stand for others. `verify` tells who exists of those
-    who are ours and live elsewhere: "callout" asks their next hop; with None all do, and what is
-    refused there later comes back to senders who may be forged. With `check_senders`, the DNS is
-    asked whether a stranger's domain takes mail itself (RFC 7505 §4.1). `access` is how next hops
-    are talked to that have none of their own, such as MX finds; ValueError for one with a login,
-    which belongs to a Host. `connector` leads to hosts, `unix` makes what leads to the path of a
-    UNIX socket. `connections` are those of all listeners together. There are `sessions` with next
-    hops at most, and `sessions_each` with one host; one that is unused is kept for `idle` seconds.
-    `observe` is told every message's story, `trace` every line of every dialogue, as
-    (session, peer, line): the session is that of a client, or "next hop".
+    Logins of any kind need TLS except from loopback (RFC 8314 §4.1), and `authenticator` to be
+    possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
+    `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. `aliases` are
+    addresses of ours that stand for others. `verify` tells who exists of those who are ours and
+    live elsewhere: "callout" asks their next hop; with None all do, and what is refused there later
+    comes back to senders who may be forged. With `check_senders`, the DNS is asked whether a
+    stranger's domain takes mail itself (RFC 7505 §4.1). `access` is how next hops are talked to
+    that have none of their own, such as MX finds; ValueError for one with a login, which belongs to
+    a Host. `connector` leads to hosts, `unix` makes what leads to the path of a UNIX socket.
+    `connections` are those of all listeners together. There are `sessions` with next hops at most,
+    and `sessions_each` with one host; one that is unused is kept for `idle` seconds. `observe` is
+    told every message's story, `trace` every line of every dialogue, as (session, peer, line): the
+    session is that of a client, or "next hop".
     """
 
     hostname: str
@@ -91,7 +101,11 @@ class Relay:
     access: Access = field(factory=Access)
     networks: Sequence[Network] = ()
     tls: ssl.SSLContext | Certificates | None = None
-    authenticator: Authenticator | None = None
+    authenticator: AnyAuthenticator | None = None
+    guard: LoginGuard | None = field(factory=Guessing)
+    sasl: ServerContext = field(factory=ServerContext)
+    senders: SenderPolicy = every_sender
+    keep_bcc: bool = False
     aliases: Aliases = no_aliases
     verify: Verifier | Literal["callout"] | None = None
     check_senders: bool = True
@@ -168,6 +182,13 @@ class Relay:
 
     def server(self, kind: Kind) -> Server:
         """Make the server for one kind of listener; it spools what it accepts."""
+        submission, deadlines = None, self.server_deadlines
+        if kind != "smtp":
+            submission = Submission(
+                self.hostname, self.router.is_local, self.senders, keep_bcc=self.keep_bcc
+            )
+            patience = ANSWER if deadlines.handler is None else min(ANSWER, deadlines.handler)
+            deadlines = evolve(deadlines, handler=patience)
         handler = Intake(
             hostname=self.hostname,
             router=self.router,
@@ -177,7 +198,7 @@ class Relay:
             observe=self.observe,
             accepted=self.dispatcher.wake,
             networks=self.networks,
-            submission=kind != "smtp",
+            submission=submission,
             aliases=self.aliases,
             verifier=self._verifier,
             check_senders=self.check_senders,
@@ -188,12 +209,16 @@ class Relay:
             tls=self.tls,
             implicit_tls=kind == "submissions",
             authenticator=self.authenticator,
+            guard=self.guard,
+            sasl=self.sasl,
+            # Who submits without TLS shows the message; so a login of any kind waits for it.
+            mechanisms=[evolve(each, plaintext=True) for each in MECHANISMS],
             # We report as asked, and pass on what was asked.
             offer=[each for each in STANDARD if not each.obliges or each is DSN],
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,
-            deadlines=self.server_deadlines,
+            deadlines=deadlines,
             trace=None if self.trace is None else self._show,
         )
 
@@ -233,6 +258,11 @@ class Relay:
     def reload(self) -> bool:
         """Read the files of the certificates again, as `Server.reload`; it blocks."""
         return self.tls.reload() if isinstance(self.tls, Certificates) else True
+
+    def forget(self) -> None:
+        """Find out again which mechanisms the authenticator can serve, for new sessions."""
+        for server in self._servers:
+            server.forget()
 
     def _show(self, session: Session, line: str) -> None:
         if self.trace is not None:
