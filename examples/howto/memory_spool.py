@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import anyio
@@ -40,10 +41,18 @@ class MemoryIncoming:
         self.content += chunk
 
     async def commit(
-        self, mail: Mail, rcpts: Sequence[Rcpt], *, now: float, origin: str = ""
+        self,
+        mail: Mail,
+        rcpts: Sequence[Rcpt],
+        *,
+        now: float,
+        origin: str = "",
+        held: str | None = None,
     ) -> None:
         # 250 is said when this returns. A spool that is to keep its promise syncs here.
         self.spool.put(self.id, Fresh(mail, tuple(rcpts), bytes(self.content), origin), now)
+        if held is not None:
+            await self.spool.hold(self.id, held)
 
 
 @define(eq=False)
@@ -120,12 +129,13 @@ class MemorySpool:
                 owed[n] = Recipient(n, rcpt, 0, now, None, alias=s.alias)
             r = owed.pop(s.recipient)
             if s.next_attempt is not None:
-                asked_meanwhile = r.asked is not None and lent_as not in (None, r.next_attempt)
+                moved = lent_as not in (None, r.next_attempt)
+                asked_meanwhile = moved and (r.asked is not None or r.held)
                 owed[r.number] = evolve(
                     r,
                     attempts=r.attempts + s.counted,
                     next_attempt=r.next_attempt if asked_meanwhile else s.next_attempt,
-                    last_reply=r.last_reply if s.reply is None else s.reply,
+                    last_reply=r.last_reply if s.reply is None or r.held else s.reply,
                     warned=r.warned or s.warned,
                 )
         if owed:
@@ -154,7 +164,7 @@ class MemorySpool:
         times = [r.next_attempt for entry in self._entries.values() for r in self._free(entry)]
         now = self.steady()
         times += [self.clock() + end - now for end, _ in self._lent.values() if end > now]
-        return min(times, default=None)
+        return min((time for time in times if time < inf), default=None)
 
     # For the operator
 
@@ -169,7 +179,11 @@ class MemorySpool:
     async def retry(self, id: str | None, now: float) -> int:
         moved = 0
         for each, entry in self._entries.items():
-            waiting = [r for r in entry.recipients if r.next_attempt > 0 and id in (None, each)]
+            waiting = [
+                r
+                for r in entry.recipients
+                if r.next_attempt > 0 and (id == each or (id is None and not r.held))
+            ]
             moved += len(waiting)
             self._entries[each] = evolve(
                 entry,
@@ -177,6 +191,18 @@ class MemorySpool:
                     evolve(r, next_attempt=-now) if r in waiting else r for r in entry.recipients
                 ),
             )
+        return moved
+
+    async def hold(self, id: str, reason: str) -> int:
+        entry = self._entries.get(id)
+        if entry is None:
+            return 0
+        moved = sum(not r.held for r in entry.recipients)
+        held = (
+            r if r.held else evolve(r, next_attempt=inf, last_reply=reason)
+            for r in entry.recipients
+        )
+        self._entries[id] = evolve(entry, recipients=tuple(held))
         return moved
 
     async def delete(self, id: str) -> bool:

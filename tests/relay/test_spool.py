@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -1117,6 +1118,38 @@ async def test_who_is_asked_for_while_he_is_tried_is_tried_once_more(
         assert await spool.next_due() == 800
 
 
+@pytest.mark.parametrize("visiting", [False, True])
+async def test_what_is_held_stays_until_it_is_let_go_by_name(
+    tmp_path: Path, visiting: bool
+) -> None:
+    async with opened(tmp_path) as spool, opened(tmp_path, serving=False) as visitor:
+        operator = visitor if visiting else spool
+        async with spool.receive() as incoming:
+            await incoming.write(SMALL)
+            rcpts = [Rcpt("ann@our.dom"), Rcpt("bob@our.dom")]
+            await incoming.commit(Mail(None), rcpts, now=1, held="a virus")
+        other = await keep(spool, rcpts=(ANN, BOB), now=2)
+        assert [entry.id for entry in await spool.claim(1e12, 9, 60)] == [other]
+        assert await operator.hold(other, "wait for Bob") == 2
+        await spool.settle(other, [Settlement(0, 3.0, "450 later")], now=3)
+        entries = await all_of(spool)
+        assert [[r.last_reply for r in entry.recipients] for entry in entries] == [
+            ["a virus", "a virus"],
+            ["wait for Bob", "wait for Bob"],
+        ]
+        assert all(r.held for entry in entries for r in entry.recipients)
+        assert await spool.next_due() is not None  # the lease of the other's second recipient
+        await spool.release([entries[1]])
+        assert await spool.next_due() is None
+        assert await operator.retry(None, 5) == 0
+        assert await spool.claim(1e12, 9, 60) == []
+    async with opened(tmp_path) as spool:
+        assert await spool.claim(1e12, 9, 60) == []
+        assert await spool.retry(incoming.id, 6) == 2
+        assert [entry.id for entry in await spool.claim(6, 9, 60)] == [incoming.id]
+        assert await spool.hold("nobody", "why") == 0
+
+
 async def test_what_a_visitor_asks_for_comes_before_what_was_looked_at(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool, opened(tmp_path, serving=False) as visitor:
         ids = [await keep(spool, now=n) for n in range(1, 5)]
@@ -1399,10 +1432,10 @@ class Model:
             if s.next_attempt is None:
                 del rows[s.recipient]
             else:
-                attempts, before, _ = rows[s.recipient]
-                asked = before < 0 and lent_as not in (None, before)
-                after = before if asked else s.next_attempt
-                rows[s.recipient] = [attempts + 1, after, s.reply]
+                attempts, before, why = rows[s.recipient]
+                stays = (before < 0 or before == inf) and lent_as not in (None, before)
+                after = before if stays else s.next_attempt
+                rows[s.recipient] = [attempts + 1, after, why if after == inf else s.reply]
         if not rows:
             self.delete(id)
         return True
@@ -1416,10 +1449,16 @@ class Model:
         count = 0
         for each, rows in self.rcpts.items():
             for row in rows.values():
-                if id in (None, each) and row[1] > 0:
+                if row[1] > 0 and (id == each or (id is None and row[1] < inf)):
                     row[1] = -now
                     count += 1
         return count
+
+    def hold(self, id: str, reason: str) -> int:
+        held = [row for row in self.rcpts.get(id, {}).values() if row[1] < inf]
+        for row in held:
+            row[1:] = [inf, reason]
+        return len(held)
 
     def next_due(self, wall: float) -> float | None:
         now = self.watch.now
@@ -1428,7 +1467,8 @@ class Model:
             for (id, n), (end, _) in self.lent.items()
             if end > now and n in self.rcpts.get(id, ())
         ]
-        return min([*self.free().values(), *ends], default=None)
+        dues = [due for due in self.free().values() if due < inf]
+        return min([*dues, *ends], default=None)
 
     def delete(self, id: str) -> bool:
         self.rcpts.pop(id, None)
@@ -1451,6 +1491,7 @@ STEPS = st.lists(
                 "settle",
                 "release",
                 "retry",
+                "hold",
                 "delete",
                 "restart",
                 "wait",
@@ -1505,6 +1546,8 @@ async def run_steps(opens: Opens, steps: Iterator[Step], path: Path | None = Non
                 elif word == "retry":
                     which = None if number == 1 else id
                     assert await spool.retry(which, now) == model.retry(which, now)
+                elif word == "hold":
+                    assert await spool.hold(id, "why") == model.hold(id, "why")
                 elif word == "delete":
                     assert await spool.delete(id) == model.delete(id)
                 elif word == "wait":

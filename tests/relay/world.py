@@ -41,6 +41,7 @@ from smtpproto.relay import (
     Schedule,
     SQLiteSpool,
 )
+from smtpproto.relay.filters import Filter
 from smtpproto.relay.mailbox import MailboxPolicy, every_mailbox
 from smtpproto.relay.quota import QuotaPolicy, no_quotas
 from smtpproto.relay.relay import Kind
@@ -452,6 +453,7 @@ class World:
         quota: QuotaPolicy = no_quotas,
         schedule: Schedule = Schedule(first=600, factor=2, longest=4 * 3600, spread=0),  # noqa: B008
         tls: bool = False,
+        filters: Sequence[Filter] = (),
         **settings: Any,
     ) -> Node:
         """Run a relay; other nodes reach it by its name (ports 25 and 587), as a smart host."""
@@ -496,7 +498,8 @@ class World:
             relay.dispatcher.poll = 0.05  # so that a visitor's retry is seen while we look
             return relay
 
-        await self.tasks.start(self._serve_node, node, make, kinds)
+        listeners = [Listener(kind, "127.0.0.1", 0, filters) for kind in kinds]
+        await self.tasks.start(self._serve_node, node, make, listeners)
         ports = {"smtp": 25, "submission": 587, "submissions": 465}
         for kind, port in node.ports.items():
             self.ports[name, ports[kind]] = port
@@ -507,7 +510,7 @@ class World:
         self,
         node: Node,
         make: Callable[[FaultySpool], Relay],
-        kinds: Sequence[Kind],
+        listeners: Sequence[Listener],
         *,
         task_status: TaskStatus[None],
     ) -> None:
@@ -520,15 +523,14 @@ class World:
                     node.spool = spool
                     spool.faults = node.faults
                     node.relay = make(spool)
-                    listeners = [Listener(kind, "127.0.0.1", 0) for kind in kinds]
 
                     async def run(*, task_status: TaskStatus[Any]) -> None:
                         await node.relay.run(listeners, task_status=task_status)
 
                     async with anyio.create_task_group() as tasks:
                         bound = await tasks.start(run)
-                        for kind, (_, port) in zip(kinds, bound, strict=True):
-                            node.ports[kind] = port
+                        for listener, (_, port) in zip(listeners, bound, strict=True):
+                            node.ports[listener.kind] = port
                         task_status.started()
         finally:
             if node in self.nodes:

@@ -52,6 +52,7 @@ from smtpproto.relay.story import (
     Expanded,
     Failed,
     Held,
+    Judged,
     Reported,
 )
 from smtpproto.stream import causes
@@ -446,6 +447,9 @@ def _story(event: Event) -> tuple[str, str, str]:
             to = _some(event.forward_paths)
             said = f"from {event.reverse_path} for {to}, {amount(event.octets)}, {event.origin}"
             return "accepted", "head", said
+        case Judged():
+            style = "warn" if "=refuse" in event.said or "=defer" in event.said else "dim"
+            return "judged", style, f"{event.peer} at {event.stage}: {event.said}"
         case Expanded():
             return "expanded", "good", f"{event.forward_path} to {_some(event.becomes)}"
         case Delivered():

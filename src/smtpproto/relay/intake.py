@@ -9,7 +9,7 @@ those who have logged in, and completes it (`submission`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 
 import anyio
 from attrs import field, frozen
@@ -27,8 +27,8 @@ from .aliases import Aliases, no_aliases
 from .callout import Verifier
 from .mailbox import Bounded, MailboxStore
 from .route import Router
-from .spool import Spool, SpoolUnavailable
-from .story import Accepted, Observer
+from .spool import Incoming, Spool, SpoolUnavailable
+from .story import Accepted, Held, Observer
 from .submission import Submission, Submitted
 from .transport import ByMx, Here, NextHop, Refuse, Transport, Undetermined, Unroutable
 
@@ -144,7 +144,6 @@ class Intake:
     ) -> Reply | None:
         """Put the content into the spool behind our Received line; 250 when it is on disk."""
         now = self.clock()
-        scan = HeaderScan()
         try:
             async with self.spool.receive() as incoming:
                 source: ContentStream | Submitted = content
@@ -162,22 +161,40 @@ class Intake:
                     now=now,
                     comment=comment,
                 )
-                await incoming.write(trace)
-                octets = len(trace)
-                async for chunk in source:
-                    scan.feed(chunk)
-                    octets += len(chunk)
-                    await incoming.write(chunk)
-                if scan.received >= self.max_hops:
-                    return LOOP
-                origin = _origin(session)
-                await incoming.commit(envelope.mail, envelope.rcpts, now=now, origin=origin)
+                return await self._keep(session, envelope, trace, source, incoming, now=now)
         except SpoolUnavailable as error:
             log.error("a message from %s is put off: %s", session.peer[0], error)
             return FULL if error.full else UNAVAILABLE
+
+    async def _keep(
+        self,
+        session: Session,
+        envelope: Envelope,
+        head: bytes,
+        content: AsyncIterable[bytes],
+        incoming: Incoming,
+        *,
+        now: float,
+        held: str | None = None,
+    ) -> Reply:
+        """Write `head` and the content into the spool, and say how it went."""
+        scan = HeaderScan()
+        await incoming.write(head)
+        octets = len(head)
+        async for chunk in content:
+            scan.feed(chunk)
+            octets += len(chunk)
+            await incoming.write(chunk)
+        if scan.received >= self.max_hops:
+            return LOOP
+        origin = _origin(session)
+        await incoming.commit(envelope.mail, envelope.rcpts, now=now, origin=origin, held=held)
         self.observe(
             Accepted(incoming.id, envelope.reverse_path, envelope.forward_paths, octets, origin)
         )
+        if held is not None:
+            for path in envelope.forward_paths:
+                self.observe(Held(incoming.id, path, held))
         self.accepted()
         return Reply(250, "2.0.0", f"Accepted as {incoming.id}")
 

@@ -41,12 +41,15 @@ from .callout import Callout, Verifier
 from .clients import Clients
 from .deliver import Deliverer
 from .dispatch import Dispatcher
+from .filters.chain import Chain
+from .filters.seam import Filter
 from .guessing import Guessing
 from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxesFirst, MailboxStore
 from .route import Router
 from .schedule import DEFAULT, Schedule
+from .screening import ScreenedIntake
 from .spool import Spool
 from .story import Observer, harmless, ignore
 from .submission import Submission
@@ -66,12 +69,14 @@ class Listener:
 
     `kind` is "smtp" for other servers, "submission" for mail programs (STARTTLS), "submissions"
     for those with TLS from the first octet (RFC 8314 §3.3). Port 0 is any that is free; `host`
-    None is every address.
+    None is every address. `filters` are asked in their order, of all mail that comes in here: of
+    users' too.
     """
 
     kind: Kind
     host: str | None
     port: int
+    filters: Sequence[Filter] = ()
 
 
 @define(eq=False, kw_only=True)
@@ -85,7 +90,8 @@ class Relay:
     addresses of ours that stand for others. `verify` tells who exists of those who are ours and
     live elsewhere: "callout" asks their next hop; with None all do, and what is refused there later
     comes back to senders who may be forged. With `check_senders`, the DNS is asked whether a
-    stranger's domain takes mail itself (RFC 7505 §4.1). `access` is how next hops are talked to
+    stranger's domain takes mail itself (RFC 7505 §4.1). A filter that fails lets mail "pass", or
+    "defer"s it. `access` is how next hops are talked to
     that have none of their own, such as MX finds; ValueError for one with a login, which belongs to
     a Host. `connector` leads to hosts, `unix` makes what leads to the path of a UNIX socket.
     `connections` are those of all listeners together. There are `sessions` with next hops at most,
@@ -109,6 +115,7 @@ class Relay:
     aliases: Aliases = no_aliases
     verify: Verifier | Literal["callout"] | None = None
     check_senders: bool = True
+    failing_filter: Literal["pass", "defer"] = "pass"
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
@@ -180,7 +187,7 @@ class Relay:
             schedule=self.schedule,
         )
 
-    def server(self, kind: Kind) -> Server:
+    def server(self, kind: Kind, filters: Sequence[Filter] = ()) -> Server:
         """Make the server for one kind of listener; it spools what it accepts."""
         submission, deadlines = None, self.server_deadlines
         if kind != "smtp":
@@ -189,7 +196,8 @@ class Relay:
             )
             patience = ANSWER if deadlines.handler is None else min(ANSWER, deadlines.handler)
             deadlines = evolve(deadlines, handler=patience)
-        handler = Intake(
+        make = Intake if not filters else partial(ScreenedIntake, chain=self._chain(filters))
+        handler = make(
             hostname=self.hostname,
             router=self.router,
             mailboxes=self.mailboxes,
@@ -222,6 +230,9 @@ class Relay:
             trace=None if self.trace is None else self._show,
         )
 
+    def _chain(self, filters: Sequence[Filter]) -> Chain:
+        return Chain(filters, hostname=self.hostname, failing=self.failing_filter)
+
     async def run(
         self,
         listeners: Sequence[Listener],
@@ -236,7 +247,7 @@ class Relay:
         async with self._pool, anyio.create_task_group() as tasks:
             bound: list[tuple[str, int]] = []
             # All of them before the first wait, so that stop() reaches all of them.
-            self._servers = [self.server(listener.kind) for listener in listeners]
+            self._servers = [self.server(each.kind, each.filters) for each in listeners]
             if self._stopping:
                 self.stop()
             for listener, server in zip(listeners, self._servers, strict=True):

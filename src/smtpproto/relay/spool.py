@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
+from math import inf
 from typing import Protocol, TypeVar
 
 from attrs import frozen
@@ -64,6 +65,11 @@ class Recipient:
     def asked(self) -> float | None:
         """When the operator asked for the next attempt, if he did."""
         return -self.next_attempt if self.next_attempt < 0 else None
+
+    @property
+    def held(self) -> bool:
+        """Whether the operator has to let it go before it is tried; `last_reply` says why."""
+        return self.next_attempt == inf
 
 
 @frozen
@@ -135,9 +141,17 @@ class Incoming(Protocol):
         ...
 
     async def commit(
-        self, mail: Mail, rcpts: Sequence[Rcpt], *, now: float, origin: str = ""
+        self,
+        mail: Mail,
+        rcpts: Sequence[Rcpt],
+        *,
+        now: float,
+        origin: str = "",
+        held: str | None = None,
     ) -> None:
         """Keep the message; it is durable when this returns, and due at once.
+
+        With `held`, a reason in words, it is not due before `Spool.retry` names it.
 
         Once begun it waits for its outcome, even when it is cancelled: it returns, or raises
         SpoolUnavailable and has kept nothing. Where a framework tears it from its wait all the
@@ -214,12 +228,20 @@ class Spool(Protocol):
         ...
 
     async def retry(self, id: str | None, now: float) -> int:
-        """Make all recipients of a message (None: of all) due now.
+        """Make all recipients of a message (None: of all that are not held) due now.
 
         They come before all others, and are known by `Recipient.asked`. Those being tried are not
         lent to a second worker; if that attempt fails, there is one more at once, for what was
         mended may have come too late for it. Returns how many they are, those left out that had
         been asked for before.
+        """
+        ...
+
+    async def hold(self, id: str, reason: str) -> int:
+        """Keep a message where it is until `retry` names it, however old it grows.
+
+        An attempt that is under way goes on. Returns how many recipients are held now that were
+        not.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +16,7 @@ from smtpproto.core.command import Mail, Rcpt
 
 from .disk import Disk
 from .leases import Leases
-from .spool import SpoolUnavailable
+from .spool import Fresh, SpoolUnavailable
 from .sqlite_database import Database, Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "Store"]
@@ -93,7 +94,13 @@ class SQLiteIncoming:
             await self._to_file(self._append)
 
     async def commit(
-        self, mail: Mail, rcpts: Sequence[Rcpt], *, now: float, origin: str = ""
+        self,
+        mail: Mail,
+        rcpts: Sequence[Rcpt],
+        *,
+        now: float,
+        origin: str = "",
+        held: str | None = None,
     ) -> None:
         if not rcpts:
             raise ValueError("a message needs a recipient")
@@ -101,7 +108,8 @@ class SQLiteIncoming:
         await checkpoint_if_cancelled()
         with CancelScope(shield=True):
             await self.finish()
-            self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
+            new = Fresh(mail, tuple(rcpts), b"", origin)
+            self.work = Work(lambda db: self.insert(db, new, now, held))
             await self._spool.database.perform(self.work)
 
     async def finish(self) -> None:
@@ -112,16 +120,20 @@ class SQLiteIncoming:
             await self._to_file(self._seal)
 
     def insert(
-        self, db: sqlite3.Connection, mail: Mail, rcpts: Sequence[Rcpt], now: float, origin: str
+        self, db: sqlite3.Connection, new: Fresh, now: float, held: str | None = None
     ) -> None:
+        """Write the row; its content is what has been written here."""
         content = None if self._in_file else bytes(self._buffer)
         db.execute(
             "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)",
-            (self.id, now, mail.serialize(), origin, self.octets, content),
+            (self.id, now, new.mail.serialize(), new.origin, self.octets, content),
         )
         db.executemany(
-            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, NULL)",
-            [(self.id, n, rcpt.serialize(), now, now) for n, rcpt in enumerate(rcpts)],
+            "INSERT INTO recipient VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, 0, NULL)",
+            [
+                (self.id, n, rcpt.serialize(), now if held is None else inf, held)
+                for n, rcpt in enumerate(new.rcpts)
+            ],
         )
         self._spool.leases.back_to(now, self.id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from math import inf
 
 from .leases import Leases
 from .spool import Settlement
@@ -47,14 +48,17 @@ def _defer(
         "SELECT next_attempt FROM recipient WHERE message = ? AND number = ?", key
     ).fetchone()
     lent_as = leases.lent_as(*key)
-    if row is not None and row[0] < 0 and lent_as is not None and row[0] != lent_as:
-        (next_attempt,) = row  # asked for while this attempt was under way: so once more
+    moved = row is not None and lent_as is not None and row[0] != lent_as
+    reply = settlement.reply
+    if moved and (row[0] < 0 or row[0] == inf):
+        (next_attempt,) = row  # asked for, or held, while this attempt was under way: so be it
+        reply = None if next_attempt == inf else reply  # why it is held stands there
     leases.back_to(next_attempt, id)
     return db.execute(
         "UPDATE recipient SET attempts = attempts + ?5, next_attempt = ?1, due = ?1,"
         " last_reply = coalesce(?2, last_reply), warned = warned OR ?6"
         " WHERE message = ?3 AND number = ?4",
-        (next_attempt, settlement.reply, *key, settlement.counted, settlement.warned),
+        (next_attempt, reply, *key, settlement.counted, settlement.warned),
     )
 
 

@@ -14,7 +14,7 @@ Many messages share one sync (group commit): see `sqlite_database.py`.
 
 *Who may do what.* One process *serves*: it holds the file lock `DIRECTORY/lock`, takes mail in,
 and claims. Who is lent it knows by heart (`leases.py`). Others (`smtpproto queue`) visit: they
-read, retry and delete at any time; that they did is seen at the next claim, by SQLite's
+read, retry, hold and delete at any time; that they did is seen at the next claim, by SQLite's
 `data_version`. What a disk has lost all the same, `sqlite_check.py` finds.
 
 A recipient's `due` is its `next_attempt`; it was the end of its lease once, while it was lent.
@@ -232,7 +232,7 @@ class SQLiteSpool:
             if not settle(db, self.leases, id, settlements, now):
                 return None
             for new, report in zip(fresh, reports, strict=True):
-                report.insert(db, new.mail, new.rcpts, now, new.origin)
+                report.insert(db, new, now)
             return self._drop_if_done(db, id)
 
         numbers = [settlement.recipient for settlement in settlements]
@@ -354,8 +354,22 @@ class SQLiteSpool:
                 lambda db: (
                     db.execute(
                         "UPDATE recipient SET next_attempt = -?1, due = -?1"
-                        " WHERE due > 0 AND (?2 IS NULL OR message = ?2)",
-                        (now, id),
+                        " WHERE due > 0 AND (message = ?2 OR (?2 IS NULL AND due < ?3))",
+                        (now, id, inf),
+                    ).rowcount
+                ),
+                then=self.leases.look_anew,
+            )
+        )
+
+    async def hold(self, id: str, reason: str) -> int:
+        return await self.database.perform(
+            Work(
+                lambda db: (
+                    db.execute(
+                        "UPDATE recipient SET next_attempt = ?1, due = ?1, last_reply = ?2"
+                        " WHERE message = ?3 AND due < ?1",
+                        (inf, reason, id),
                     ).rowcount
                 ),
                 then=self.leases.look_anew,

@@ -24,6 +24,7 @@ __all__ = [
     "Expanded",
     "Failed",
     "Held",
+    "Judged",
     "Observer",
     "Reported",
     "harmless",
@@ -44,6 +45,19 @@ class Accepted:
     forward_paths: tuple[ForwardPath, ...]
     octets: int
     origin: str
+
+
+@frozen
+class Judged:
+    """What a filter found at a `stage`, of a client at the address `peer`: `rspamd=tag (...)`.
+
+    `id` is empty where no message came of it.
+    """
+
+    id: str
+    peer: str
+    stage: str
+    said: str
 
 
 @frozen
@@ -116,7 +130,9 @@ class Reported:
     reverse_path: ReversePath
 
 
-Event: TypeAlias = Accepted | Expanded | Delivered | Deferred | Held | Discarded | Failed | Reported
+Event: TypeAlias = (
+    Accepted | Judged | Expanded | Delivered | Deferred | Held | Discarded | Failed | Reported
+)
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -32,6 +32,7 @@ def seen(
     return Seen(
         session,
         now,
+        helo,
         mail=Mail(sender),
         rcpt=None if rcpt is None else Rcpt(rcpt),
         content=content,

@@ -56,7 +56,9 @@ def chain(*filters: Says, **settings: object) -> Chain:
 @pytest.mark.parametrize("refusal", [NO, LATER])
 async def test_the_first_who_refuses_has_the_last_word(refusal: Refuse) -> None:
     first, second, third = Says("a", [None]), Says("b", [refusal]), Says("c", [NO])
-    assert await chain(first, second, third).judge(Stage.MAIL, seen()) == refusal.reply
+    no = await chain(first, second, third).judge(Stage.MAIL, seen())
+    assert no is not None
+    assert (no.reply, no.finding.filter) == (refusal.reply, "b")
     assert (first.asked, second.asked, third.asked) == ([Stage.MAIL], [Stage.MAIL], [])
 
 
@@ -105,17 +107,14 @@ async def test_what_holds_for_the_session_holds_for_its_next_message() -> None:
 
 @pytest.mark.parametrize(("failing", "code"), [("pass", None), ("defer", 451)])
 async def test_a_filter_that_fails_is_passed_by_or_defers(failing: str, code: int | None) -> None:
-    told: list[Finding] = []
-    behind = Says("b", [None])
-    both = chain(
-        Says("a", [OSError("no line")]),
-        behind,
-        failing=failing,
-        told=lambda _, finding: told.append(finding),
+    behind, looked = Says("b", [None]), seen()
+    no = await chain(Says("a", [OSError("no line")]), behind, failing=failing).judge(
+        Stage.MAIL, looked
     )
-    reply = await both.judge(Stage.MAIL, seen())
-    assert (reply and reply.code) == code
-    assert words_of(told[0]) == "a=error (OSError: no line)"
+    assert (no and no.reply.code) == code
+    assert (
+        words_of(looked.findings[0] if no is None else no.finding) == "a=error (OSError: no line)"
+    )
     assert behind.asked == ([Stage.MAIL] if code is None else [])
 
 

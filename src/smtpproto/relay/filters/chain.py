@@ -7,7 +7,7 @@ for good. Every answer is a `Finding`: told to the log, and written into the mes
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import anyio
@@ -17,7 +17,7 @@ from smtpproto.core.reply import Reply
 
 from .seam import Accept, Answer, Filter, Finding, Quarantine, Refuse, Seen, Stage, Tag
 
-__all__ = ["FIELD", "Chain", "Outcome", "words_of"]
+__all__ = ["FIELD", "Chain", "No", "Outcome", "words_of"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,14 @@ _SESSION = {Stage.CONNECT, Stage.HELO}
 
 
 @frozen
+class No:
+    """A refusal, and what led to it."""
+
+    reply: Reply
+    finding: Finding
+
+
+@frozen
 class Outcome:
     """What the filters make of a message: what to write in front of it, and whether to hold it."""
 
@@ -45,7 +53,7 @@ class Chain:
     """Asks `filters` in this order, each for `seconds` at most.
 
     `failing` says what is done where one of them fails or is too slow: "pass" goes on without it,
-    "defer" answers 451. `hostname` is ours, `told` hears every finding, and of whom.
+    "defer" answers 451. `hostname` is ours.
     """
 
     def __init__(
@@ -55,7 +63,6 @@ class Chain:
         hostname: str,
         seconds: float = 30,
         failing: Literal["pass", "defer"] = "pass",
-        told: Callable[[Seen, Finding], None] = lambda seen, finding: None,
     ) -> None:
         self._filters = {
             stage: [each for each in filters if stage in each.stages] for stage in Stage
@@ -63,34 +70,29 @@ class Chain:
         self._hostname = hostname
         self._seconds = seconds
         self._failing = failing
-        self._told = told
 
     def wants(self, stage: Stage) -> bool:
         """Tell whether any filter is asked at a stage."""
         return bool(self._filters[stage])
 
-    async def judge(self, stage: Stage, seen: Seen) -> Reply | None:
-        """Ask at a stage; return the refusal, or None to go on.
+    async def judge(self, stage: Stage, seen: Seen) -> No | None:
+        """Ask at a stage; None is to go on.
 
-        `seen.findings` are those that hold; it is brought up to date here.
+        `seen.findings` are those that hold; it is brought up to date here. What led to a refusal
+        is not among them: nothing comes of it.
         """
         seen.findings = tuple(f for f in seen.findings if _holds(f, stage))
         if any(isinstance(f.answer, Accept) and _covers(f.stage, stage) for f in seen.findings):
             return None
         for each in self._filters[stage]:
             finding = await self._ask(each, stage, seen)
-            self._told(seen, finding)
-            if not (stage is Stage.RCPT and isinstance(finding.answer, Refuse)):
-                seen.findings = _with(seen.findings, finding)
-            match finding.answer:
-                case Refuse(reply):
-                    return reply
-                case Accept():
-                    return None
-                case _ if finding.failed is not None and self._failing == "defer":
-                    return NOT_NOW
-                case _:
-                    pass
+            if isinstance(finding.answer, Refuse):
+                return No(finding.answer.reply, finding)
+            if finding.failed is not None and self._failing == "defer":
+                return No(NOT_NOW, finding)
+            seen.findings = _with(seen.findings, finding)
+            if isinstance(finding.answer, Accept):
+                break
         return None
 
     async def _ask(self, each: Filter, stage: Stage, seen: Seen) -> Finding:

@@ -59,7 +59,7 @@ class ClientNames:
         """Judge by the name given, and then by the address's own."""
         if seen.trusted:
             return None
-        said = seen.session.helo_name
+        said = seen.helo
         if said.lower().rstrip(".") == self.hostname.lower():
             return Refuse(NOT_OURS, f"it says that it is {said}")
         if not _is_full(said):

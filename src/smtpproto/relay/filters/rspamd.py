@@ -52,7 +52,7 @@ class Rspamd:
         session = seen.session
         about: list[tuple[str, str]] = [
             ("IP", session.peer[0]),
-            ("Helo", session.helo_name),
+            ("Helo", seen.helo),
             ("MTA-Name", self.hostname),
             ("Queue-Id", seen.id),
             ("User", session.identity or ""),

@@ -100,14 +100,15 @@ class Finding:
 class Seen:
     """What there is to look at, and what was found so far; one for each session.
 
-    `now` is wall time in seconds since the epoch. `trusted`: the client has logged in, or its
-    network may relay. `mail` is the sender from MAIL on, `rcpt` the recipient that is judged at
-    RCPT, `rcpts` those accepted before it, and `content` what has come at CONTENT. `id` is the
-    message's in the queue, from CONTENT on.
+    `now` is wall time in seconds since the epoch, `helo` the name the client gives. `trusted`: the
+    client has logged in, or its network may relay. `mail` is the sender from MAIL on, `rcpt` the
+    recipient that is judged at RCPT, `rcpts` those accepted before it, and `content` what has come
+    at CONTENT. `id` is the message's in the queue, from CONTENT on.
     """
 
     session: Session
     now: float
+    helo: str = ""
     trusted: bool = False
     mail: Mail | None = None
     rcpt: Rcpt | None = None
