@@ -350,6 +350,12 @@ class Dovecot:
             fetched = [session.fetch(number, "(RFC822)")[1][0] for number in numbers[0].split()]
         return [part[1] for part in fetched if isinstance(part, tuple)]
 
+    def lets_in(self, user: str, password: str) -> bool:
+        """Whether its own program says so (`doveadm auth test`)."""
+        config = str(self.directory / "dovecot.conf")
+        program = find("doveadm", "dovecot-core")
+        return run(program, "-c", config, "auth", "test", user, password).returncode == 0
+
     def log(self) -> str:
         return (self.directory / "output").read_text(errors="replace")
 
@@ -368,9 +374,11 @@ default_internal_user = {user}
 default_internal_group = {group}
 default_login_user = {user}
 passdb {{
-  driver = static
-  args = password={password}
+  driver = {passdb}
+  args = {passdb_args}
 }}
+auth_mechanisms = plain login scram-sha-256
+auth_failure_delay = 0
 userdb {{
   driver = static
   args = uid={uid} gid={gid} home={directory}/home allow_all_users=yes
@@ -412,11 +420,16 @@ AS_NOBODY = (
 
 @contextlib.contextmanager
 def dovecot(
-    location: str | Path, *, password: str = "secret", lmtp: bool = False
+    location: str | Path,
+    *,
+    password: str = "secret",
+    accounts: Path | None = None,
+    lmtp: bool = False,
 ) -> Iterator[Dovecot]:
     """IMAP over Maildirs at `location`, where %n and %d stand for the two halves of a user's name.
 
-    Every user exists and has the same password. With `lmtp`, it takes mail for them, too.
+    Every user exists and has the same password, or `accounts` is a passwd-file of those that do.
+    With `lmtp`, it takes mail for them, too.
     """
     program = find("dovecot", "dovecot-imapd")
     if lmtp and not Path("/usr/lib/dovecot/lmtp").exists():
@@ -426,6 +439,8 @@ def dovecot(
     port = free_port()
     lmtp_port = free_port() if lmtp else 0
     with workspace() as directory:
+        if accounts is not None:  # where it may go, and what it may read
+            shutil.copyfile(accounts, directory / "accounts")
         config = directory / "dovecot.conf"
         more = DOVECOT_LMTP.format(user=user.pw_name, port=lmtp_port) if lmtp else ""
         config.write_text(
@@ -435,7 +450,8 @@ def dovecot(
                 port=port,
                 directory=directory,
                 location=location,
-                password=password,
+                passdb="static" if accounts is None else "passwd-file",
+                passdb_args=f"password={password}" if accounts is None else directory / "accounts",
                 user=user.pw_name,
                 group=grp.getgrgid(user.pw_gid).gr_name,
                 uid=user.pw_uid,
