@@ -56,7 +56,7 @@ def test_there_are_no_others() -> None:
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
         *("lmtp.py", "lmtp_server.py", "mailboxes.py", "mechanism.py", "memory_spool.py"),
-        *("observe.py", "ready_handlers.py", "routes.py"),
+        *("observe.py", "own_authenticator.py", "ready_handlers.py", "routes.py"),
         *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
@@ -522,6 +522,15 @@ async def test_routes_of_the_file(tmp_path: Path) -> None:
         rule = await table.find(Mailbox.parse(recipient), ReversePath(sender))
         assert rule is not None
         assert str(rule.to) == said
+
+
+def test_own_authenticator(tmp_path: Path) -> None:
+    sent, other, wrong, told, again, locked = output("howto/own_authenticator.py", tmp_path)
+    assert sent == "sent"
+    assert "550 5.7.1 you may not send as boss@example.org" in other
+    assert told == "al is locked out at 127.0.0.1"
+    assert wrong == again == "535 5.7.8 Authentication credentials invalid"
+    assert locked == "454 4.7.0 Too many failed logins; try again in 10 minutes"
 
 
 def test_core_lmtp() -> None:

@@ -363,6 +363,12 @@ class Dovecot:
         triples = re.findall(r"(STORAGE|MESSAGE) (\d+) (\d+)", text)
         return {name: (int(used), int(limit)) for name, used, limit in triples}
 
+    def lets_in(self, user: str, password: str) -> bool:
+        """Whether its own program says so (`doveadm auth test`)."""
+        config = str(self.directory / "dovecot.conf")
+        program = find("doveadm", "dovecot-core")
+        return run(program, "-c", config, "auth", "test", user, password).returncode == 0
+
     def log(self) -> str:
         return (self.directory / "output").read_text(errors="replace")
 
@@ -381,9 +387,11 @@ default_internal_user = {user}
 default_internal_group = {group}
 default_login_user = {user}
 passdb {{
-  driver = static
-  args = password={password}
+  driver = {passdb}
+  args = {passdb_args}
 }}
+auth_mechanisms = plain login scram-sha-256
+auth_failure_delay = 0
 userdb {{
   driver = {userdb}
   args = {users}
@@ -446,14 +454,15 @@ def dovecot(
     password: str = "secret",
     lmtp: bool = False,
     users: Sequence[str] = (),
+    accounts: Path | None = None,
     quota: str = "",
     settings: str = "",
 ) -> Iterator[Dovecot]:
     """IMAP over Maildirs at `location`, where %n and %d stand for the two halves of a user's name.
 
-    Every user exists, or those in `users`, and has the same password. With `lmtp`, it takes mail
-    for them, too. `quota` is what each may hold, such as "bytes=1000:messages=10".
-    `settings` are dovecot.conf's last word.
+    Every user exists, or those in `users`, and has the same password; or `accounts` is a
+    passwd-file of those that do. With `lmtp`, it takes mail for them, too. `quota` is what each may
+    hold, such as "bytes=1000:messages=10". `settings` are dovecot.conf's last word.
     """
     program = find("dovecot", "dovecot-imapd")
     if lmtp and not Path("/usr/lib/dovecot/lmtp").exists():
@@ -463,6 +472,8 @@ def dovecot(
     port = free_port()
     lmtp_port = free_port() if lmtp else 0
     with workspace() as directory:
+        if accounts is not None:  # where it may go, and what it may read
+            shutil.copyfile(accounts, directory / "accounts")
         config = directory / "dovecot.conf"
         socket_ = directory / "lmtp"
         more = ""
@@ -480,7 +491,8 @@ def dovecot(
                 port=port,
                 directory=directory,
                 location=location,
-                password=password,
+                passdb="static" if accounts is None else "passwd-file",
+                passdb_args=f"password={password}" if accounts is None else directory / "accounts",
                 user=user.pw_name,
                 group=grp.getgrgid(user.pw_gid).gr_name,
                 userdb="passwd-file" if users else "static",
