@@ -1043,6 +1043,38 @@ def test_a_commit_torn_off_by_asyncio_is_kept_whole_or_not_at_all(
     assert len(files(tmp_path)) == (begun and content == LARGE)
 
 
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_a_commit_torn_off_behind_a_claim_has_its_file(tmp_path: Path, content: bytes) -> None:
+    """It is taken, and its turn is to come: so it runs on, and nobody may remove what it needs."""
+    gate, looking = threading.Event(), threading.Event()
+
+    def look(_: sqlite3.Connection) -> None:
+        looking.set()
+        gate.wait()
+
+    async def main() -> None:
+        async with opened(tmp_path) as spool:
+            try:
+                async with anyio.create_task_group() as tasks, writer_busy(spool) as busy:
+                    tasks.start_soon(spool.database.perform, database.Work(look, looks=True))
+                    torn = asyncio.create_task(keep(spool, content))
+                    while len(spool.database._queue) < 2:
+                        await anyio.lowlevel.checkpoint()
+                    busy.set()
+                    await anyio.to_thread.run_sync(looking.wait)
+                    torn.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await torn
+                    gate.set()
+            finally:
+                gate.set()
+        async with opened(tmp_path) as spool:
+            (entry,) = await all_of(spool)
+            assert await content_of(spool, entry.id) == content
+
+    asyncio.run(main())
+
+
 async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: Path) -> None:
     everybody, eve = Mailbox.parse("all@example.org"), Rcpt("eve@example.org", {"NOTIFY": "NEVER"})
     step = Settlement(0, None, "250 expanded", becomes=(ANN, eve), alias=everybody)

@@ -326,6 +326,8 @@ class Database:
                 continue
             queue = self._queue[:]
             self._queue.clear()
+            for work in queue:
+                work.kept = None  # from here on nobody withdraws it
             looks = [work for work in queue if work.looks]
             await self._turn(self._look, looks, self._writing)
             changes = [work for work in queue if not work.looks]
@@ -350,8 +352,6 @@ class Database:
         limiter: CapacityLimiter,
     ) -> None:
         if batch:
-            for work in batch:
-                work.kept = None
             await to_thread.run_sync(do, batch, limiter=limiter)
             for work in batch:
                 work.done.set()
