@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 import dns.asyncbackend
@@ -213,11 +213,10 @@ class DnsResolver:
                     qname, kind, search=False, lifetime=self.lifetime, backend=backend
                 )
         except (dns.resolver.NXDOMAIN, dns.resolver.YXDOMAIN) as error:
-            responses = error.kwargs.get("responses", {}).values()
-            self._known.put(qname, kind, NoSuchDomain, min(map(_ttl_of_no, responses), default=0))
+            self._known.put(qname, kind, NoSuchDomain, _ttl_of_no(error))
             raise NoSuchDomain(f"{question}: {_NO[NoSuchDomain]}") from error
         except dns.resolver.NoAnswer as error:
-            self._known.put(qname, kind, NoRecords, _ttl_of_no(error.kwargs["response"]))
+            self._known.put(qname, kind, NoRecords, _ttl_of_no(error))
             raise NoRecords(f"{question}: {_NO[NoRecords]}") from error
         except (dns.exception.DNSException, OSError) as error:  # TimeoutError is an OSError
             raise ResolveFailed(f"{question}: no answer") from error
@@ -234,11 +233,19 @@ _NO: dict[type[ResolveError], str] = {
 }
 
 
-def _ttl_of_no(response: dns.message.QueryMessage) -> float:
+def _ttl_of_no(error: dns.exception.DNSException) -> float:
     """Return for how many seconds a no may be believed: not at all without an SOA record."""
-    if not any(records.rdtype == RdataType.SOA for records in response.authority):
-        return 0
-    return min(response.resolve_chaining().minimum_ttl, LONGEST_NO)
+    told: dict[str, Any] = vars(error).get(
+        "kwargs", {}
+    )  # where dnspython keeps, untyped, the answer
+    responses: list[dns.message.QueryMessage] = [*told.get("responses", {}).values()]
+    responses += [told["response"]] if "response" in told else []
+    ttls = [
+        response.resolve_chaining().minimum_ttl
+        for response in responses
+        if any(records.rdtype == RdataType.SOA for records in response.authority)
+    ]
+    return min(*ttls, LONGEST_NO) if ttls else 0
 
 
 class _Known:

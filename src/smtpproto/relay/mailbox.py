@@ -331,7 +331,7 @@ async def _marked(mailbox: Mailbox, content: AsyncIterable[bytes]) -> AsyncGener
     chunks = aiter(content)
     async for chunk in chunks:
         head += chunk
-        if b"\r\n" in head or len(head) > MAX_PATH:
+        if b"\r\n" in head or len(head) > 2 * MAX_PATH:
             break
     first, line_end, rest = head.partition(b"\r\n")
     yield (
