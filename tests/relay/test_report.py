@@ -37,7 +37,7 @@ FAILURE = Failure(
 def report(*failures: Failure, **changes: Any) -> bytes:
     arguments: dict[str, Any] = {
         "hostname": "mx.our.dom",
-        "sender": SENDER,
+        "to": SENDER,
         "failures": failures or [FAILURE],
         "original": ORIGINAL,
         "whole": True,
@@ -401,7 +401,7 @@ def test_whatever_goes_in_a_report_is_7bit_and_reads_back(
     octets = report(
         *failures,
         original=original,
-        sender=Mailbox(local, "sender.example"),
+        to=Mailbox(local, "sender.example"),
         envelope_id=envelope_id,
         whole=whole,
     )

@@ -48,6 +48,7 @@ from smtpproto.relay import (
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.story import (
     Accepted,
+    Bounced,
     Deferred,
     Delivered,
     Event,
@@ -167,6 +168,8 @@ class Demo:
             case Reported():
                 to = str(event.reverse_path)
                 self.say(who, f"● {event.report} in the spool, a report on it to {to}", "bold")
+            case Bounced():
+                self.say(who, f"● {event.id} came back from {event.recipient}", "bold")
 
     def ending(self) -> None:
         """Show the message as it arrived, the way it took, and the report."""

@@ -39,6 +39,7 @@ from smtpproto.relay import (
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import (
     Accepted,
+    Bounced,
     Deferred,
     Delivered,
     Event,
@@ -351,6 +352,10 @@ def _story(event: Event) -> tuple[str, str, str]:
             to = _some(event.forward_paths)
             said = f"from {event.reverse_path} for {to}, {amount(event.octets)}, {event.origin}"
             return "accepted", "head", said
+        case Bounced():
+            what = event.action or "no report"
+            said = f"{what} {event.status or ''}".rstrip()
+            return "bounced", "warn", f"to {event.sender}, of {event.recipient}: {said}"
         case Expanded():
             return "expanded", "good", f"{event.forward_path} to {_some(event.becomes)}"
         case Delivered():
@@ -363,4 +368,5 @@ def _story(event: Event) -> tuple[str, str, str]:
         case Reported():
             if not event.report:
                 return "dropped", "bad", "there is nobody to report the failure to"
-            return "reported", "warn", f"to {event.reverse_path} by {event.report}"
+            reader = event.postmaster or event.reverse_path
+            return "reported", "warn", f"to {reader} by {event.report}"

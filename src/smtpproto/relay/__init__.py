@@ -3,7 +3,8 @@
 In reading order::
 
     spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
-    mailbox, aliases        where it ends, and who stands for whom there
+    mailbox, aliases        where it ends, and who stands for whom there; lists
+    verp                    a return path for each recipient, and the way back
     route, hops             where it goes next (asks ..resolve), and what is known of it
     schedule                when it is tried again
     report, trace           what is written about it
@@ -19,13 +20,14 @@ from __future__ import annotations
 from smtpproto.resolve import DnsResolver
 
 from .accounts import Passwords
-from .aliases import AliasTable
+from .aliases import AliasTable, MailingList
 from .deliver import Access
 from .mailbox import Maildir
 from .relay import Listener, Relay
 from .route import HostPort, Router
 from .schedule import Schedule
 from .sqlite_spool import SQLiteSpool
+from .verp import Verp
 
 __all__ = [
     "Access",
@@ -34,9 +36,11 @@ __all__ = [
     "HostPort",
     "Listener",
     "Maildir",
+    "MailingList",
     "Passwords",
     "Relay",
     "Router",
     "SQLiteSpool",
     "Schedule",
+    "Verp",
 ]

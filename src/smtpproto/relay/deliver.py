@@ -31,12 +31,22 @@ from smtpproto.result import ClientError, Fate, LoginError, RefusedError
 from smtpproto.source import Source
 from smtpproto.trace import MAX_HEADER, return_path
 
-from .aliases import Aliases, TooManyTargetsError, delivered_to, expand, has_been_at, no_aliases
+from .aliases import (
+    Aliases,
+    Expansion,
+    TooManyTargetsError,
+    delivered_to,
+    expand,
+    has_been_at,
+    mail_of_list,
+    no_aliases,
+)
 from .hops import Hold, Hops
 from .mailbox import MailboxStore
 from .report import Action
 from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable, canonical
-from .spool import Entry, Recipient, Spool, SpoolUnavailable
+from .spool import Entry, Recipient, Spool, SpoolUnavailable, Successor
+from .verp import Notice, Verp, notice_in
 
 __all__ = ["Access", "Attempt", "Clients", "Deliverer"]
 
@@ -72,7 +82,8 @@ class Attempt:
     `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
     seconds, nothing was tried: the next hop is held until then, or has no place in its line.
     `action` is what a success is called in a report of ours; None where the next hop reports.
-    `becomes` are those that take the place of `alias`, which this one was addressed to.
+    `becomes` are those that take the place of `alias`, which this one was addressed to. Where that
+    is a return path (VERP), `returned` is whose and for whom, and `notice` what the message says.
     """
 
     recipient: Recipient
@@ -83,8 +94,10 @@ class Attempt:
     remote: bool = False
     put_off: float | None = None
     action: Action | None = None
-    becomes: tuple[Rcpt, ...] = ()
+    becomes: tuple[Successor, ...] = ()
     alias: Mailbox | None = None
+    returned: tuple[Mailbox, Mailbox] | None = None
+    notice: Notice = field(factory=Notice)
 
     @property
     def text(self) -> str:
@@ -151,6 +164,7 @@ class Deliverer:
     pool: Pool[Host]
     hops: Hops
     aliases: Aliases = no_aliases
+    verp: Verp = field(factory=Verp)
 
     async def attempt(self, entry: Entry, done: Done) -> None:
         """Try every recipient of `entry` once.
@@ -257,7 +271,7 @@ class Deliverer:
         return Attempt(recipient, Fate.ACCEPTED, where, STORED, action="delivered")
 
     async def _through_alias(
-        self, entry: Entry, recipient: Recipient, alias: Mailbox, behind: tuple[Rcpt, ...]
+        self, entry: Entry, recipient: Recipient, alias: Mailbox, behind: Expansion
     ) -> Attempt:
         where = f"alias {alias}"
         beginning = bytearray()
@@ -267,11 +281,23 @@ class Deliverer:
                 break
         if has_been_at(alias, bytes(beginning)):
             return Attempt(recipient, Fate.PERMANENT, where, ROUND)
-        # One address: there is nothing to tell (RFC 3461 §5.2.7.2).
-        action: Action | None = "expanded" if len(behind) > 1 else None
-        return Attempt(
-            recipient, Fate.ACCEPTED, where, EXPANDED, action=action, becomes=behind, alias=alias
+        becomes = tuple(
+            Successor(t.rcpt, None if t.owner is None else mail_of_list(entry.mail, t.owner))
+            for t in behind.targets
         )
+        attempt = Attempt(
+            recipient,
+            Fate.ACCEPTED,
+            where,
+            EXPANDED,
+            action=behind.action,
+            becomes=becomes,
+            alias=alias,
+        )
+        returned = self.verp.read(alias)
+        if returned is None or entry.mail.reverse_path.mailbox is not None:
+            return attempt
+        return evolve(attempt, returned=returned, notice=notice_in(bytes(beginning)))
 
     async def _final_content(self, entry: Entry, alias: Mailbox | None) -> AsyncGenerator[bytes]:
         # Final delivery is where the reverse-path leaves the envelope (RFC 5321 §4.4).

@@ -25,6 +25,7 @@ from attrs import define, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, connect_tcp
 from smtpproto.core.connection import Limits
+from smtpproto.core.path import AnyMailbox, Mailbox
 from smtpproto.extensions import STANDARD
 from smtpproto.extensions.dsn import DSN
 from smtpproto.handler import Authenticator, Session
@@ -42,6 +43,7 @@ from .route import Host, Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
 from .story import Observer, harmless, ignore
+from .verp import Returns, Verp
 
 __all__ = ["Kind", "Listener", "Relay"]
 
@@ -62,13 +64,20 @@ class Listener:
     port: int
 
 
+def _mailbox(value: AnyMailbox | None) -> Mailbox | None:
+    return None if value is None else Mailbox.of(value)
+
+
 @define(eq=False, kw_only=True)
 class Relay:
     """A queueing mail server to embed.
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `aliases` are addresses of ours that stand for others. `connections` are those of all
+    all. `aliases` are addresses of ours that stand for others. `verp` are senders whose mail has a
+    return path for each recipient. `postmaster` gets a report of what failed and has no sender to
+    report to; without one the observer alone is told. Reports of success are for those who may
+    relay: others are not offered DSN, unless `dsn_to_all`. `connections` are those of all
     listeners together. There are `sessions` with next hops at most, and `sessions_each` with one
     host; one that is unused is kept for `idle` seconds. `observe` is told every message's story,
     `trace` every line of every dialogue, as (session, peer, line): the session is that of a
@@ -84,6 +93,9 @@ class Relay:
     tls: ssl.SSLContext | Certificates | None = None
     authenticator: Authenticator | None = None
     aliases: Aliases = no_aliases
+    verp: Verp = field(factory=Verp)
+    postmaster: Mailbox | None = field(default=None, converter=_mailbox)
+    dsn_to_all: bool = False
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
@@ -128,7 +140,13 @@ class Relay:
             front=2 * self.sessions_each,
         )
         deliverer = Deliverer(
-            self.router, self.mailboxes, self.spool, self._pool, self.hops, self.aliases
+            self.router,
+            self.mailboxes,
+            self.spool,
+            self._pool,
+            self.hops,
+            Returns(self.aliases, self.verp),
+            self.verp,
         )
         self.dispatcher = Dispatcher(
             hostname=self.hostname,
@@ -138,6 +156,8 @@ class Relay:
             random=self.random,
             observe=self.observe,
             schedule=self.schedule,
+            verp=self.verp,
+            postmaster=self.postmaster,
         )
 
     def server(self, kind: Kind) -> Server:
@@ -152,7 +172,7 @@ class Relay:
             accepted=self.dispatcher.wake,
             networks=self.networks,
             submission=kind != "smtp",
-            aliases=self.aliases,
+            aliases=Returns(self.aliases, self.verp),
         )
         return Server(
             handler,
@@ -162,6 +182,9 @@ class Relay:
             authenticator=self.authenticator,
             # We report as asked, and pass on what was asked.
             offer=[each for each in STANDARD if not each.obliges or each is DSN],
+            # The RFC knows no less than all of it: who is not offered it reports himself that he
+            # has passed the message on (RFC 3461 §5.2.2).
+            offer_only_to={} if kind != "smtp" or self.dsn_to_all else {"DSN": self.networks},
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,

@@ -114,7 +114,7 @@ class SQLiteIncoming:
             (self.id, now, mail.serialize(), origin, self.octets, content),
         )
         db.executemany(
-            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, NULL)",
+            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, NULL, NULL)",
             [(self.id, n, rcpt.serialize(), now, now) for n, rcpt in enumerate(rcpts)],
         )
 
