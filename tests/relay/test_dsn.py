@@ -382,3 +382,29 @@ async def test_what_waits_to_be_told_is_queued_until_it_is(tmp_path: Path) -> No
         await node.until(Delivered, 2)
         assert len(node.mail(SENDER)) == 1
         assert await node.queue() == []
+
+
+# In UTF-8
+
+
+@pytest.mark.rfc("6533 §4.5")
+async def test_a_report_to_an_address_beyond_ascii_goes_with_smtputf8(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        says = {"RCPT TO:<bob": "550 5.1.1 nobody"}
+        host = await w.host(
+            "mx.ext.example", "ext.example", says, keywords=("8BITMIME", "SMTPUTF8", "DSN")
+        )
+        node = await w.node("relay.example")
+        async with node.spool.receive() as incoming:
+            await incoming.write("Subject: é\r\n\r\n".encode())
+            mail = Mail("josé@ext.example", {"SMTPUTF8": None})
+            await incoming.commit(mail, [Rcpt("bob@ext.example")], now=w.now)
+        node.relay.dispatcher.wake()
+        await node.until(Delivered)
+        sent = [line for line in host.lines if line[:4] in ("MAIL", "RCPT")][-2:]
+        assert sent[0].startswith("MAIL FROM:<> ")
+        assert {"SMTPUTF8", "BODY=8BITMIME"} <= set(sent[0].split())
+        assert sent[1] == "RCPT TO:<josé@ext.example> NOTIFY=NEVER"
+        assert (
+            b"Content-Type: message/global\r\nContent-Transfer-Encoding: 8bit" in host.contents[-1]
+        )

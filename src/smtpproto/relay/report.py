@@ -341,7 +341,7 @@ def _typed(original_recipient: str, wide: bool) -> str:
 _MAX_LINES = 10  # of a reply
 _MAX_TEXT = 500  # octets of one foreign text, escapes counted: far below a line's 998
 _MAX_ADDRESS = 900  # characters of an address of type utf-8, of which ORCPT has 500 octets
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _plain(text: str | bytes, most: int = _MAX_TEXT) -> str:
