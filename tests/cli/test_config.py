@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, load, parse
+from smtpproto.cli.lists import ListSettings
 from smtpproto.client import Tls
 from smtpproto.relay.route import HostPort
 
@@ -29,6 +30,16 @@ smart-host-password-file = "/run/secret"
 relay-from = ["192.0.2.0/24", "2001:db8::/32"]
 hostname = "mail.example.org"
 max-message = "50M"
+
+verp = ["news@example.org"]
+verp-separator = "-"
+double-bounces = "postmaster@example.org"
+dsn-to-all = true
+
+[lists."dev@example.org"]
+owner = "dev-owner@example.org"
+members = ["ann@example.org", "bob@example.com"]
+verp = true
 
 [aliases]
 "sales@example.org" = ["ann@example.org", "bob@example.com"]
@@ -59,6 +70,15 @@ def test_every_setting_can_be_said_in_a_file() -> None:
             "root": ("ann@example.org",),
             "@example.net": ("@example.org",),
         },
+        lists={
+            "dev@example.org": ListSettings(
+                "dev-owner@example.org", ("ann@example.org", "bob@example.com"), verp=True
+            )
+        },
+        verp=("news@example.org",),
+        verp_separator="-",
+        double_bounces="postmaster@example.org",
+        dsn_to_all=True,
         smart_host=HostPort("mail.example.com", 465),
         smart_host_tls=Tls.IMPLICIT,
         smart_host_login="ann",
@@ -137,6 +157,11 @@ def test_a_key_like_no_other_gets_the_list() -> None:
         ("aliases = ['a@b.example']", "aliases", "a table of names and whom each stands for"),
         ("[aliases]\nroot = ['a@b.example', 1]", "aliases", "a table was given"),
         ("[aliases]\nroot = true", "aliases", "a table was given"),
+        ("lists = ['a@b.example']", "lists", "a table for each list"),
+        ("verp = 'news@a.example'", "verp", "a list of senders"),
+        ("verp-separator = 1", "verp-separator", "a text of one character"),
+        ("double-bounces = false", "double-bounces", "true or false was given"),
+        ("dsn-to-all = 'yes'", "dsn-to-all", "true or false; a text was given"),
     ],
 )
 def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:
@@ -164,6 +189,23 @@ def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, w
         ("smart-host-login = ''", "smart-host-login", "no user name"),
         ("[aliases]\nroot = 'ann'", "aliases", '"ann" is no address or @domain'),
         ("[aliases]\nroot = []", "aliases", '"root" stands for nobody'),
+        ("[lists]\ndev = 'a@b.example'", "lists", '"dev" is no table with "owner"'),
+        ("[lists.dev]\nmembers = ['a@b.example']", "lists", '"dev" needs an owner'),
+        ("[lists.dev]\nowner = 'a@b.example'", "lists", '"dev" needs members'),
+        ("[lists.dev]\nowner = 'a@b.example'\nmembers = []", "lists", "needs members"),
+        ("[lists.dev]\nowner = 'ann'\nmembers = ['a@b.example']", "lists", '"ann" is no address'),
+        ("[lists.dev]\nowner = 'a@b.example'\nmembers = [1]", "lists", '"1" is no address'),
+        ("[lists.dev]\nowners = 'a@b.example'", "lists", 'did you mean "owner"?'),
+        ("[lists.dev]\nzzz = 1", "lists", "there are owner, members, verp"),
+        ("[lists.'a b@']\nowner = 'a@b.example'", "lists", '"a b@" is no address, local part or'),
+        (
+            "[lists.dev]\nowner = 'a@b.example'\nmembers = ['a@b.example']\nverp = 1",
+            "lists",
+            "verp is true or false",
+        ),
+        ("verp = ['news']", "verp", '"news" is no address'),
+        ("verp-separator = '++'", "verp-separator", '"++" is no character that separates'),
+        ("double-bounces = 'Postmaster'", "double-bounces", '"Postmaster" is no address'),
         ("[aliases]\n'a b@' = 'a@b.example'", "aliases", '"a b@" is no address, local part or'),
     ],
 )
@@ -177,6 +219,17 @@ def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, 
     ("text", "words"),
     [
         ("listen = ':25'\nsubmission = ':25'", "they have to differ"),
+        (
+            "[aliases]\ndev = 'a@b.example'\n"
+            "[lists.dev]\nowner = 'a@b.example'\nmembers = ['a@b.example']",
+            "aliases and lists: both an alias and a list: dev",
+        ),
+        ("verp = ['news@b.example']", "verp: news@b.example is in no local domain"),
+        (
+            "[lists.dev]\nowner = 'a@b.example'\nmembers = ['a@b.example']\nverp = true",
+            "verp: a@b.example is in no local domain",
+        ),
+        ("verp = ['a@localhost', 'a+b@localhost']", "verp: return paths of a+b@localhost could be"),
         ("smart-host-login = 'ann'", "smart-host-login needs a smart-host"),
         ("smart-host-tls = 'none'", "smart-host-tls needs a smart-host"),
         (
@@ -258,7 +311,7 @@ def test_any_value_is_read_or_is_a_config_error(key: str, value: object) -> None
         SETTINGS[key].read(value, FOLDER)
     except (TypeError, ValueError):
         return
-    assert isinstance(value, dict if key == "aliases" else (str, int, list))
+    assert isinstance(value, dict if key in {"aliases", "lists"} else (str, int, list))
 
 
 @given(st.text())

@@ -93,7 +93,10 @@ async def test_its_author_hears_of_the_list_and_its_owner_of_its_members(tmp_pat
         assert len(node.mail("cyd@our.dom")) == 1
 
 
-@pytest.mark.rfc("5321 §4.5.5 null-paths-are-handled-with-care")
+@pytest.mark.rfc(
+    "5321 §4.5.5 null-paths-are-handled-with-care",
+    "5321 §4.5.5 null-stays-null-when-it-is-forwarded",
+)
 async def test_mail_from_nobody_stays_so_on_a_list(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await there(w, {"RCPT": "550 5.1.1 nobody"})

@@ -517,7 +517,7 @@ UTF8_ORIGINAL = "From: 张@发件.example\r\nSubject: grüße\r\n\r\nGrüße,\r\
 
 def six(octets: bytes) -> tuple[list[Message], list[tuple[str, str | None, bytes]]]:
     """The three parts of a report as they stand: type, encoding, and the octets decoded."""
-    message = cast("Message", message_from_bytes(octets, policy=policy.compat32))
+    message = message_from_bytes(octets, policy=policy.compat32)
     boundary = str(message.get_boundary()).encode()
     pieces = octets.split(b"\r\n--" + boundary)[1:4]
     found = []

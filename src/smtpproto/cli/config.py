@@ -22,6 +22,7 @@ from smtpproto.core.errors import LocalProtocolError
 from smtpproto.relay.aliases import AliasTable
 from smtpproto.relay.route import HostPort
 
+from .lists import ListSettings, alias_table, mailbox, read_lists, separator, verp_of
 from .values import domain, host_port, is_loopback, listen_address, network, size
 
 __all__ = ["SETTINGS", "ConfigError", "ServeSettings", "build", "load", "parse"]
@@ -50,6 +51,15 @@ class ServeSettings:
     local_domains: tuple[str, ...] = ("localhost",)
     #: Addresses that stand for others: each name, and those behind it.
     aliases: Mapping[str, tuple[str, ...]] = field(factory=dict[str, tuple[str, ...]])
+    #: Those of them that have an owner, to whom what fails is reported.
+    lists: Mapping[str, ListSettings] = field(factory=dict[str, ListSettings])
+    #: Senders whose mail has a return path for each recipient, besides owners of such lists.
+    verp: tuple[str, ...] = ()
+    verp_separator: str = "+"
+    #: Who is told what failed of mail without a sender; None: it is shown, and dropped.
+    double_bounces: str | None = None
+    #: Whether strangers, too, may ask for reports.
+    dsn_to_all: bool = False
     #: Where all other mail goes; None: by MX.
     smart_host: HostPort | None = None
     #: How sessions with it are secured. `build` makes it implicit on port 465 and else required
@@ -131,6 +141,12 @@ def _path(value: object, folder: Path) -> Path:
     return folder / value
 
 
+def _flag(value: object, folder: Path) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
 def _size(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError
@@ -165,6 +181,19 @@ SETTINGS: Mapping[str, Setting] = {
         'a table of names and whom each stands for, such as "sales@example.org" = '
         '["ann@example.org", "bob@example.net"]',
     ),
+    "lists": Setting(
+        read_lists,
+        'a table for each list, such as [lists."dev@example.org"] with owner = '
+        '"ann@example.org" and members = ["bob@example.net"]',
+    ),
+    "verp": Setting(
+        partial(_list, read=mailbox), 'a list of senders, such as ["news@example.org"]'
+    ),
+    "verp-separator": Setting(partial(_text, read=separator), 'a text of one character: "+"'),
+    "double-bounces": Setting(
+        partial(_text, read=mailbox), 'a text: an address, such as "postmaster@example.org"'
+    ),
+    "dsn-to-all": Setting(_flag, "true or false"),
     "smart-host": Setting(
         partial(_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'
     ),
@@ -277,6 +306,14 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
 def _check(settings: ServeSettings, given: Collection[str]) -> None:
     if settings.listen == settings.submission and settings.listen.port:
         raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
+    try:
+        alias_table(settings.aliases, settings.lists)
+    except ValueError as error:
+        raise ConfigError(f"aliases and lists: {error}") from None
+    try:
+        verp_of(settings.verp, settings.lists, settings.verp_separator, settings.local_domains)
+    except ValueError as error:
+        raise ConfigError(f"verp: {error}") from None
     if settings.smart_host is None:
         for name in sorted(given):
             if name.startswith("smart_host_"):

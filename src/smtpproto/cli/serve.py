@@ -26,7 +26,6 @@ from smtpproto.core.connection import Limits
 from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
-    AliasTable,
     DnsResolver,
     HostPort,
     Listener,
@@ -51,6 +50,7 @@ from smtpproto.stream import causes
 
 from .config import ConfigError, ServeSettings, build, load
 from .console import amount, safe, say
+from .lists import alias_table, verp_of
 from .node import Certificate, Login, NodeError, ensure_certificate, ensure_login
 from .options import (
     DATA,
@@ -246,7 +246,10 @@ def _relay(
             hostname=chosen.hostname,
         ),
         access=access,
-        aliases=AliasTable(chosen.aliases),
+        aliases=alias_table(chosen.aliases, chosen.lists),
+        verp=verp_of(chosen.verp, chosen.lists, chosen.verp_separator, chosen.local_domains),
+        postmaster=chosen.double_bounces,
+        dsn_to_all=chosen.dsn_to_all,
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=Passwords({login.username: login.password}),
