@@ -248,7 +248,8 @@ def _text_part(words: bytes, wide: bool) -> bytes:
 
 
 def _reason(failure: Failure) -> list[str]:
-    if failure.diagnostic is None:
+    went_well = failure.action not in {"failed", "delayed"}
+    if failure.diagnostic is None or (went_well and not failure.remote_mta):
         return []
     who = f"{_plain(failure.remote_mta, 255)} said:" if failure.remote_mta else "The reason:"
     said = " ".join(_reply_lines(failure.diagnostic))
