@@ -36,7 +36,14 @@ def test_there_are_no_others() -> None:
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
-        *("lmtp.py", "lmtp_server.py", "mechanism.py", "observe.py", "ready_handlers.py"),
+        *(
+            "lmtp.py",
+            "lmtp_server.py",
+            "mailing_list.py",
+            "mechanism.py",
+            "observe.py",
+            "ready_handlers.py",
+        ),
         *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
@@ -393,6 +400,16 @@ async def test_through_socks() -> None:
         tasks.cancel_scope.cancel()
     assert proxy.asked == [b"mx.example", b"nobody.example"]  # by their names
     assert len(box.received) == 1
+
+
+def test_mailing_list(tmp_path: Path) -> None:
+    assert output("howto/mailing_list.py", tmp_path) == [
+        "Expanded <dev@example.org>",
+        "Failed <gone@example.org>",
+        "gone@example.org bounced: 5.1.1",
+    ]
+    (report,) = (tmp_path / "mail" / "example.org" / "dev-owner" / "new").iterdir()
+    assert "\nTo: <dev-owner+gone=example.org@example.org>\n" in report.read_text()
 
 
 def test_xclient() -> None:
