@@ -42,7 +42,7 @@ class Verp:
     that is none, for what is no address, and for senders that could be taken for each other.
     """
 
-    senders: dict[bytes, Mailbox] = field(converter=_known, factory=tuple)
+    senders: dict[bytes, Mailbox] = field(converter=_known, factory=dict[bytes, Mailbox])
     separator: str = field(default="+", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
