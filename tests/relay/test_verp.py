@@ -1,6 +1,7 @@
 """VERP: what goes out has a return path for each recipient, and what comes to it is understood."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -158,6 +159,25 @@ async def test_each_member_of_a_list_has_a_transaction(tmp_path: Path) -> None:
             "RCPT TO:<cyd@ext.example> NOTIFY=FAILURE",
         ]
         assert len(host.accepted) == 2
+
+
+async def test_a_sender_of_many_return_paths_has_one_turn_as_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        await there(w)
+        node = await w.node("relay.example", aliases=LIST, verp=VERP)
+        turns: list[str] = []
+        turn = node.relay.hops.turn
+
+        def noted(hop: str, who: str) -> Any:
+            turns.append(who)
+            return turn(hop, who)
+
+        monkeypatch.setattr(node.relay.hops, "turn", noted)
+        await node.send("ann@our.dom", ["dev@our.dom", "eve@ext.example"])
+        await node.until(Delivered, 3)
+        assert sorted(turns) == ["<ann@our.dom>", "owner@our.dom", "owner@our.dom"]
 
 
 async def test_a_bounce_says_who_bounced_and_goes_to_the_owner(tmp_path: Path) -> None:

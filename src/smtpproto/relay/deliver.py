@@ -319,7 +319,7 @@ class Deliverer:
         where all of them do is nothing to be hoped for.
         """
         asked = max((r.asked for r in recipients if r.asked is not None), default=None)
-        async with self.hops.turn(route.name, str(entry.mail.reverse_path)) as come_again:
+        async with self.hops.turn(route.name, self._sender(entry)) as come_again:
             if come_again is not None:
                 crowded = partial(
                     Attempt, fate=Fate.TRANSIENT, where=route.name, put_off=come_again
@@ -355,6 +355,12 @@ class Deliverer:
         if down and last is not None:
             self.hops.down(route.name, last.where, last.reply, last.reason, began=began)
         await done(rest)
+
+    def _sender(self, entry: Entry) -> str:
+        """Name whose turn it is: with VERP, a sender of many paths has one turn as others."""
+        sender = entry.mail.reverse_path.mailbox
+        returned = None if sender is None else self.verp.read(sender)
+        return str(entry.mail.reverse_path if returned is None else returned[0])
 
     async def _to_host(
         self, entry: Entry, host: Host, recipients: Sequence[Recipient]
