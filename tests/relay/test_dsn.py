@@ -326,6 +326,17 @@ async def test_the_postmaster_hears_of_failures_alone(tmp_path: Path) -> None:
         assert node.told(Reported) == []
 
 
+@pytest.mark.rfc("3461 §5.2.6 failure-not-asked-for-is-not-reported")
+async def test_who_wants_no_report_has_none_sent_to_the_postmaster_either(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=True)
+        node = await w.node("relay.example", postmaster="root@our.dom")
+        await hand_over(node, {"bob@ext.example": {"NOTIFY": "NEVER"}})
+        (reported,) = await node.until(Reported)
+        assert reported.report == ""
+        assert await node.queue() == []
+
+
 # One report for several
 
 ONE_HANGS = {"RCPT TO:<joe": "550 5.1.1 nobody", "RCPT TO:<eve": "hang"}
