@@ -125,8 +125,8 @@ class MemorySpool:
             if s.recipient not in owed:
                 continue
             unused = max(owed) + 1
-            for n, rcpt in enumerate(s.becomes, unused):
-                owed[n] = Recipient(n, rcpt, 0, now, None, alias=s.alias)
+            for n, new in enumerate(s.becomes, unused):
+                owed[n] = Recipient(n, new.rcpt, 0, now, None, alias=s.alias, mail=new.mail)
             r = owed.pop(s.recipient)
             if s.next_attempt is not None:
                 moved = lent_as not in (None, r.next_attempt)
@@ -144,8 +144,8 @@ class MemorySpool:
         else:
             await self.delete(id)
         ids = [self.new_id() for _ in fresh]
-        for new, report in zip(ids, fresh, strict=True):
-            self.put(new, report, now)
+        for report_id, report in zip(ids, fresh, strict=True):
+            self.put(report_id, report, now)
         return ids
 
     async def release(self, entries: Iterable[Entry]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from itertools import compress
@@ -47,7 +47,7 @@ from .limits import Connections, ServerDeadlines
 from .mechanisms import STANDARD as MECHANISMS
 from .powers import Powers
 from .stream import StreamLostError
-from .trust import Network, as_address, as_networks, is_listed, read_proxy_header
+from .trust import AnyNetwork, Network, as_address, as_networks, is_listed, read_proxy_header
 from .wire import Listener, Wire, as_wire, listen_tcp, listen_unix
 
 __all__ = [
@@ -71,6 +71,12 @@ FAREWELL = 10  # seconds that a handler has after a session
 SMTP_PORT = 25  # where LMTP is not spoken (RFC 2033 §5)
 
 NO_LMTP = "LMTP is not for port 25 (RFC 2033 §5)"
+
+
+def _by_keyword(
+    networks: Mapping[str, Iterable[AnyNetwork]],
+) -> dict[str, tuple[Network, ...]]:
+    return {keyword: as_networks(some) for keyword, some in networks.items()}
 
 
 def _forget(server: Server, attribute: Attribute[Any], value: Any) -> Any:
@@ -135,7 +141,8 @@ class Server:
     that is a `Deliverer` answers for each recipient, the answer of another holds for all.
     Connections from `proxy_from`, networks or addresses, must begin with a PROXY header, and are
     closed without a word where they do not. XCLIENT and XFORWARD are offered to and believed
-    from `xclient_from` and `xforward_from`, and nobody else.
+    from `xclient_from` and `xforward_from`, and nobody else. `offer_only_to` has networks by
+    keyword: that extension is offered to them alone.
 
     `connections` counts who is there, and says when there are too many; servers may share it.
     Then none of the deadlines is longer than in `under_pressure`. A session may have
@@ -164,6 +171,9 @@ class Server:
     proxy_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
     xclient_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
     xforward_from: tuple[Network, ...] = field(default=(), kw_only=True, converter=as_networks)
+    offer_only_to: Mapping[str, tuple[Network, ...]] = field(
+        factory=dict[str, tuple[Network, ...]], kw_only=True, converter=_by_keyword
+    )
     limits: Limits = field(factory=Limits, kw_only=True)
     deadlines: ServerDeadlines = field(factory=ServerDeadlines, kw_only=True, on_setattr=_forget)
     under_pressure: ServerDeadlines = field(
@@ -187,8 +197,8 @@ class Server:
     _in_a_hurry: ServerDeadlines | None = field(default=None, init=False, repr=False)
     ids: Iterator[int] = field(default=Factory(lambda: itertools.count(1)), init=False, repr=False)
     _powers: Powers | None = field(default=None, init=False, repr=False)
-    _offers: dict[tuple[bool, bool], tuple[Extension, ...]] = field(
-        default=Factory(dict[tuple[bool, bool], tuple[Extension, ...]]), init=False, repr=False
+    _offers: dict[tuple[bool, ...], tuple[Extension, ...]] = field(
+        default=Factory(dict[tuple[bool, ...], tuple[Extension, ...]]), init=False, repr=False
     )
 
     def __attrs_post_init__(self) -> None:
@@ -212,13 +222,16 @@ class Server:
     def offered_to(self, host: str) -> tuple[Extension, ...]:
         """Return what is offered to a client at this address."""
         believed = (is_listed(host, self.xclient_from), is_listed(host, self.xforward_from))
-        offer = self._offers.get(believed)
+        chosen = tuple(is_listed(host, some) for some in self.offer_only_to.values())
+        offer = self._offers.get(believed + chosen)
         if offer is None:
             usual = self.powers.offer(self.extensions) if self.offer is None else self.offer
             words = set(compress(("XCLIENT", "XFORWARD"), believed))
             more = {e.keyword: e for e in self.extensions if e.keyword in words}
-            offer = tuple({**{e.keyword: e for e in usual}, **more}.values())
-            self._offers[believed] = offer
+            kept = set(self.offer_only_to) - set(compress(self.offer_only_to, chosen))
+            there = {**{e.keyword: e for e in usual}, **more}
+            offer = tuple(e for e in there.values() if e.keyword not in kept)
+            self._offers[believed + chosen] = offer
         return offer
 
     @property

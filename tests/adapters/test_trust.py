@@ -9,6 +9,8 @@ from attrs import define, field
 
 from smtpproto import LocalProtocolError, Mail, Reply
 from smtpproto.core.proxy import ProxyCommand, ProxyHeader
+from smtpproto.extensions import SIZE
+from smtpproto.extensions.dsn import DSN
 from smtpproto.extensions.xforward import XForward
 from smtpproto.server import Connections, Server, ServerDeadlines, Session
 from smtpproto.trust import as_networks, is_listed
@@ -313,6 +315,19 @@ async def test_xclient_and_xforward_are_offered_to_listed_peers_alone(door: Door
                 assert await hello(wire) & {"XCLIENT", "XFORWARD"} == offered
                 for verb in {"XCLIENT", "XFORWARD"} - offered:
                     assert (await wire.ask(f"{verb} ADDR=192.0.2.7")).startswith("502")
+
+
+async def test_an_extension_may_be_offered_to_listed_peers_alone(door: Door) -> None:
+    for networks, offered in (
+        ([HOST], {"DSN", "SIZE"}),
+        (["192.0.2.0/24"], {"SIZE"}),
+        ([], {"SIZE"}),
+    ):
+        server = Server(door, offer=[DSN, SIZE], offer_only_to={"DSN": networks})
+        async with listed(server) as wire:
+            assert await hello(wire) == offered
+            reply = await wire.ask("MAIL FROM:<a@b.example> RET=HDRS")
+            assert reply[:3] == ("250" if "DSN" in offered else "555"), reply
 
 
 async def test_the_session_begins_anew_with_another_client(door: Door) -> None:

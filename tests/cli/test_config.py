@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, load, parse
+from smtpproto.cli.lists import ListSettings
 from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
 from smtpproto.relay import ByMx, HostPort
@@ -39,12 +40,21 @@ mailbox-quota = "1G"
 mailbox-quota-messages = 100000
 subaddress-separator = "-"
 subaddress-folders = true
+verp = ["news@example.org"]
+verp-separator = "-"
+double-bounces = "postmaster@example.org"
+dsn-to-all = true
 
 [mailbox-quotas]
 "ann@example.org" = "5G"
 bob = { size = "2G", messages = 1000 }
 "carol@example.org" = { messages = 10 }
 postmaster = "none"
+
+[lists."dev@example.org"]
+owner = "dev-owner@example.org"
+members = ["ann@example.org", "bob@example.com"]
+verp = true
 
 [aliases]
 "sales@example.org" = ["ann@example.org", "bob@example.com"]
@@ -84,6 +94,15 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         relay_domains=("backup.example",),
         verify_recipients=True,
         routes=(RouteSettings(ByMx(), recipients=("example.com",)),),
+        lists={
+            "dev@example.org": ListSettings(
+                "dev-owner@example.org", ("ann@example.org", "bob@example.com"), verp=True
+            )
+        },
+        verp=("news@example.org",),
+        verp_separator="-",
+        double_bounces="postmaster@example.org",
+        dsn_to_all=True,
         smart_host=HostPort("mail.example.com", 465),
         smart_host_tls=Tls.IMPLICIT,
         smart_host_login="ann",
@@ -180,6 +199,11 @@ def test_a_key_like_no_other_gets_the_list() -> None:
         ("[mailbox-quotas]\nbob = {messages = '1'}", "mailbox-quotas", "a table was given"),
         ("subaddress-separator = 1", "subaddress-separator", "a text of one character"),
         ("subaddress-folders = 'yes'", "subaddress-folders", "true or false; a text was given"),
+        ("lists = ['a@b.example']", "lists", "a table for each list"),
+        ("verp = 'news@a.example'", "verp", "a list of senders"),
+        ("verp-separator = 1", "verp-separator", "a text of one character"),
+        ("double-bounces = false", "double-bounces", "true or false was given"),
+        ("dsn-to-all = 'yes'", "dsn-to-all", "true or false; a text was given"),
     ],
 )
 def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, words: str) -> None:
@@ -214,6 +238,23 @@ def test_a_wrong_type_names_file_key_and_what_is_accepted(text: str, key: str, w
         ("[mailbox-quotas]\nbob = {octets = 1}", "mailbox-quotas", '"bob" has "octets", and'),
         ("subaddress-separator = '++'", "subaddress-separator", '"++" is none of + - _'),
         ("subaddress-separator = '@'", "subaddress-separator", "nor empty"),
+        ("[lists]\ndev = 'a@b.example'", "lists", '"dev" is no table with "owner"'),
+        ("[lists.dev]\nmembers = ['a@b.example']", "lists", '"dev" needs an owner'),
+        ("[lists.dev]\nowner = 'a@b.example'", "lists", '"dev" needs members'),
+        ("[lists.dev]\nowner = 'a@b.example'\nmembers = []", "lists", "needs members"),
+        ("[lists.dev]\nowner = 'ann'\nmembers = ['a@b.example']", "lists", '"ann" is no address'),
+        ("[lists.dev]\nowner = 'a@b.example'\nmembers = [1]", "lists", '"1" is no address'),
+        ("[lists.dev]\nowners = 'a@b.example'", "lists", 'did you mean "owner"?'),
+        ("[lists.dev]\nzzz = 1", "lists", "there are owner, members, verp"),
+        ("[lists.'a b@']\nowner = 'a@b.example'", "lists", '"a b@" is no address, local part or'),
+        (
+            "[lists.dev]\nowner = 'a@b.example'\nmembers = ['a@b.example']\nverp = 1",
+            "lists",
+            "verp is true or false",
+        ),
+        ("verp = ['news']", "verp", '"news" is no address'),
+        ("verp-separator = '++'", "verp-separator", '"++" is no character that separates'),
+        ("double-bounces = 'Postmaster'", "double-bounces", '"Postmaster" is no address'),
         ("[aliases]\n'a b@' = 'a@b.example'", "aliases", '"a b@" is no address, local part or'),
     ],
 )
@@ -229,6 +270,17 @@ def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, 
         ("listen = ':25'\nsubmission = ':25'", "they have to differ"),
         ("listen = ':25'\nsubmissions = ':25'", "listen and submissions are both"),
         ("submission = ':25'\nsubmissions = ':25'", "submission and submissions are both"),
+        (
+            "[aliases]\ndev = 'a@b.example'\n"
+            "[lists.dev]\nowner = 'a@b.example'\nmembers = ['a@b.example']",
+            "aliases and lists: both an alias and a list: dev",
+        ),
+        ("verp = ['news@b.example']", "verp: news@b.example is in no local domain"),
+        (
+            "[lists.dev]\nowner = 'a@b.example'\nmembers = ['a@b.example']\nverp = true",
+            "verp: a@b.example is in no local domain",
+        ),
+        ("verp = ['a@localhost', 'a+b@localhost']", "verp: return paths of a+b@localhost could be"),
         ("smart-host-login = 'ann'", "smart-host-login needs a smart-host"),
         ("smart-host-tls = 'none'", "smart-host-tls needs a smart-host"),
         (
@@ -310,7 +362,7 @@ def test_any_value_is_read_or_is_a_config_error(key: str, value: object) -> None
         SETTINGS[key].read(value, FOLDER)
     except (TypeError, ValueError):
         return
-    tables = {"aliases", "mailbox-quotas"}
+    tables = {"aliases", "lists", "mailbox-quotas"}
     assert isinstance(value, dict if key in tables else (str, int, bool, list))
 
 

@@ -43,8 +43,8 @@ def test_the_demo_shows_the_whole_way(spawn: Spawn, backend: str) -> None:
             "S: 220 2.0.0 Ready to start TLS",
             *(["C: AUTH PLAIN ****"] if hop == "mail program" else []),
             "C: MAIL FROM:<alice@sender.example>",
-            "C: RCPT TO:<bob@recipient.example>",
-            "C: RCPT TO:<nobody@recipient.example>",
+            "C: RCPT TO:<bob@recipient.example> NOTIFY=SUCCESS,FAILURE,DELAY",
+            "C: RCPT TO:<nobody@recipient.example> NOTIFY=SUCCESS,FAILURE,DELAY",
             "C: BDAT ",
             "S: 250 2.0.0 Accepted as",
             "C: QUIT",
@@ -68,8 +68,12 @@ def test_the_demo_shows_the_whole_way(spawn: Spawn, backend: str) -> None:
     delivered = f"✓ {ids[1]} <bob@recipient.example> → mx.recipient.example:25"
     assert relay.index("is down; again in") < relay.index(delivered)
     assert f"✗ {ids[1]} <nobody@recipient.example>: 550 5.1.1 " in relay
-    assert re.search(r"● \w{15} in the spool, a report on it to <alice@sender.example>", relay)
-    assert any("→ mailbox alice@sender.example" in line for line in told["out.sender.example"])
+    # Three reports come back: two from the relay, and one from the last server.
+    told_of = r"● \w{15} in the spool, a report on it to <alice@sender.example>"
+    assert len(re.findall(told_of, relay)) == 2
+    assert len(re.findall(told_of, "\n".join(told["mx.recipient.example"]))) == 1
+    home = [line for line in told["out.sender.example"] if "→ mailbox alice@sender.example" in line]
+    assert len(home) == 3
     assert any("→ mailbox bob@recipient.example" in line for line in told["mx.recipient.example"])
 
     # The message that arrived, and its way: three hops, in order, by the ids they gave it.
@@ -86,11 +90,20 @@ def test_the_demo_shows_the_whole_way(spawn: Spawn, backend: str) -> None:
     )
     assert branches[4].strip() == "└── bob@recipient.example (mailbox)"
 
-    # The report that came back.
-    report = way.partition("alice's mailbox")[2]
-    assert "<nobody@recipient.example>" in report
-    assert "550 5.1.1" in report
-    assert text.endswith("Done: one message delivered, one report returned.\n")
+    # The reports that came back: the delay is the first.
+    late, *others = way.split("alice's mailbox: ")[1:]
+    assert late.startswith("Mail is delayed")
+    assert "<bob@recipient.example>" in late
+    assert "mx.recipient.example is down" in late
+    delivered, failed = sorted(others, key=lambda report: "could not be" in report)
+    assert delivered.startswith("Mail was delivered")
+    assert "This is the mail server at mx.recipient.example." in delivered
+    assert "<bob@recipient.example>" in delivered
+    assert "<nobody@recipient.example>" not in delivered
+    assert failed.startswith("Mail could not be delivered")
+    assert "<nobody@recipient.example>" in failed
+    assert "550 5.1.1" in failed
+    assert text.endswith("Done: one message delivered, three reports returned.\n")
 
 
 def test_the_demo_where_there_is_but_ascii(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.spool import Entry, Settlement
+from smtpproto.relay.spool import Entry, Settlement, Successor
 from smtpproto.relay.sqlite_spool import SQLiteSpool
 from tests.cli.conftest import Run
 from tests.relay.process import SOURCE, serving
@@ -71,6 +71,21 @@ def failed(cli: Run, *arguments: object) -> tuple[int, str]:
     return result.exit_code, result.stderr.strip()
 
 
+def test_who_sends_to_a_member_of_a_list_is_named(cli: Run) -> None:
+    id = stored("dev@our.example")
+    owned = Successor(Rcpt("bob@far.example"), Mail("owner@our.example"))
+
+    async def expand() -> None:
+        async with SQLiteSpool.open(DATA / "spool") as spool:
+            await spool.settle(id, [Settlement(0, None, becomes=(owned,))], now=time.time())
+
+    anyio.run(expand)
+    for arguments in (), ("show", id):
+        assert "<bob@far.example>, sent by <owner@our.example>: " in said(cli, *arguments)
+    (entry,) = parsed(cli, "--json")
+    assert [recipient["from"] for recipient in entry["recipients"]] == ["<owner@our.example>"]
+
+
 @both_backends
 def test_an_empty_queue(cli: Run, backend: str) -> None:
     id = stored("bob@far.example")
@@ -113,7 +128,12 @@ def test_the_list_as_json(cli: Run) -> None:
         "octets": len(CONTENT),
         "origin": "192.0.2.7",
     }
-    assert recipient == {"to": "<bob@far.example>", "attempts": 2, "last_reply": REPLY}
+    assert recipient == {
+        "to": "<bob@far.example>",
+        "from": "<ann@our.example>",
+        "attempts": 2,
+        "last_reply": REPLY,
+    }
 
 
 def test_show_has_the_envelope_and_the_header_and_nothing_moves_the_cursor(cli: Run) -> None:

@@ -37,7 +37,7 @@ from smtpproto.cli.node import ensure_certificate
 from smtpproto.cli.routes import rules_of
 from smtpproto.client import Client
 from smtpproto.relay import RouteTable
-from smtpproto.relay.spool import Fresh, Settlement, Spool, SpoolUnavailable
+from smtpproto.relay.spool import Fresh, Settlement, Spool, SpoolUnavailable, Successor
 from smtpproto.resolve import Srv
 from smtpproto.server import At, Server
 from smtpproto.testing import HARD, SOFT, Fault, SmtpServer
@@ -55,8 +55,9 @@ def test_there_are_no_others() -> None:
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
-        *("lmtp.py", "lmtp_server.py", "mailboxes.py", "mechanism.py", "memory_spool.py"),
-        *("observe.py", "own_authenticator.py", "ready_handlers.py", "routes.py"),
+        *("lmtp.py", "lmtp_server.py", "mailboxes.py", "mailing_list.py", "mechanism.py"),
+        *("memory_spool.py", "observe.py", "own_authenticator.py", "ready_handlers.py"),
+        "routes.py",
         *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
@@ -415,6 +416,16 @@ async def test_through_socks() -> None:
     assert len(box.received) == 1
 
 
+def test_mailing_list(tmp_path: Path) -> None:
+    assert output("howto/mailing_list.py", tmp_path) == [
+        "Expanded <dev@example.org>",
+        "Failed <gone@example.org>",
+        "gone@example.org bounced: 5.1.1",
+    ]
+    (report,) = (tmp_path / "mail" / "example.org" / "dev-owner" / "new").iterdir()
+    assert "\nTo: <dev-owner+gone=example.org@example.org>\n" in report.read_text()
+
+
 def test_xclient() -> None:
     said = output("howto/xclient.py")
     assert [line[:3] for line in said if line[:3].isdigit()] == [
@@ -676,7 +687,9 @@ async def test_the_spool_in_memory_replaces_an_alias_and_loses_what_is_done() ->
     async with spool.receive() as incoming:
         await incoming.write(b"Hi\r\n")
         await incoming.commit(Mail("eve@example.net"), [Rcpt("all@example.org")], now=1)
-    expanded = Settlement(0, None, "250 so it is", becomes=(ann, bob), alias=alias)
+    expanded = Settlement(
+        0, None, "250 so it is", becomes=(Successor(ann), Successor(bob)), alias=alias
+    )
     await spool.settle(incoming.id, [expanded], now=2)
     (entry,) = await spool.claim(2, 5, 60)
     assert [(r.number, r.rcpt, r.alias) for r in entry.recipients] == [

@@ -8,7 +8,7 @@ import pytest
 from smtpproto.core.command import Rcpt
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
-from smtpproto.relay import AliasTable
+from smtpproto.relay import AliasTable, MailingList
 from smtpproto.relay.aliases import TooManyTargetsError, expand, has_been_at
 from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.story import Deferred, Delivered, Expanded, Failed, Reported
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.anyio
 
 async def found(table: AliasTable, address: str) -> list[str] | None:
     targets = await table.find(Mailbox.parse(address))
+    assert not isinstance(targets, MailingList)
     return None if targets is None else [str(target) for target in targets]
 
 
@@ -65,8 +66,8 @@ def test_what_is_no_alias_is_not_taken(table: dict[str, list[str]]) -> None:
 
 async def behind(table: Mapping[str, Sequence[str]], name: str = "a") -> list[str] | None:
     full = {f"{k}@our.dom": [f"{t}@our.dom" for t in targets] for k, targets in table.items()}
-    rcpts = await expand(Rcpt(f"{name}@our.dom"), AliasTable(full))
-    return None if rcpts is None else [str(r.forward_path)[1:-9] for r in rcpts]
+    found = await expand(Rcpt(f"{name}@our.dom"), AliasTable(full))
+    return None if found is None else [str(t.rcpt.forward_path)[1:-9] for t in found.targets]
 
 
 @pytest.mark.parametrize(
@@ -155,12 +156,12 @@ async def test_an_alias_for_many_is_told_of_as_expanded(tmp_path: Path) -> None:
 async def test_an_alias_for_many_asked_for_success_alone_asks_for_nothing_more(
     tmp_path: Path,
 ) -> None:
-    rcpts = await expand(
+    found = await expand(
         Rcpt("all@our.dom", {"NOTIFY": "SUCCESS"}),
         AliasTable({"all": ["b@ext.example", "c@ext.example"]}),
     )
-    assert rcpts is not None
-    assert {rcpt.parameters["NOTIFY"] for rcpt in rcpts} == {b"NEVER"}
+    assert found is not None
+    assert {target.rcpt.parameters["NOTIFY"] for target in found.targets} == {b"NEVER"}
 
 
 async def test_only_aliases_and_mailboxes_are_taken(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ async def test_a_ring_over_another_host_ends(tmp_path: Path) -> None:
 
 async def test_an_alias_nobody_can_look_up_defers(tmp_path: Path) -> None:
     class Broken(AliasTable):
-        async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | None:
+        async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | MailingList | None:
             if broken:
                 raise OSError("no such table")
             return await super().find(mailbox)

@@ -152,6 +152,20 @@ def test_an_alias_that_cannot_be_read_is_found_too(tmp_path: Path, alias: str) -
     assert check_spool(tmp_path).findings == ()
 
 
+@pytest.mark.parametrize("mail", ["x'ff'", "'MAIL FROM:<a@b.example>'", "x'00'"])
+def test_a_sender_of_a_recipient_that_cannot_be_read_is_found_too(
+    tmp_path: Path, mail: str
+) -> None:
+    (id,) = filled(tmp_path, LARGE, rcpts=3)
+    sql(tmp_path, f"UPDATE recipient SET mail = {mail} WHERE message = ? AND number = 1", id)
+    (finding,) = check_spool(tmp_path, repair=True).findings
+    assert finding.what == id
+    assert finding.problem.startswith("recipient 1: ")
+    assert finding.mended
+    assert [r["rcpt"] for r in envelope(tmp_path, id)["recipients"]] == ["RCPT TO:<1@far.example>"]
+    assert check_spool(tmp_path).findings == ()
+
+
 @pytest.mark.parametrize("there", [None, LARGE[:500], LARGE + b"more"], ids=["no", "half", "more"])
 def test_content_that_is_not_whole_is_told_and_its_sender_still_hears(
     tmp_path: Path, there: bytes | None

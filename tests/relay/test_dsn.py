@@ -9,7 +9,8 @@ import pytest
 from smtpproto.client import Client, Tls
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
-from smtpproto.relay import Schedule
+from smtpproto.relay import AliasTable, Schedule
+from smtpproto.relay.relay import Kind
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
 from smtpproto.result import Result
 from tests.relay.test_delivery import delivery_status
@@ -228,3 +229,193 @@ async def test_a_schedule_may_have_no_notice(tmp_path: Path) -> None:
             await node.until(Deferred, 2 * (day + 1))
             w.move(86400)
         assert node.told(Reported) == []
+
+
+# Who may ask
+
+
+async def keywords(node: Node, kind: Kind = "smtp") -> set[str]:
+    async with node.dial(kind) as wire:
+        await wire.reply()
+        await wire.stream.send(b"EHLO client.example\r\n")
+        return {line.removeprefix("250 ").split()[0] for line in await wire.lines()}
+
+
+async def test_who_may_not_relay_is_not_offered_reports(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", networks=(), kinds=["smtp", "submission"])
+        assert "DSN" not in await keywords(node)
+        assert "DSN" in await keywords(node, "submission")
+        async with node.dial() as wire:
+            await wire.hello()
+            assert (await wire.say("MAIL FROM:<far@ext.example>")).startswith("250")
+            refused = await wire.say("RCPT TO:<ann@our.dom> NOTIFY=SUCCESS")
+            assert refused.startswith("555 5.5.4")
+        assert "DSN" in await keywords(await w.node("other.example"))
+
+
+async def test_everybody_may_be_offered_reports(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", networks=(), dsn_to_all=True)
+        assert "DSN" in await keywords(node)
+
+
+# What has no sender
+
+
+@pytest.mark.rfc(
+    "5321 §4.5.5 failed-notifications-may-go-to-postmaster",
+    "5321 §6.1 nobody-is-notified-of-mail-from-nobody",
+)
+async def test_what_cannot_be_reported_may_go_to_the_postmaster(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=True)
+        node = await w.node("relay.example", postmaster="root@our.dom")
+        await hand_over(node, {"bob@ext.example": OF_BOB}, sender="liar@ext.example")
+        to_liar, to_root = await node.until(Reported, 2)
+        assert (to_liar.postmaster, str(to_root.postmaster)) == (None, "root@our.dom")
+        assert to_root.id == to_liar.report
+        await node.until(Delivered)
+        ((told, (_, theirs)),) = [delivery_status(octets) for octets in node.mail("root@our.dom")]
+        assert told["Subject"] == "Mail without a sender could not be delivered"
+        assert told["To"] == "root@our.dom"
+        assert (theirs["Action"], theirs["Final-Recipient"]) == (
+            "failed",
+            "rfc822; liar@ext.example",
+        )
+        assert node.mail("root@our.dom")[0].startswith(b"Return-Path: <>\n")
+
+
+@pytest.mark.rfc("5321 §4.5.5 failed-notifications-may-go-to-postmaster")
+async def test_without_a_postmaster_the_observer_alone_is_told(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=True)
+        node = await w.node("relay.example")
+        await node.send(None, ["bob@ext.example"])
+        (reported,) = await node.until(Reported)
+        assert (reported.report, reported.postmaster) == ("", None)
+        assert await node.queue() == []
+
+
+@pytest.mark.parametrize("behind", [None, "boss@ext.example"])
+async def test_what_the_postmaster_cannot_be_told_ends_there(
+    tmp_path: Path, behind: str | None
+) -> None:
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=True)
+        address = "root@ext.example" if behind is None else "root@our.dom"
+        table = AliasTable({} if behind is None else {"root@our.dom": [behind]})
+        node = await w.node("relay.example", postmaster=address, aliases=table)
+        await node.send(None, ["bob@ext.example", "eve@ext.example"])
+        of_both, of_report = await node.until(Reported, 2)
+        assert of_both.report == of_report.id
+        assert of_report.report == ""
+        assert len(node.told(Failed)) == 3
+        assert await node.queue() == []
+
+
+async def test_the_postmaster_hears_of_failures_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "450 4.2.1 later"}, dsn=True)
+        schedule = Schedule(first=3600, factor=1, longest=3600, spread=0, notice=0)
+        node = await w.node("relay.example", schedule=schedule, postmaster="root@our.dom")
+        await node.send(None, ["bob@ext.example"])
+        await node.until(Deferred)
+        w.move(3600)
+        await node.until(Deferred, 2)
+        assert node.told(Reported) == []
+
+
+@pytest.mark.rfc("3461 §5.2.6 failure-not-asked-for-is-not-reported")
+async def test_who_wants_no_report_has_none_sent_to_the_postmaster_either(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=True)
+        node = await w.node("relay.example", postmaster="root@our.dom")
+        await hand_over(node, {"bob@ext.example": {"NOTIFY": "NEVER"}})
+        (reported,) = await node.until(Reported)
+        assert reported.report == ""
+        assert await node.queue() == []
+
+
+# One report for several
+
+ONE_HANGS = {"RCPT TO:<joe": "550 5.1.1 nobody", "RCPT TO:<eve": "hang"}
+
+
+async def test_what_fails_soon_after_is_told_in_the_same_report(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=True)
+        table = AliasTable({"all@our.dom": ["bob@ext.example", "eve@ext.example"]})
+        node = await w.node("relay.example", aliases=table)
+        node.relay.dispatcher.together = math.inf
+        await hand_over(node, {"joe@ext.example": {}, "all@our.dom": {}, "kim@ext.example": {}})
+        await node.until(Reported)
+        ((_, (_, *theirs)),) = await reports(node)
+        assert {each["Final-Recipient"] for each in theirs} == {
+            f"rfc822; {name}@ext.example" for name in ("bob", "eve", "joe", "kim")
+        }
+        assert len(node.told(Reported)) == 1
+        assert await node.queue() == []
+
+
+async def test_what_failed_waits_for_the_rest_no_longer_than_it_should(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await there(
+            w, {"RCPT TO:<joe": "550 5.1.1 nobody", "RCPT TO:<eve": "hang"}, dsn=True
+        )
+        table = AliasTable({"all@our.dom": ["eve@ext.example"]})
+        node = await w.node("relay.example", aliases=table)
+        node.relay.dispatcher.together = 0.05
+        await hand_over(node, {"joe@ext.example": {}, "all@our.dom": {}})
+        ((_, (_, *theirs)),) = await reports(node)
+        assert [each["Final-Recipient"] for each in theirs] == ["rfc822; joe@ext.example"]
+        host.released.set()
+        await node.until(Delivered, 2)
+        assert await node.queue() == []
+
+
+async def test_what_waits_to_be_told_is_queued_until_it_is(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await there(
+            w, {"RCPT TO:<joe": "550 5.1.1 nobody", "RCPT TO:<eve": "hang"}, dsn=True
+        )
+        table = AliasTable({"all@our.dom": ["eve@ext.example"]})
+        node = await w.node("relay.example", aliases=table)
+        node.relay.dispatcher.together = math.inf
+        await hand_over(node, {"joe@ext.example": {}, "all@our.dom": {}})
+        await host.reached.wait()
+        (entry,) = await node.queue()
+        assert len(entry.recipients) == 2
+        await node.cancel()
+        host.says.pop("RCPT TO:<eve")
+        node = await w.node("relay.example", aliases=table)
+        await node.until(Reported)
+        await node.until(Delivered, 2)
+        assert len(node.mail(SENDER)) == 1
+        assert await node.queue() == []
+
+
+# In UTF-8
+
+
+@pytest.mark.rfc("6533 §4.5")
+async def test_a_report_to_an_address_beyond_ascii_goes_with_smtputf8(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        says = {"RCPT TO:<bob": "550 5.1.1 nobody"}
+        host = await w.host(
+            "mx.ext.example", "ext.example", says, keywords=("8BITMIME", "SMTPUTF8", "DSN")
+        )
+        node = await w.node("relay.example")
+        async with node.spool.receive() as incoming:
+            await incoming.write("Subject: é\r\n\r\n".encode())
+            mail = Mail("josé@ext.example", {"SMTPUTF8": None})
+            await incoming.commit(mail, [Rcpt("bob@ext.example")], now=w.now)
+        node.relay.dispatcher.wake()
+        await node.until(Delivered)
+        sent = [line for line in host.lines if line[:4] in ("MAIL", "RCPT")][-2:]
+        assert sent[0].startswith("MAIL FROM:<> ")
+        assert {"SMTPUTF8", "BODY=8BITMIME"} <= set(sent[0].split())
+        assert sent[1] == "RCPT TO:<josé@ext.example> NOTIFY=NEVER"
+        assert (
+            b"Content-Type: message/global\r\nContent-Transfer-Encoding: 8bit" in host.contents[-1]
+        )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage, Message
 from email.utils import parsedate_to_datetime
+from quopri import decodestring
 from typing import Any, cast
 
 import pytest
@@ -37,7 +39,7 @@ FAILURE = Failure(
 def report(*failures: Failure, **changes: Any) -> bytes:
     arguments: dict[str, Any] = {
         "hostname": "mx.our.dom",
-        "sender": SENDER,
+        "to": SENDER,
         "failures": failures or [FAILURE],
         "original": ORIGINAL,
         "whole": True,
@@ -401,7 +403,7 @@ def test_whatever_goes_in_a_report_is_7bit_and_reads_back(
     octets = report(
         *failures,
         original=original,
-        sender=Mailbox(local, "sender.example"),
+        to=Mailbox(local, "sender.example"),
         envelope_id=envelope_id,
         whole=whole,
     )
@@ -504,3 +506,171 @@ def test_the_null_reverse_path_never_hears(notify: str | None, action: Action) -
 def test_notify_decides(notify: str | bytes | None, owed: set[str]) -> None:
     sender = ReversePath.of("sam@sender.example")
     assert {action for action in ACTIONS if is_report_owed(sender, notify, action)} == owed
+
+
+# --- beyond ASCII (RFC 6533) -----------------------------------------------------------------
+
+JOSE = ForwardPath.of("josé+x@ext.example")
+ZHANG = Mailbox.parse("张@发件.example")
+UTF8_ORIGINAL = "From: 张@发件.example\r\nSubject: grüße\r\n\r\nGrüße,\r\n--BOUND\r\n".encode()
+
+
+def six(octets: bytes) -> tuple[list[Message], list[tuple[str, str | None, bytes]]]:
+    """The three parts of a report as they stand: type, encoding, and the octets decoded."""
+    message = message_from_bytes(octets, policy=policy.compat32)
+    boundary = str(message.get_boundary()).encode()
+    pieces = octets.split(b"\r\n--" + boundary)[1:4]
+    found = []
+    for piece in pieces:
+        header, _, body = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        lines = dict(line.split(b": ", 1) for line in header.split(b"\r\n"))
+        encoding = lines.get(b"Content-Transfer-Encoding", b"").decode() or None
+        if encoding == "quoted-printable":
+            body = decodestring(body)
+        found.append((lines[b"Content-Type"].decode(), encoding, body))
+    return parts(cast("EmailMessage", message)), found
+
+
+@pytest.mark.rfc("6533 §3")
+def test_an_address_beyond_ascii_is_of_type_utf_8_and_in_ascii_for_an_ascii_reader() -> None:
+    failure = evolve(FAILURE, recipient=JOSE, original_recipient="utf-8;jo\u00e9 \\+=@ext.example")
+    octets = report(failure)
+    assert is_7bit(octets)
+    fields = groups(octets)[1]
+    assert fields["Final-Recipient"] == r"utf-8; jos\x{E9}\x{2B}x@ext.example"
+    assert fields["Original-Recipient"] == r"utf-8; jo\x{E9}\x{20}\x{5C}\x{2B}\x{3D}@ext.example"
+    (text, *_), ((kind, encoding, words), *_) = six(octets)
+    assert (kind, encoding) == ("text/plain; charset=utf-8", "quoted-printable")
+    assert "  <josé+x@ext.example>" in words.decode()
+    assert text.get_content_charset() == "utf-8"
+
+
+@pytest.mark.rfc("6533 §4.1")
+def test_a_report_to_an_address_beyond_ascii_is_utf_8_itself() -> None:
+    failure = evolve(FAILURE, recipient=JOSE, original_recipient="utf-8;jo\u00e9+x@ext.example")
+    octets = report(failure, to=ZHANG, original=UTF8_ORIGINAL, utf8=True)
+    assert "\r\nTo: <张@发件.example>\r\n".encode() in octets
+    _, (words, fields, message) = six(octets)
+    assert words[:2] == ("text/plain; charset=utf-8", "8bit")
+    assert fields[:2] == ("message/global-delivery-status", "8bit")
+    assert "\r\nFinal-Recipient: utf-8; josé+x@ext.example\r\n" in fields[2].decode()
+    assert "Original-Recipient: utf-8; joé+x@ext.example\r\n" in fields[2].decode()
+    assert message == ("message/global", "8bit", UTF8_ORIGINAL)
+
+
+@pytest.mark.rfc("6533 §4.4")
+def test_what_is_ascii_in_such_a_report_has_the_usual_types() -> None:
+    _, found = six(report(to=ZHANG, utf8=True))
+    assert [kind for kind, _, _ in found] == [
+        "text/plain; charset=us-ascii",
+        "message/delivery-status",
+        "message/rfc822",
+    ]
+
+
+@pytest.mark.rfc("6533 §4.5")
+@pytest.mark.parametrize(
+    ("changes", "kind", "back"),
+    [
+        ({}, "message/global", UTF8_ORIGINAL),
+        (
+            {"whole": False},
+            "message/global-headers",
+            UTF8_ORIGINAL.partition(b"\r\n\r\n")[0] + b"\r\n",
+        ),
+        (
+            {"original": b"Subject: caf\xe9\r\n\r\n", "whole": False},  # no UTF-8
+            "text/rfc822-headers",
+            b"Subject: caf\xe9\r\n",
+        ),
+    ],
+)
+def test_a_message_in_utf_8_comes_back_encoded_to_an_ascii_reader(
+    changes: dict[str, Any], kind: str, back: bytes
+) -> None:
+    octets = report(**{"original": UTF8_ORIGINAL, "utf8": True, **changes})
+    assert is_7bit(octets)
+    _, (*_, message) = six(octets)
+    assert message == (kind, "quoted-printable", back)
+
+
+def test_an_address_that_is_too_long_in_ascii_is_cut() -> None:
+    long = "utf-8;" + "\u4e00" * 400 + "@ext.example"
+    octets = report(evolve(FAILURE, original_recipient=long))
+    assert is_7bit(octets)
+    assert groups(octets)[1]["Original-Recipient"].endswith("...")
+
+
+UTF8_LOCAL = st.text(
+    st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("é\\+= "), max_size=20
+)
+UTF8_PATHS = UTF8_LOCAL.map(lambda local: ForwardPath(Mailbox(local, "ext.example")))
+
+
+@given(
+    failures=st.lists(st.builds(evolve, FAILURES, recipient=UTF8_PATHS), min_size=1, max_size=3),
+    reader=UTF8_LOCAL,
+    original=ORIGINALS | st.just(UTF8_ORIGINAL),
+    utf8=st.booleans(),
+)
+def test_every_report_reads_back_in_three_parts_and_groups(
+    failures: list[Failure], reader: str, original: bytes, utf8: bool
+) -> None:
+    to = Mailbox(reader, "sender.example")
+    octets = report(*failures, to=to, original=original, utf8=utf8)
+    assert to.is_ascii <= is_7bit(octets)
+    three, found = six(octets)
+    assert len(three) == 3
+    fields = found[1][2].decode()
+    first, *rest = fields.removesuffix("\r\n").split("\r\n\r\n")
+    assert first.startswith("Reporting-MTA: dns; mx.our.dom\r\n")
+    assert len(rest) == len(failures)
+    for group, failure in zip(rest, failures, strict=True):
+        names = [line.partition(":")[0] for line in group.split("\r\n") if line[0] != " "]
+        assert len(names) == len(set(names))
+        assert set(names) >= {"Final-Recipient", "Action", "Status"}
+        (final,) = (v for v in group.split("\r\n") if v.startswith("Final-Recipient: "))
+        mailbox = failure.recipient.mailbox
+        kind, _, address = final.removeprefix("Final-Recipient: ").partition("; ")
+        assert kind == ("rfc822" if mailbox.is_ascii else "utf-8")
+        if kind == "utf-8" and to.is_ascii:
+            address = re.sub(r"\\x\{(\w+)\}", lambda m: chr(int(m[1], 16)), address)
+        assert address == str(mailbox)
+
+
+# --- the thread, and what has no sender ------------------------------------------------------
+
+
+@pytest.mark.rfc("3834 §3.1.6")
+@pytest.mark.parametrize(
+    ("header", "replied"),
+    [
+        (b"Message-ID: <a.b@c.example>\r\n", "<a.b@c.example>"),
+        (b"MESSAGE-ID:\r\n <a@b> \r\nX: y\r\n", "<a@b>"),
+        (b"Message-ID: a@b\r\n", None),
+        (b"Message-ID: <a@b> <c@d>\r\n", None),
+        (b"Message-ID: <" + b"a" * 300 + b"@b>\r\n", None),
+        (b"X: y\r\n\r\nMessage-ID: <a@b>\r\n", None),
+    ],
+)
+def test_a_report_stands_beside_its_message(header: bytes, replied: str | None) -> None:
+    message = parse(report(original=header + b"\r\nx\r\n"))
+    assert (message["In-Reply-To"], message["References"]) == (replied, replied)
+
+
+def test_a_report_on_mail_without_a_sender_says_so() -> None:
+    octets = report(orphan=True)
+    assert parse(octets)["Subject"] == "Mail without a sender could not be delivered"
+    words = str(parts(parse(octets))[0].get_payload())
+    assert "A message without a sender, most likely a report, has failed." in words
+
+
+def test_a_report_on_a_thousand_is_bounded() -> None:
+    reader = ReplyReader(max_octets=1 << 20)
+    for _ in range(50):
+        assert reader.feed(b"550-" + b"\x1b" * 400) is None
+    failure = evolve(FAILURE, diagnostic=reader.feed(b"550 5.1.1 the end"))
+    octets = report(*[failure] * 1000)
+    assert len(octets) < 1_500_000
+    last = groups(octets)[-1]
+    assert (last["Action"], last["Diagnostic-Code"]) == ("failed", "smtp; 550 5.1.1 the end")

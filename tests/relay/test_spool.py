@@ -35,6 +35,7 @@ from smtpproto.relay.spool import (
     Settlement,
     Spool,
     SpoolUnavailable,
+    Successor,
     new_id,
 )
 from smtpproto.relay.sqlite_check import Checked, check_spool
@@ -1077,16 +1078,19 @@ def test_a_commit_torn_off_behind_a_claim_has_its_file(tmp_path: Path, content: 
 
 async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: Path) -> None:
     everybody, eve = Mailbox.parse("all@example.org"), Rcpt("eve@example.org", {"NOTIFY": "NEVER"})
-    step = Settlement(0, None, "250 expanded", becomes=(ANN, eve), alias=everybody)
+    owned = Mail("owner@example.org", {"RET": "HDRS"})
+    step = Settlement(
+        0, None, "250 expanded", becomes=(Successor(ANN), Successor(eve, owned)), alias=everybody
+    )
     async with opened(tmp_path) as spool:
         id = await keep(spool, LARGE, (Rcpt("all@example.org"), BOB))
         await spool.claim(0, 9, 60)
         await spool.settle(id, [step, Settlement(1, 900.0, "450 later")], now=5)
         await spool.settle(id, [step], now=6)  # too late: the alias is gone
         (entry,) = await spool.claim(7, 9, 60)
-        assert [(r.number, r.rcpt, r.alias) for r in entry.recipients] == [
-            (2, ANN, everybody),
-            (3, eve, everybody),
+        assert [(r.number, r.rcpt, r.alias, r.mail) for r in entry.recipients] == [
+            (2, ANN, everybody, None),
+            (3, eve, everybody, owned),
         ]
         assert all(r.attempts == 0 and r.next_attempt == 5 for r in entry.recipients)
         await spool.settle(id, [Settlement(2, None), Settlement(3, None)], now=8)
@@ -1100,7 +1104,7 @@ async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: 
 
 
 async def test_whom_an_alias_stands_for_is_found_before_what_was_looked_at(tmp_path: Path) -> None:
-    step = Settlement(0, None, becomes=(ANN,), alias=Mailbox.parse("all@example.org"))
+    step = Settlement(0, None, becomes=(Successor(ANN),), alias=Mailbox.parse("all@example.org"))
     async with opened(tmp_path) as spool:
         id = await keep(spool, now=1)
         await keep(spool, now=6)

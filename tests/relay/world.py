@@ -92,13 +92,19 @@ class Wire:
 
     async def reply(self) -> str:
         """The next reply's last line; "" when the connection has ended."""
+        return (await self.lines())[-1]
+
+    async def lines(self) -> list[str]:
+        """The next reply's lines, the codes of those before the last cut off."""
+        lines: list[str] = []
         while True:
             try:
                 line = (await self._buffered.receive_until(b"\r\n", 65536)).decode()
             except (anyio.IncompleteRead, anyio.BrokenResourceError):
-                return ""
+                return [*lines, ""]
             if line[3:4] != "-":
-                return line
+                return [*lines, line]
+            lines.append(line[4:])
 
     async def say(self, line: str | bytes) -> str:
         """Say a line and return the reply to it."""

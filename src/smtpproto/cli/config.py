@@ -23,6 +23,7 @@ from smtpproto.relay.aliases import AliasTable
 from smtpproto.relay.quota import Quota
 from smtpproto.relay.transport import HostPort
 
+from .lists import ListSettings, alias_table, mailbox, read_lists, separator, verp_of
 from .routes import RouteSettings, read_routes
 from .setting import (
     PASSWORD_FILE,
@@ -86,6 +87,15 @@ class ServeSettings:
     subaddress_separator: str = "+"
     #: Whether mail with a tag goes into the mailbox's folder of that name, if there is one.
     subaddress_folders: bool = False
+    #: Those of them that have an owner, to whom what fails is reported.
+    lists: Mapping[str, ListSettings] = field(factory=dict[str, ListSettings])
+    #: Senders whose mail has a return path for each recipient, besides owners of such lists.
+    verp: tuple[str, ...] = ()
+    verp_separator: str = "+"
+    #: Who is told what failed of mail without a sender; None: it is shown, and dropped.
+    double_bounces: str | None = None
+    #: Whether strangers, too, may ask for reports.
+    dsn_to_all: bool = False
     #: Where all other mail goes; None: by MX.
     smart_host: HostPort | None = None
     #: How sessions with it are secured. `build` makes it implicit on port 465 and else required
@@ -214,6 +224,19 @@ SETTINGS: Mapping[str, Setting] = {
         partial(a_text, read=_separator), 'a text of one character, such as "+", or "" for no tags'
     ),
     "subaddress-folders": Setting(yes_or_no, "true or false"),
+    "lists": Setting(
+        read_lists,
+        'a table for each list, such as [lists."dev@example.org"] with owner = '
+        '"ann@example.org" and members = ["bob@example.net"]',
+    ),
+    "verp": Setting(
+        partial(a_list, read=mailbox), 'a list of senders, such as ["news@example.org"]'
+    ),
+    "verp-separator": Setting(partial(a_text, read=separator), 'a text of one character: "+"'),
+    "double-bounces": Setting(
+        partial(a_text, read=mailbox), 'a text: an address, such as "postmaster@example.org"'
+    ),
+    "dsn-to-all": Setting(yes_or_no, "true or false"),
     "smart-host": Setting(
         partial(a_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'
     ),
@@ -298,6 +321,14 @@ def _check(settings: ServeSettings, given: Collection[str]) -> None:
     for name, other in ("listen", settings.listen), ("submission", settings.submission):
         if settings.submissions == other and other.port:
             raise ConfigError(f"{name} and submissions are both {other}; they have to differ")
+    try:
+        alias_table(settings.aliases, settings.lists)
+    except ValueError as error:
+        raise ConfigError(f"aliases and lists: {error}") from None
+    try:
+        verp_of(settings.verp, settings.lists, settings.verp_separator, settings.local_domains)
+    except ValueError as error:
+        raise ConfigError(f"verp: {error}") from None
     if settings.smart_host is None:
         for name in sorted(given):
             if name.startswith("smart_host_"):

@@ -1,4 +1,4 @@
-"""`smtpproto demo`: one message walks through three servers before your eyes.
+"""`smtpproto demo`: one message walks through three servers before your eyes, reports walk back.
 
 Everything is real (sockets, TLS, spools, mailboxes) but the distances: all servers listen on
 loopback, and the demo's own DNS and connector tell each where the others are.
@@ -32,6 +32,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from smtpproto.client import Client, connect_tcp
+from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox
 from smtpproto.relay import (
@@ -48,6 +49,7 @@ from smtpproto.relay import (
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.story import (
     Accepted,
+    Bounced,
     Deferred,
     Delivered,
     Discarded,
@@ -105,9 +107,10 @@ class Demo:
     tasks: TaskGroup
     relays: list[Relay] = field(factory=list[Relay], init=False)
     ports: dict[tuple[str, str], int] = field(factory=dict[tuple[str, str], int], init=False)
-    retry_seen: anyio.Event = field(factory=anyio.Event, init=False)
-    delivered: anyio.Event = field(factory=anyio.Event, init=False)
-    report_came: anyio.Event = field(factory=anyio.Event, init=False)
+    retried: bool = field(default=False, init=False)
+    delivered: bool = field(default=False, init=False)
+    reports: int = field(default=0, init=False)  # those in alice's mailbox
+    news: anyio.Event = field(factory=anyio.Event, init=False)
 
     async def walk(self) -> None:
         """Show it all."""
@@ -117,15 +120,22 @@ class Demo:
 
         self.chapter("A mail program submits a message: with TLS and a login, for two recipients")
         await self.submit()
-        await self.retry_seen.wait()
+        await self.until(lambda: self.retried)
+
+        self.chapter("It is late, and its sender is told so (in life, after some hours)")
+        await self.until(lambda: self.reports == 1)
 
         self.chapter("The recipient's server comes up; the relay tries again")
         await self.start(LAST, "recipient.example")
-        await self.delivered.wait()
-        await self.report_came.wait()
+        await self.until(lambda: self.delivered and self.reports == 3)
         for relay in self.relays:
             relay.stop()
         self.ending()
+
+    async def until(self, seen: Callable[[], bool]) -> None:
+        while not seen():
+            self.news = anyio.Event()
+            await self.news.wait()
 
     # What is seen
 
@@ -156,14 +166,15 @@ class Demo:
             case Delivered():
                 self.say(who, f"✓ {event.id} {event.forward_path} → {event.where}", "bold green")
                 if event.where.startswith("mailbox"):
-                    (self.delivered if who == LAST else self.report_came).set()
+                    self.delivered |= who == LAST
+                    self.reports += who == OUT
             case Expanded():
                 to = ", ".join(map(str, event.becomes))
                 self.say(who, f"● {event.id} {event.forward_path} stands for {to}", "bold")
             case Deferred():
                 again = f"{event.reply}; again in {event.wait:.0f} s"
                 self.say(who, f"… {event.id} {event.forward_path}: {again}", "bold yellow")
-                self.retry_seen.set()
+                self.retried = True
             case Held() | Discarded():
                 pass  # there are no rules here
             case Failed():
@@ -171,10 +182,13 @@ class Demo:
             case Reported():
                 to = str(event.reverse_path)
                 self.say(who, f"● {event.report} in the spool, a report on it to {to}", "bold")
+            case Bounced():
+                self.say(who, f"● {event.id} came back from {event.recipient}", "bold")
+        self.news.set()
 
     def ending(self) -> None:
-        """Show the message as it arrived, the way it took, and the report."""
-        message = self.mail_at(LAST, RECIPIENT)
+        """Show the message as it arrived, the way it took, and the reports."""
+        (message,) = self.mail_at(LAST, RECIPIENT)
         self.console.print()
         self.console.print(Panel(Text(message.as_string().rstrip()), title="bob's mailbox"))
         way = Tree(Text(f"{SENDER} (mail program)", style="bold"))
@@ -192,17 +206,21 @@ class Demo:
         self.console.print()
         self.console.print(Text("The way it took, by its Received lines:", style="bold"))
         self.console.print(way)
-        report = self.mail_at(OUT, SENDER)
-        body = report.get_body(("plain",))
-        told = str(body.get_content()).rstrip() if body is not None else ""
         self.console.print()
-        self.console.print(Panel(Text(told), title=f"alice's mailbox: {report['Subject']}"))
+        self.console.print(Text("What its sender was told, in this order:", style="bold"))
+        for report in self.mail_at(OUT, SENDER):
+            body = report.get_body(("plain",))
+            told = str(body.get_content()).rstrip() if body is not None else ""
+            self.console.print(Panel(Text(told), title=f"alice's mailbox: {report['Subject']}"))
 
-    def mail_at(self, name: str, address: str) -> EmailMessage:
-        """Read the one message in a mailbox."""
+    def mail_at(self, name: str, address: str) -> list[EmailMessage]:
+        """Read the messages in a mailbox, in the order of their arrival."""
         local, _, domain = address.partition("@")
-        (file,) = (self.directory / name / "mail" / domain / local / "new").iterdir()
-        return email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+        new = self.directory / name / "mail" / domain / local / "new"
+        files = sorted(new.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+        return [
+            email.message_from_bytes(f.read_bytes(), policy=email.policy.default) for f in files
+        ]
 
     # What is there
 
@@ -221,7 +239,8 @@ class Demo:
             helo_name="laptop.sender.example",
             trace=lambda line: self.line(PROGRAM, line),
         ) as client:
-            await client.send(Envelope(SENDER, [RECIPIENT, NOBODY]), message)
+            rcpts = [Rcpt(to, {"NOTIFY": "SUCCESS,FAILURE,DELAY"}) for to in (RECIPIENT, NOBODY)]
+            await client.send(Envelope(Mail(SENDER), rcpts), message)
 
     async def start(
         self,
@@ -286,15 +305,17 @@ class Demo:
             networks=[ip_network(network) for network in networks],
             tls=ensure_certificate(self.directory / name, [name]).server_context(),
             authenticator=Passwords(dict([LOGIN])),
-            schedule=Schedule(first=2, factor=1, longest=2),
+            schedule=Schedule(first=2, factor=1, longest=2, notice=1),
+            dsn_to_all=True,  # so that the last one reports, and not the one before it
             idle=0,  # so that each dialogue ends where it is read
             connector=self.connect,
             observe=lambda event: self.tell(name, event),
-            trace=lambda id, peer, line: self.trace(name, id, line),
+            trace=lambda id, peer, line: self.trace(name, id, peer, line),
         )
 
-    def trace(self, name: str, id: str, line: str) -> None:
-        if id == "next hop":  # else it is the other end of the same dialogue
+    def trace(self, name: str, id: str, peer: str, line: str) -> None:
+        # Else it is the other end of the same dialogue, or a report's, which is like the others.
+        if id == "next hop" and peer != OUT:
             self.line(name, line)
 
     def trusting(self, name: str) -> ssl.SSLContext:
@@ -326,7 +347,7 @@ async def _demo() -> None:
         if scope.cancelled_caught:
             raise Failure(f"the demo did not come to its end within {WITHIN} seconds")
     console.print()
-    console.print("Done: one message delivered, one report returned.")
+    console.print("Done: one message delivered, three reports returned.")
 
 
 @click.command()
@@ -335,7 +356,8 @@ def demo(backend: str) -> None:
     """Watch one message walk through three servers.
 
     A mail program submits it with TLS and a login; the outgoing server relays it to a second, and
-    that to the recipient's, which is down at first. One recipient does not exist, so a report
-    comes back. All of it happens on loopback, in temporary directories.
+    that to the recipient's, which is down at first. Reports come back: that it is late, that it was
+    delivered, and that one of its recipients does not exist. The dialogues in which they do are not
+    shown. All of it happens on loopback, in temporary directories.
     """
     run(backend, _demo)

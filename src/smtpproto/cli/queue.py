@@ -98,7 +98,7 @@ def _list_entry(entry: Entry) -> None:
     said = f"  {_ago(entry.arrived)}, {amount(entry.octets)}, from {entry.mail.reverse_path}"
     say((entry.id, "head"), said)
     for recipient in entry.recipients:
-        say(f"  to {recipient.rcpt.forward_path}: ", (_state(recipient), "warn"))
+        say(f"  to {_whom(recipient)}: ", (_state(recipient), "warn"))
         if recipient.last_reply:
             say("    ", (recipient.last_reply, "dim"))
 
@@ -140,7 +140,7 @@ def show(visit: _Visit, id: str) -> None:
         ("origin", entry.origin),
     ]
     for recipient in entry.recipients:
-        rows.append(("to", f"{recipient.rcpt.forward_path}: {_state(recipient)}"))
+        rows.append(("to", f"{_whom(recipient)}: {_state(recipient)}"))
         if recipient.last_reply:
             rows.append(("", recipient.last_reply))
     out().print(table("", "", rows=rows))
@@ -241,6 +241,12 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def _whom(recipient: Recipient) -> str:
+    """Name a recipient, and the owner of the list through which it gets the message."""
+    by = "" if recipient.mail is None else f", sent by {recipient.mail.reverse_path}"
+    return f"{recipient.rcpt.forward_path}{by}"
+
+
 def _state(recipient: Recipient) -> str:
     left = recipient.next_attempt - _now()
     due = "due" if left <= 0 else f"next try in {_span(left)}"
@@ -259,6 +265,7 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
         "recipients": [
             {
                 "to": str(recipient.rcpt.forward_path),
+                "from": str((recipient.mail or entry.mail).reverse_path),
                 "attempts": recipient.attempts,
                 "next_attempt": abs(recipient.next_attempt),
                 "last_reply": recipient.last_reply,

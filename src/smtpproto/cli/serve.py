@@ -27,7 +27,6 @@ from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
     AccountFile,
-    AliasTable,
     DnsResolver,
     Host,
     HostPort,
@@ -45,6 +44,7 @@ from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import (
     Accepted,
+    Bounced,
     Deferred,
     Delivered,
     Discarded,
@@ -59,6 +59,7 @@ from smtpproto.stream import causes
 
 from .config import ConfigError, ServeSettings, build, load
 from .console import amount, safe, say
+from .lists import alias_table, verp_of
 from .node import (
     Certificate,
     Login,
@@ -301,7 +302,10 @@ def _relay(
             shuffle=random.shuffle,
             hostname=chosen.hostname,
         ),
-        aliases=AliasTable(chosen.aliases, separator=chosen.subaddress_separator),
+        aliases=alias_table(chosen.aliases, chosen.lists, separator=chosen.subaddress_separator),
+        verp=verp_of(chosen.verp, chosen.lists, chosen.verp_separator, chosen.local_domains),
+        postmaster=chosen.double_bounces,
+        dsn_to_all=chosen.dsn_to_all,
         verify="callout" if chosen.verify_recipients else None,
         # Strangers do not reach loopback, and the DNS may be out of reach from here.
         check_senders=not is_loopback(chosen.listen.host),
@@ -450,6 +454,10 @@ def _story(event: Event) -> tuple[str, str, str]:
         case Judged():
             style = "warn" if "=refuse" in event.said or "=defer" in event.said else "dim"
             return "judged", style, f"{event.peer} at {event.stage}: {event.said}"
+        case Bounced():
+            what = event.action or "no report"
+            said = f"{what} {event.status or ''}".rstrip()
+            return "bounced", "warn", f"to {event.sender}, of {event.recipient}: {said}"
         case Expanded():
             return "expanded", "good", f"{event.forward_path} to {_some(event.becomes)}"
         case Delivered():
@@ -466,4 +474,5 @@ def _story(event: Event) -> tuple[str, str, str]:
         case Reported():
             if not event.report:
                 return "dropped", "bad", "there is nobody to report the failure to"
-            return "reported", "warn", f"to {event.reverse_path} by {event.report}"
+            reader = event.postmaster or event.reverse_path
+            return "reported", "warn", f"to {reader} by {event.report}"

@@ -16,7 +16,18 @@ from smtpproto.core.path import Mailbox, as_octets
 from smtpproto.core.value import taken
 from smtpproto.core.xtext import decode_xtext, encode_xtext
 
-__all__ = ["DSN", "ENVID", "NEVER", "NOTIFY", "ORCPT", "RET", "Notify", "OriginalRecipient", "Ret"]
+__all__ = [
+    "DSN",
+    "ENVID",
+    "NEVER",
+    "NOTIFY",
+    "ORCPT",
+    "RET",
+    "Notify",
+    "OriginalRecipient",
+    "Ret",
+    "utf8_in_ascii",
+]
 
 # §4.2 and §4.4: printable (graphic and white space) US-ASCII
 _PRINTABLE = re.compile(rb"[\t\x20-\x7e]*")
@@ -189,6 +200,11 @@ def _write_orcpt(recipient: OriginalRecipient) -> bytes:
     if _fits(anywhere):
         return anywhere
     return b"%b;%b" % (addr_type, _embed(_TO_EMBED, recipient.text))
+
+
+def utf8_in_ascii(address: str) -> str:
+    """Write an address of type utf-8 as utf-8-addr-xtext, which is ASCII (RFC 6533 §3)."""
+    return _embed(_TO_EMBED_IN_ASCII, address).decode()
 
 
 def _embed(characters: re.Pattern[str], text: str) -> bytes:

@@ -4,6 +4,7 @@ In reading order::
 
     spool, sqlite_spool     where a message is safe      (sqlite_*, leases, disk: below it)
     aliases, quota, mailbox who stands for whom; what a mailbox may hold; where mail ends
+    verp                    a return path for each recipient, and the way back
     access, transport       what can be done with it: next hops, and how they are talked to
     table, route            what is done with it, by rules; else by the DNS (..resolve)
     hops                    what is known of next hops
@@ -28,7 +29,7 @@ from smtpproto.resolve import DnsResolver
 
 from .access import Access
 from .accounts import AccountFile, Passwords
-from .aliases import AliasTable
+from .aliases import AliasTable, MailingList
 from .callout import Callout
 from .mailbox import Maildir
 from .quota import Quota, quotas
@@ -38,6 +39,7 @@ from .schedule import Schedule
 from .sqlite_spool import SQLiteSpool
 from .table import RouteTable, Rule
 from .transport import ByMx, Discard, Here, Host, HostPort, NextHop, OnHold, Refuse
+from .verp import Verp
 
 __all__ = [
     "Access",
@@ -52,6 +54,7 @@ __all__ = [
     "HostPort",
     "Listener",
     "Maildir",
+    "MailingList",
     "NextHop",
     "OnHold",
     "Passwords",
@@ -63,5 +66,6 @@ __all__ = [
     "Rule",
     "SQLiteSpool",
     "Schedule",
+    "Verp",
     "quotas",
 ]

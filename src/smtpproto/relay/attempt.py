@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from attrs import frozen
+from attrs import field, frozen
 
-from smtpproto.core.command import Rcpt
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.result import Fate
 
 from .report import Action
 from .schedule import Schedule
-from .spool import Recipient
+from .spool import Recipient, Successor
 from .transport import Discard, OnHold
+from .verp import Notice
 
 __all__ = ["Attempt", "Done"]
 
@@ -28,9 +28,10 @@ class Attempt:
     `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
     seconds, nothing was tried: the next hop is held until then, or has no place in its line.
     `action` is what a success is called in a report of ours; None where the next hop reports.
-    `becomes` are those that take the place of `alias`, which this one was addressed to. `by_rule`
-    is what a rule had done with it instead of an attempt. `schedule` is that of its rule, if it has
-    one of its own.
+    `becomes` are those that take the place of `alias`, which this one was addressed to. Where that
+    is a return path (VERP), `returned` is whose and for whom, and `notice` what the message says.
+    `by_rule` is what a rule had done with it instead of an attempt. `schedule` is that of its rule,
+    if it has one of its own.
     """
 
     recipient: Recipient
@@ -41,8 +42,10 @@ class Attempt:
     remote: bool = False
     put_off: float | None = None
     action: Action | None = None
-    becomes: tuple[Rcpt, ...] = ()
+    becomes: tuple[Successor, ...] = ()
     alias: Mailbox | None = None
+    returned: tuple[Mailbox, Mailbox] | None = None
+    notice: Notice = field(factory=Notice)
     by_rule: OnHold | Discard | None = None
     schedule: Schedule | None = None
 

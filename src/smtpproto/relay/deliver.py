@@ -23,7 +23,7 @@ from math import inf
 from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
@@ -38,16 +38,26 @@ from smtpproto.result import ClientError, Fate, LoginError, RefusedError
 from smtpproto.source import Source
 from smtpproto.trace import MAX_HEADER, return_path
 
-from .aliases import Aliases, TooManyTargetsError, delivered_to, expand, has_been_at, no_aliases
+from .aliases import (
+    Aliases,
+    Expansion,
+    TooManyTargetsError,
+    delivered_to,
+    expand,
+    has_been_at,
+    mail_of_list,
+    no_aliases,
+)
 from .attempt import Attempt, Done
 from .hops import Hops
 from .mailbox import MailboxStore, deliver_once
 from .report import Action
 from .route import Router
 from .schedule import Schedule
-from .spool import Entry, Recipient, Spool, SpoolUnavailable
+from .spool import Entry, Recipient, Spool, SpoolUnavailable, Successor
 from .table import Rule
 from .transport import Host, NextHop
+from .verp import Verp, notice_in
 from .ways import Ways, put_off
 
 __all__ = ["Deliverer"]
@@ -87,6 +97,7 @@ class Deliverer:
     hops: Hops
     aliases: Aliases = no_aliases
     began: float = inf
+    verp: Verp = field(factory=Verp)
 
     async def attempt(self, entry: Entry, done: Done) -> None:
         """Try every recipient of `entry` once.
@@ -195,7 +206,7 @@ class Deliverer:
         return Attempt(recipient, Fate.ACCEPTED, where, STORED, action="delivered")
 
     async def _through_alias(
-        self, entry: Entry, recipient: Recipient, alias: Mailbox, behind: tuple[Rcpt, ...]
+        self, entry: Entry, recipient: Recipient, alias: Mailbox, behind: Expansion
     ) -> Attempt:
         where = f"alias {alias}"
         beginning = bytearray()
@@ -205,11 +216,23 @@ class Deliverer:
                 break
         if has_been_at(alias, bytes(beginning)):
             return Attempt(recipient, Fate.PERMANENT, where, ROUND)
-        # One address: there is nothing to tell (RFC 3461 §5.2.7.2).
-        action: Action | None = "expanded" if len(behind) > 1 else None
-        return Attempt(
-            recipient, Fate.ACCEPTED, where, EXPANDED, action=action, becomes=behind, alias=alias
+        becomes = tuple(
+            Successor(t.rcpt, None if t.owner is None else mail_of_list(entry.mail, t.owner))
+            for t in behind.targets
         )
+        attempt = Attempt(
+            recipient,
+            Fate.ACCEPTED,
+            where,
+            EXPANDED,
+            action=behind.action,
+            becomes=becomes,
+            alias=alias,
+        )
+        returned = self.verp.read(alias)
+        if returned is None or entry.mail.reverse_path.mailbox is not None:
+            return attempt
+        return evolve(attempt, returned=returned, notice=notice_in(bytes(beginning)))
 
     async def _final_content(self, entry: Entry, alias: Mailbox | None) -> AsyncGenerator[bytes]:
         # Final delivery is where the reverse-path leaves the envelope (RFC 5321 §4.4).
@@ -236,7 +259,7 @@ class Deliverer:
         where all of them do is nothing to be hoped for. `hold_by` is how it is held if it is down.
         """
         asked = max((r.asked for r in recipients if r.asked is not None), default=None)
-        async with self.hops.turn(route.name, str(entry.mail.reverse_path)) as come_again:
+        async with self.hops.turn(route.name, self._sender(entry)) as come_again:
             if come_again is not None:
                 crowded = partial(
                     Attempt, fate=Fate.TRANSIENT, where=str(route), put_off=come_again
@@ -274,6 +297,12 @@ class Deliverer:
                 route.name, last.where, last.reply, last.reason, began=began, hold=hold_by
             )
         await done(rest)
+
+    def _sender(self, entry: Entry) -> str:
+        """Name whose turn it is: with VERP, a sender of many paths has one turn as others."""
+        sender = entry.mail.reverse_path.mailbox
+        returned = None if sender is None else self.verp.read(sender)
+        return str(entry.mail.reverse_path if returned is None else returned[0])
 
     async def _to_host(
         self, entry: Entry, host: Host, recipients: Sequence[Recipient]

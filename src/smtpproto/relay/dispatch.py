@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import anyio
@@ -21,12 +21,26 @@ from .schedule import DEFAULT, Schedule
 from .spool import Entry, Fresh, Settlement, Spool, SpoolUnavailable
 from .story import Failed, Observer, Reported
 from .verdict import Verdict, envelope_id, judge, whole_wanted
+from .verp import Verp, envelopes
 
 __all__ = ["Dispatcher"]
 
 log = logging.getLogger(__name__)
 
+#: What a report to an address beyond ASCII is sent with (RFC 6531 §3.4).
+IN_UTF8: Mapping[str, str | None] = {"BODY": "8BITMIME", "SMTPUTF8": None}
 CUT_OFF = "the attempt was not brought to an end"
+
+
+@define(eq=False)
+class _Untold:
+    """What one attempt at an envelope came to and nobody has been told yet."""
+
+    entry: Entry
+    verdicts: Sequence[Verdict]
+    taken: bool = False
+    written: bool = False
+    done: anyio.Event = field(factory=anyio.Event)
 
 
 @define(eq=False)
@@ -36,7 +50,9 @@ class Dispatcher:
     `clock` gives wall time in seconds since the epoch and `random` numbers in [0, 1). At most
     `workers` messages are attempted at a time, each for `patience` seconds, which the spool's
     `lease` has to outlast. `poll` is how long another process's `queue retry` may take to be
-    noticed, and `drain` how long attempts may go on after `stop()`.
+    noticed, and `drain` how long attempts may go on after `stop()`. What failed waits `together`
+    seconds for the rest of its message where that is about to be tried: one report tells of all.
+    `postmaster` is told what failed of mail without a sender; None: the observer alone is.
     """
 
     hostname: str
@@ -51,10 +67,16 @@ class Dispatcher:
     lease: float = 2 * 3600
     poll: float = 5.0
     drain: float = 30.0
+    together: float = 10.0
+    verp: Verp = field(factory=Verp)
+    postmaster: Mailbox | None = None
 
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: list[Entry] = field(factory=list[Entry], init=False)
+    _untold: dict[tuple[str, bytes], list[_Untold]] = field(
+        factory=dict[tuple[str, bytes], list[_Untold]], init=False
+    )
 
     def wake(self) -> None:
         """Say that something may be due: a message has come in, or a worker is free."""
@@ -89,7 +111,8 @@ class Dispatcher:
 
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
-        return [] if room <= 0 else await self.spool.claim(self.clock(), room, self.lease)
+        claimed = [] if room <= 0 else await self.spool.claim(self.clock(), room, self.lease)
+        return [part for entry in claimed for part in envelopes(entry, self.verp)]
 
     async def _nothing_due(self) -> float:
         """Return for how many seconds there will be nothing to claim."""
@@ -116,9 +139,11 @@ class Dispatcher:
             for recipient in entry.recipients
         }
         waiting: list[Verdict] = []
+        soon = False
 
         async def done(attempts: Sequence[Attempt]) -> None:
             left.update({attempt.recipient.number: attempt for attempt in attempts})
+            nonlocal soon
             now, jitter = self.clock(), self.random()  # one for all: they go together the next time
             verdicts = [
                 judge(
@@ -127,11 +152,14 @@ class Dispatcher:
                     now=now,
                     jitter=jitter,
                     schedule=attempt.schedule or self.schedule,
+                    postmaster=self.postmaster,
                 )
                 for attempt in attempts
             ]
             waiting.extend(verdict for verdict in verdicts if verdict.waits)
-            await self._write_down(entry, [verdict for verdict in verdicts if not verdict.waits])
+            rest = [verdict for verdict in verdicts if not verdict.waits]
+            soon |= any(_comes_soon(verdict.settlement, now + self.together) for verdict in rest)
+            await self._write_down(entry, rest)
             for attempt in attempts:
                 del left[attempt.recipient.number]
 
@@ -144,7 +172,53 @@ class Dispatcher:
             # A fault of ours, or no end in sight. As with any other failure there is a next time,
             # and a last one.
             await done(list(left.values()))
-        await self._write_down(entry, waiting)
+        await self._tell(entry, waiting, soon=soon)
+
+    async def _tell(self, entry: Entry, waiting: Sequence[Verdict], *, soon: bool) -> None:
+        """Write down what failed or is late, with what other attempts at this envelope left.
+
+        Until then it is queued, and lent: who dies before has lost nothing, and tries it again.
+        """
+        key = entry.id, entry.mail.serialize()
+        if not waiting and key not in self._untold:
+            return
+        there = self._untold.get(key, [])
+        idle = [entry, *(untold.entry for untold in there)]
+        at_work = any(
+            other.id == entry.id and other.mail == entry.mail and other not in idle
+            for other in self._busy
+        )
+        if not waiting and (soon or at_work):
+            return  # who comes next tells of the others
+        soon = at_work or (soon and not there)
+        ours = _Untold(entry, waiting)
+        there = self._untold.setdefault(key, [])
+        there.append(ours)
+        try:
+            if soon and not self._stopping:
+                self.wake()  # what takes the place of an alias is due now
+                with anyio.move_on_after(self.together):
+                    await ours.done.wait()
+            if ours.taken:
+                await ours.done.wait()
+                if not ours.written:
+                    raise RuntimeError("who was to write it down has failed")
+                return
+            all_ = self._untold.pop(key)
+            try:
+                for each in all_:
+                    each.taken = True
+                await self._write_down(entry, [v for each in all_ for v in each.verdicts])
+                for each in all_:
+                    each.written = True
+            finally:
+                for each in all_:
+                    each.done.set()
+        finally:
+            if not ours.taken:  # cancelled
+                there.remove(ours)
+                if not there:
+                    self._untold.pop(key, None)
 
     async def _release(self, entries: Sequence[Entry]) -> None:
         try:
@@ -160,21 +234,24 @@ class Dispatcher:
         told = [verdict.report for verdict in verdicts if verdict.report is not None]
         fresh: list[Fresh] = []
         sender = entry.mail.reverse_path.mailbox
-        if told and sender is not None:
-            content = await self._report(entry, sender, told, now)
+        reader = self.postmaster if sender is None else sender
+        if told and reader is not None:
+            content = await self._report(entry, reader, told, now)
             # RFC 3461 §6.1: nobody wants a report on a report.
-            rcpt = Rcpt(sender, NOTIFY(NEVER))
-            fresh.append(Fresh(Mail(None), (rcpt,), content, f"report on {entry.id}"))
+            rcpt = Rcpt(reader, NOTIFY(NEVER))
+            mail = Mail(None, {} if reader.is_ascii else IN_UTF8)
+            fresh.append(Fresh(mail, (rcpt,), content, f"report on {entry.id}"))
         reports = await self._settle(entry, [verdict.settlement for verdict in verdicts], fresh)
         for verdict in verdicts:
             if verdict.event is not None:
                 self.observe(verdict.event)
         if reports or any(isinstance(verdict.event, Failed) for verdict in verdicts):
             report = reports[0] if reports else ""
-            self.observe(Reported(entry.id, report, entry.mail.reverse_path))
+            postmaster = reader if report and sender is None else None
+            self.observe(Reported(entry.id, report, entry.mail.reverse_path, postmaster))
 
     async def _report(
-        self, entry: Entry, sender: Mailbox, told: Sequence[Failure], now: float
+        self, entry: Entry, reader: Mailbox, told: Sequence[Failure], now: float
     ) -> bytes:
         original = bytearray()
         try:
@@ -189,10 +266,12 @@ class Dispatcher:
         when = datetime.fromtimestamp(now, UTC)
         return failure_report(
             hostname=self.hostname,
-            sender=sender,
+            to=reader,
+            orphan=entry.mail.reverse_path.mailbox is None,
             failures=told,
             original=bytes(original),
             whole=len(original) >= entry.octets and whole_wanted(entry),
+            utf8="SMTPUTF8" in entry.mail.parameters,
             arrived=datetime.fromtimestamp(entry.arrived, UTC),
             now=when,
             message_id=f"<{unique}@{self.hostname.strip('[]')}>",
@@ -212,3 +291,10 @@ class Dispatcher:
                 log.error("message %s: what was done cannot be written: %s", entry.id, error)
                 await anyio.sleep(wait)
                 wait = min(wait * 2, 30)
+
+
+def _comes_soon(settlement: Settlement, by: float) -> bool:
+    """Tell whether the same envelope has something to be tried by then."""
+    if any(new.mail is None for new in settlement.becomes):
+        return True
+    return settlement.next_attempt is not None and settlement.next_attempt <= by

@@ -32,7 +32,7 @@ from attrs import frozen
 from smtpproto.core.path import MAX_PATH, AnyMailbox, Mailbox, as_octets
 from smtpproto.maildir import MailboxUnavailable, MaildirWriter
 
-from .aliases import Aliases, CatchAll, delivered_to
+from .aliases import Aliases, CatchAll, MailingList, delivered_to
 from .quota import MaildirSize, Quota, QuotaPolicy, no_quotas
 
 __all__ = [
@@ -121,7 +121,7 @@ class MailboxesFirst:
     aliases: Aliases
     mailboxes: MailboxStore
 
-    async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | None:
+    async def find(self, mailbox: Mailbox) -> Sequence[Mailbox] | MailingList | None:
         """Return what an address stands for; None if it is no alias, or a mailbox comes first."""
         found = await self.aliases.find(mailbox)
         if found is None or not isinstance(self.aliases, CatchAll):

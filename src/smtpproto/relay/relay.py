@@ -25,6 +25,7 @@ from attrs import define, evolve, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
 from smtpproto.core.connection import Limits
+from smtpproto.core.path import AnyMailbox, Mailbox
 from smtpproto.core.sasl import ServerContext
 from smtpproto.extensions import STANDARD
 from smtpproto.extensions.dsn import DSN
@@ -54,6 +55,7 @@ from .spool import Spool
 from .story import Observer, harmless, ignore
 from .submission import Submission
 from .transport import Host
+from .verp import Returns, Verp
 
 __all__ = ["Kind", "Listener", "Relay"]
 
@@ -79,6 +81,10 @@ class Listener:
     filters: Sequence[Filter] = ()
 
 
+def _mailbox(value: AnyMailbox | None) -> Mailbox | None:
+    return None if value is None else Mailbox.of(value)
+
+
 @define(eq=False, kw_only=True)
 class Relay:
     """A queueing mail server to embed.
@@ -86,18 +92,26 @@ class Relay:
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins of any kind need TLS except from loopback (RFC 8314 §4.1), and `authenticator` to be
     possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
-    `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. `aliases` are
-    addresses of ours that stand for others. `verify` tells who exists of those who are ours and
-    live elsewhere: "callout" asks their next hop; with None all do, and what is refused there later
-    comes back to senders who may be forged. With `check_senders`, the DNS is asked whether a
-    stranger's domain takes mail itself (RFC 7505 §4.1). A filter that fails lets mail "pass", or
-    "defer"s it. `access` is how next hops are talked to
-    that have none of their own, such as MX finds; ValueError for one with a login, which belongs to
-    a Host. `connector` leads to hosts, `unix` makes what leads to the path of a UNIX socket.
-    `connections` are those of all listeners together. There are `sessions` with next hops at most,
-    and `sessions_each` with one host; one that is unused is kept for `idle` seconds. `observe` is
-    told every message's story, `trace` every line of every dialogue, as (session, peer, line): the
-    session is that of a client, or "next hop".
+    `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need.
+
+    `aliases` are addresses of ours that stand for others. `verify` tells who exists of those who
+    are ours and live elsewhere: "callout" asks their next hop; with None all do, and what is
+    refused there later comes back to senders who may be forged. With `check_senders`, the DNS is
+    asked whether a stranger's domain takes mail itself (RFC 7505 §4.1). A filter that fails lets
+    mail "pass", or "defer"s it.
+
+    `verp` are senders whose mail has a return path for each recipient. `postmaster` gets a report
+    of what failed and has no sender to report to; without one the observer alone is told. Reports
+    of success are for those who may relay: others are not offered DSN, unless `dsn_to_all`.
+
+    `access` is how next hops are talked to that have none of their own, such as MX finds;
+    ValueError for one with a login, which belongs to a Host. `connector` leads to hosts, `unix`
+    makes what leads to the path of a UNIX socket. `connections` are those of all listeners
+    together. There are `sessions` with next hops at most, and `sessions_each` with one host; one
+    that is unused is kept for `idle` seconds.
+
+    `observe` is told every message's story, `trace` every line of every dialogue, as (session,
+    peer, line): the session is that of a client, or "next hop".
     """
 
     hostname: str
@@ -116,6 +130,9 @@ class Relay:
     verify: Verifier | Literal["callout"] | None = None
     check_senders: bool = True
     failing_filter: Literal["pass", "defer"] = "pass"
+    verp: Verp = field(factory=Verp)
+    postmaster: Mailbox | None = field(default=None, converter=_mailbox)
+    dsn_to_all: bool = False
     schedule: Schedule = DEFAULT
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
@@ -174,7 +191,8 @@ class Relay:
             self.spool,
             self._pool,
             self.hops,
-            self.aliases,
+            Returns(self.aliases, self.verp),
+            verp=self.verp,
             began=self.clock(),
         )
         self.dispatcher = Dispatcher(
@@ -185,6 +203,8 @@ class Relay:
             random=self.random,
             observe=self.observe,
             schedule=self.schedule,
+            verp=self.verp,
+            postmaster=self.postmaster,
         )
 
     def server(self, kind: Kind, filters: Sequence[Filter] = ()) -> Server:
@@ -207,7 +227,7 @@ class Relay:
             accepted=self.dispatcher.wake,
             networks=self.networks,
             submission=submission,
-            aliases=self.aliases,
+            aliases=Returns(self.aliases, self.verp),
             verifier=self._verifier,
             check_senders=self.check_senders,
         )
@@ -223,6 +243,9 @@ class Relay:
             mechanisms=[evolve(each, plaintext=True) for each in MECHANISMS],
             # We report as asked, and pass on what was asked.
             offer=[each for each in STANDARD if not each.obliges or each is DSN],
+            # The RFC knows no less than all of it: who is not offered it reports himself that he
+            # has passed the message on (RFC 3461 §5.2.2).
+            offer_only_to={} if kind != "smtp" or self.dsn_to_all else {"DSN": self.networks},
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,

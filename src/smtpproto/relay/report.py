@@ -4,7 +4,10 @@ A report is a multipart/report (RFC 6522) of three parts: words for people, fiel
 (RFC 3464), and the message in question or its header. It is plain 7-bit text with short lines,
 whatever the message was, so every next hop takes it. Where the message is not, only its header
 goes back, quoted-printable if need be: RFC 6522 §3 allows that, a message/rfc822 part may not be
-encoded (RFC 2046 §5.2.1), and rewriting the message would break what signs it.
+encoded (RFC 2046 §5.2.1), and rewriting the message would break what signs it. A message that came
+with SMTPUTF8 is message/global, which may be encoded (RFC 6533 §4.4), and goes back whole.
+
+To an address beyond ASCII a report is UTF-8 itself (RFC 6533 §4): who takes mail for it takes that.
 
 The parts are put together here and not by `email.generator`, which would parse the original and
 write another one: it must come back octet for octet, however it is built and whatever it costs
@@ -27,6 +30,7 @@ from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import ForwardPath, Mailbox, ReversePath, as_domain, as_octets
 from smtpproto.core.reply import Reply
 from smtpproto.core.status import EnhancedStatus
+from smtpproto.extensions.dsn import utf8_in_ascii
 from smtpproto.trace import END_OF_HEADER, date_time
 
 __all__ = ["MAX_RETURNED", "Action", "Failure", "failure_report", "is_report_owed"]
@@ -64,6 +68,10 @@ _WORDS: dict[Action, tuple[str, str, str]] = {
         "",
     ),
 }
+
+
+#: The subject where there is no sender to tell.
+ORPHANED = "Mail without a sender could not be delivered"
 
 
 def _status(value: EnhancedStatus | str) -> EnhancedStatus:
@@ -113,7 +121,7 @@ _BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=?-]{1,60}")  # without space (RFC 2
 def failure_report(
     *,
     hostname: str,
-    sender: Mailbox,
+    to: Mailbox,
     failures: Sequence[Failure],
     original: bytes,
     whole: bool,
@@ -122,14 +130,19 @@ def failure_report(
     message_id: str,
     boundary: str,
     envelope_id: str | None = None,
+    utf8: bool = False,
+    orphan: bool = False,
 ) -> bytes:
     """Return a delivery status notification (RFC 3464), CRLF line ends, 7-bit, lines ≤ 998 octets.
 
-    It goes to `sender`, the mailbox of the reverse path, with the null reverse path
-    (RFC 3461 §6.1). `hostname` is ours. `original` is the message's content; with `whole` False
-    it is a beginning of it only, or only the header is wanted (RET=HDRS), and the header is
-    what is returned. So it is, too, for what is longer than MAX_RETURNED, is not 7-bit with
-    lines of at most 998 octets between CRLFs, or has not failed (RFC 3461 §6.2).
+    It goes to `to`, the mailbox of the reverse path, with the null reverse path (RFC 3461 §6.1);
+    where that is beyond ASCII, with SMTPUTF8, and is then UTF-8 where need be. With `orphan` the
+    message has no sender, and `to` is who looks after such. `hostname` is ours.
+
+    `original` is the message's content; with `whole` False it is a beginning of it only, or only
+    the header is wanted (RET=HDRS), and the header is what is returned. So it is, too, for what is
+    longer than MAX_RETURNED, is not 7-bit with lines of at most 998 octets between CRLFs, or has
+    not failed (RFC 3461 §6.2). With `utf8` it came with SMTPUTF8, and may be more than 7-bit.
     `arrived` is when we accepted the message, `now` the time of this report. `message_id`
     (`<…@…>`) and `boundary` (at most 60 octets, best random) have to be new. `envelope_id` is
     the value of ENVID, no longer in xtext.
@@ -146,19 +159,23 @@ def failure_report(
     if not failures:
         raise LocalProtocolError("a report needs a recipient to report on")
 
+    wide = not to.is_ascii
+    failed = any(failure.action == "failed" for failure in failures)
     parts = [
-        b"Content-Type: text/plain; charset=us-ascii\r\n\r\n" + _words(domain, failures, arrived),
-        b"Content-Type: message/delivery-status\r\n\r\n"
-        + _fields(domain, failures, arrived, envelope_id),
-        _returned(original, whole and any(failure.action == "failed" for failure in failures)),
+        _text_part(_words(domain, failures, arrived, orphan=orphan), wide),
+        _status_part(_fields(domain, failures, arrived, envelope_id, wide)),
+        _returned(original, whole and failed, utf8, wide),
     ]
+    subject = ORPHANED if orphan else _WORDS[_gravest(failures)][0]
+    replied = _message_id(original)
     delimiter = _unused(boundary, parts)
     header = [
         f"From: Mail Delivery System <MAILER-DAEMON@{domain}>",
-        f"To: <{sender}>",
-        f"Subject: {_WORDS[_gravest(failures)][0]}",
+        f"To: <{to}>",
+        f"Subject: {subject}",
         f"Date: {date_time(now)}",
         f"Message-ID: {message_id}",
+        *([f"In-Reply-To: {replied}", f"References: {replied}"] if replied else []),
         "Auto-Submitted: auto-replied",  # RFC 3834 §5.2
         "MIME-Version: 1.0",
         "Content-Type: multipart/report; report-type=delivery-status;",
@@ -168,6 +185,19 @@ def failure_report(
     between = f"\r\n--{delimiter}".encode()
     body = b"".join(between + b"\r\n" + part for part in parts)
     return "\r\n".join(header).encode() + body + between + b"--\r\n"
+
+
+_ORIGINAL_ID = re.compile(
+    rb"^message-id[ \t]{0,16}:(?:[ \t]|\r?\n[ \t]){0,16}(<[!-;=?A-~]{1,120}@[!-;=?A-~]{1,120}>)"
+    rb"[ \t]{0,16}\r?$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _message_id(original: bytes) -> str | None:
+    """Return the id of the message, so that its report stands beside it (RFC 3834 §3.1.6)."""
+    found = _ORIGINAL_ID.search(_header(original))
+    return None if found is None else found[1].decode()
 
 
 def _gravest(failures: Sequence[Failure]) -> Action:
@@ -190,8 +220,10 @@ def _unused(boundary: str, parts: Sequence[bytes]) -> str:
 _MAX_TOLD = 100  # recipients that the words name; the fields have them all
 
 
-def _words(domain: str, failures: Sequence[Failure], arrived: datetime) -> bytes:
+def _words(domain: str, failures: Sequence[Failure], arrived: datetime, *, orphan: bool) -> bytes:
     lines = [f"This is the mail server at {domain}.", ""]
+    if orphan:
+        lines += ["A message without a sender, most likely a report, has failed.", ""]
     for action, (_, before, after) in _WORDS.items():
         those = [failure for failure in failures if failure.action == action]
         if not those:
@@ -207,11 +239,17 @@ def _words(domain: str, failures: Sequence[Failure], arrived: datetime) -> bytes
         "The next part says the same for programs; the message, or its header, follows.",
         "",
     ]
-    return "\r\n".join(lines).encode("ascii", "backslashreplace")
+    return "\r\n".join(lines).encode()
+
+
+def _text_part(words: bytes, wide: bool) -> bytes:
+    charset = b"us-ascii" if words.isascii() else b"utf-8"
+    return _part(b"text/plain; charset=" + charset, words, wide)
 
 
 def _reason(failure: Failure) -> list[str]:
-    if failure.diagnostic is None:
+    went_well = failure.action not in {"failed", "delayed"}
+    if failure.diagnostic is None or (went_well and not failure.remote_mta):
         return []
     who = f"{_plain(failure.remote_mta, 255)} said:" if failure.remote_mta else "The reason:"
     said = " ".join(_reply_lines(failure.diagnostic))
@@ -226,7 +264,11 @@ def _reason(failure: Failure) -> list[str]:
 
 
 def _fields(
-    domain: str, failures: Sequence[Failure], arrived: datetime, envelope_id: str | None
+    domain: str,
+    failures: Sequence[Failure],
+    arrived: datetime,
+    envelope_id: str | None,
+    wide: bool,
 ) -> bytes:
     groups = [
         [
@@ -234,7 +276,10 @@ def _fields(
             ("Reporting-MTA", f"{_mta_type(domain)}; {domain}"),
             ("Arrival-Date", date_time(arrived)),
         ],
-        *map(_recipient_fields, failures),
+        *(
+            _recipient_fields(failure, wide, _MAX_LINES if number < _MAX_TOLD else 1)
+            for number, failure in enumerate(failures)
+        ),
     ]
     return b"\r\n".join(
         "".join(f"{name}: {value}\r\n" for name, value in group if value is not None).encode()
@@ -242,15 +287,21 @@ def _fields(
     )
 
 
-def _recipient_fields(failure: Failure) -> list[tuple[str, str | None]]:
+def _status_part(fields: bytes) -> bytes:
+    if fields.isascii():
+        return _part(b"message/delivery-status", fields)
+    return _part(b"message/global-delivery-status", fields, True)
+
+
+def _recipient_fields(failure: Failure, wide: bool, lines: int) -> list[tuple[str, str | None]]:
     until = failure.retry_until if failure.action == "delayed" else None
     last, remote = failure.last_attempt, failure.remote_mta
     original, diagnostic = failure.original_recipient, failure.diagnostic
     # A space before each line but the first (RFC 3461 §9.2), which is just how a field folds.
-    reply = None if diagnostic is None else "\r\n ".join(_reply_lines(diagnostic))
+    reply = None if diagnostic is None else "\r\n ".join(_reply_lines(diagnostic, lines))
     return [
-        ("Original-Recipient", None if original is None else _typed(original)),
-        ("Final-Recipient", f"rfc822; {failure.recipient.mailbox}"),
+        ("Original-Recipient", None if original is None else _typed(original, wide)),
+        ("Final-Recipient", _address(failure.recipient.mailbox, wide)),
         ("Action", failure.action),
         ("Status", str(failure.status)),
         ("Remote-MTA", f"dns; {_plain(remote, 255)}" if remote else None),
@@ -265,7 +316,21 @@ def _mta_type(name: str) -> str:
     return "dns" if "." in name and not name.startswith("[") else "x-local-hostname"
 
 
-def _typed(original_recipient: str) -> str:
+def _address(mailbox: Mailbox, wide: bool) -> str:
+    """Write an address with its type, which is utf-8 beyond ASCII (RFC 6533 §3)."""
+    return f"rfc822; {mailbox}" if mailbox.is_ascii else _utf8(str(mailbox), wide)
+
+
+def _utf8(address: str, wide: bool) -> str:
+    """Write an address of type utf-8: as it is where UTF-8 may stand, else in ASCII."""
+    text = _CONTROL.sub("?", address) if wide else utf8_in_ascii(address)
+    return f"utf-8; {text if len(text) <= _MAX_ADDRESS else text[: _MAX_ADDRESS - 3] + '...'}"
+
+
+def _typed(original_recipient: str, wide: bool) -> str:
+    kind, _, address = original_recipient.partition(";")
+    if kind.strip().lower() == "utf-8" and address:
+        return _utf8(address.strip(), wide)
     kind, semicolon, address = _plain(original_recipient).partition(";")
     if not semicolon:
         return f"unknown; {kind}"  # RFC 3464 §2.3.1
@@ -276,6 +341,8 @@ def _typed(original_recipient: str) -> str:
 
 _MAX_LINES = 10  # of a reply
 _MAX_TEXT = 500  # octets of one foreign text, escapes counted: far below a line's 998
+_MAX_ADDRESS = 900  # characters of an address of type utf-8, of which ORCPT has 500 octets
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _plain(text: str | bytes, most: int = _MAX_TEXT) -> str:
@@ -285,11 +352,11 @@ def _plain(text: str | bytes, most: int = _MAX_TEXT) -> str:
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
 
-def _reply_lines(reply: Reply) -> list[str]:
-    """Write a reply as it came, but plain, and of bounded length."""
+def _reply_lines(reply: Reply, most: int = _MAX_LINES) -> list[str]:
+    """Write a reply as it came, but plain, and of bounded length: its end, and what has room."""
     lines = reply.serialize().removesuffix(b"\r\n").split(b"\r\n")
-    if len(lines) > _MAX_LINES:
-        lines = [*lines[: _MAX_LINES - 1], lines[-1]]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], lines[-1]]
     return [_plain(line) for line in lines]
 
 
@@ -298,27 +365,54 @@ def _reply_lines(reply: Reply) -> list[str]:
 _MAX_LINE = 998  # octets, without CRLF (RFC 5322 §2.1.1)
 
 
-def _returned(original: bytes, whole: bool) -> bytes:
-    if whole and len(original) <= MAX_RETURNED and _is_7bit(original):
-        return b"Content-Type: message/rfc822\r\n\r\n" + original
+def _returned(original: bytes, whole: bool, utf8: bool, wide: bool) -> bytes:
+    if whole and len(original) <= MAX_RETURNED:
+        if _is_7bit(original):
+            return _part(b"message/rfc822", original)
+        if utf8:
+            return _part(b"message/global", original, wide)
     header = _header(original)
-    if _is_7bit(header):
-        return b"Content-Type: text/rfc822-headers\r\n\r\n" + header
-    return (
-        b"Content-Type: text/rfc822-headers\r\n"
-        b"Content-Transfer-Encoding: quoted-printable\r\n\r\n"
-        + b"\r\n".join(_quoted_printable(header.split(b"\r\n")))
+    kind = b"message/global-headers" if utf8 and _is_utf8(header) else b"text/rfc822-headers"
+    return _part(b"text/rfc822-headers" if header.isascii() else kind, header, wide)
+
+
+def _part(kind: bytes, octets: bytes, wide: bool = False) -> bytes:
+    """Write a part as it is if it is 7-bit, or 8bit and the report is `wide`; else encode it."""
+    if _is_7bit(octets):
+        return b"Content-Type: %b\r\n\r\n%b" % (kind, octets)
+    encoding = b"quoted-printable"
+    if wide and _is_8bit(octets):
+        encoding = b"8bit"
+    else:
+        octets = b"\r\n".join(_quoted_printable(octets.split(b"\r\n")))
+    return b"Content-Type: %b\r\nContent-Transfer-Encoding: %b\r\n\r\n%b" % (
+        kind,
+        encoding,
+        octets,
     )
 
 
 def _is_7bit(octets: bytes) -> bool:
     """Tell whether octets are 7bit data as RFC 2045 §2.7 defines it."""
-    if not octets.isascii() or b"\0" in octets:
+    return octets.isascii() and _is_8bit(octets)
+
+
+def _is_8bit(octets: bytes) -> bool:
+    """Tell whether octets are 8bit data as RFC 2045 §2.8 defines it."""
+    if b"\0" in octets:
         return False
     ends = octets.count(b"\r\n")
     if octets.count(b"\r") != ends or octets.count(b"\n") != ends:
         return False
     return max(map(len, octets.split(b"\r\n"))) <= _MAX_LINE
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _header(original: bytes) -> bytes:

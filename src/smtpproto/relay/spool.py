@@ -36,6 +36,7 @@ __all__ = [
     "Settlement",
     "Spool",
     "SpoolUnavailable",
+    "Successor",
     "new_id",
 ]
 
@@ -50,7 +51,8 @@ class Recipient:
     `next_attempt` is when the next is due, or less than 0, the time when the operator asked for it
     with its sign turned (`Spool.retry`: before all others), and
     `last_reply` what the last one was answered. `warned`: the sender knows that it is late. `alias`
-    is the address that stood for this one, None if it was named by the sender.
+    is the address that stood for this one, None if it was named by the sender. `mail` is under
+    what it goes on, where that is not the message's own: a list has its own sender.
     """
 
     number: int
@@ -60,6 +62,7 @@ class Recipient:
     last_reply: str | None
     warned: bool = False
     alias: Mailbox | None = None
+    mail: Mail | None = None
 
     @property
     def asked(self) -> float | None:
@@ -88,6 +91,14 @@ class Entry:
 
 
 @frozen
+class Successor:
+    """A recipient in the place of another; `mail` as in Recipient."""
+
+    rcpt: Rcpt
+    mail: Mail | None = None
+
+
+@frozen
 class Settlement:
     """What became of one recipient in an attempt.
 
@@ -102,7 +113,7 @@ class Settlement:
     reply: str | None = None
     counted: bool = True
     warned: bool = False
-    becomes: tuple[Rcpt, ...] = ()
+    becomes: tuple[Successor, ...] = ()
     alias: Mailbox | None = None
 
 

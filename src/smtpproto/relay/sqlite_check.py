@@ -196,11 +196,16 @@ class _Check:
             problems: dict[int, str] = {}
             if (problem := _grammar(Mail, mail)) is not None:
                 problems[-1] = problem
-            rows = db.execute("SELECT number, rcpt, alias FROM recipient WHERE message = ?", (id,))
+            rows = db.execute(
+                "SELECT number, rcpt, alias, mail FROM recipient WHERE message = ?", (id,)
+            )
             owed = 0
-            for number, rcpt, alias in rows:
+            for number, rcpt, alias, own_mail in rows:
                 owed += 1
-                if (problem := _grammar(Rcpt, rcpt) or _no_alias(alias)) is not None:
+                problem = _grammar(Rcpt, rcpt) or _no_alias(alias)
+                if problem is None and own_mail is not None:
+                    problem = _grammar(Mail, own_mail)
+                if problem is not None:
                     problems[number] = problem
             if not owed:
                 problems[-1] = "it has no recipients"
@@ -244,7 +249,7 @@ class _Check:
             "SELECT arrived, mail, origin, octets, content FROM message WHERE id = ?", (id,)
         ).fetchone()
         rows = db.execute(
-            "SELECT number, rcpt, attempts, next_attempt, last_reply, alias FROM recipient"
+            "SELECT number, rcpt, attempts, next_attempt, last_reply, alias, mail FROM recipient"
             " WHERE message = ? ORDER BY number",
             (id,),
         ).fetchall()
@@ -263,8 +268,9 @@ class _Check:
                     "next_attempt": next_attempt,
                     "last_reply": reply,
                     "alias": _text(alias),
+                    "mail": _text(own_mail),
                 }
-                for number, rcpt, attempts, next_attempt, reply, alias in rows
+                for number, rcpt, attempts, next_attempt, reply, alias, own_mail in rows
                 if numbers is None or number in numbers
             ],
         }

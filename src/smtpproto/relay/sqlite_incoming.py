@@ -129,7 +129,7 @@ class SQLiteIncoming:
             (self.id, now, new.mail.serialize(), new.origin, self.octets, content),
         )
         db.executemany(
-            "INSERT INTO recipient VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, 0, NULL)",
+            "INSERT INTO recipient VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, 0, NULL, NULL)",
             [
                 (self.id, n, rcpt.serialize(), now if held is None else inf, held)
                 for n, rcpt in enumerate(new.rcpts)

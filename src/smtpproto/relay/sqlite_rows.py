@@ -21,7 +21,8 @@ C = TypeVar("C", Mail, Rcpt)
 
 SELECT_MESSAGE = "SELECT id, arrived, mail, octets, origin FROM message"
 SELECT_RECIPIENT = (
-    "SELECT message, number, rcpt, attempts, next_attempt, last_reply, warned, alias FROM recipient"
+    "SELECT message, number, rcpt, attempts, next_attempt, last_reply, warned, alias, mail"
+    " FROM recipient"
 )
 
 
@@ -46,10 +47,18 @@ def entries_of(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
                     reply,
                     bool(warned),
                     None if alias is None else Mailbox.parse(alias),
+                    None if own_mail is None else parsed(Mail, own_mail),
                 )
-                for number, rcpt, attempts, next_attempt, reply, warned, alias in recipients.get(
-                    id, ()
-                )
+                for (
+                    number,
+                    rcpt,
+                    attempts,
+                    next_attempt,
+                    reply,
+                    warned,
+                    alias,
+                    own_mail,
+                ) in recipients.get(id, ())
             )
             entries.append(Entry(id, arrived, parsed(Mail, mail), owed, octets, origin))
         except GrammarError as error:

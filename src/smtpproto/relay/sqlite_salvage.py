@@ -164,8 +164,8 @@ def _lend_first_page(directory: Path, disk: Disk) -> None:
 
 _MESSAGES = "SELECT rowid, id, arrived, mail, origin, octets, content FROM message"
 _RECIPIENTS = "SELECT * FROM recipient"
-#: What the columns have that version 2 of the schema added behind those of version 1.
-_ADDED = (0, None)
+#: What the columns have that versions 2 and 3 of the schema added behind those of version 1.
+_ADDED = (0, None, None)
 
 
 def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:

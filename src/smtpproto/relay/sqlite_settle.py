@@ -73,9 +73,16 @@ def _replace(
     if settlement.recipient in numbers:
         alias = None if settlement.alias is None else settlement.alias.serialize()
         db.executemany(
-            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, ?)",
+            "INSERT INTO recipient VALUES (?1, ?2, ?3, 0, ?4, ?4, NULL, 0, ?5, ?6)",
             [
-                (id, number, rcpt.serialize(), now, now, alias)
-                for number, rcpt in enumerate(settlement.becomes, max(numbers) + 1)
+                (
+                    id,
+                    number,
+                    new.rcpt.serialize(),
+                    now,
+                    alias,
+                    None if new.mail is None else new.mail.serialize(),
+                )
+                for number, new in enumerate(settlement.becomes, max(numbers) + 1)
             ],
         )

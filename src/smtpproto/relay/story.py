@@ -13,10 +13,12 @@ from typing import ParamSpec, TypeAlias
 
 from attrs import frozen
 
-from smtpproto.core.path import ForwardPath, ReversePath
+from smtpproto.core.path import ForwardPath, Mailbox, ReversePath
+from smtpproto.core.status import EnhancedStatus
 
 __all__ = [
     "Accepted",
+    "Bounced",
     "Deferred",
     "Delivered",
     "Discarded",
@@ -109,6 +111,22 @@ class Discarded:
 
 
 @frozen
+class Bounced:
+    """A report came to the return path that `sender` has for `recipient` (VERP); it goes to him.
+
+    `action` and `status` are what it says of itself, such as "failed" and 5.1.1; an automatic
+    answer that is no report says nothing. Anybody may write there: believe it as you would mail.
+    """
+
+    id: str
+    forward_path: ForwardPath
+    sender: Mailbox
+    recipient: Mailbox
+    action: str | None
+    status: EnhancedStatus | None
+
+
+@frozen
 class Failed:
     """A recipient is given up; `reply` is what decided it."""
 
@@ -122,16 +140,27 @@ class Failed:
 class Reported:
     """The sender of `id` is told what became of it by the new message `report`.
 
-    `report` is empty where something failed and nobody may be told, or wants to be.
+    `report` is empty where something failed and nobody may be told, or wants to be. Of what has no
+    sender it may go to `postmaster`, if there is one.
     """
 
     id: str
     report: str
     reverse_path: ReversePath
+    postmaster: Mailbox | None = None
 
 
 Event: TypeAlias = (
-    Accepted | Judged | Expanded | Delivered | Deferred | Held | Discarded | Failed | Reported
+    Accepted
+    | Judged
+    | Bounced
+    | Expanded
+    | Delivered
+    | Deferred
+    | Held
+    | Discarded
+    | Failed
+    | Reported
 )
 Observer: TypeAlias = Callable[[Event], None]
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from attrs import field, frozen
 
 from smtpproto.core.errors import GrammarError
+from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.core.status import EnhancedStatus
 from smtpproto.extensions.dsn import ENVID, ORCPT, RET, Ret
@@ -19,8 +20,8 @@ from smtpproto.result import Fate
 from .attempt import Attempt
 from .report import Action, Failure, is_report_owed
 from .schedule import Schedule, next_attempt
-from .spool import Entry, Settlement
-from .story import Deferred, Delivered, Discarded, Expanded, Failed, Held
+from .spool import Entry, Recipient, Settlement
+from .story import Bounced, Deferred, Delivered, Discarded, Expanded, Failed, Held
 from .transport import Discard, OnHold
 
 __all__ = ["Verdict", "envelope_id", "judge", "whole_wanted"]
@@ -38,21 +39,31 @@ LOOK_AGAIN = 3600.0
 class Verdict:
     """What is to be written down of one recipient, and told of it.
 
-    `report` is what its sender is owed, if anything. A verdict that `waits` is one of failure or
+    `report` is what its sender is owed, if anything; where there is none, what the postmaster is to
+    be told. A verdict that `waits` is one of failure or
     delay: it is written down with the others at the end of the attempt, so that one report can
     tell of them all.
     """
 
     settlement: Settlement
-    event: Expanded | Delivered | Deferred | Held | Discarded | Failed | None
+    event: Bounced | Expanded | Delivered | Deferred | Held | Discarded | Failed | None
     report: Failure | None = None
     waits: bool = field(default=False)
 
 
 def judge(
-    entry: Entry, attempt: Attempt, *, now: float, jitter: float, schedule: Schedule
+    entry: Entry,
+    attempt: Attempt,
+    *,
+    now: float,
+    jitter: float,
+    schedule: Schedule,
+    postmaster: Mailbox | None = None,
 ) -> Verdict:
-    """Return what follows from one attempt at `now`; `jitter` is a random number in [0, 1)."""
+    """Return what follows from one attempt at `now`; `jitter` is a random number in [0, 1).
+
+    `postmaster` is told what failed of mail without a sender, None: nobody is.
+    """
     recipient, path, text = attempt.recipient, attempt.recipient.rcpt.forward_path, attempt.text
     number = recipient.number
     match attempt.by_rule:
@@ -68,12 +79,10 @@ def judge(
         case None:
             pass
     if attempt.fate is Fate.ACCEPTED:
-        action, becomes = attempt.action, attempt.becomes
+        action = attempt.action
         return Verdict(
-            Settlement(number, None, text, becomes=becomes, alias=attempt.alias),
-            Expanded(entry.id, path, tuple(rcpt.forward_path for rcpt in becomes))
-            if becomes
-            else Delivered(entry.id, path, attempt.where, text),
+            Settlement(number, None, text, becomes=attempt.becomes, alias=attempt.alias),
+            _success(entry, attempt),
             None if action is None else _report(entry, attempt, action, now),
         )
     wait = _wait(entry, attempt, now, jitter, schedule)
@@ -81,7 +90,7 @@ def judge(
         return Verdict(
             Settlement(number, None, text),
             Failed(entry.id, path, attempt.where, text),
-            _report(entry, attempt, "failed", now),
+            _report(entry, attempt, "failed", now, postmaster=postmaster),
             waits=True,
         )
     report = None
@@ -102,6 +111,17 @@ def judge(
     )
 
 
+def _success(entry: Entry, attempt: Attempt) -> Bounced | Expanded | Delivered:
+    path, becomes = attempt.recipient.rcpt.forward_path, attempt.becomes
+    if attempt.returned is not None:
+        sender, who = attempt.returned
+        notice = attempt.notice
+        return Bounced(entry.id, path, sender, who, notice.action, notice.status)
+    if becomes:
+        return Expanded(entry.id, path, tuple(new.rcpt.forward_path for new in becomes))
+    return Delivered(entry.id, path, attempt.where, attempt.text)
+
+
 def _wait(
     entry: Entry, attempt: Attempt, now: float, jitter: float, schedule: Schedule
 ) -> float | None:
@@ -119,11 +139,22 @@ def _wait(
 
 
 def _report(
-    entry: Entry, attempt: Attempt, action: Action, now: float, schedule: Schedule | None = None
+    entry: Entry,
+    attempt: Attempt,
+    action: Action,
+    now: float,
+    schedule: Schedule | None = None,
+    *,
+    postmaster: Mailbox | None = None,
 ) -> Failure | None:
-    """Say it as a report does, if one is owed."""
+    """Say it as a report does, if one is owed, or has a postmaster to read it."""
     parameters = attempt.recipient.rcpt.parameters
-    if not is_report_owed(entry.mail.reverse_path, parameters.get("NOTIFY"), action):
+    owed = is_report_owed(entry.mail.reverse_path, parameters.get("NOTIFY"), action)
+    if not owed and (
+        postmaster is None
+        or entry.mail.reverse_path.mailbox is not None
+        or _is_for(attempt.recipient, postmaster)  # that would come back to him for ever
+    ):
         return None
     reply = attempt.reply or Reply(451, "4.4.1", _printable(attempt.reason))
     given_up = attempt.fate is not Fate.PERMANENT
@@ -142,6 +173,12 @@ def _report(
         last_attempt=datetime.fromtimestamp(now, UTC),
         retry_until=None if until is None else datetime.fromtimestamp(until, UTC),
     )
+
+
+def _is_for(recipient: Recipient, mailbox: Mailbox) -> bool:
+    """Tell whether a recipient is this address, or came by it."""
+    asked = recipient.alias or recipient.rcpt.forward_path.mailbox
+    return asked.serialize().lower() == mailbox.serialize().lower()
 
 
 def _original(attempt: Attempt) -> str | None:
