@@ -370,6 +370,13 @@ async def test_a_header_without_an_end_is_not_gathered_for_ever() -> None:
     assert read <= MAX_HEADER + 2 * len(chunk)
 
 
+async def test_a_large_header_is_read_like_a_small_one() -> None:
+    to = b"To: " + b",\r\n ".join(b"u%d@ext.example" % number for number in range(5000)) + b"\r\n"
+    message = DONE.replace(b"To: bob@ext.example,\r\n\t carl@ext.example\r\n", to) + BODY
+    assert await submitted(message) == message
+    assert "not complete" in await refused(message.replace(b"u4999@ext.example", b"u4999@ext"))
+
+
 async def test_a_fault_of_the_content_is_its_own() -> None:
     fault = Reply(550, "5.6.11", "Bare CR or LF")
     with pytest.raises(ContentError) as caught:

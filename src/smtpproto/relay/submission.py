@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Self
 
+from anyio import to_thread
 from attrs import field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
@@ -33,6 +35,8 @@ LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
 TOO_LONG = Reply(554, "5.6.0", f"A header has at most {MAX_HEADER} octets")
 LONG_LINE = Reply(554, "5.6.0", f"A line has more than {MAX_LINE} octets (RFC 5322 2.1.1)")
 
+#: Octets of a header from which on it is read in a thread: it takes a second for the largest.
+BIG = 1 << 16
 #: What there may be one of (RFC 5322 §3.6).
 _ONCE = (
     *("from", "sender", "reply-to", "to", "cc", "bcc", "date", "message-id"),
@@ -95,34 +99,31 @@ class Submission:
             if len(octets) > MAX_HEADER:
                 raise ContentError(TOO_LONG)
         at = len(octets) if end is None else end.start()
-        utf8 = "SMTPUTF8" in envelope.mail.parameters
+        read = partial(self._read, bytes(octets[:at]), utf8="SMTPUTF8" in envelope.mail.parameters)
         try:
-            fields = split_header(bytes(octets[:at]), utf8=utf8)
-            added = await self._added(session, envelope.mail, fields, id, now)
+            fields, named = read() if at < BIG else await to_thread.run_sync(read)
+            added = self._missing(envelope.mail, fields, named, id, now)
         except ImproperError as error:
             raise ContentError(Reply(554, "5.6.0", str(error)[:400])) from None
+        for each, mailboxes in named.items():
+            if each.name in _SENDERS:
+                await self._check_sender(session, each, mailboxes)
         head = [b"%b: %b\r\n" % each for each in added]
         head += [each.octets for each in fields if self._stays(each)]
         names = ", ".join(name.decode() for name, _ in added)
         comment = f"added: {names}" if names else ""
         return Submitted(b"".join(head), bytes(octets[at:]), content, comment)
 
-    async def _added(
-        self, session: Session, mail: Mail, fields: Sequence[Field], id: str, now: float
-    ) -> list[tuple[bytes, bytes]]:
-        """Judge the fields, and return those that have to be added."""
+    def _read(self, header: bytes, *, utf8: bool) -> tuple[list[Field], dict[Field, list[Mailbox]]]:
+        """Return the fields, and the mailboxes that each of them names. ImproperError."""
+        fields = split_header(header, utf8=utf8)
         count = Counter(each.name for each in fields)
         for name in _ONCE:
             if count[name] > 1:
                 raise ImproperError(f"{count[name]} fields {name.title()}, where one may be")
-        named = {
+        return fields, {
             each: self._mailboxes(each) for each in fields if each.name in _ADDRESSES and each.value
         }
-        added = self._missing(mail, fields, named, id, now)
-        for each, mailboxes in named.items():
-            if each.name in _SENDERS:
-                await self._check_sender(session, each, mailboxes)
-        return added
 
     def _mailboxes(self, field: Field) -> list[Mailbox]:
         try:
