@@ -59,14 +59,18 @@ def address_literal(address: str) -> bytes:
     return (f"[IPv6:{ip}]" if isinstance(ip, IPv6Address) else f"[{ip}]").encode()
 
 
-def transmission_type(*, extended: bool, tls: bool, authenticated: bool, lmtp: bool = False) -> str:
-    """Choose the protocol keyword of a Received field (RFC 3848).
+def transmission_type(
+    *, extended: bool, tls: bool, authenticated: bool, lmtp: bool = False, utf8: bool = False
+) -> str:
+    """Choose the protocol keyword of a Received field (RFC 3848, RFC 6531 §4.3).
 
-    `extended` tells EHLO, or LHLO, from HELO. There is no keyword for TLS or a login without EHLO.
+    `extended` tells EHLO, or LHLO, from HELO, and `utf8` that MAIL asked for SMTPUTF8. There is no
+    keyword for TLS or a login without EHLO.
     """
     if not extended:
         return "SMTP"
-    return ("LMTP" if lmtp else "ESMTP") + "S" * tls + "A" * authenticated
+    usual, beyond = ("LMTP", "UTF8LMTP") if lmtp else ("ESMTP", "UTF8SMTP")
+    return (beyond if utf8 else usual) + "S" * tls + "A" * authenticated
 
 
 def received(
@@ -85,7 +89,8 @@ def received(
     repeated, and the address stands in its place. `peer` is the client's IP address, None
     where it has none. `hostname` is ours, `protocol` a keyword of `transmission_type`,
     `queue_id` an atom that finds the message in our log. The recipient is named only where
-    there is one, so that nobody learns of the others (§7.2). The result ends with CRLF; lines
+    there is one, so that nobody learns of the others (§7.2), and its address is ASCII, so that the
+    message can go on without SMTPUTF8 to whoever stands behind it. The result ends with CRLF; lines
     are folded within 78 octets where their words allow it.
 
     LocalProtocolError if `hostname`, `protocol` or `queue_id` is not what it has to be,
@@ -99,20 +104,21 @@ def received(
     if literal:
         words.append(b"(%b)" % literal)
     words += [b"by", as_domain(hostname), b"with", _atom(protocol), b"id", _atom(queue_id)]
-    if len(recipients) == 1 and recipients[0].mailbox.domain:
+    if len(recipients) == 1 and recipients[0].mailbox.domain and recipients[0].mailbox.is_ascii:
         words += [b"for", recipients[0].serialize()]
     words[-1] += b";"
     words.append(date_time(now).encode())
     return _fold(b"Received:", words)
 
 
-def protocol_of(session: Session) -> str:
-    """Return the protocol keyword of a session (RFC 3848)."""
+def protocol_of(session: Session, *, utf8: bool = False) -> str:
+    """Return the protocol keyword of a session (RFC 3848), or of a message with SMTPUTF8 in it."""
     return transmission_type(
         extended=session.extended,
         tls=session.tls is not None,
         authenticated=session.identity is not None,
         lmtp=session.lmtp,
+        utf8=utf8,
     )
 
 
@@ -124,7 +130,7 @@ def stamp(
         helo=session.helo_name,
         peer=session.peer[0] or None,
         hostname=hostname,
-        protocol=protocol_of(session),
+        protocol=protocol_of(session, utf8="SMTPUTF8" in envelope.mail.parameters),
         queue_id=queue_id,
         recipients=envelope.forward_paths,
         now=datetime.fromtimestamp(now, UTC),
