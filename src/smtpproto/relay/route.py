@@ -7,6 +7,7 @@ same answer as long as DNS and shuffle give theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableSequence
+from contextlib import suppress
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -24,6 +25,7 @@ from attrs import frozen
 from smtpproto.core.path import as_octets
 from smtpproto.core.reply import Reply
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed, Resolver
+from smtpproto.security import a_labels
 
 __all__ = [
     "OWN_ADDRESSES",
@@ -166,6 +168,8 @@ class Router:
             return NextHop((there,), str(self._smart_host))
         if name.startswith("["):
             return self._to_literal(name)
+        if "\\" in name:  # no name by IDNA
+            return _NO_DOMAIN
         try:
             return await self._by_mx(name)
         except NoSuchDomain:
@@ -251,8 +255,16 @@ def _within(address: Address, network: IPv4Network | IPv6Network) -> bool:
 
 
 def canonical(domain: bytes | str) -> str:
-    """Spell a domain in the one way it is compared in: small letters, no final dot."""
-    name = as_octets(domain).lower().decode("ascii", "backslashreplace").removesuffix(".")
+    """Spell a domain in the one way it is compared in: small letters, A-labels, no final dot.
+
+    A-labels are what the DNS has (RFC 6531 §3.2). What is no name by IDNA stays what it is, and is
+    no name there.
+    """
+    octets = as_octets(domain)
+    name = octets.lower().decode("ascii", "backslashreplace").removesuffix(".")
+    if not octets.isascii():
+        with suppress(UnicodeError):  # idna's own errors are some of these
+            name = a_labels(octets.decode().removesuffix(".")).lower()
     address = _address_in(name)
     return name if address is None else _literal(address)
 
