@@ -5,11 +5,13 @@ In reading order::
     spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
     mailbox, aliases        where it ends, and who stands for whom there
     route, hops             where it goes next (asks ..resolve), and what is known of it
-    schedule                when it is tried again
+    schedule, times         when it is tried again; from when on and by when it is wanted
     report, trace           what is written about it
     story                   what is told of it
-    intake                  in: policy, Received, spool
-    deliver, verdict        out: attempts, and what follows from them
+    offers, intake          in: what is taken on; policy, Received, spool
+    onward, content         out: what goes on to a next hop, and how
+    downgrade, mime_header  content made fit for one that takes less
+    deliver, verdict        attempts, and what follows from them
     dispatch                the loop over them
     accounts, relay         who may log in; all of it together
 """

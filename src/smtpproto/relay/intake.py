@@ -27,6 +27,7 @@ from .mailbox import MailboxStore
 from .route import Local, Router
 from .spool import Spool, SpoolUnavailable
 from .story import Accepted, Observer
+from .times import hold_refusal
 
 __all__ = ["Intake", "may_relay"]
 
@@ -69,10 +70,13 @@ class Intake:
     max_hops: int = field(default=MAX_HOPS)
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
-        """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3)."""
+        """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3).
+
+        And a message that may not be sent before it is too late (RFC 4865 §5.2.2).
+        """
         if self.submission and session.identity is None:
             return LOGIN_FIRST
-        return None
+        return hold_refusal(command, self.clock())
 
     async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
         """Accept local mailboxes that exist, and for others those who may relay."""

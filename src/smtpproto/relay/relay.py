@@ -25,8 +25,7 @@ from attrs import define, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, connect_tcp
 from smtpproto.core.connection import Limits
-from smtpproto.extensions import STANDARD
-from smtpproto.extensions.dsn import DSN
+from smtpproto.core.extension import Extension
 from smtpproto.handler import Authenticator, Session
 from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
@@ -38,6 +37,7 @@ from .dispatch import Dispatcher
 from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxStore
+from .offers import RENEWED_EACH, offer
 from .route import Host, Router
 from .schedule import DEFAULT, Schedule
 from .spool import Spool
@@ -67,12 +67,14 @@ class Relay:
     """A queueing mail server to embed.
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
-    Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at
-    all. `aliases` are addresses of ours that stand for others. `connections` are those of all
-    listeners together. There are `sessions` with next hops at most, and `sessions_each` with one
-    host; one that is unused is kept for `idle` seconds. `observe` is told every message's story,
-    `trace` every line of every dialogue, as (session, peer, line): the session is that of a
-    client, or "next hop".
+    Logins need TLS except from loopback (RFC 4954 §4), and `authenticator` to be possible at all.
+    `aliases` are addresses of ours that stand for others. Deliverable by a time in mode R is what
+    has `least_by` seconds for it (RFC 2852; None: any), and submitted mail is held for
+    `longest_hold` seconds at most, if it asks for that (RFC 4865; 0: never). `connections` are
+    those of all listeners together. There are `sessions` with next hops at most, and
+    `sessions_each` with one host; one that is unused is kept for `idle` seconds. `observe` is told
+    every message's story, `trace` every line of every dialogue, as (session, peer, line): the
+    session is that of a client, or "next hop".
     """
 
     hostname: str
@@ -85,6 +87,8 @@ class Relay:
     authenticator: Authenticator | None = None
     aliases: Aliases = no_aliases
     schedule: Schedule = DEFAULT
+    least_by: int | None = None
+    longest_hold: int = 30 * 86_400
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
     server_deadlines: ServerDeadlines = field(factory=ServerDeadlines)
@@ -160,8 +164,7 @@ class Relay:
             tls=self.tls,
             implicit_tls=kind == "submissions",
             authenticator=self.authenticator,
-            # We report as asked, and pass on what was asked.
-            offer=[each for each in STANDARD if not each.obliges or each is DSN],
+            offer=self._offer(submission=kind != "smtp"),
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,
@@ -192,8 +195,30 @@ class Relay:
                 except OSError as error:
                     where = f"{listener.host or '*'}:{listener.port}"
                     raise OSError(error.errno, error.strerror, where) from error
-            tasks.start_soon(self.dispatcher.run)
+            tasks.start_soon(self._dispatch, listeners)
             task_status.started(bound)
+
+    def _offer(self, *, submission: bool) -> Sequence[Extension]:
+        return offer(
+            submission=submission,
+            least_by=self.least_by,
+            longest_hold=self.longest_hold,
+            now=self.clock(),
+        )
+
+    async def _dispatch(self, listeners: Sequence[Listener]) -> None:
+        """Work the spool to the end, and meanwhile keep what is offered up to date."""
+
+        async def renew() -> None:
+            while True:
+                await anyio.sleep(RENEWED_EACH)
+                for listener, server in zip(listeners, self._servers, strict=True):
+                    server.offer = self._offer(submission=listener.kind != "smtp")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(renew)
+            await self.dispatcher.run()
+            tasks.cancel_scope.cancel()
 
     def stop(self) -> None:
         """End gracefully: 421 to idle clients, transactions and deliveries under way finish."""
