@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from smtpproto.client import Client, Tls
-from smtpproto.core.command import Mail
+from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
-from smtpproto.relay import AliasTable
+from smtpproto.core.errors import LocalProtocolError
+from smtpproto.pool import Pool
+from smtpproto.relay import AliasTable, SQLiteSpool
+from smtpproto.relay.onward import Onward
+from smtpproto.relay.route import Host as HostAddress
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
-from smtpproto.result import Result
+from smtpproto.result import Fate, Outcome, Result
 from smtpproto.source import Source
 from tests.relay.test_delivery import the_report
 from tests.relay.world import Host, Node, World, world
@@ -398,3 +402,38 @@ async def test_the_dns_is_not_asked_for_what_idna_does_not_allow(tmp_path: Path)
         await hand_over(node, ["v@☃.example"], PLAIN, SMTPUTF8=None)
         (failed,) = await node.until(Failed)
         assert failed.reply.startswith("550 5.1.2")
+
+
+class Hosts(Pool[HostAddress]):
+    """Reads the content for the first host, and can open no session with the second."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda host: Client(host.name))
+        self.tried: list[str] = []
+
+    async def deliver(self, envelope: Any, content: Any, *destination: HostAddress) -> Result:
+        (host,) = destination
+        self.tried.append(host.name)
+        if len(self.tried) > 1:
+            raise LocalProtocolError("no such login can be written")
+        async for _ in content.chunks:
+            pass
+        return Result((Outcome(envelope({}).forward_paths[0], Fate.TRANSIENT),))
+
+
+async def test_whether_the_content_was_read_is_told_of_each_host_anew(tmp_path: Path) -> None:
+    # What keeps us from opening a session is ours to mend, and no fault of the content.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        await node.stop()
+        async with SQLiteSpool.open(node.directory / "spool", clock=w.clock) as spool:
+            async with spool.receive() as incoming:
+                await incoming.write(PLAIN)
+                await incoming.commit(Mail(SENDER), [Rcpt(TO)], now=w.now)
+            (entry,) = [entry async for entry in spool.entries()]
+            onward, pool = Onward(entry, None, spool, w.clock), Hosts()
+            await onward.hand_over(pool, HostAddress("one", None, 25), entry.recipients)
+            assert onward.begun
+            with pytest.raises(LocalProtocolError):
+                await onward.hand_over(pool, HostAddress("two", None, 25), entry.recipients)
+            assert not onward.begun

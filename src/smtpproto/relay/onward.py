@@ -97,6 +97,7 @@ class Onward:
         self, pool: Pool[Host], host: Host, recipients: Sequence[Recipient]
     ) -> Result:
         """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError."""
+        self.begun = False
         mail = Mail(self.entry.mail.reverse_path, _of(DSN.mail, self.entry.mail))
         rcpts = [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
         result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
@@ -169,7 +170,7 @@ class Onward:
             kind = "binary" if eight_bit else "8-bit"
             return unfit(f"The next server takes no {kind} content", found.objection)
         content = downgraded(self._chunks(), eight_bit=eight_bit)
-        return Source(content, found.octets, eight_bit=eight_bit or False, utf8=utf8)
+        return Source(content, found.octets, eight_bit=eight_bit, utf8=utf8)
 
     async def _look(self, *, eight_bit: bool) -> Survey:
         if eight_bit not in self._surveys:
