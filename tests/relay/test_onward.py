@@ -326,6 +326,32 @@ async def test_so_it_does_for_all_where_it_is_the_senders(tmp_path: Path) -> Non
         assert host.accepted == []
 
 
+@pytest.mark.rfc("6533 §3")
+@pytest.mark.parametrize(
+    ("original", "keywords", "said"),
+    [
+        ("ü@a.example", (*WITHOUT, "DSN"), r" ORCPT=utf-8;\x{FC}@a.example"),
+        ("ü@a.example", (*WITH, "DSN"), " ORCPT=utf-8;ü@a.example"),
+        ("ü" * 100 + "@a.example", (*WITHOUT, "DSN"), ""),
+        ("ü@a.example", WITHOUT, ""),
+    ],
+)
+async def test_an_original_recipient_beyond_ascii_is_no_hindrance(
+    tmp_path: Path, original: str, keywords: tuple[str, ...], said: str
+) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", keywords=keywords)
+        node = await w.node("relay.example")
+        async with node.dial() as wire:
+            await wire.hello()
+            await wire.say("MAIL FROM:<ann@our.dom> SMTPUTF8")
+            await wire.say(f"RCPT TO:<{TO}> ORCPT=utf-8;{original}")
+            await wire.say("DATA")
+            assert (await wire.say(PLAIN + b".")).startswith("250")
+        await node.until(Delivered)
+        assert host.lines[2] == f"RCPT TO:<{TO}>{said}"
+
+
 @pytest.mark.rfc(
     "6531 §3.2 no-utf8-header-where-it-is-not-offered",
     "6531 §3.6 who-has-to-know-reads-all-headers",

@@ -16,6 +16,7 @@ word about one host, and another host of the domain may do better (RFC 6531 §3.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -23,11 +24,12 @@ from attrs import evolve
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
+from smtpproto.core.errors import GrammarError
 from smtpproto.core.parameter import Parameter, Parameters
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.extensions.deliverby import BY, ByMode, DeliverBy, min_by_time
-from smtpproto.extensions.dsn import DSN
+from smtpproto.extensions.dsn import DSN, ORCPT
 from smtpproto.pool import Pool
 from smtpproto.result import Fate, Outcome, Result
 from smtpproto.source import Source
@@ -45,8 +47,8 @@ NO_PROMISE = Reply(554, "5.3.3", "The next server does not promise to deliver in
 NO_UTF8_HEADER = Reply(554, "5.6.9", "The next server takes no header beyond ASCII")
 NO_UTF8_ADDRESS = Reply(553, "5.6.7", "The next server takes no address beyond ASCII")
 
-#: Content, an address, a header: what one host may lack, and another not.
-_UNFIT = ("5.6.3", "5.6.7", "5.6.9")
+# What one host may not take, and another may (RFC 3463 §3.7, RFC 6531 §3.5).
+_CONTENT, _ADDRESS, _HEADER = "5.6.3", "5.6.7", "5.6.9"
 _MOST_SECONDS = 999_999_999  # RFC 2852 §4
 
 
@@ -62,12 +64,12 @@ def is_crowded(reply: Reply | None) -> bool:
 
 def own_word(outcome: Outcome) -> bool:
     """Tell whether we ourselves refused, for what this host lacks, and others may not."""
+    return _said_by_us(outcome, (_CONTENT, _ADDRESS, _HEADER))
+
+
+def _said_by_us(outcome: Outcome, statuses: Sequence[str]) -> bool:
     reply = outcome.reply
-    return outcome.local and reply is not None and str(reply.status) in _UNFIT
-
-
-def _is_of_content(outcome: Outcome) -> bool:
-    return own_word(outcome) and str(outcome.reply and outcome.reply.status) != "5.6.7"
+    return outcome.local and reply is not None and str(reply.status) in statuses
 
 
 class Onward:
@@ -101,7 +103,8 @@ class Onward:
         mail = Mail(self.entry.mail.reverse_path, _of(DSN.mail, self.entry.mail))
         rcpts = [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
         result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
-        unmet = [n for n, outcome in enumerate(result.outcomes) if _is_of_content(outcome)]
+        of_content = (_CONTENT, _HEADER)
+        unmet = [n for n, each in enumerate(result.outcomes) if _said_by_us(each, of_content)]
         if not unmet:
             return result
         content = await self._otherwise()
@@ -123,6 +126,8 @@ class Onward:
         """Make the envelope for a next hop that offers this, now."""
         self._offered = offered
         self.relayed = False
+        if "SMTPUTF8" not in offered:
+            rcpts = [_in_ascii(rcpt) for rcpt in rcpts]
         by = self._deadline
         if by is None:
             return Envelope(mail, rcpts)
@@ -209,6 +214,19 @@ def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameter
     """Return those of a command's parameters, as they came."""
     there = command.parameters
     return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
+
+
+def _in_ascii(rcpt: Rcpt) -> Rcpt:
+    """Write an original recipient beyond ASCII in ASCII, or leave it out (RFC 6533 §3)."""
+    if rcpt.parameters.is_ascii:
+        return rcpt
+    kept = {key: value for key, value in rcpt.parameters.items() if key != "ORCPT"}
+    with suppress(GrammarError):
+        original = ORCPT.of(rcpt.parameters)
+        written = Parameters(None if original is None else ORCPT(original))
+        if written.is_ascii:
+            kept |= written
+    return evolve(rcpt, parameters=kept)
 
 
 def _with_delay(rcpt: Rcpt) -> Rcpt:
