@@ -113,6 +113,8 @@ def test_the_list_as_json(cli: Run) -> None:
         "from": "<ann@our.example>",
         "octets": len(CONTENT),
         "origin": "192.0.2.7",
+        "held_until": None,
+        "wanted_by": None,
     }
     assert recipient == {"to": "<bob@far.example>", "attempts": 2, "last_reply": REPLY}
 
