@@ -75,13 +75,13 @@ def _kind_of(value: bytes) -> tuple[bytes, bytes | None]:
             return b"", None
         at = parameter.end()
         name = (parameter[1] or b"").lower()
-        if name.startswith(b"boundary"):
+        if name.partition(b"*")[0] == b"boundary":
             if name != b"boundary" or boundary is not None:
                 return b"", None
-            boundary = parameter[2].strip()
-            if boundary.startswith(b'"'):
-                boundary = re.sub(rb"\\(.)", rb"\1", boundary[1:-1], flags=re.DOTALL)
-            boundary = boundary.rstrip()
+            said: bytes = parameter[2].strip()
+            if said.startswith(b'"'):
+                said = re.sub(rb"\\(.)", rb"\1", said[1:-1], flags=re.DOTALL)
+            boundary = said.rstrip()
     if boundary is not None and not (0 < len(boundary) <= MAX_BOUNDARY and boundary.isascii()):
         boundary = None
     return b"%b/%b" % (match[1].lower(), match[2].lower()), boundary
