@@ -10,6 +10,7 @@ TITLES: Mapping[int, str] = {
     822: "the format of messages, of old",
     1035: "the DNS",
     1047: "messages delivered twice",
+    1847: "MIME: what is signed or encrypted",
     1870: "SIZE",
     1985: "ETRN",
     2033: "LMTP",

@@ -23,10 +23,10 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Generic, Self, TypeVarTuple, cast
+from typing import Generic, Self, TypeAlias, TypeVarTuple, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -43,11 +43,15 @@ from .many import each_done
 from .result import ClientError, DeliveryError, Fate, LoginError, Outcome, RefusedError, Result
 from .source import AnyContent, repeatable
 
-__all__ = ["Pool", "Sent"]
+__all__ = ["Pool", "Sent", "Suited"]
 
 log = logging.getLogger(__name__)
 
 D = TypeVarTuple("D")
+
+#: Makes the envelope for a server that offers this, keyword -> argument: what one is asked for may
+#: hang on what it can do, and on when it is asked. The recipients are the same each time.
+Suited: TypeAlias = "Callable[[Mapping[str, str]], Envelope]"
 
 
 @frozen
@@ -206,14 +210,18 @@ class Pool(Generic[*D]):
             raise DeliveryError(result)
         return result
 
-    async def deliver(self, envelope: Envelope, content: AnyContent, *destination: *D) -> Result:
+    async def deliver(
+        self, envelope: Envelope | Suited, content: AnyContent, *destination: *D
+    ) -> Result:
         """Hand a message over; return an outcome for each recipient, whatever the server does.
 
         As `Client.deliver`, and when no session can be had it raises what entering a Client does:
         nothing has been delivered then. Content that can be read only once is read no further than
-        its first 64 KiB until the server has answered.
+        its first 64 KiB until the server has answered. An envelope that is a function is made when
+        there is a session, just before it is used; what that raises comes out.
         """
-        expect(envelope, Envelope, "an Envelope comes first")
+        if not callable(envelope):
+            expect(envelope, Envelope, "an Envelope comes first")
         content, chunks = repeatable(content)
         try:
             again = False
@@ -221,9 +229,11 @@ class Pool(Generic[*D]):
                 connection = await self._acquire(destination, again)
                 kept, full, result = connection.kept, False, None
                 try:
-                    full = connection.messages > 0 and not connection.client.takes(envelope)
+                    client = connection.client
+                    suited = envelope(client.offered) if callable(envelope) else envelope
+                    full = connection.messages > 0 and not client.takes(suited)
                     if not full:
-                        result = await connection.client.deliver(envelope, content)
+                        result = await client.deliver(suited, content)
                 finally:
                     connection.messages += 1
                     await self._release(connection, full=full)

@@ -60,14 +60,18 @@ def address_literal(address: str) -> bytes:
     return (f"[IPv6:{ip}]" if isinstance(ip, IPv6Address) else f"[{ip}]").encode()
 
 
-def transmission_type(*, extended: bool, tls: bool, authenticated: bool, lmtp: bool = False) -> str:
-    """Choose the protocol keyword of a Received field (RFC 3848).
+def transmission_type(
+    *, extended: bool, tls: bool, authenticated: bool, lmtp: bool = False, utf8: bool = False
+) -> str:
+    """Choose the protocol keyword of a Received field (RFC 3848, RFC 6531 §4.3).
 
-    `extended` tells EHLO, or LHLO, from HELO. There is no keyword for TLS or a login without EHLO.
+    `extended` tells EHLO, or LHLO, from HELO, and `utf8` that MAIL asked for SMTPUTF8. There is no
+    keyword for TLS or a login without EHLO.
     """
     if not extended:
         return "SMTP"
-    return ("LMTP" if lmtp else "ESMTP") + "S" * tls + "A" * authenticated
+    usual, beyond = ("LMTP", "UTF8LMTP") if lmtp else ("ESMTP", "UTF8SMTP")
+    return (beyond if utf8 else usual) + "S" * tls + "A" * authenticated
 
 
 # How a suite before TLS 1.3 is called here and there: key exchange, cipher, hash.
@@ -114,9 +118,10 @@ def received(
     repeated, and the address stands in its place. `peer` is the client's IP address, None
     where it has none. `hostname` is ours, `protocol` a keyword of `transmission_type`,
     `queue_id` an atom that finds the message in our log. The recipient is named only where
-    there is one, so that nobody learns of the others (§7.2). `tls` is a registered ciphersuite,
-    "" where there was none (RFC 8314 §4.3). `comment`, of printable ASCII, tells what was changed
-    (RFC 5321 §6.4). The result ends with CRLF; lines
+    there is one, so that nobody learns of the others (§7.2), and its address is ASCII, so that the
+    message can go on without SMTPUTF8 to whoever stands behind it. `tls` is a registered
+    ciphersuite, "" where there was none (RFC 8314 §4.3). `comment`, of printable ASCII, tells what
+    was changed (RFC 5321 §6.4). The result ends with CRLF; lines
     are folded within 78 octets where their words allow it.
 
     LocalProtocolError if `hostname`, `protocol`, `queue_id` or `tls` is not what it has to be,
@@ -130,7 +135,7 @@ def received(
     if literal:
         words.append(b"(%b)" % literal)
     words += [b"by", as_domain(hostname), b"with", _atom(protocol), b"id", _atom(queue_id)]
-    if len(recipients) == 1 and recipients[0].mailbox.domain:
+    if len(recipients) == 1 and recipients[0].mailbox.domain and recipients[0].mailbox.is_ascii:
         words += [b"for", recipients[0].serialize()]
     if tls:
         words += [b"tls", _atom(tls)]
@@ -141,13 +146,14 @@ def received(
     return _fold(b"Received:", words)
 
 
-def protocol_of(session: Session) -> str:
-    """Return the protocol keyword of a session (RFC 3848)."""
+def protocol_of(session: Session, *, utf8: bool = False) -> str:
+    """Return the protocol keyword of a session (RFC 3848), or of a message with SMTPUTF8 in it."""
     return transmission_type(
         extended=session.extended,
         tls=session.tls is not None,
         authenticated=session.identity is not None,
         lmtp=session.lmtp,
+        utf8=utf8,
     )
 
 
@@ -165,7 +171,7 @@ def stamp(
         helo=session.helo_name,
         peer=session.peer[0] or None,
         hostname=hostname,
-        protocol=protocol_of(session),
+        protocol=protocol_of(session, utf8="SMTPUTF8" in envelope.mail.parameters),
         queue_id=queue_id,
         recipients=envelope.forward_paths,
         now=datetime.fromtimestamp(now, UTC),

@@ -5,7 +5,7 @@ import itertools
 import socket
 import struct
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -123,6 +123,44 @@ async def test_send_raises_unless_all_were_accepted(box: Box) -> None:
         assert fates(caught.value.result) == ["accepted", "permanent"]
         assert await pool.deliver(some, MESSAGE) == caught.value.result
     assert sessions(box) == [1, 1]  # a refusal costs no session
+
+
+async def test_an_envelope_may_be_made_for_the_session_it_gets(box: Box) -> None:
+    made: list[str] = []
+
+    def suited(offered: Mapping[str, str]) -> Envelope:
+        made.append(offered["SIZE"])
+        if len(made) == 2:
+            raise RuntimeError("it may not go there")
+        return ENVELOPE
+
+    async with running(Server(box)) as port, Pool(to(port), total=1) as pool:
+        assert await pool.deliver(suited, MESSAGE)
+        with pytest.raises(RuntimeError, match="may not go"):
+            await pool.deliver(suited, MESSAGE)
+        assert await pool.deliver(suited, MESSAGE)
+    assert len(made) == 3
+    assert sessions(box) == [1, 1]  # what it raises costs no session
+    assert box.received[0].envelope.rcpts == ENVELOPE.rcpts
+
+
+async def test_it_is_made_again_for_the_session_that_takes_the_place_of_a_dead_one(
+    box: Box,
+) -> None:
+    made = 0
+
+    def suited(_: Mapping[str, str]) -> Envelope:
+        nonlocal made
+        made += 1
+        return ENVELOPE
+
+    connector = Counting()
+    async with running(Server(box)) as port, Pool(to(port, connector=connector)) as pool:
+        assert await pool.deliver(suited, MESSAGE)
+        raw = connector.streams[0].extra(SocketAttribute.raw_socket)
+        raw.shutdown(socket.SHUT_RDWR)
+        assert await pool.deliver(suited, MESSAGE)
+    assert (made, connector.attempts) == (3, 2)
 
 
 @pytest.mark.parametrize(

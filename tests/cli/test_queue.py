@@ -30,7 +30,12 @@ NOBODY = "8DnobodyNobody0"
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
-def stored(*recipients: str, sender: str | None = "ann@our.example", attempts: int = 0) -> str:
+def stored(
+    *recipients: str,
+    sender: str | None = "ann@our.example",
+    attempts: int = 0,
+    asked: dict[str, str] | None = None,
+) -> str:
     """Put a message into the spool of a node that does not run; its id."""
 
     async def store() -> str:
@@ -39,7 +44,8 @@ def stored(*recipients: str, sender: str | None = "ann@our.example", attempts: i
             async with spool.receive() as incoming:
                 await incoming.write(CONTENT)
                 rcpts = [Rcpt(recipient) for recipient in recipients]
-                await incoming.commit(Mail(sender), rcpts, now=now - 7200, origin="192.0.2.7")
+                mail = Mail(sender, asked)
+                await incoming.commit(mail, rcpts, now=now - 7200, origin="192.0.2.7")
             for _ in range(attempts):
                 later = [Settlement(n, now + 600.5, REPLY) for n in range(len(recipients))]
                 await spool.settle(incoming.id, later, now=now)
@@ -127,6 +133,8 @@ def test_the_list_as_json(cli: Run) -> None:
         "from": "<ann@our.example>",
         "octets": len(CONTENT),
         "origin": "192.0.2.7",
+        "held_until": None,
+        "wanted_by": None,
     }
     assert recipient == {
         "to": "<bob@far.example>",
@@ -198,6 +206,21 @@ def test_a_list_that_nobody_reads_to_its_end_is_no_fault(cli: Run, options: list
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+def test_what_is_held_is_told_from_what_waits(cli: Run) -> None:
+    # It came two hours ago.
+    id = stored("bob@far.example", asked={"HOLDFOR": "18000", "BY": "19000;R"})
+    assert "  to <bob@far.example>: held for 3 h, as its sender asked" in said(cli, "list")
+    shown = said(cli, "show", id)
+    assert "held until" in shown
+    assert re.search(r"wanted by .*, or return", shown)
+    (entry,) = parsed(cli, "--json")
+    assert entry["held_until"] == entry["arrived"] + 18000
+    assert entry["wanted_by"] == entry["arrived"] + 19000
+    cli("queue", "delete", id)
+    stored("bob@far.example", asked={"HOLDFOR": "60"})
+    assert "  to <bob@far.example>: due" in said(cli, "list")
 
 
 def test_retry_makes_one_or_all_due_now(cli: Run) -> None:

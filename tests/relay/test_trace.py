@@ -193,6 +193,21 @@ def test_transmission_types(extended: bool, tls: bool, authenticated: bool, keyw
     assert transmission_type(extended=extended, tls=tls, authenticated=authenticated) == keyword
 
 
+@pytest.mark.rfc("6531 §3.1 received-names-lmtp-and-submission", "6531 §4.3")
+@pytest.mark.parametrize("ends", ["", "S", "A", "SA"])
+def test_transmission_types_tell_smtputf8(ends: str) -> None:
+    secured = {"extended": True, "tls": "S" in ends, "authenticated": "A" in ends}
+    assert transmission_type(**secured, utf8=True) == f"UTF8SMTP{ends}"
+    assert transmission_type(**secured, utf8=True, lmtp=True) == f"UTF8LMTP{ends}"
+
+
+@pytest.mark.rfc("6531 §3.7.3 trace-is-ascii-without-smtputf8")
+def test_a_recipient_beyond_ascii_is_not_named() -> None:
+    octets = field(to=("grüße@example.org",))
+    assert octets.isascii()
+    assert b" for " not in octets
+
+
 @pytest.mark.rfc("5321 §4.4 Return-path-line")
 def test_return_path() -> None:
     assert return_path(ReversePath.of("a@example.org")) == b"Return-Path: <a@example.org>\r\n"

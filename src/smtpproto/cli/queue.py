@@ -16,6 +16,7 @@ from attrs import asdict, frozen
 from smtpproto.relay.spool import Entry, Recipient, SpoolUnavailable
 from smtpproto.relay.sqlite_check import check_spool
 from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.times import Times
 
 from .console import amount, mark, out, safe, say, table
 from .options import Failure, backend_option, data_option, run
@@ -98,7 +99,7 @@ def _list_entry(entry: Entry) -> None:
     said = f"  {_ago(entry.arrived)}, {amount(entry.octets)}, from {entry.mail.reverse_path}"
     say((entry.id, "head"), said)
     for recipient in entry.recipients:
-        say(f"  to {_whom(recipient)}: ", (_state(recipient), "warn"))
+        say(f"  to {_whom(recipient)}: ", (_state(entry, recipient), "warn"))
         if recipient.last_reply:
             say("    ", (recipient.last_reply, "dim"))
 
@@ -139,8 +140,14 @@ def show(visit: _Visit, id: str) -> None:
         ("size", amount(entry.octets)),
         ("origin", entry.origin),
     ]
+    times = Times.of(entry)
+    if times.begins > entry.arrived:
+        rows.append(("held until", _date(times.begins)))
+    if times.wanted is not None:
+        mode = times.wanted.mode.name.lower()
+        rows.append(("wanted by", f"{_date(times.wanted.at)}, or {mode}"))
     for recipient in entry.recipients:
-        rows.append(("to", f"{_whom(recipient)}: {_state(recipient)}"))
+        rows.append(("to", f"{_whom(recipient)}: {_state(entry, recipient)}"))
         if recipient.last_reply:
             rows.append(("", recipient.last_reply))
     out().print(table("", "", rows=rows))
@@ -153,7 +160,10 @@ def show(visit: _Visit, id: str) -> None:
 @click.argument("id", required=False)
 @click.pass_obj
 def retry(visit: _Visit, id: str | None) -> None:
-    """Make one message, or without ID all of them, due now."""
+    """Make one message, or without ID all of them, due now.
+
+    What its sender asked to hold until later is held all the same; `delete` drops it.
+    """
 
     async def ask(spool: SQLiteSpool) -> int:
         if id is not None:
@@ -247,7 +257,12 @@ def _whom(recipient: Recipient) -> str:
     return f"{recipient.rcpt.forward_path}{by}"
 
 
-def _state(recipient: Recipient) -> str:
+def _state(entry: Entry, recipient: Recipient) -> str:
+    if recipient.held:
+        return "held until it is let go"
+    held = Times.of(entry).begins - _now()
+    if held > 0:
+        return f"held for {_span(held)}, as its sender asked"
     left = recipient.next_attempt - _now()
     due = "due" if left <= 0 else f"next try in {_span(left)}"
     if not recipient.attempts:
@@ -256,12 +271,15 @@ def _state(recipient: Recipient) -> str:
 
 
 def _as_dict(entry: Entry) -> dict[str, Any]:
+    times = Times.of(entry)
     return {
         "id": entry.id,
         "arrived": entry.arrived,
         "from": str(entry.mail.reverse_path),
         "octets": entry.octets,
         "origin": entry.origin,
+        "held_until": times.begins if times.begins > entry.arrived else None,
+        "wanted_by": None if times.wanted is None else times.wanted.at,
         "recipients": [
             {
                 "to": str(recipient.rcpt.forward_path),

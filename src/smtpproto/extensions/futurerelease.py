@@ -19,13 +19,14 @@ from smtpproto.core.value import taken
 from .deliverby import BY
 from .values import read_date_time, write_date_time
 
-__all__ = ["FUTURERELEASE", "HOLDFOR", "HOLDUNTIL", "Horizon", "futurerelease"]
+__all__ = ["FUTURERELEASE", "HOLDFOR", "HOLDUNTIL", "TOO_LATE", "Horizon", "futurerelease"]
 
 # future-release-integer = %x31-39 *8DIGIT (§3)
 _INTERVAL = re.compile(rb"[1-9][0-9]{0,8}")
 
 BOTH = Reply(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
 TOO_FAR = Reply(501, "5.5.4", "Held longer than this server holds")
+#: To a MAIL that may not be sent before BY is over (§5.2.2).
 TOO_LATE = Reply(501, "5.5.4", "Held until BY leaves no time to deliver")
 
 

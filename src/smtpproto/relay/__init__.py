@@ -8,13 +8,16 @@ In reading order::
     access, transport       what can be done with it: next hops, and how they are talked to
     table, route            what is done with it, by rules; else by the DNS (..resolve)
     hops                    what is known of next hops
-    schedule                when it is tried again
+    schedule, times         when it is tried again; from when on and by when it is wanted
     report, trace           what is written about it
     story                   what is told of it
     callout                 who exists elsewhere
     submission, header      what mail programs hand over, completed
-    intake                  in: policy, Received, spool
+    offers, intake          in: what is taken on; policy, Received, spool
+    filters, screening      … and what is kept out
     attempt, ways, clients  out: what came of it, for whom; sessions with next hops
+    onward, content         … what goes on to a next hop, and how
+    downgrade, mime_header  … content made fit for one that takes less
     deliver, verdict        … attempts, and what follows from them
     dispatch                the loop over them
     sha_crypt, schemes      passwords as they are stored

@@ -27,7 +27,9 @@ class Attempt:
     `where` is the mailbox or the host that was tried, `reply` its answer, or None and the
     `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
     seconds, nothing was tried: the next hop is held until then, or has no place in its line.
-    `action` is what a success is called in a report of ours; None where the next hop reports.
+    `action` is what a success is called in a report of ours; None where the next hop reports; it is
+    `unasked` where whoever wants any reports hears of it. `one_host`: the failure is that of one
+    host of the domain, and another may do better.
     `becomes` are those that take the place of `alias`, which this one was addressed to. Where that
     is a return path (VERP), `returned` is whose and for whom, and `notice` what the message says.
     `by_rule` is what a rule had done with it instead of an attempt. `schedule` is that of its rule,
@@ -42,6 +44,8 @@ class Attempt:
     remote: bool = False
     put_off: float | None = None
     action: Action | None = None
+    unasked: bool = False
+    one_host: bool = False
     becomes: tuple[Successor, ...] = ()
     alias: Mailbox | None = None
     returned: tuple[Mailbox, Mailbox] | None = None

@@ -13,29 +13,23 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Iterable,
     Mapping,
     Sequence,
 )
 from contextlib import aclosing
 from functools import partial
 from math import inf
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 import anyio
 from attrs import evolve, field, frozen
 
-from smtpproto.core.command import Mail, Rcpt
-from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.parameter import Parameter, Parameters
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
-from smtpproto.extensions.dsn import DSN
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.pool import Pool
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
-from smtpproto.source import Source
 from smtpproto.trace import MAX_HEADER, return_path
 
 from .aliases import (
@@ -49,14 +43,17 @@ from .aliases import (
     no_aliases,
 )
 from .attempt import Attempt, Done
+from .content import CannotGoError, mailbox_content
 from .hops import Hops
 from .mailbox import MailboxStore, deliver_once
+from .onward import Batches, Onward, is_crowded, own_word
 from .report import Action
 from .route import Router
 from .schedule import Schedule
 from .spool import Entry, Recipient, Spool, SpoolUnavailable, Successor
 from .table import Rule
-from .transport import Host, NextHop
+from .times import OVERDUE, Times
+from .transport import Host, NextHop, canonical
 from .verp import Verp, notice_in
 from .ways import Ways, put_off
 
@@ -107,6 +104,10 @@ class Deliverer:
         to a fault of ours, which has been logged.
         """
         began = self.hops.now()
+        untimely = self._untimely(entry)
+        if untimely:
+            await done(untimely)
+            return
         rules = await _side_by_side(
             partial(self._rule, entry), {each.number: each for each in entry.recipients}
         )
@@ -140,6 +141,27 @@ class Deliverer:
                     done_by_rule,
                     hop.hold_by,
                 )
+
+    def _untimely(self, entry: Entry) -> list[Attempt]:
+        """Put a message off whose time has not come yet, and fail one whose time is over.
+
+        As a whole, and whoever asks for it (RFC 4865 §4.2, RFC 2852 §4.1.3).
+        """
+        times, now = Times.of(entry), self.hops.now()
+        if times.begins > now:
+            early = partial(Attempt, fate=Fate.TRANSIENT, where="", put_off=times.begins)
+            return [early(recipient) for recipient in entry.recipients]
+        if times.overdue(now):
+            return [
+                Attempt(
+                    recipient,
+                    Fate.PERMANENT,
+                    canonical(recipient.rcpt.forward_path.mailbox.domain),
+                    OVERDUE,
+                )
+                for recipient in entry.recipients
+            ]
+        return []
 
     async def _rule(self, entry: Entry, recipient: Recipient) -> Rule | Attempt:
         """Return by which rule a recipient goes; or what became of it, if it is an alias."""
@@ -190,7 +212,8 @@ class Deliverer:
         try:
             if not await self.mailboxes.exists(mailbox):
                 return Attempt(recipient, Fate.PERMANENT, where, NO_MAILBOX)
-            async with aclosing(self._final_content(entry, recipient.alias)) as content:
+            octets = await mailbox_content(self.spool, entry)
+            async with aclosing(_final_content(entry, recipient.alias, octets)) as content:
                 await deliver_once(
                     self.mailboxes,
                     mailbox,
@@ -198,6 +221,8 @@ class Deliverer:
                     key=f"{entry.id}N{recipient.number}",
                     again=entry.arrived <= self.began,
                 )
+        except CannotGoError as error:
+            return Attempt(recipient, Fate.PERMANENT, where, error.reply)
         except MailboxUnavailable as error:
             return Attempt(recipient, Fate.of(error.reply), where, error.reply)
         except SpoolUnavailable as error:
@@ -234,14 +259,6 @@ class Deliverer:
             return attempt
         return evolve(attempt, returned=returned, notice=notice_in(bytes(beginning)))
 
-    async def _final_content(self, entry: Entry, alias: Mailbox | None) -> AsyncGenerator[bytes]:
-        # Final delivery is where the reverse-path leaves the envelope (RFC 5321 §4.4).
-        yield return_path(entry.mail.reverse_path)
-        if alias is not None:
-            yield delivered_to(alias)
-        async for chunk in self.spool.content(entry.id):
-            yield chunk
-
     # Onward
 
     async def _to_next_hop(
@@ -275,19 +292,24 @@ class Deliverer:
             left = {recipient.number: recipient for recipient in recipients}
             open_: dict[int, Attempt] = {}
             down = True
+            onward = Onward(entry, recipients[0].alias, self.spool, self.hops.now)
             for host in route.hosts:
-                attempts, talked = await self._to_host(entry, host, [*left.values()])
-                if talked:
-                    down = False
-                    self.hops.up(route.name)
-                decided = [a for a in attempts if talked and a.fate is not Fate.TRANSIENT]
-                if decided:
-                    await done(decided)
-                for attempt in decided:
-                    del left[attempt.recipient.number]
-                for attempt in attempts:
-                    if attempt.fate is Fate.TRANSIENT or attempt.recipient.number not in open_:
-                        open_[attempt.recipient.number] = attempt
+                batches = Batches([*left.values()])
+                while batch := batches.next():
+                    attempts, talked = await self._to_host(onward, host, batch)
+                    if talked:
+                        down = False
+                        self.hops.up(route.name)
+                    decided = [a for a in attempts if talked and _is_decided(a)]
+                    if decided:
+                        await done(decided)
+                    for attempt in decided:
+                        del left[attempt.recipient.number]
+                    for attempt in attempts:
+                        if attempt.fate is Fate.TRANSIENT or attempt.recipient.number not in open_:
+                            open_[attempt.recipient.number] = attempt
+                    open_attempts = (a for a in attempts if a.fate is Fate.TRANSIENT)
+                    batches.note([a.recipient for a in open_attempts if is_crowded(a.reply)])
                 if not left:
                     return
         rest = [open_[number] for number in left]
@@ -305,11 +327,11 @@ class Deliverer:
         return str(entry.mail.reverse_path if returned is None else returned[0])
 
     async def _to_host(
-        self, entry: Entry, host: Host, recipients: Sequence[Recipient]
+        self, onward: Onward, host: Host, recipients: Sequence[Recipient]
     ) -> tuple[Sequence[Attempt], bool]:
-        """Try one host; tell also whether it talked with us.
+        """Try one host, in one transaction; tell also whether it talked with us.
 
-        If it did, what is permanent now is so for the other hosts, too.
+        If it did, what is permanent now is so for the other hosts, too, but for what is `one_host`.
         """
         where = host.where
 
@@ -318,18 +340,8 @@ class Deliverer:
         ) -> Sequence[Attempt]:
             return [Attempt(r, fate, where, reply, reason, remote=remote) for r in recipients]
 
-        # Only what was asked of reports goes on (RFC 3461 §5.2.1): the other parameters were
-        # between the last hop and us, and the client adds those that are for this one.
-        mail = Mail(entry.mail.reverse_path, _of(DSN.mail, entry.mail))
-        envelope = Envelope(
-            mail, [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
-        )
-        # What came without SMTPUTF8 goes on without it: it is not for us to look into.
-        utf8 = "SMTPUTF8" in entry.mail.parameters
-        reading = _Reading(self.spool.content(entry.id), recipients[0].alias)
-        content = Source(reading, len(reading.first) + entry.octets, utf8=utf8)
         try:
-            result = await self.pool.deliver(envelope, content, host)
+            result = await onward.hand_over(self.pool, host, recipients)
         except LoginError as error:
             # Ours to mend, whatever its first digit: no mail is lost by it.
             return all_of_them(Fate.TRANSIENT, error.reply, remote=True), False
@@ -337,16 +349,20 @@ class Deliverer:
             return all_of_them(Fate.of(error.reply), error.reply, remote=True), False
         except ClientError as error:
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
+        except CannotGoError as error:
+            return all_of_them(Fate.PERMANENT, error.reply), True
         except SpoolUnavailable as error:
-            log.error("message %s cannot be read: %s", entry.id, error)
+            log.error("message %s cannot be read: %s", onward.entry.id, error)
             return all_of_them(Fate.TRANSIENT, UNREADABLE), True
         except LocalProtocolError as error:
-            if not reading.begun:  # ours to mend, as a login that cannot be written: none is lost
+            if not onward.begun:  # ours to mend, as a login that cannot be written: none is lost
                 log.error("no session with %s can be opened: %s", where, error)
                 return all_of_them(Fate.TRANSIENT, reason=str(error)), False
-            log.error("message %s cannot be sent on: %s", entry.id, error)
+            log.error("message %s cannot be sent on: %s", onward.entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
-        action: Action | None = "relayed" if "NOTIFY" in result.left_out else None
+        action: Action | None = "relayed"
+        if not onward.relayed and "NOTIFY" not in result.left_out:
+            action = None
         attempts = [
             Attempt(
                 recipient,
@@ -356,32 +372,28 @@ class Deliverer:
                 outcome.reason,
                 not outcome.local,
                 action=action,
+                unasked=onward.relayed,
+                one_host=own_word(outcome),
             )
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
         return attempts, True
 
 
-class _Reading(AsyncIterator[bytes]):
-    """The content for a next hop; `begun` when somebody has asked for it.
-
-    Behind an alias it says first through which it came.
-    """
-
-    def __init__(self, chunks: AsyncIterator[bytes], alias: Mailbox | None) -> None:
-        self.begun = False
-        self.first = b"" if alias is None else delivered_to(alias)
-        self._chunks = chunks
-
-    async def __anext__(self) -> bytes:
-        first, self.begun = not self.begun, True
-        return self.first if first and self.first else await anext(self._chunks)
+async def _final_content(
+    entry: Entry, alias: Mailbox | None, octets: AsyncIterator[bytes]
+) -> AsyncGenerator[bytes]:
+    # Final delivery is where the reverse-path leaves the envelope (RFC 5321 §4.4).
+    yield return_path(entry.mail.reverse_path)
+    if alias is not None:
+        yield delivered_to(alias)
+    async for chunk in octets:
+        yield chunk
 
 
-def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
-    """Return those of a command's parameters, as they came."""
-    there = command.parameters
-    return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
+def _is_decided(attempt: Attempt) -> bool:
+    """Tell whether no other host of the domain is to be tried."""
+    return attempt.fate is not Fate.TRANSIENT and not attempt.one_host
 
 
 async def _side_by_side(ask: Callable[[T], Awaitable[V]], of: Mapping[K, T]) -> dict[K, V]:

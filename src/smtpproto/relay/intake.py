@@ -30,6 +30,7 @@ from .route import Router
 from .spool import Incoming, Spool, SpoolUnavailable
 from .story import Accepted, Held, Observer
 from .submission import Submission, Submitted
+from .times import hold_refusal
 from .transport import ByMx, Here, NextHop, Refuse, Transport, Undetermined, Unroutable
 
 __all__ = ["Intake", "may_relay"]
@@ -83,10 +84,12 @@ class Intake:
     async def mail(self, session: Session, command: Mail) -> Reply | None:
         """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3).
 
-        And those strangers whose domain takes no mail.
+        And those strangers whose domain takes no mail, and a message that may not be sent before it
+        is too late (RFC 4865 §5.2.2).
         """
         if self.submission is not None:
-            return await self.submission.mail(session, command)
+            refusal = await self.submission.mail(session, command)
+            return hold_refusal(command, self.clock()) if refusal is None else refusal
         sender = command.reverse_path.mailbox
         if sender is None or not self.check_senders or may_relay(session, self.networks):
             return None

@@ -25,10 +25,9 @@ from attrs import define, evolve, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
 from smtpproto.core.connection import Limits
+from smtpproto.core.extension import Extension
 from smtpproto.core.path import AnyMailbox, Mailbox
 from smtpproto.core.sasl import ServerContext
-from smtpproto.extensions import STANDARD
-from smtpproto.extensions.dsn import DSN
 from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
 from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.pool import Pool
@@ -48,6 +47,7 @@ from .guessing import Guessing
 from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxesFirst, MailboxStore
+from .offers import RENEWED_EACH, offer
 from .route import Router
 from .schedule import DEFAULT, Schedule
 from .screening import ScreenedIntake
@@ -92,7 +92,9 @@ class Relay:
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
     Logins of any kind need TLS except from loopback (RFC 8314 §4.1), and `authenticator` to be
     possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
-    `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need.
+    `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. Deliverable by a
+    time in mode R is what has `least_by` seconds for it (RFC 2852; None: any), and submitted mail
+    is held for `longest_hold` seconds at most, if it asks for that (RFC 4865; 0: never).
 
     `aliases` are addresses of ours that stand for others. `verify` tells who exists of those who
     are ours and live elsewhere: "callout" asks their next hop; with None all do, and what is
@@ -134,6 +136,8 @@ class Relay:
     postmaster: Mailbox | None = field(default=None, converter=_mailbox)
     dsn_to_all: bool = False
     schedule: Schedule = DEFAULT
+    least_by: int | None = None
+    longest_hold: int = 30 * 86_400
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
     server_deadlines: ServerDeadlines = field(factory=ServerDeadlines)
@@ -241,8 +245,7 @@ class Relay:
             sasl=self.sasl,
             # Who submits without TLS shows the message; so a login of any kind waits for it.
             mechanisms=[evolve(each, plaintext=True) for each in MECHANISMS],
-            # We report as asked, and pass on what was asked.
-            offer=[each for each in STANDARD if not each.obliges or each is DSN],
+            offer=self._offer(submission=kind != "smtp"),
             # The RFC knows no less than all of it: who is not offered it reports himself that he
             # has passed the message on (RFC 3461 §5.2.2).
             offer_only_to={} if kind != "smtp" or self.dsn_to_all else {"DSN": self.networks},
@@ -279,8 +282,30 @@ class Relay:
                 except OSError as error:
                     where = f"{listener.host or '*'}:{listener.port}"
                     raise OSError(error.errno, error.strerror, where) from error
-            tasks.start_soon(self.dispatcher.run)
+            tasks.start_soon(self._dispatch, listeners)
             task_status.started(bound)
+
+    def _offer(self, *, submission: bool) -> Sequence[Extension]:
+        return offer(
+            submission=submission,
+            least_by=self.least_by,
+            longest_hold=self.longest_hold,
+            now=self.clock(),
+        )
+
+    async def _dispatch(self, listeners: Sequence[Listener]) -> None:
+        """Work the spool to the end, and meanwhile keep what is offered up to date."""
+
+        async def renew() -> None:
+            while True:
+                await anyio.sleep(RENEWED_EACH)
+                for listener, server in zip(listeners, self._servers, strict=True):
+                    server.offer = self._offer(submission=listener.kind != "smtp")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(renew)
+            await self.dispatcher.run()
+            tasks.cancel_scope.cancel()
 
     def stop(self) -> None:
         """End gracefully: 421 to idle clients, transactions and deliveries under way finish."""

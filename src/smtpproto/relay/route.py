@@ -121,9 +121,9 @@ class Router:
 
     def home(self, mailbox: Mailbox) -> Mailbox:
         """Spell the domain of a mailbox as it is spelled here; the bare Postmaster gets one."""
-        if not mailbox.domain.isascii():
-            return mailbox
         domain = canonical(mailbox.domain) or self._postmaster_domain
+        if "\\" in domain:  # no name by IDNA
+            return mailbox
         here = domain.encode()
         return mailbox if here == mailbox.domain else Mailbox(mailbox.local_part, here)
 
@@ -163,6 +163,8 @@ class Router:
         name = canonical(domain)
         if name.startswith("["):
             return self._to_literal(name)
+        if "\\" in name:  # no name by IDNA
+            return _NO_DOMAIN
         try:
             return await self._by_mx(name)
         except NoSuchDomain:

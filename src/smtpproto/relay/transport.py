@@ -5,6 +5,7 @@ Who chooses is a rule of a table (`table.py`), and where none fits the Router (`
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
@@ -14,6 +15,7 @@ from attrs import field, frozen
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import as_octets
 from smtpproto.core.reply import Reply, Severity
+from smtpproto.security import a_labels
 
 from .access import Access
 
@@ -192,8 +194,16 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 @lru_cache(4096)
 def canonical(domain: bytes | str) -> str:
-    """Spell a domain in the one way it is compared in: small letters, no final dot."""
-    name = as_octets(domain).lower().decode("ascii", "backslashreplace").removesuffix(".")
+    """Spell a domain in the one way it is compared in: small letters, A-labels, no final dot.
+
+    A-labels are what the DNS has (RFC 6531 §3.2). What is no name by IDNA stays what it is, and is
+    no name there.
+    """
+    octets = as_octets(domain)
+    name = octets.lower().decode("ascii", "backslashreplace").removesuffix(".")
+    if not octets.isascii():
+        with suppress(UnicodeError):  # idna's own errors are some of these
+            name = a_labels(octets.decode().removesuffix(".")).lower()
     address = address_in(name)
     return name if address is None else _literal(address)
 

@@ -22,6 +22,7 @@ from .report import Action, Failure, is_report_owed
 from .schedule import Schedule, next_attempt
 from .spool import Entry, Recipient, Settlement
 from .story import Bounced, Deferred, Delivered, Discarded, Expanded, Failed, Held
+from .times import Times
 from .transport import Discard, OnHold
 
 __all__ = ["Verdict", "envelope_id", "judge", "whole_wanted"]
@@ -85,7 +86,8 @@ def judge(
             _success(entry, attempt),
             None if action is None else _report(entry, attempt, action, now),
         )
-    wait = _wait(entry, attempt, now, jitter, schedule)
+    times = Times.of(entry, schedule)
+    wait = _wait(times, attempt, now, jitter, schedule)
     if wait is None:
         return Verdict(
             Settlement(number, None, text),
@@ -94,8 +96,8 @@ def judge(
             waits=True,
         )
     report = None
-    if text and not recipient.warned and now - entry.arrived >= schedule.notice:
-        report = _report(entry, attempt, "delayed", now, schedule)
+    if text and not recipient.warned and now >= times.late:
+        report = _report(entry, attempt, "delayed", now, times)
     return Verdict(
         Settlement(
             number,
@@ -123,19 +125,20 @@ def _success(entry: Entry, attempt: Attempt) -> Bounced | Expanded | Delivered:
 
 
 def _wait(
-    entry: Entry, attempt: Attempt, now: float, jitter: float, schedule: Schedule
+    times: Times, attempt: Attempt, now: float, jitter: float, schedule: Schedule
 ) -> float | None:
     """Return in how many seconds to try again; None: not any more."""
     if attempt.fate is Fate.PERMANENT:
         return None
-    age = now - entry.arrived
+    age = now - times.begins
     if attempt.put_off is None:
-        return next_attempt(age, attempt.recipient.attempts + 1, jitter, schedule)
-    wait = max(attempt.put_off - now, 0.0)
-    if not attempt.text:  # it has not been tried for want of a place: its turn will come
-        return wait
-    left = schedule.lifetime - age
-    return min(wait, left) if left > 0 else None
+        wait = next_attempt(age, attempt.recipient.attempts + 1, jitter, schedule)
+    else:
+        wait = max(attempt.put_off - now, 0.0)
+        if attempt.text:  # without it has not been tried for want of a place: its turn will come
+            left = schedule.lifetime - age
+            wait = min(wait, left) if left > 0 else None
+    return None if wait is None else times.wait(now, wait)
 
 
 def _report(
@@ -143,13 +146,16 @@ def _report(
     attempt: Attempt,
     action: Action,
     now: float,
-    schedule: Schedule | None = None,
+    times: Times | None = None,
     *,
     postmaster: Mailbox | None = None,
 ) -> Failure | None:
     """Say it as a report does, if one is owed, or has a postmaster to read it."""
     parameters = attempt.recipient.rcpt.parameters
-    owed = is_report_owed(entry.mail.reverse_path, parameters.get("NOTIFY"), action)
+    notify = parameters.get("NOTIFY")
+    if attempt.unasked and action == "relayed" and (notify or b"").upper() != b"NEVER":
+        notify = b"SUCCESS"
+    owed = is_report_owed(entry.mail.reverse_path, notify, action)
     if not owed and (
         postmaster is None
         or entry.mail.reverse_path.mailbox is not None
@@ -158,11 +164,12 @@ def _report(
         return None
     reply = attempt.reply or Reply(451, "4.4.1", _printable(attempt.reason))
     given_up = attempt.fate is not Fate.PERMANENT
+    behind = times is not None and times.behind(now)  # RFC 2852 §4.1.3 has one for that
     status = {
         "failed": EXPIRED if given_up else reply.status or UNEXPLAINED,
-        "delayed": DELAYED if reply.status is None else reply.status,
+        "delayed": DELAYED if behind or reply.status is None else reply.status,
     }.get(action, SUCCEEDED)
-    until = None if schedule is None else entry.arrived + schedule.lifetime
+    until = None if times is None else times.ends
     return Failure(
         attempt.recipient.rcpt.forward_path,
         action,
