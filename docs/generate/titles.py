@@ -85,6 +85,7 @@ TITLES: Mapping[int, str] = {
     8446: "TLS 1.3",
     8617: "ARC",
     8689: "REQUIRETLS",
+    9106: "Argon2",
     9266: "channel binding of TLS 1.3",
     9422: "LIMITS",
     9525: "whose a certificate is",
