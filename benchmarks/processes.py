@@ -19,7 +19,15 @@ from typing import IO
 import shared
 from shared import HOST
 
-__all__ = ["BenchmarkError", "Finished", "Serving", "finish", "interruptible", "serving"]
+__all__ = [
+    "BenchmarkError",
+    "Finished",
+    "Serving",
+    "finish",
+    "free_port",
+    "interruptible",
+    "serving",
+]
 
 PATIENCE = 300  # seconds for any one run: far more than it takes
 GLANCE = 0.01  # seconds between two looks at a process that runs
@@ -124,11 +132,23 @@ def _family(pid: int) -> set[int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return the CPU that a process has used, threads that have ended included."""
+    """Return the CPU of a process, of threads and of children that have ended included."""
     try:
-        return time.clock_gettime(~pid << 3 | 2)  # its CPU clock: clock_getcpuclockid(3)
+        own = time.clock_gettime(~pid << 3 | 2)  # its CPU clock: clock_getcpuclockid(3)
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # it has ended
         return 0.0
+    return own + (int(stat[13]) + int(stat[14])) / os.sysconf("SC_CLK_TCK")
+
+
+def _proportional(pid: int) -> int:
+    """Return the octets of a process, of those that it shares its part."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    found = re.search(r"^Pss: *(\d+)", rollup, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
 
 
 @dataclass(frozen=True)
@@ -169,13 +189,24 @@ class Serving:
         """Return the most octets that it had resident at any time, its processes added up."""
         return sum(map(shared.peak, _family(self.process.pid)))
 
+    def memory(self) -> int:
+        """Return the octets that it has now; what processes share counts once."""
+        return sum(map(_proportional, _family(self.process.pid)))
+
 
 @contextmanager
-def serving(*command: str) -> Generator[Serving]:
-    """Run a server for the block, on a free port that stands for `{port}` in its arguments."""
-    port = free_port()
+def serving(
+    *command: str, port: int | None = None, log: Path | None = None
+) -> Generator[Serving]:
+    """Run a server for the block, on a free port that stands for `{port}` in its arguments.
+
+    Or on the `port` given, which it knows of. What it prints goes to the file `log`, if there is
+    one.
+    """
+    port = port or free_port()
     arguments = [argument.replace("{port}", str(port)) for argument in command]
-    with tempfile.TemporaryFile() as output, _child(arguments, output) as process:
+    file = tempfile.TemporaryFile() if log is None else log.open("w+b")
+    with file as output, _child(arguments, output) as process:
         deadline = time.monotonic() + 60
         while not _listens(port):
             if process.poll() is not None or time.monotonic() > deadline:
