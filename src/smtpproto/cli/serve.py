@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -336,7 +335,7 @@ def _data_option(chosen: ServeSettings) -> str:
 def tell(event: Event) -> None:
     """Print one line of a message's story."""
     word, style, said = _story(event)
-    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    now = time.strftime("%H:%M:%S")
     say((f"{now} {event.id} ", "dim"), (f"{word:<9} ", style), said)
 
 
