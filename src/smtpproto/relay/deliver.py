@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any, TypeAlias, TypeVarTuple
+from typing import Any, TypeAlias
 
 import anyio
 from attrs import evolve, field, frozen
@@ -41,9 +41,6 @@ from .spool import Entry, Recipient, Spool, SpoolUnavailable
 __all__ = ["Access", "Attempt", "Clients", "Deliverer"]
 
 log = logging.getLogger(__name__)
-
-Ts = TypeVarTuple("Ts")
-
 
 @frozen
 class Access:
@@ -180,11 +177,12 @@ class Deliverer:
                     settled.append(Attempt(recipient, Fate.TRANSIENT, domain, route.reply))
         if settled:
             await done(settled)
-        async with anyio.create_task_group() as hops:
-            if local:
-                hops.start_soon(self._apart, self._to_mailboxes, entry, local, done)
-            for route, recipients in remote.values():
-                hops.start_soon(self._apart, self._to_next_hop, entry, route, recipients, done)
+        ways: list[Callable[[], Awaitable[None]]] = []
+        if local:
+            ways.append(partial(self._to_mailboxes, entry, local, done))
+        for route, recipients in remote.values():
+            ways.append(partial(self._to_next_hop, entry, route, recipients, done))
+        await _side_by_side([partial(self._apart, way) for way in ways])
 
     def _held(self, entry: Entry) -> tuple[list[Attempt], list[Recipient]]:
         """Tell those whose domain is held as the name of a next hop from those to be routed."""
@@ -198,10 +196,10 @@ class Deliverer:
                 held.append(_put_off(recipient, hold))
         return held, due
 
-    async def _apart(self, way: Callable[[*Ts], Awaitable[None]], *args: *Ts) -> None:
+    async def _apart(self, way: Callable[[], Awaitable[None]]) -> None:
         """Keep a fault on one way from tearing transactions on the others."""
         try:
-            await way(*args)
+            await way()
         except Exception:
             log.exception("a delivery broke off")
 
@@ -215,9 +213,7 @@ class Deliverer:
 
         at_once = anyio.Semaphore(10)
         domains = {_domain(recipient) for recipient in recipients}
-        async with anyio.create_task_group() as lookups:
-            for domain in domains:
-                lookups.start_soon(look_up, domain)
+        await _side_by_side([partial(look_up, domain) for domain in domains])
         return routes
 
     # Here
@@ -402,6 +398,16 @@ class _Reading(AsyncIterator[bytes]):
     async def __anext__(self) -> bytes:
         first, self.begun = not self.begun, True
         return self.first if first and self.first else await anext(self._chunks)
+
+
+async def _side_by_side(works: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Do all of them at a time. One alone, as there mostly is, needs no task of its own."""
+    if len(works) == 1:
+        await works[0]()
+        return
+    async with anyio.create_task_group() as tasks:
+        for work in works:
+            tasks.start_soon(work)
 
 
 def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:

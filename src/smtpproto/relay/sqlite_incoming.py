@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from smtpproto.core.command import Mail, Rcpt
 
 from .disk import Disk
-from .spool import SpoolUnavailable
+from .spool import Handy, SpoolUnavailable
 from .sqlite_database import Database, Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "Store"]
@@ -45,6 +45,11 @@ class Store(Protocol):
 
     def must_have_room(self) -> None:
         """Raise SpoolUnavailable where what comes in would use up the last room."""
+        ...
+
+    @property
+    def handy(self) -> Handy:
+        """Where small content is kept for its first attempt."""
         ...
 
     async def in_thread(self, call: Callable[[], T]) -> T:
@@ -96,7 +101,15 @@ class SQLiteIncoming:
         with CancelScope(shield=True):
             await self.finish()
             self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
-            await self._spool.database.perform(self.work)
+            handy = self._spool.handy
+            # Before it can be claimed, settled, and dropped from there.
+            if not self._in_file:
+                handy.keep(self.id, bytes(self._buffer))
+            try:
+                await self._spool.database.perform(self.work)
+            except BaseException:
+                handy.drop(self.id)
+                raise
 
     async def finish(self) -> None:
         """Make the file durable, if there is one, before `insert` may be committed."""

@@ -42,6 +42,7 @@ from .spool import (
     ID_RANDOM,
     Entry,
     Fresh,
+    Handy,
     Pages,
     Settlement,
     SpoolUnavailable,
@@ -59,6 +60,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES = 100
+#: Octets of content in memory, for attempts that are made at once.
+HANDY_OCTETS = 1 << 24
 #: Octets of the disk to be left free: some times what the database's log takes.
 RESERVE = 1 << 24
 #: Files that are looked up at a time.
@@ -82,6 +85,7 @@ class SQLiteSpool:
     ) -> None:
         self.directory = directory
         self.disk = disk
+        self.handy = Handy(HANDY_OCTETS)
         self._reserve = reserve
         self.database = Database(
             directory / "spool.db",
@@ -210,6 +214,7 @@ class SQLiteSpool:
             return self._drop_if_done(db, id)
 
         work = Work(run)
+        self.handy.drop(id)
         with CancelScope(shield=True):
             async with AsyncExitStack() as stack:
                 for new in fresh:
@@ -241,12 +246,16 @@ class SQLiteSpool:
         )
 
     def content(self, id: str) -> Pages[bytes]:
+        handy = self.handy.get(id)
         path = self.content_path(id)
         octets = -1  # not known yet
         offset = 0
 
         async def fetch() -> Sequence[bytes]:
             nonlocal octets, offset
+            if octets < 0 and handy is not None:
+                octets = offset = len(handy)
+                return [handy] if handy else []
             if octets < 0:
                 row = await self.database.read(
                     lambda db: db.execute(
@@ -334,6 +343,8 @@ class SQLiteSpool:
         )
 
     async def delete(self, id: str) -> bool:
+        self.handy.drop(id)
+
         def run(db: sqlite3.Connection) -> list[Path] | None:
             if db.execute("SELECT 1 FROM message WHERE id = ?", (id,)).fetchone() is None:
                 return None
