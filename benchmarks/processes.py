@@ -195,9 +195,7 @@ class Serving:
 
 
 @contextmanager
-def serving(
-    *command: str, port: int | None = None, log: Path | None = None
-) -> Generator[Serving]:
+def serving(*command: str, port: int | None = None, log: Path | None = None) -> Generator[Serving]:
     """Run a server for the block, on a free port that stands for `{port}` in its arguments.
 
     Or on the `port` given, which it knows of. What it prints goes to the file `log`, if there is

@@ -36,11 +36,12 @@ from .hops import Hold, Hops
 from .mailbox import MailboxStore
 from .report import Action
 from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable, canonical
-from .spool import Entry, Recipient, Spool, SpoolUnavailable
+from .spool import AtHand, Entry, Recipient, Spool, SpoolUnavailable
 
 __all__ = ["Access", "Attempt", "Clients", "Deliverer"]
 
 log = logging.getLogger(__name__)
+
 
 @frozen
 class Access:
@@ -211,8 +212,11 @@ class Deliverer:
             async with at_once:
                 routes[domain] = await self.router.route(domain)
 
-        at_once = anyio.Semaphore(10)
         domains = {_domain(recipient) for recipient in recipients}
+        if len(domains) == 1:
+            (domain,) = domains
+            return {domain: await self.router.route(domain)}
+        at_once = anyio.Semaphore(10)
         await _side_by_side([partial(look_up, domain) for domain in domains])
         return routes
 
@@ -349,7 +353,7 @@ class Deliverer:
         # What came without SMTPUTF8 goes on without it: it is not for us to look into.
         utf8 = "SMTPUTF8" in entry.mail.parameters
         reading = _Reading(self.spool.content(entry.id), recipients[0].alias)
-        content = Source(reading, len(reading.first) + entry.octets, utf8=utf8)
+        content = Source(reading.chunks, len(reading.first) + entry.octets, utf8=utf8)
         try:
             result = await self.pool.deliver(envelope, content, host)
         except LoginError as error:
@@ -394,6 +398,16 @@ class _Reading(AsyncIterator[bytes]):
         self.begun = False
         self.first = b"" if alias is None else delivered_to(alias)
         self._chunks = chunks
+
+    @property
+    def chunks(self) -> AsyncIterator[bytes] | Callable[[], bytes]:
+        """What a Source takes."""
+        return self._whole if isinstance(self._chunks, AtHand) else self
+
+    def _whole(self) -> bytes:
+        assert isinstance(self._chunks, AtHand)
+        self.begun = True
+        return self.first + self._chunks.octets
 
     async def __anext__(self) -> bytes:
         first, self.begun = not self.begun, True

@@ -7,6 +7,7 @@ same answer as long as DNS and shuffle give theirs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableSequence
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -250,6 +251,7 @@ def _within(address: Address, network: IPv4Network | IPv6Network) -> bool:
     return address.version == network.version and address in network
 
 
+@lru_cache(4096)
 def canonical(domain: bytes | str) -> str:
     """Spell a domain in the one way it is compared in: small letters, no final dot."""
     name = as_octets(domain).lower().decode("ascii", "backslashreplace").removesuffix(".")

@@ -26,6 +26,7 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
 
 __all__ = [
+    "AtHand",
     "Entry",
     "Fresh",
     "Handy",
@@ -188,7 +189,7 @@ class Spool(Protocol):
         ...
 
     def content(self, id: str) -> AsyncIterator[bytes]:
-        """Read the content in chunks of at most 64 KiB.
+        """Read the content in chunks of at most 64 KiB; an `AtHand` may be all of it.
 
         SpoolUnavailable if it is not there (any more).
         """
@@ -241,6 +242,20 @@ class Pages(AsyncIterator[T]):
             if not self._page:
                 raise StopAsyncIteration
         return self._page.pop()
+
+
+class AtHand(AsyncIterator[bytes]):
+    """Content that need not be read: `octets` are all of it."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        self._rest = octets
+
+    async def __anext__(self) -> bytes:
+        chunk, self._rest = self._rest, b""
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
 class Handy:

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -70,13 +70,22 @@ class SQLiteIncoming:
         #: What keeps it; as soon as there is one, the file is its.
         self.work: Work[Any] | None = None
         self._spool = spool
-        self._path = spool.content_path(id)
         self._buffer = bytearray()
         self._file: int | None = None
         self._in_file = False
         self._sound = True
         self._discarded = False
         self._turn = threading.RLock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.discard()
+
+    @property
+    def _path(self) -> Path:
+        return self._spool.content_path(self.id)
 
     @property
     def buffered(self) -> int:
@@ -98,18 +107,19 @@ class SQLiteIncoming:
             raise ValueError("a message needs a recipient")
         self._spool.must_have_room()
         await checkpoint_if_cancelled()
-        with CancelScope(shield=True):
-            await self.finish()
-            self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
-            handy = self._spool.handy
-            # Before it can be claimed, settled, and dropped from there.
-            if not self._in_file:
-                handy.keep(self.id, bytes(self._buffer))
-            try:
-                await self._spool.database.perform(self.work)
-            except BaseException:
-                handy.drop(self.id)
-                raise
+        if self._in_file or self.work is not None or not self._sound:
+            with CancelScope(shield=True):
+                await self.finish()
+        self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
+        handy = self._spool.handy
+        # Before it can be claimed, settled, and dropped from there.
+        if not self._in_file:
+            handy.keep(self.id, bytes(self._buffer))
+        try:
+            await self._spool.database.perform(self.work)
+        except BaseException:
+            handy.drop(self.id)
+            raise
 
     async def finish(self) -> None:
         """Make the file durable, if there is one, before `insert` may be committed."""

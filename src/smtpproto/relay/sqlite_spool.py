@@ -29,7 +29,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
 from .disk import Disk
 from .spool import (
     ID_RANDOM,
+    AtHand,
     Entry,
     Fresh,
     Handy,
@@ -150,20 +151,13 @@ class SQLiteSpool:
         if failure is not None:
             raise failure
 
-    @asynccontextmanager
-    async def receive(self) -> AsyncGenerator[SQLiteIncoming, None]:
+    def receive(self) -> SQLiteIncoming:
         self._must_serve()
         self.must_have_room()
-        async with self._begin() as incoming:
-            yield incoming
+        return self._begin()
 
-    @asynccontextmanager
-    async def _begin(self) -> AsyncGenerator[SQLiteIncoming, None]:
-        incoming = SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
-        try:
-            yield incoming
-        finally:
-            await incoming.discard()
+    def _begin(self) -> SQLiteIncoming:
+        return SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
 
     async def claim(self, now: float, limit: int, lease: float) -> list[Entry]:
         self._must_serve()
@@ -215,6 +209,12 @@ class SQLiteSpool:
 
         work = Work(run)
         self.handy.drop(id)
+        if not fresh:  # `perform` is not interrupted
+            gone = await self.database.perform(work)
+            if gone:
+                with CancelScope(shield=True):
+                    await self._remove(gone)
+            return []
         with CancelScope(shield=True):
             async with AsyncExitStack() as stack:
                 for new in fresh:
@@ -245,17 +245,17 @@ class SQLiteSpool:
             )
         )
 
-    def content(self, id: str) -> Pages[bytes]:
+    def content(self, id: str) -> AsyncIterator[bytes]:
         handy = self.handy.get(id)
+        return self._read(id) if handy is None else AtHand(handy)
+
+    def _read(self, id: str) -> Pages[bytes]:
         path = self.content_path(id)
         octets = -1  # not known yet
         offset = 0
 
         async def fetch() -> Sequence[bytes]:
             nonlocal octets, offset
-            if octets < 0 and handy is not None:
-                octets = offset = len(handy)
-                return [handy] if handy else []
             if octets < 0:
                 row = await self.database.read(
                     lambda db: db.execute(
