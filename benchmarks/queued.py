@@ -1,10 +1,10 @@
 """What it costs the spool to have many messages queued: to open it, and each step of its work.
 
 For each number of messages a spool is filled, half of it due and half to wait; one message in a
-hundred has its content in a file (which is sparse), and some are lent to a worker that is dead.
-Then it is opened, with what the system remembers of its files forgotten if it lets us, and worked
-with. Syncs are on. What a step costs is the median, so the first steps, which read what is not in
-memory yet, do not show; opening is done once.
+hundred has its content in a file (which is sparse). Then it is opened, with what the system
+remembers of its files forgotten if it lets us, and worked with. Syncs are on. What a step costs is
+the median, so the first steps, which read what is not in memory yet, do not show; opening is done
+once.
 
     python benchmarks/queued.py [--messages N]... [--octets N] [--in-file N] [--directory DIR]
                                 [--json FILE]
@@ -33,7 +33,6 @@ from smtpproto.relay.spool import Settlement, new_id
 from smtpproto.relay.sqlite_spool import SQLiteSpool
 
 START = 1_700_000_000.0
-LENT = 500
 STEPS = 200
 IN_FILE = 100_000  # octets
 
@@ -52,8 +51,8 @@ def recipients(number: int) -> Iterator[tuple[object, ...]]:
     for n in range(number):
         rcpt = Rcpt(f"bob@{n % 1000}.example").serialize()
         next_attempt = START + (n % 3600) if n % 2 else START + 1e6 + n
-        due = next_attempt + 7200 if n < LENT else next_attempt
-        yield new_id(START + n / 1000, n % 1000), 0, rcpt, 0, next_attempt, due, None, 0, None
+        id = new_id(START + n / 1000, n % 1000)
+        yield id, 0, rcpt, 0, next_attempt, next_attempt, None, 0, None
 
 
 async def fill(directory: Path, number: int, octets: int, each: int) -> None:

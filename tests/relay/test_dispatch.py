@@ -138,7 +138,7 @@ async def test_what_does_not_end_in_time_is_given_back(tmp_path: Path) -> None:
             await dispatcher.run()
             ended.set()
 
-        async with SQLiteSpool.open(tmp_path / "spool") as spool:
+        async with SQLiteSpool.open(tmp_path / "spool", clock=w.clock, steady=lambda: 0.0) as spool:
             dispatcher = Dispatcher(
                 hostname="relay.example",
                 deliverer=evolve(node.relay.dispatcher.deliverer, spool=spool),
@@ -173,7 +173,7 @@ async def test_cancelled_it_gives_back_what_it_borrowed(tmp_path: Path) -> None:
             hanging.set()
             await never.wait()
 
-        async with SQLiteSpool.open(tmp_path / "spool") as spool:
+        async with SQLiteSpool.open(tmp_path / "spool", clock=w.clock, steady=lambda: 0.0) as spool:
             dispatcher = Dispatcher(
                 hostname="relay.example",
                 deliverer=as_deliverer(attempt),

@@ -201,9 +201,8 @@ def broken(what: str, monkeypatch: pytest.MonkeyPatch) -> Tape:
                 return gone
 
             monkeypatch.setattr(SQLiteSpool, "_drop_if_done", file_first)
-        case "leases end with their owner":
+        case "what no row has is removed":
             monkeypatch.setattr(SQLiteSpool, "_recover", lambda *_: None)
-            monkeypatch.setattr(NoSync, "create", NoSync.create)
         case "reports are kept as their recipient goes":
             settle = SQLiteSpool.settle
 
@@ -221,7 +220,7 @@ def broken(what: str, monkeypatch: pytest.MonkeyPatch) -> Tape:
     return Tape()
 
 
-def _lazily_connected(self: Any, *, lasting: bool, create: bool = False) -> sqlite3.Connection:
+def _lazily_connected(self: Any, *, create: bool = False) -> sqlite3.Connection:
     if self._writer is None:
         self._writer = database.connect(self._path, create=create, busy_timeout=1)
     self._writer.execute("PRAGMA synchronous = NORMAL")
@@ -236,7 +235,7 @@ def _lazily_connected(self: Any, *, lasting: bool, create: bool = False) -> sqli
         "files are synced",
         "their directory is synced",
         "the row goes before the file",
-        "leases end with their owner",
+        "what no row has is removed",
         "reports are kept as their recipient goes",
     ],
 )
@@ -317,46 +316,6 @@ def test_whatever_fails_on_the_disk_nothing_is_lost(
     anyio.run(main)
     assert failed > 20
     print(f"{failed} operations failed")
-
-
-def test_a_checkpoint_that_fails_unheard_takes_nothing_with_it(
-    disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Leases are not synced. The first who syncs the log for them has to be one who is heard.
-
-    A reader keeps the log from being copied, or the next checkpoint would make it good.
-    """
-    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1000)
-    path = disk / "spool"
-
-    async def record() -> Tape:
-        with Tape().runs() as tape:
-            async with SQLiteSpool.open(path, disk=tape, busy_timeout=0) as spool:
-                client = Client(spool, tape, itertools.count(1))
-                await client.keep(1, 40)
-                with closing(sqlite3.connect(path / "spool.db", isolation_level=None)) as reader:
-                    reader.execute("BEGIN")
-                    reader.execute("SELECT * FROM message").fetchall()
-                    failed: list[Operation] = []
-
-                    def trouble(operation: Operation) -> int:
-                        if isinstance(operation, Sync) and not failed:
-                            failed.append(operation)
-                            return errno.EIO
-                        return 0
-
-                    monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1)
-                    tape.trouble = trouble
-                    assert len(await client.claim()) == 1
-                    await client.keep(2, 40)
-                    await client.keep(3, 40)
-                    assert failed
-                await client.keep(4, 40)
-                assert client.refused == 1  # and all is well again
-        return tape
-
-    enumeration = Enumeration(path, anyio.run(record), disk / "after")
-    anyio.run(enumeration.run)
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -25,6 +25,7 @@ import smtpproto.relay.sqlite_database as database
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
 from smtpproto.relay.disk import Disk
+from smtpproto.relay.leases import Leases
 from smtpproto.relay.spool import (
     ID_RANDOM,
     Entry,
@@ -54,6 +55,15 @@ async def opened(path: Path, **options: Any) -> AsyncGenerator[SQLiteSpool, None
     options = {"clock": lambda: 1_000_000.0, "random": dice.randrange} | options
     async with SQLiteSpool.open(path, **options) as spool:
         yield spool
+
+
+class Watch:
+    """A steady clock, which goes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 async def keep(
@@ -272,16 +282,22 @@ def _order(calls: Sequence[str]) -> list[str]:
     return [word for word in words if word in known]
 
 
-async def test_every_commit_is_synced_but_not_every_claim(tmp_path: Path) -> None:
+async def test_every_commit_is_synced_and_a_claim_is_none(tmp_path: Path, statements: Sql) -> None:
     async with opened(tmp_path) as spool:
+        for _ in range(3):
+            await keep(spool)
+        statements.clear()
+        (entry, _) = await spool.claim(1, 2, 60)
+        await spool.release([entry])
+        assert await spool.claim(1, 1, 60) == [entry]
+        changing = ("INSERT", "UPDATE", "DELETE", "BEGIN IMMEDIATE", "PRAGMA synchronous")
+        assert not [sql for sql in statements if sql.startswith(changing)]
 
         def level(db: sqlite3.Connection) -> int:
             (number,) = db.execute("PRAGMA synchronous").fetchone()
             return int(number)
 
         assert await spool.database.perform(database.Work(level)) == 2  # FULL
-        assert await spool.database.perform(database.Work(level, lasting=False)) == 1
-        assert await spool.database.perform(database.Work(level)) == 2
 
 
 async def test_leaving_without_commit_discards(tmp_path: Path) -> None:
@@ -381,20 +397,94 @@ async def test_a_bug_in_one_piece_of_work_is_raised_to_its_owner_alone(tmp_path:
 
 
 async def test_what_is_claimed_is_not_claimed_again_until_the_lease_ends(tmp_path: Path) -> None:
-    async with opened(tmp_path) as spool:
+    watch = Watch()
+    async with opened(tmp_path, steady=watch, clock=lambda: 10.0) as spool:
         id = await keep(spool, rcpts=(ANN, BOB), now=10)
         assert await spool.claim(9.9, 5, 60) == []
         assert await spool.next_due() == 10
         (entry,) = await spool.claim(10, 5, 60)
         assert await spool.next_due() == 70
-        assert await spool.claim(69.9, 5, 60) == []
-        (again,) = await spool.claim(70, 5, 60)
+        watch.now = 59.9
+        assert await spool.claim(10, 5, 60) == []
+        watch.now = 60
+        assert await spool.next_due() == 10
+        (again,) = await spool.claim(10, 5, 60)
         assert again == entry
+        assert await spool.next_due() == 70
         await spool.release([entry])
         assert await spool.next_due() == 10
-        (again,) = await spool.claim(71, 5, 60)
+        (again,) = await spool.claim(11, 5, 60)
         assert again == entry
         assert again.id == id
+
+
+async def test_setting_the_clock_lends_nothing_twice(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool:
+        await keep(spool, now=10)
+        assert len(await spool.claim(10, 5, 60)) == 1
+        assert await spool.claim(10 + 86400, 5, 60) == []
+        await keep(spool, now=0)  # it was set back
+        assert len(await spool.claim(0, 5, 60)) == 1
+
+
+async def test_a_lease_that_has_ended_is_settled_by_whom_it_was_lent_to(tmp_path: Path) -> None:
+    watch = Watch()
+    async with opened(tmp_path, steady=watch) as spool:
+        id = await keep(spool, rcpts=(ANN, BOB))
+        await spool.claim(1, 5, 60)
+        watch.now = 60
+        await spool.settle(id, [Settlement(0, 100.0)], now=61)
+        (entry,) = await spool.claim(62, 5, 60)
+        assert [r.number for r in entry.recipients] == [1]
+        (entry,) = await spool.claim(100, 5, 60)
+        assert [r.number for r in entry.recipients] == [0]
+
+
+async def test_a_settle_that_fails_leaves_it_lent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker will come again: it is not for another to send it, too."""
+    async with opened(tmp_path) as spool:
+        id = await keep(spool)
+        await spool.claim(1, 5, 60)
+
+        def fail(*_: object) -> None:
+            raise sqlite3.OperationalError("as told")
+
+        with monkeypatch.context() as while_it_lasts:
+            while_it_lasts.setattr(SQLiteSpool, "_drop_if_done", fail)
+            with pytest.raises(SpoolUnavailable, match="as told"):
+                await spool.settle(id, [Settlement(0, None)], now=1)
+        assert await spool.claim(2, 5, 60) == []
+        await spool.settle(id, [Settlement(0, 1.5)], now=2)
+        assert [entry.id for entry in await spool.claim(2, 5, 60)] == [id]
+
+
+async def test_claims_do_not_walk_past_what_is_lent_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    is_lent = Leases.is_lent
+
+    def counted(self: Leases, id: str, number: int, now: float) -> bool:
+        nonlocal looked
+        looked += 1
+        return is_lent(self, id, number, now)
+
+    async with opened(tmp_path) as spool:
+        for n in range(20):
+            await keep(spool, rcpts=(ANN, BOB) * 10, now=n)
+        monkeypatch.setattr(Leases, "is_lent", counted)
+        claimed: list[str] = []
+        for _ in range(20):
+            (entry,) = await spool.claim(50, 1, 60)
+            assert len(entry.recipients) == 20
+            claimed.append(entry.id)
+            await keep(spool, now=100)
+        # Each recipient in the order, with its message, and perhaps the one behind it.
+        assert looked <= 20 * (20 + 20 + 21)
+        assert len(set(claimed)) == 20
+        assert len(await spool.claim(100, 30, 60)) == 20
 
 
 async def test_a_claim_takes_the_longest_due_first_and_only_due_recipients(tmp_path: Path) -> None:
@@ -413,7 +503,9 @@ async def test_a_claim_takes_the_longest_due_first_and_only_due_recipients(tmp_p
         assert (ann.id, [r.number for r in ann.recipients]) == (both, [0])
         await spool.settle(both, [Settlement(1, None)], now=501)
         assert await spool.claim(502, 9, 1000) == []  # ann is still lent
-        assert await spool.next_due() == 1100  # early and late
+        await spool.settle(early, [Settlement(0, None)], now=501)
+        await spool.settle(late, [Settlement(0, 900.0)], now=501)
+        assert await spool.next_due() == 900
 
 
 async def test_claims_at_the_same_time_never_share_a_message(tmp_path: Path) -> None:
@@ -928,6 +1020,16 @@ async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: 
         assert await content_of(spool, id) == LARGE
 
 
+async def test_whom_an_alias_stands_for_is_found_before_what_was_looked_at(tmp_path: Path) -> None:
+    step = Settlement(0, None, becomes=(ANN,), alias=Mailbox.parse("all@example.org"))
+    async with opened(tmp_path) as spool:
+        id = await keep(spool, now=1)
+        await keep(spool, now=6)
+        assert len(await spool.claim(6, 9, 60)) == 2
+        await spool.settle(id, [step], now=5)  # the clock has been set
+        assert [entry.id for entry in await spool.claim(6, 9, 60)] == [id]
+
+
 # For the operator
 
 
@@ -940,12 +1042,46 @@ async def test_the_queue_can_be_read_retried_and_deleted(tmp_path: Path) -> None
         assert await spool.retry(ids[0], 5) == 2
         assert await spool.retry(ids[0], 5) == 0
         assert [entry.id for entry in await spool.claim(5, 9, 60)] == [ids[0]]
-        assert await spool.retry(None, 6) == 4  # not those being tried
+        assert await spool.retry(None, 6) == 4  # the others had been asked for
         assert [entry.id for entry in await spool.claim(6, 9, 60)] == sorted(ids[1:])
         assert await spool.delete(ids[1])
         assert not await spool.delete(ids[1])
         assert await spool.get(ids[1]) is None
         assert files(tmp_path) == {ids[0], ids[2]}
+
+
+@pytest.mark.parametrize("visiting", [False, True])
+async def test_who_is_asked_for_while_he_is_tried_is_tried_once_more(
+    tmp_path: Path, visiting: bool
+) -> None:
+    """What the operator has mended may have come too late for the attempt under way."""
+    async with opened(tmp_path) as spool, opened(tmp_path, serving=False) as visitor:
+        id = await keep(spool, rcpts=(ANN, BOB), now=1)
+        other = await keep(spool, now=2)
+        await spool.claim(3, 9, 60)
+        assert await (visitor if visiting else spool).retry(id, 5) == 2
+        assert await spool.claim(6, 9, 60) == []  # and not by two at a time
+        await spool.settle(id, [Settlement(0, None), Settlement(1, 900.0, "450 later")], now=7)
+        await spool.settle(other, [Settlement(0, 800.0)], now=7)
+        (entry,) = await spool.claim(8, 9, 60)
+        (bob,) = entry.recipients
+        assert (bob.number, bob.attempts, bob.asked, bob.last_reply) == (1, 1, 5, "450 later")
+        await spool.settle(id, [Settlement(1, 900.0)], now=9)  # that was it
+        assert await spool.claim(10, 9, 60) == []
+        assert await spool.next_due() == 800
+
+
+async def test_what_a_visitor_asks_for_comes_before_what_was_looked_at(tmp_path: Path) -> None:
+    async with opened(tmp_path) as spool, opened(tmp_path, serving=False) as visitor:
+        ids = [await keep(spool, now=n) for n in range(1, 5)]
+        assert len(await spool.claim(4, 2, 60)) == 2
+        await spool.settle(ids[0], [Settlement(0, 900.0)], now=4)
+        for n in range(5, 7):  # he may ask more than once
+            assert await visitor.retry(ids[0], n) == 1
+            (first,) = await spool.claim(n, 1, 60)
+            assert first.id == ids[0]
+            await spool.settle(ids[0], [Settlement(0, 900.0)], now=n)
+        assert [entry.id for entry in await spool.claim(9, 9, 60)] == ids[2:]
 
 
 async def test_entries_come_page_by_page(
@@ -980,15 +1116,15 @@ async def test_another_process_may_visit_while_this_one_serves(
     tmp_path: Path, anyio_backend_name: str
 ) -> None:
     async with opened(tmp_path) as spool:
-        lent, deferred, gone = [await keep(spool, now=n) for n in range(3)]
-        await spool.settle(deferred, [Settlement(0, 1000.0)], now=1)
-        await spool.claim(0, 1, 60)
+        lent, deferred, gone = [await keep(spool, now=n) for n in range(1, 4)]
+        await spool.settle(deferred, [Settlement(0, 1000.0)], now=2)
+        await spool.claim(1, 1, 60)
         done = await anyio.run_process(
             [sys.executable, "-c", VISITOR, str(tmp_path), anyio_backend_name, gone], stderr=None
         )
         lines = done.stdout.decode().splitlines()
         assert lines[:-1] == sorted([f"{lent} 0", f"{deferred} 1", f"{gone} 0"])
-        assert lines[-1] == "True 1"
+        assert lines[-1] == "True 2"
         # What is lent stays lent, what was put forward is due, what was deleted is gone.
         assert [entry.id for entry in await spool.claim(50, 9, 60)] == [deferred]
         assert await spool.settle(gone, [Settlement(0, None)], [REPORT], now=51) == []
@@ -1170,25 +1306,39 @@ class Model:
     """What a spool is, without a disk."""
 
     def __init__(self) -> None:
-        # id -> content, and number -> [attempts, next attempt, due, reply]
+        # id -> content, and number -> [attempts, next attempt, reply]
         self.content: dict[str, bytes] = {}
         self.rcpts: dict[str, dict[int, list[Any]]] = {}
+        # (id, number) -> end of its lease, and its next attempt as it was lent
+        self.lent: dict[tuple[str, int], tuple[float, float]] = {}
+        self.watch = Watch()
 
     def keep(self, id: str, content: bytes, rcpts: int, now: float) -> None:
         self.content[id] = content
-        self.rcpts[id] = {n: [0, now, now, None] for n in range(rcpts)}
+        self.rcpts[id] = {n: [0, now, None] for n in range(rcpts)}
+
+    def free(self) -> dict[tuple[str, int], float]:
+        """When those are due that nobody has."""
+        now = self.watch.now
+        return {
+            (id, n): row[1]
+            for id, rows in self.rcpts.items()
+            for n, row in rows.items()
+            if self.lent.get((id, n), (now, 0))[0] <= now
+        }
 
     def claim(self, now: float, limit: int, lease: float) -> list[tuple[str, list[int]]]:
         due = {
-            id: min(row[2] for row in rows.values())
-            for id, rows in self.rcpts.items()
-            if any(row[2] <= now for row in rows.values())
+            key: next_attempt for key, next_attempt in self.free().items() if next_attempt <= now
         }
+        first: dict[str, float] = {}
+        for (id, _), next_attempt in due.items():
+            first[id] = min(next_attempt, first.get(id, next_attempt))
         claimed: list[tuple[str, list[int]]] = []
-        for id in sorted(due, key=lambda id: (due[id], id))[:limit]:
-            numbers = [n for n, row in sorted(self.rcpts[id].items()) if row[2] <= now]
+        for id in sorted(first, key=lambda id: (first[id], id))[:limit]:
+            numbers = sorted(n for other, n in due if other == id)
             for n in numbers:
-                self.rcpts[id][n][2] = now + lease
+                self.lent[id, n] = self.watch.now + lease, due[id, n]
             claimed.append((id, numbers))
         return claimed
 
@@ -1197,13 +1347,16 @@ class Model:
         if not any(s.recipient in rows for s in settlements):
             return False
         for s in settlements:
+            _, lent_as = self.lent.pop((id, s.recipient), (None, None))
             if s.recipient not in rows:
                 continue
             if s.next_attempt is None:
                 del rows[s.recipient]
             else:
-                attempts = rows[s.recipient][0] + 1
-                rows[s.recipient] = [attempts, s.next_attempt, s.next_attempt, s.reply]
+                attempts, before, _ = rows[s.recipient]
+                asked = before < 0 and lent_as not in (None, before)
+                after = before if asked else s.next_attempt
+                rows[s.recipient] = [attempts + 1, after, s.reply]
         if not rows:
             self.delete(id)
         return True
@@ -1211,25 +1364,32 @@ class Model:
     def release(self, lent: Sequence[tuple[str, list[int]]]) -> None:
         for id, numbers in lent:
             for n in numbers:
-                if n in self.rcpts.get(id, {}):
-                    row = self.rcpts[id][n]
-                    row[2] = row[1]
+                self.lent.pop((id, n), None)
 
     def retry(self, id: str | None, now: float) -> int:
         count = 0
         for each, rows in self.rcpts.items():
             for row in rows.values():
-                if id in (None, each) and row[1] == row[2] > 0:
-                    row[1] = row[2] = -now
+                if id in (None, each) and row[1] > 0:
+                    row[1] = -now
                     count += 1
         return count
+
+    def next_due(self, wall: float) -> float | None:
+        now = self.watch.now
+        ends = [
+            wall + end - now
+            for (id, n), (end, _) in self.lent.items()
+            if end > now and n in self.rcpts.get(id, ())
+        ]
+        return min([*self.free().values(), *ends], default=None)
 
     def delete(self, id: str) -> bool:
         self.rcpts.pop(id, None)
         return self.content.pop(id, None) is not None
 
     def restart(self) -> None:
-        self.release([(id, list(rows)) for id, rows in self.rcpts.items()])
+        self.lent.clear()
 
 
 Step = tuple[str, int, int]
@@ -1248,6 +1408,7 @@ STEPS = st.lists(
                 "delete",
                 "restart",
                 "wait",
+                "set the clock",
             ]
         ),
         st.integers(0, 11),
@@ -1265,7 +1426,7 @@ async def run_steps(path: Path, steps: Iterator[Step]) -> None:
     going_on = True
     while going_on:
         lent: list[Entry] = []
-        async with opened(path, random=dice.randrange) as spool:
+        async with opened(path, random=dice.randrange, steady=model.watch) as spool:
             for word, choice, number in steps:
                 id = ids[choice % len(ids)]
                 if word == "keep":
@@ -1299,11 +1460,13 @@ async def run_steps(path: Path, steps: Iterator[Step]) -> None:
                     assert await spool.delete(id) == model.delete(id)
                 elif word == "wait":
                     now += 5 * choice
+                    model.watch.now += 5 * choice
+                elif word == "set the clock":
+                    now = max(0.0, now + 100 * (choice - 5))
                 else:
                     model.restart()
                     break
-                due = [row[2] for rows in model.rcpts.values() for row in rows.values()]
-                assert await spool.next_due() == min(due, default=None)
+                assert await spool.next_due() == model.next_due(1_000_000.0)
             else:
                 going_on = False
             found = {
@@ -1312,10 +1475,7 @@ async def run_steps(path: Path, steps: Iterator[Step]) -> None:
                 }
                 for entry in await all_of(spool)
             }
-            assert found == {
-                id: {n: [row[0], row[1], row[3]] for n, row in rows.items()}
-                for id, rows in model.rcpts.items()
-            }
+            assert found == {id: dict(rows) for id, rows in model.rcpts.items()}
             for id, content in model.content.items():
                 assert await content_of(spool, id) == content
             assert files(path) == {

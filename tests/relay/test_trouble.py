@@ -120,7 +120,7 @@ async def test_the_last_room_is_for_what_goes_out(
         node.spool.database._disk = disk
         ids = await held_up(node)
         disk.room = 1000
-        await node.spool.release([])  # any transaction looks
+        await node.spool.retry("", 0)  # any transaction looks
         assert (await said(node)).startswith("452 4.3.1")
         assert "the disk is full" in caplog.text
         (first, _) = await node.queue()
@@ -128,7 +128,7 @@ async def test_the_last_room_is_for_what_goes_out(
         assert await node.spool.settle(first.id, [Settlement(0, None)], [report], now=w.now)
         await all_come(node, len(ids))
         disk.room = 1 << 30
-        await node.spool.release([])
+        await node.spool.retry("", 0)
         assert (await said(node)).startswith("250")
 
 
@@ -157,10 +157,10 @@ async def test_where_no_file_may_grow_the_queue_is_emptied(tmp_path: Path) -> No
                     await incoming.commit(Mail("a@b"), [Rcpt("c@d")], now=0.0)
         async with SQLiteSpool.open(tmp_path, disk=tape) as spool:
             await spool.next_due()  # a reader keeps its connection
-            for _ in range(3):
-                await spool.release(await spool.claim(0.0, 40, 60.0))
-            tape.trouble = trouble
             entries = [entry async for entry in spool.entries()]
+            for entry in entries[:3]:
+                await spool.settle(entry.id, [Settlement(0, 5.0)], now=1.0)
+            tape.trouble = trouble
             times = [
                 await insist(partial(spool.settle, entry.id, [Settlement(0, None)], now=1.0))
                 for entry in entries
@@ -199,7 +199,7 @@ async def test_a_database_that_may_only_be_read(
             assert (await said(node)).startswith("451 4.3.0")
             assert "it cannot be written to" in caplog.text
         with suppress(SpoolUnavailable):
-            await node.spool.release([])  # at the latest now it is over
+            await node.spool.retry("", 0)  # at the latest now it is over
         assert (await said(node)).startswith("250")
         await all_come(node, 3)
 

@@ -11,7 +11,8 @@ promises:
 - `claim` lends recipients to one worker. A lease that ends, or that its owner did not survive,
   returns by itself.
 
-All times are wall-clock seconds since the epoch, and handed in.
+All times are wall-clock seconds since the epoch, and handed in; but a lease ends by a steady clock,
+which nobody sets.
 """
 
 from __future__ import annotations
@@ -175,8 +176,8 @@ class Spool(Protocol):
         """Record an attempt, and take in the reports it gave rise to: one durable step.
 
         Recipients named are done or deferred (one attempt more, if it is counted) and no longer
-        lent; others are left alone. With its last recipient goes the message. Returns the ids of
-        `fresh`.
+        lent; others are left alone. With its last recipient goes the message. One deferred whom
+        `retry` named since he was claimed is due as that said. Returns the ids of `fresh`.
 
         Does nothing and returns [] where the message is gone, or none of the recipients named is
         still there: the operator deleted it, or another worker settled it after the lease.
@@ -198,7 +199,8 @@ class Spool(Protocol):
     async def next_due(self) -> float | None:
         """Return when the next `claim` can have something: a time due, or the end of a lease.
 
-        None when the spool is empty.
+        None when the spool is empty. What another process has asked for may show no sooner than
+        at that claim.
         """
         ...
 
@@ -214,10 +216,12 @@ class Spool(Protocol):
         ...
 
     async def retry(self, id: str | None, now: float) -> int:
-        """Make all recipients of a message (None: of all) due now, except those being tried.
+        """Make all recipients of a message (None: of all) due now.
 
-        They come before all others, and are known by `Recipient.asked`. Returns how many they are,
-        those left out that had been asked for before.
+        They come before all others, and are known by `Recipient.asked`. Those being tried are not
+        lent to a second worker; if that attempt fails, there is one more at once, for what was
+        mended may have come too late for it. Returns how many they are, those left out that had
+        been asked for before.
         """
         ...
 

@@ -5,19 +5,19 @@ transaction is being synced waits, and is the next transaction, all of it: many 
 sync. If that fails it is tried again one by one, so nobody fails for another's fault. The writer
 is not touched by cancellation, and whoever waits for it is shielded from it too.
 
-Readers have connections of their own and wait for nobody (WAL).
+Claims, which change nothing here, have their turn between two of these (`Work.looks`), so that they
+see each change whole, and wait for one sync at most. Readers have connections of their own and wait
+for nobody (WAL).
 
 *When a sync fails.* What it was for may be lost, and the next sync says nothing of it: the system
 takes for clean what it could not write. If that is in SQLite's log, the log has a hole that nobody
 sees before the power is cut; then all that was committed behind it is lost, and old pages before it
 are laid over newer ones in the database. So
 
-- the log is written once more before anything is put behind it. What matters are the leases in
-  it, which were not synced for themselves; what it has for sure is not changed by that;
-- whoever is the first to sync something has to be heard. SQLite syncs the log when it copies it
-  into the database (a checkpoint), and tells nobody if that fails: after a COMMIT, and when the
-  last connection is closed. So there is no checkpoint behind a COMMIT that did not sync, and
-  the writer's connection is not closed before there is another, or all is synced;
+- every transaction is synced for itself, and its COMMIT says whether that went well. Nothing is
+  left to be synced by a checkpoint, which tells nobody where it fails;
+- the log is written once more before anything is put behind it. What it has for sure is not
+  changed by that;
 - a start does not add to the log that it finds, for who knows how our predecessor ended. It has it
   copied, and begins another.
 """
@@ -186,14 +186,22 @@ def is_code(error: Exception, code: int) -> bool:
 class Work(Generic[T]):
     """Something to do in a transaction of the writer's.
 
-    `run` gets the connection; it may run again, after a rollback. `lasting`: it must be on the
-    disk before it counts as done. `kept` is what is known of it: False, that nothing of it is in
+    `run` gets the connection; it may run again, after a rollback. `looks`: it changes nothing in
+    the database. `then` is called in the writer's thread when the transaction is committed, before
+    there is another. `kept` is what is known of it: False, that nothing of it is in
     the database; True, that it is; None, that it may be, now or after a crash.
     """
 
-    def __init__(self, run: Callable[[sqlite3.Connection], T], *, lasting: bool = True) -> None:
+    def __init__(
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        *,
+        looks: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> None:
         self.run = run
-        self.lasting = lasting
+        self.looks = looks
+        self.then = then
         self.done = Event()
         self.kept: bool | None = False
         self.error: Exception | None = None
@@ -224,7 +232,6 @@ class Database:
         self._create = create
         self._busy_timeout = busy_timeout
         self._writer: sqlite3.Connection | None = None
-        self._lasting = True  # what its `synchronous` is set to
         self._doubtful = False  # a sync of the log has failed
         self._full = False  # there was no room in the log
         self._reserve = reserve
@@ -239,7 +246,7 @@ class Database:
 
     def start(self) -> sqlite3.Connection:
         """Open it and bring its schema up to date; return the writer's connection."""
-        db = self._connected(lasting=True, create=self._create)
+        db = self._connected(create=self._create)
         if self._create:
             (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
@@ -257,20 +264,10 @@ class Database:
         for reader in self._readers:
             reader.close()
         self._readers.clear()
-        if self._writer is None:
-            return
-        if self._create:
-            # Leases may be in the log unsynced, and closing would not tell that this failed.
-            for _ in range(2):
-                try:
-                    self._connected(lasting=True).execute("PRAGMA wal_checkpoint(PASSIVE)")
-                    break
-                except (sqlite3.Error, OSError, SpoolUnavailable) as error:
-                    self._doubtful = True
-                    logger.error("%s: at the end: %s", self._path, error)
-        with suppress(sqlite3.Error):
-            self._writer.close()
-        self._writer = None
+        if self._writer is not None:
+            with suppress(sqlite3.Error):
+                self._writer.close()
+            self._writer = None
 
     async def perform(self, work: Work[T]) -> T:
         """Have the writer do it; return its result, or raise SpoolUnavailable.
@@ -303,12 +300,29 @@ class Database:
                     self._wake = Event()
                     await self._wake.wait()
                     continue
-                batch, self._queue = self._queue, []
-                for work in batch:
-                    work.kept = None
-                await to_thread.run_sync(self._work, batch, limiter=self._writing)
-                for work in batch:
-                    work.done.set()
+                queue, self._queue = self._queue, []
+                looks = [work for work in queue if work.looks]
+                await self._turn(self._look, looks)
+                await self._turn(self._work, [work for work in queue if not work.looks])
+
+    async def _turn(self, do: Callable[[list[Work[Any]]], None], batch: list[Work[Any]]) -> None:
+        if batch:
+            for work in batch:
+                work.kept = None
+            await to_thread.run_sync(do, batch, limiter=self._writing)
+            for work in batch:
+                work.done.set()
+
+    def _look(self, batch: list[Work[Any]]) -> None:
+        for work in batch:
+            try:
+                db = self._connected()
+                db.execute("BEGIN")
+                work.result = work.run(db)
+                db.execute("COMMIT")
+            except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+                self._start_over()
+                work.error = error
 
     def _work(self, batch: list[Work[Any]]) -> None:
         self._transact(batch)
@@ -325,7 +339,7 @@ class Database:
         """
         committing = False
         try:
-            db = self._connected(lasting=any(work.lasting for work in batch))
+            db = self._connected()
             db.execute("BEGIN IMMEDIATE")
             results = [work.run(db) for work in batch]
             committing = True
@@ -349,21 +363,18 @@ class Database:
         for work, result in zip(batch, results, strict=True):
             work.result = result
             work.kept = True
+            if work.then is not None:
+                work.then()
 
-    def _connected(self, *, lasting: bool, create: bool = False) -> sqlite3.Connection:
+    def _connected(self, *, create: bool = False) -> sqlite3.Connection:
         if self._writer is None:
             self._writer = connect(self._path, create=create, busy_timeout=self._busy_timeout)
-            self._lasting = True
         db = self._writer
         if self._doubtful:
             self._renew(db)
         if self._full:
             self._full = False
             self._make_room(db)
-        if self._lasting != lasting:
-            db.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
-            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if lasting else 0}")
-            self._lasting = lasting
         return db
 
     def _renew(self, db: sqlite3.Connection) -> None:
@@ -395,7 +406,6 @@ class Database:
             with suppress(sqlite3.Error):
                 old.rollback()
             return
-        self._lasting = True
         with suppress(sqlite3.Error):
             old.close()
 

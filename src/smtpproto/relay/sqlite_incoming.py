@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from smtpproto.core.command import Mail, Rcpt
 
 from .disk import Disk
+from .leases import Leases
 from .spool import Handy, SpoolUnavailable
 from .sqlite_database import Database, Work
 
@@ -41,6 +42,11 @@ class Store(Protocol):
 
     def content_path(self, id: str) -> Path:
         """Return where its file is to be."""
+        ...
+
+    @property
+    def leases(self) -> Leases:
+        """Who is to be told where its recipients stand."""
         ...
 
     def must_have_room(self) -> None:
@@ -140,6 +146,7 @@ class SQLiteIncoming:
             "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, NULL)",
             [(self.id, n, rcpt.serialize(), now, now) for n, rcpt in enumerate(rcpts)],
         )
+        self._spool.leases.back_to(now, self.id)
 
     async def discard(self) -> None:
         """Remove the file, unless a row has it, or may have it."""

@@ -13,13 +13,12 @@ itself): it stays until then.
 Many messages share one sync (group commit): see `sqlite_database.py`.
 
 *Who may do what.* One process *serves*: it holds the file lock `DIRECTORY/lock`, takes mail in,
-and claims. Leases that it finds at its start are of a predecessor that is dead, and are cleared.
-Others (`smtpproto queue`) visit: they read, retry and delete at any time. What a
-disk has lost all the same, `sqlite_check.py` finds. Leases need not survive
-a power cut, so transactions that hold nothing else are not synced.
+and claims. Who is lent it knows by heart (`leases.py`). Others (`smtpproto queue`) visit: they
+read, retry and delete at any time; that they did is seen at the next claim, by SQLite's
+`data_version`. What a disk has lost all the same, `sqlite_check.py` finds.
 
-A recipient's `due` is its `next_attempt`, or the end of its lease while it is lent; hence
-`due > next_attempt` tells who is lent. POSIX only: directories must be syncable.
+A recipient's `due` is its `next_attempt`; it was the end of its lease once, while it was lent.
+POSIX only: directories must be syncable.
 """
 
 from __future__ import annotations
@@ -32,12 +31,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
+from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, to_thread
 
 from .disk import Disk
+from .leases import Lease, Leases
 from .spool import (
     ID_RANDOM,
     AtHand,
@@ -53,6 +54,7 @@ from .sqlite_database import Database, Work, as_unavailable, lock
 from .sqlite_incoming import INLINE_OCTETS, SQLiteIncoming
 from .sqlite_rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of
 from .sqlite_salvage import MENDED
+from .sqlite_settle import settle
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
@@ -67,6 +69,8 @@ HANDY_OCTETS = 1 << 24
 RESERVE = 1 << 24
 #: Files that are looked up at a time.
 MANY = 500
+#: Recipients from a place on, the longest due first.
+IN_ORDER = "SELECT due, message, number FROM recipient WHERE (due, message, number) > (?, ?, ?)"
 REPAIR = "run `smtpproto queue check --repair`"
 
 
@@ -79,6 +83,7 @@ class SQLiteSpool:
         *,
         serving: bool,
         clock: Callable[[], float],
+        steady: Callable[[], float],
         random: Callable[[int], int],
         disk: Disk,
         busy_timeout: float,
@@ -87,6 +92,8 @@ class SQLiteSpool:
         self.directory = directory
         self.disk = disk
         self.handy = Handy(HANDY_OCTETS)
+        self.leases = Leases()
+        self._seen: object = None  # what claims have seen of others' changes
         self._reserve = reserve
         self.database = Database(
             directory / "spool.db",
@@ -97,6 +104,7 @@ class SQLiteSpool:
         )
         self._serving = serving
         self._clock = clock
+        self._steady = steady
         self._random = random
         self._content = directory / "content"
         self._lock: int | None = None
@@ -110,6 +118,7 @@ class SQLiteSpool:
         *,
         serving: bool = True,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = current_time,
         random: Callable[[int], int] = secrets.randbelow,
         disk: Disk | None = None,
         busy_timeout: float = 10.0,
@@ -119,9 +128,10 @@ class SQLiteSpool:
 
         `serving=False` visits one that is there, and perhaps being served by another process: to
         read, retry and delete. `clock` (seconds since the epoch) and `random` (a number below
-        the one given) make ids. `busy_timeout`: seconds to wait for another process's transaction.
-        `reserve`: octets of the disk that mail leaves free when it comes in, so that there is room
-        to write down what goes out.
+        the one given) make ids. By `steady`, in seconds from whenever, leases end; it is asked in
+        the event loop, and is that one's clock by itself. `busy_timeout`: seconds to wait for
+        another process's transaction. `reserve`: octets of the disk that mail leaves free when it
+        comes in, so that there is room to write down what goes out.
 
         Raises SpoolUnavailable: another process serves it, there is content but no database, …
         """
@@ -129,6 +139,7 @@ class SQLiteSpool:
             directory,
             serving=serving,
             clock=clock,
+            steady=steady,
             random=random,
             disk=disk or Disk(),
             busy_timeout=busy_timeout,
@@ -164,29 +175,44 @@ class SQLiteSpool:
         if lease <= 0:
             raise ValueError("a lease has to last")
 
+        at = self._steady()
+
         def run(db: sqlite3.Connection) -> list[Entry]:
+            self._notice_others(db)
+            self.leases.end(at)
+            place = self.leases.start
             ids: dict[str, None] = {}  # an ordered set
-            if limit > 0:
-                for (id,) in db.execute(
-                    "SELECT message FROM recipient WHERE due <= ? ORDER BY due, message", (now,)
-                ):
-                    ids[id] = None
-                    if len(ids) == limit:
+            for due, id, number in db.execute(
+                f"{IN_ORDER} AND due <= ? ORDER BY due, message, number", (*place, now)
+            ):
+                if not self.leases.is_lent(id, number, at):
+                    if id not in ids and len(ids) >= limit:
                         break
+                    ids[id] = None
+                place = due, id, number
             entries: list[Entry] = []
+            lent: list[tuple[str, int, float]] = []
             for id in ids:
                 head = db.execute(f"{SELECT_MESSAGE} WHERE id = ?", (id,)).fetchone()
                 rows = db.execute(
                     f"{SELECT_RECIPIENT} WHERE message = ? AND due <= ? ORDER BY number", (id, now)
                 ).fetchall()
-                db.execute(
-                    "UPDATE recipient SET due = ? WHERE message = ? AND due <= ?",
-                    (now + lease, id, now),
-                )
+                rows = [row for row in rows if not self.leases.is_lent(id, row[1], at)]
+                lent += [(id, row[1], row[4]) for row in rows]
                 entries += entries_of([head] if head else [], rows)
+            for id, number, next_attempt in lent:
+                self.leases.lend(id, number, Lease(at + lease, next_attempt))
+            self.leases.start = place
             return entries
 
-        return await self.database.perform(Work(run, lasting=False))
+        return await self.database.perform(Work(run, looks=True))
+
+    def _notice_others(self, db: sqlite3.Connection) -> None:
+        """Look anew where visitors may have moved something, or it is not known."""
+        (version,) = db.execute("PRAGMA data_version").fetchone()
+        if self._seen != (db, version):
+            self._seen = db, version
+            self.leases.look_anew()
 
     async def settle(
         self,
@@ -201,13 +227,14 @@ class SQLiteSpool:
         reports: list[SQLiteIncoming] = []
 
         def run(db: sqlite3.Connection) -> list[Path] | None:
-            if not _settle(db, id, settlements, now):
+            if not settle(db, self.leases, id, settlements, now):
                 return None
             for new, report in zip(fresh, reports, strict=True):
                 report.insert(db, new.mail, new.rcpts, now, new.origin)
             return self._drop_if_done(db, id)
 
-        work = Work(run)
+        numbers = [settlement.recipient for settlement in settlements]
+        work = Work(run, then=lambda: self.leases.settled(id, numbers))
         self.handy.drop(id)
         if not fresh:  # `perform` is not interrupted
             gone = await self.database.perform(work)
@@ -235,15 +262,7 @@ class SQLiteSpool:
 
     async def release(self, entries: Iterable[Entry]) -> None:
         lent = [(entry.id, r.number) for entry in entries for r in entry.recipients]
-        await self.database.perform(
-            Work(
-                lambda db: db.executemany(
-                    "UPDATE recipient SET due = next_attempt WHERE message = ? AND number = ?",
-                    lent,
-                ),
-                lasting=False,
-            )
-        )
+        await self.database.perform(Work(lambda _: self.leases.given_back(lent), looks=True))
 
     def content(self, id: str) -> AsyncIterator[bytes]:
         handy = self.handy.get(id)
@@ -287,11 +306,20 @@ class SQLiteSpool:
         return Pages(fetch)
 
     async def next_due(self) -> float | None:
-        def run(db: sqlite3.Connection) -> float | None:
-            (due,) = db.execute("SELECT min(due) FROM recipient").fetchone()
-            return cast("float | None", due)
+        at = self._steady()
 
-        return await self.database.read(run)
+        def run(db: sqlite3.Connection) -> float:
+            order = f"{IN_ORDER} ORDER BY due, message, number"
+            for due, id, number in db.execute(order, self.leases.place(at)):
+                if not self.leases.is_lent(id, number, at):
+                    return cast("float", due)
+            return inf
+
+        due = await self.database.read(run)
+        wall = self._clock() - at
+        if wall + self.leases.sooner < due:
+            due = min(due, wall + self.leases.first_end(at))
+        return None if due == inf else due
 
     def entries(self) -> Pages[Entry]:
         after = ""
@@ -335,24 +363,29 @@ class SQLiteSpool:
                 lambda db: (
                     db.execute(
                         "UPDATE recipient SET next_attempt = -?1, due = -?1"
-                        " WHERE due = next_attempt AND due > 0 AND (?2 IS NULL OR message = ?2)",
+                        " WHERE due > 0 AND (?2 IS NULL OR message = ?2)",
                         (now, id),
                     ).rowcount
-                )
+                ),
+                then=self.leases.look_anew,
             )
         )
 
     async def delete(self, id: str) -> bool:
         self.handy.drop(id)
+        numbers: list[int] = []
 
         def run(db: sqlite3.Connection) -> list[Path] | None:
             if db.execute("SELECT 1 FROM message WHERE id = ?", (id,)).fetchone() is None:
                 return None
+            rows = db.execute("SELECT number FROM recipient WHERE message = ?", (id,))
+            numbers[:] = [number for (number,) in rows]
             db.execute("DELETE FROM recipient WHERE message = ?", (id,))
             return self._drop_if_done(db, id)
 
+        work = Work(run, then=lambda: self.leases.settled(id, numbers))
         with CancelScope(shield=True):
-            gone = await self.database.perform(Work(run))
+            gone = await self.database.perform(work)
             if gone is not None:
                 await self._remove(gone)
                 return True
@@ -424,6 +457,7 @@ class SQLiteSpool:
 
     def _recover(self, db: sqlite3.Connection, files: Sequence[str]) -> None:
         """Clean up after a predecessor that did not end as it should have."""
+        # A version that wrote its leases down has left them.
         db.execute("UPDATE recipient SET due = next_attempt WHERE due > next_attempt")
         files = sorted(files)  # as the index is; nothing else of the messages is read
         for at in range(0, len(files), MANY):
@@ -438,50 +472,3 @@ class SQLiteSpool:
         if self._lock is not None:
             os.close(self._lock)  # and with it the lock is gone
             self._lock = None
-
-
-def _settle(db: sqlite3.Connection, id: str, settlements: Sequence[Settlement], now: float) -> bool:
-    """Record what became of recipients; return whether there was anything to record it of."""
-    if not settlements:
-        return db.execute("SELECT 1 FROM message WHERE id = ?", (id,)).fetchone() is not None
-    found = 0
-    for settlement in settlements:
-        if settlement.becomes:
-            _replace(db, id, settlement, now)
-        if settlement.next_attempt is None:
-            done = db.execute(
-                "DELETE FROM recipient WHERE message = ? AND number = ?",
-                (id, settlement.recipient),
-            )
-        else:
-            done = db.execute(
-                "UPDATE recipient SET attempts = attempts + ?5, next_attempt = ?1, due = ?1,"
-                " last_reply = coalesce(?2, last_reply), warned = warned OR ?6"
-                " WHERE message = ?3 AND number = ?4",
-                (
-                    settlement.next_attempt,
-                    settlement.reply,
-                    id,
-                    settlement.recipient,
-                    settlement.counted,
-                    settlement.warned,
-                ),
-            )
-        found += done.rowcount
-    return found > 0
-
-
-def _replace(db: sqlite3.Connection, id: str, settlement: Settlement, now: float) -> None:
-    """Put those behind an alias in its place, under numbers that nobody has had in its time."""
-    numbers = [
-        number for (number,) in db.execute("SELECT number FROM recipient WHERE message = ?", (id,))
-    ]
-    if settlement.recipient in numbers:
-        alias = None if settlement.alias is None else settlement.alias.serialize()
-        db.executemany(
-            "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, ?)",
-            [
-                (id, number, rcpt.serialize(), now, now, alias)
-                for number, rcpt in enumerate(settlement.becomes, max(numbers) + 1)
-            ],
-        )
