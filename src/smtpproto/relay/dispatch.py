@@ -53,7 +53,7 @@ class Dispatcher:
 
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _stopping: bool = field(default=False, init=False)
-    _busy: list[Entry] = field(factory=list[Entry], init=False)
+    _busy: dict[int, Entry] = field(factory=dict[int, Entry], init=False)  # by Python's id()
 
     def wake(self) -> None:
         """Say that something may be due: a message has come in, or a worker is free."""
@@ -72,7 +72,7 @@ class Dispatcher:
                     self._more = anyio.Event()
                     try:
                         for entry in await self._claim():
-                            self._busy.append(entry)
+                            self._busy[id(entry)] = entry
                             tasks.start_soon(self._work, entry)
                         wait = await self._nothing_due()
                     except SpoolUnavailable as error:
@@ -84,7 +84,7 @@ class Dispatcher:
         finally:
             if self._busy:
                 with anyio.move_on_after(5, shield=True):
-                    await self._release(self._busy)
+                    await self._release([*self._busy.values()])
 
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
@@ -105,8 +105,10 @@ class Dispatcher:
             await anyio.sleep(self.poll)
             await self._release([entry])
         # A cancelled attempt stays among the busy: `run` gives it back.
-        self._busy.remove(entry)
-        self.wake()
+        full = len(self._busy) >= self.workers
+        del self._busy[id(entry)]
+        if full:
+            self.wake()
 
     async def _attempt(self, entry: Entry) -> None:
         # What there is to write down of each recipient, until it is.

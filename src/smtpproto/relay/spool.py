@@ -30,7 +30,6 @@ __all__ = [
     "AtHand",
     "Entry",
     "Fresh",
-    "Handy",
     "Incoming",
     "Pages",
     "Recipient",
@@ -260,32 +259,6 @@ class AtHand(AsyncIterator[bytes]):
         if not chunk:
             raise StopAsyncIteration
         return chunk
-
-
-class Handy:
-    """Small content of messages that have just come in, kept until their first attempt is over.
-
-    So it need not be read back from the disk. It is `room` octets at most; what comes when there is
-    no more is read back.
-    """
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._kept: dict[str, bytes] = {}
-
-    def keep(self, id: str, content: bytes) -> None:
-        """Keep the content of a message, if there is room for it."""
-        if len(content) <= self._room:
-            self._room -= len(content)
-            self._kept[id] = content
-
-    def get(self, id: str) -> bytes | None:
-        """Return the content of a message, if it is here."""
-        return self._kept.get(id)
-
-    def drop(self, id: str) -> None:
-        """Forget a message; it may be forgotten already."""
-        self._room += len(self._kept.pop(id, b""))
 
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -13,9 +13,9 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from smtpproto.core.command import Mail, Rcpt
 
+from .arrivals import Arrivals
 from .disk import Disk
-from .leases import Leases
-from .spool import Handy, SpoolUnavailable
+from .spool import Entry, Recipient, SpoolUnavailable
 from .sqlite_database import Database, Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "Store"]
@@ -44,18 +44,17 @@ class Store(Protocol):
         """Return where its file is to be."""
         ...
 
-    @property
-    def leases(self) -> Leases:
-        """Who is to be told where its recipients stand."""
-        ...
-
     def must_have_room(self) -> None:
         """Raise SpoolUnavailable where what comes in would use up the last room."""
         ...
 
     @property
-    def handy(self) -> Handy:
+    def arrivals(self) -> Arrivals:
         """Where small content is kept for its first attempt."""
+        ...
+
+    def came(self, entry: Entry) -> None:
+        """Take note of a message that is in the database now; in the writer's thread."""
         ...
 
     async def in_thread(self, call: Callable[[], T]) -> T:
@@ -116,15 +115,20 @@ class SQLiteIncoming:
         if self._in_file or self.work is not None or not self._sound:
             with CancelScope(shield=True):
                 await self.finish()
-        self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
-        handy = self._spool.handy
+        recipients = tuple(Recipient(n, rcpt, 0, now, None) for n, rcpt in enumerate(rcpts))
+        entry = Entry(self.id, now, mail, recipients, self.octets, origin)
+        self.work = Work(
+            lambda db: self.insert(db, mail, rcpts, now, origin),
+            then=lambda: self._spool.came(entry),
+        )
+        arrivals = self._spool.arrivals
         # Before it can be claimed, settled, and dropped from there.
         if not self._in_file:
-            handy.keep(self.id, bytes(self._buffer))
+            arrivals.keep(self.id, bytes(self._buffer))
         try:
             await self._spool.database.perform(self.work)
         except BaseException:
-            handy.drop(self.id)
+            arrivals.drop(self.id)
             raise
 
     async def finish(self) -> None:
@@ -146,7 +150,6 @@ class SQLiteIncoming:
             "INSERT INTO recipient VALUES (?, ?, ?, 0, ?, ?, NULL, 0, NULL)",
             [(self.id, n, rcpt.serialize(), now, now) for n, rcpt in enumerate(rcpts)],
         )
-        self._spool.leases.back_to(now, self.id)
 
     async def discard(self) -> None:
         """Remove the file, unless a row has it, or may have it."""

@@ -37,6 +37,7 @@ from typing import Any, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, to_thread
 
+from .arrivals import Arrivals
 from .disk import Disk
 from .leases import Lease, Leases
 from .spool import (
@@ -44,7 +45,6 @@ from .spool import (
     AtHand,
     Entry,
     Fresh,
-    Handy,
     Pages,
     Settlement,
     SpoolUnavailable,
@@ -63,8 +63,10 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES = 100
-#: Octets of content in memory, for attempts that are made at once.
-HANDY_OCTETS = 1 << 24
+#: Messages that wait in memory to be claimed, what recipients each may have, and octets of content.
+ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS = 1000, 10, 1 << 24
+#: Seconds for which claims need not look for what visitors have changed.
+LOOK = 1.0
 #: Octets of the disk to be left free: some times what the database's log takes.
 RESERVE = 1 << 24
 #: Files that are looked up at a time.
@@ -91,9 +93,10 @@ class SQLiteSpool:
     ) -> None:
         self.directory = directory
         self.disk = disk
-        self.handy = Handy(HANDY_OCTETS)
+        self.arrivals = Arrivals(ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS)
         self.leases = Leases()
         self._seen: object = None  # what claims have seen of others' changes
+        self._look_at = -inf  # when claims look again, by the steady clock
         self._reserve = reserve
         self.database = Database(
             directory / "spool.db",
@@ -176,17 +179,22 @@ class SQLiteSpool:
             raise ValueError("a lease has to last")
 
         at = self._steady()
+        if self._is_quiet(now, at):
+            return self._claim_arrivals(now, limit, at + lease)
 
         def run(db: sqlite3.Connection) -> list[Entry]:
             self._notice_others(db)
             self.leases.end(at)
+            self._mingle()
             place = self.leases.start
+            more = False
             ids: dict[str, None] = {}  # an ordered set
             for due, id, number in db.execute(
                 f"{IN_ORDER} AND due <= ? ORDER BY due, message, number", (*place, now)
             ):
                 if not self.leases.is_lent(id, number, at):
                     if id not in ids and len(ids) >= limit:
+                        more = True
                         break
                     ids[id] = None
                 place = due, id, number
@@ -203,9 +211,50 @@ class SQLiteSpool:
             for id, number, next_attempt in lent:
                 self.leases.lend(id, number, Lease(at + lease, next_attempt))
             self.leases.start = place
+            if not more:
+                (due,) = db.execute(
+                    "SELECT min(due) FROM recipient WHERE due > ?", (now,)
+                ).fetchone()
+                self.leases.quiet_until = inf if due is None else due
             return entries
 
+        self._look_at = at + LOOK
         return await self.database.perform(Work(run, looks=True))
+
+    def _is_quiet(self, now: float, at: float) -> bool:
+        """Tell whether nothing is due but what is lent, and what has just come in."""
+        return now < self.leases.quiet_until and at < min(self.leases.sooner, self._look_at)
+
+    def _claim_arrivals(self, now: float, limit: int, end: float) -> list[Entry]:
+        entries = self.arrivals.take(limit, now)
+        for entry in entries:
+            for recipient in entry.recipients:
+                self.leases.lend(entry.id, recipient.number, Lease(end, recipient.next_attempt))
+        return entries
+
+    def came(self, entry: Entry) -> None:
+        """Take note of a message that is in the database now; in the writer's thread."""
+        if entry.arrived < self.leases.quiet_until and self.arrivals.add(entry):
+            # Nobody need look for it: until it is claimed it is lent to those who wait there.
+            for recipient in entry.recipients:
+                self.leases.lend(entry.id, recipient.number, Lease(inf, entry.arrived))
+        else:
+            self.leases.back_to(entry.arrived, entry.id)
+
+    def _settled(self, id: str, numbers: Sequence[int]) -> None:
+        if id in self.arrivals:  # by somebody who has not claimed it
+            self._mingle()
+        self.leases.settled(id, numbers)
+
+    def _moved(self) -> None:
+        self._mingle()
+        self.leases.look_anew()
+
+    def _mingle(self) -> None:
+        """Put what has just come in to where it stands among all others."""
+        for entry in self.arrivals.take(ARRIVALS, inf):
+            self.leases.settled(entry.id, [recipient.number for recipient in entry.recipients])
+            self.leases.back_to(entry.arrived, entry.id)
 
     def _notice_others(self, db: sqlite3.Connection) -> None:
         """Look anew where visitors may have moved something, or it is not known."""
@@ -231,11 +280,12 @@ class SQLiteSpool:
                 return None
             for new, report in zip(fresh, reports, strict=True):
                 report.insert(db, new.mail, new.rcpts, now, new.origin)
+                self.leases.back_to(now, report.id)
             return self._drop_if_done(db, id)
 
         numbers = [settlement.recipient for settlement in settlements]
-        work = Work(run, then=lambda: self.leases.settled(id, numbers))
-        self.handy.drop(id)
+        work = Work(run, then=lambda: self._settled(id, numbers))
+        self.arrivals.drop(id)
         if not fresh:  # `perform` is not interrupted
             gone = await self.database.perform(work)
             if gone:
@@ -265,8 +315,8 @@ class SQLiteSpool:
         await self.database.perform(Work(lambda _: self.leases.given_back(lent), looks=True))
 
     def content(self, id: str) -> AsyncIterator[bytes]:
-        handy = self.handy.get(id)
-        return self._read(id) if handy is None else AtHand(handy)
+        at_hand = self.arrivals.content(id)
+        return self._read(id) if at_hand is None else AtHand(at_hand)
 
     def _read(self, id: str) -> Pages[bytes]:
         path = self.content_path(id)
@@ -307,6 +357,8 @@ class SQLiteSpool:
 
     async def next_due(self) -> float | None:
         at = self._steady()
+        if self._is_quiet(self._clock(), at):
+            return self._or_lease_end(min(self.leases.quiet_until, self.arrivals.due()), at)
 
         def run(db: sqlite3.Connection) -> float:
             order = f"{IN_ORDER} ORDER BY due, message, number"
@@ -316,6 +368,9 @@ class SQLiteSpool:
             return inf
 
         due = await self.database.read(run)
+        return self._or_lease_end(min(due, self.arrivals.due()), at)
+
+    def _or_lease_end(self, due: float, at: float) -> float | None:
         wall = self._clock() - at
         if wall + self.leases.sooner < due:
             due = min(due, wall + self.leases.first_end(at))
@@ -367,12 +422,12 @@ class SQLiteSpool:
                         (now, id),
                     ).rowcount
                 ),
-                then=self.leases.look_anew,
+                then=self._moved,
             )
         )
 
     async def delete(self, id: str) -> bool:
-        self.handy.drop(id)
+        self.arrivals.drop(id)
         numbers: list[int] = []
 
         def run(db: sqlite3.Connection) -> list[Path] | None:
@@ -383,7 +438,7 @@ class SQLiteSpool:
             db.execute("DELETE FROM recipient WHERE message = ?", (id,))
             return self._drop_if_done(db, id)
 
-        work = Work(run, then=lambda: self.leases.settled(id, numbers))
+        work = Work(run, then=lambda: self._settled(id, numbers))
         with CancelScope(shield=True):
             gone = await self.database.perform(work)
             if gone is not None:
@@ -428,13 +483,15 @@ class SQLiteSpool:
 
     def _drop_if_done(self, db: sqlite3.Connection, id: str) -> list[Path]:
         """Drop a message whose last recipient is gone; return the file to remove with it."""
-        if db.execute("SELECT 1 FROM recipient WHERE message = ? LIMIT 1", (id,)).fetchone():
-            return []
-        (in_file,) = db.execute(
-            "SELECT content IS NULL FROM message WHERE id = ?", (id,)
+        done = db.execute(
+            "SELECT content IS NULL FROM message WHERE id = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)",
+            (id,),
         ).fetchone()
+        if done is None:
+            return []
         db.execute("DELETE FROM message WHERE id = ?", (id,))
-        return [self.content_path(id)] if in_file else []
+        return [self.content_path(id)] if done[0] else []
 
     def _start(self) -> None:
         database = self.directory / "spool.db"
