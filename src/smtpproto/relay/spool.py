@@ -27,6 +27,7 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
 
 __all__ = [
+    "CHUNK_OCTETS",
     "AtHand",
     "Entry",
     "Fresh",
@@ -40,6 +41,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: Content is read in chunks of so many octets at most.
+CHUNK_OCTETS = 1 << 16
 
 
 @frozen
@@ -255,9 +259,9 @@ class AtHand(AsyncIterator[bytes]):
         self._rest = octets
 
     async def __anext__(self) -> bytes:
-        chunk, self._rest = self._rest, b""
-        if not chunk:
+        if not self._rest:
             raise StopAsyncIteration
+        chunk, self._rest = self._rest[:CHUNK_OCTETS], self._rest[CHUNK_OCTETS:]
         return chunk
 
 

@@ -41,6 +41,7 @@ from .arrivals import Arrivals
 from .disk import Disk
 from .leases import Lease, Leases
 from .spool import (
+    CHUNK_OCTETS,
     ID_RANDOM,
     AtHand,
     Entry,
@@ -341,12 +342,12 @@ class SQLiteSpool:
                         )
                     offset = octets
                     return [
-                        inline[at : at + INLINE_OCTETS]
-                        for at in range(0, len(inline), INLINE_OCTETS)
+                        inline[at : at + CHUNK_OCTETS]
+                        for at in range(0, len(inline), CHUNK_OCTETS)
                     ]
             if offset == octets:
                 return []
-            size = min(INLINE_OCTETS, octets - offset)
+            size = min(CHUNK_OCTETS, octets - offset)
             chunk = await self.in_thread(lambda: self.disk.read(path, offset, size))
             if not chunk:  # never pass a part for the whole
                 raise SpoolUnavailable(f"{path}: {octets} octets expected, {offset} there")
