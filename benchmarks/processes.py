@@ -57,8 +57,12 @@ def _child(command: Sequence[str], output: IO[bytes]) -> Generator[subprocess.Po
         yield process
     finally:
         if process.poll() is None:
-            process.terminate()
             try:
+                process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=5)
+                    return
+                process.terminate()  # some wait for what is under way until they are told again
                 process.wait(timeout=10)
             except BaseException:
                 process.kill()
@@ -189,13 +193,19 @@ class Serving:
         """Return the most octets that it had resident at any time, its processes added up."""
         return sum(map(shared.peak, _family(self.process.pid)))
 
+    def pids(self) -> set[int]:
+        """Return its process and all that descend from it."""
+        return _family(self.process.pid)
+
     def memory(self) -> int:
         """Return the octets that it has now; what processes share counts once."""
         return sum(map(_proportional, _family(self.process.pid)))
 
 
 @contextmanager
-def serving(*command: str, port: int | None = None, log: Path | None = None) -> Generator[Serving]:
+def serving(
+    *command: str, port: int | None = None, host: str = HOST, log: Path | None = None
+) -> Generator[Serving]:
     """Run a server for the block, on a free port that stands for `{port}` in its arguments.
 
     Or on the `port` given, which it knows of. What it prints goes to the file `log`, if there is
@@ -203,10 +213,12 @@ def serving(*command: str, port: int | None = None, log: Path | None = None) -> 
     """
     port = port or free_port()
     arguments = [argument.replace("{port}", str(port)) for argument in command]
-    file = tempfile.TemporaryFile() if log is None else log.open("w+b")
-    with file as output, _child(arguments, output) as process:
+    with (
+        tempfile.TemporaryFile() if log is None else log.open("w+b") as output,
+        _child(arguments, output) as process,
+    ):
         deadline = time.monotonic() + 60
-        while not _listens(port):
+        while not _listens(port, host):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchmarkError(f"{' '.join(arguments)} does not listen:\n{_read(output)}")
             time.sleep(0.02)
@@ -215,9 +227,9 @@ def serving(*command: str, port: int | None = None, log: Path | None = None) -> 
             raise BenchmarkError(f"{' '.join(arguments)} ended with {code}:\n{_read(output)}")
 
 
-def _listens(port: int) -> bool:
+def _listens(port: int, host: str) -> bool:
     try:
-        socket.create_connection((HOST, port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True
