@@ -58,16 +58,20 @@ def _child(command: Sequence[str], output: IO[bytes]) -> Generator[subprocess.Po
     finally:
         if process.poll() is None:
             try:
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=5)
-                    return
-                process.terminate()  # some wait for what is under way until they are told again
-                process.wait(timeout=10)
+                _end(process)
             except BaseException:
                 process.kill()
                 process.wait()
                 raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # some wait for what is under way until they are told again
+        process.wait(timeout=10)
 
 
 def _read(output: IO[bytes]) -> str:

@@ -13,6 +13,9 @@ import sys
 
 A, MX = 1, 15
 TTL = 3600
+ZONE = b"\1d\4test\0"
+_SOA = ZONE + ZONE + struct.pack("!IIIII", 1, TTL, TTL, TTL, TTL)
+SOA = ZONE + struct.pack("!HHIH", 6, 1, TTL, len(_SOA)) + _SOA
 
 
 def name(text: str) -> bytes:
@@ -44,8 +47,10 @@ def answer(query: bytes, domains: int, down: int) -> bytes:
         records = struct.pack("!HHHIHH", 0xC00C, MX, 1, TTL, 2 + len(target), 10) + target
     elif there and kind == A and is_host:
         records = struct.pack("!HHHIH", 0xC00C, A, 1, TTL, 4) + address(int(number), down)
+    soa = b"" if records else SOA  # by which one knows how long there will be nothing
     flags = 0x8580 | (0 if there else 3)  # an answer, with authority; no such name
-    return query[:2] + struct.pack("!HHHHH", flags, 1, bool(records), 0, 0) + question + records
+    counts = struct.pack("!HHHHH", flags, 1, bool(records), bool(soa), 0)
+    return query[:2] + counts + question + records + soa
 
 
 def main(host: str, port: str, domains: str, down: str) -> None:

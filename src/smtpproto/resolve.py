@@ -97,7 +97,8 @@ class DnsResolver:
     `nameservers` are IP addresses, to be asked at `port`; without any, the system's
     configuration is read, and 127.0.0.1 asked where there is none. `timeout` is how long, in
     seconds, one server gets for one question, `lifetime` how long the question may take in all,
-    repeats and CNAMEs included.
+    repeats and CNAMEs included. Answers are remembered for as long as they say that they hold, also
+    those that there is nothing (RFC 2308); `remembered` bounds how many.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class DnsResolver:
         port: int = 53,
         timeout: float = 5.0,
         lifetime: float = 20.0,
+        remembered: int = 10_000,
     ) -> None:
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not nameservers)
@@ -117,6 +119,7 @@ class DnsResolver:
             self._resolver.nameservers = list(nameservers)
             self._resolver.port = port
         self._resolver.timeout = timeout
+        self._resolver.cache = dns.resolver.LRUCache(remembered)
         # Long MX sets fit one datagram; what does not is asked for again over TCP.
         self._resolver.use_edns(0, 0, 1232)
         self.lifetime = lifetime

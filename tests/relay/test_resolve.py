@@ -249,3 +249,11 @@ async def test_without_any_configuration_this_machine_is_asked(
     assert DnsResolver()._resolver.nameservers == ["127.0.0.1"]
     (tmp_path / "none").write_text("nameserver 192.0.2.53\n")
     assert DnsResolver()._resolver.nameservers == ["192.0.2.53"]
+
+
+async def test_what_was_answered_is_not_asked_again_while_it_holds(server: Server) -> None:
+    remembering = resolver(server)
+    first = await remembering.mx("ext.example")
+    asked = len(server.asked)
+    assert await remembering.mx("EXT.example") == first
+    assert len(server.asked) == asked > 0

@@ -54,6 +54,10 @@ class Arrivals:
                 taken.append(entry)
         return taken
 
+    def take_all(self) -> list[Entry]:
+        """Give all of them away."""
+        return self.take(len(self._entries), inf)
+
     def due(self) -> float:
         """Return when the first is due; infinity for none."""
         with self._lock:

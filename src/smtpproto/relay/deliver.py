@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeAlias
@@ -178,7 +186,7 @@ class Deliverer:
                     settled.append(Attempt(recipient, Fate.TRANSIENT, domain, route.reply))
         if settled:
             await done(settled)
-        ways: list[Callable[[], Awaitable[None]]] = []
+        ways: list[Callable[[], Coroutine[Any, Any, None]]] = []
         if local:
             ways.append(partial(self._to_mailboxes, entry, local, done))
         for route, recipients in remote.values():
@@ -197,7 +205,7 @@ class Deliverer:
                 held.append(_put_off(recipient, hold))
         return held, due
 
-    async def _apart(self, way: Callable[[], Awaitable[None]]) -> None:
+    async def _apart(self, way: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Keep a fault on one way from tearing transactions on the others."""
         try:
             await way()
@@ -414,7 +422,7 @@ class _Reading(AsyncIterator[bytes]):
         return self.first if first and self.first else await anext(self._chunks)
 
 
-async def _side_by_side(works: Sequence[Callable[[], Awaitable[None]]]) -> None:
+async def _side_by_side(works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Do all of them at a time. One alone, as there mostly is, needs no task of its own."""
     if len(works) == 1:
         await works[0]()

@@ -111,11 +111,11 @@ class _Turn:
     placed: bool = False
 
     async def __aenter__(self) -> float | None:
-        self.placed = await self.hops._take(self.name, self.sender)  # noqa: SLF001
-        return None if self.placed else self.hops._put_off(self.name)  # noqa: SLF001
+        self.placed = await self.hops._take(self.name, self.sender)
+        return None if self.placed else self.hops._put_off(self.name)
 
     async def __aexit__(self, *error: object) -> None:
-        self.hops._leave(self.name, placed=self.placed)  # noqa: SLF001
+        self.hops._leave(self.name, placed=self.placed)
 
 
 class Hops:

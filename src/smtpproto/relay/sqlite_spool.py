@@ -29,7 +29,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -39,7 +39,6 @@ from anyio import CancelScope, CapacityLimiter, create_task_group, current_time,
 
 from .arrivals import Arrivals
 from .disk import Disk
-from .leases import Lease, Leases
 from .spool import (
     CHUNK_OCTETS,
     ID_RANDOM,
@@ -51,6 +50,7 @@ from .spool import (
     SpoolUnavailable,
     new_id,
 )
+from .sqlite_claims import Claims
 from .sqlite_database import Database, Work, as_unavailable, lock
 from .sqlite_incoming import INLINE_OCTETS, SQLiteIncoming
 from .sqlite_rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of
@@ -66,14 +66,10 @@ logger = logging.getLogger(__name__)
 PAGE_ENTRIES = 100
 #: Messages that wait in memory to be claimed, what recipients each may have, and octets of content.
 ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS = 1000, 10, 1 << 24
-#: Seconds for which claims need not look for what visitors have changed.
-LOOK = 1.0
 #: Octets of the disk to be left free: some times what the database's log takes.
 RESERVE = 1 << 24
 #: Files that are looked up at a time.
 MANY = 500
-#: Recipients from a place on, the longest due first.
-IN_ORDER = "SELECT due, message, number FROM recipient WHERE (due, message, number) > (?, ?, ?)"
 REPAIR = "run `smtpproto queue check --repair`"
 
 
@@ -95,9 +91,8 @@ class SQLiteSpool:
         self.directory = directory
         self.disk = disk
         self.arrivals = Arrivals(ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS)
-        self.leases = Leases()
-        self._seen: object = None  # what claims have seen of others' changes
-        self._look_at = -inf  # when claims look again, by the steady clock
+        self._claims = Claims(self.arrivals)
+        self._leases = self._claims.leases
         self._reserve = reserve
         self.database = Database(
             directory / "spool.db",
@@ -166,7 +161,7 @@ class SQLiteSpool:
         if failure is not None:
             raise failure
 
-    def receive(self) -> SQLiteIncoming:
+    def receive(self) -> AbstractAsyncContextManager[SQLiteIncoming]:
         self._must_serve()
         self.must_have_room()
         return self._begin()
@@ -180,89 +175,13 @@ class SQLiteSpool:
             raise ValueError("a lease has to last")
 
         at = self._steady()
-        if self._is_quiet(now, at):
-            return self._claim_arrivals(now, limit, at + lease)
-
-        def run(db: sqlite3.Connection) -> list[Entry]:
-            self._notice_others(db)
-            self.leases.end(at)
-            self._mingle()
-            place = self.leases.start
-            more = False
-            ids: dict[str, None] = {}  # an ordered set
-            for due, id, number in db.execute(
-                f"{IN_ORDER} AND due <= ? ORDER BY due, message, number", (*place, now)
-            ):
-                if not self.leases.is_lent(id, number, at):
-                    if id not in ids and len(ids) >= limit:
-                        more = True
-                        break
-                    ids[id] = None
-                place = due, id, number
-            entries: list[Entry] = []
-            lent: list[tuple[str, int, float]] = []
-            for id in ids:
-                head = db.execute(f"{SELECT_MESSAGE} WHERE id = ?", (id,)).fetchone()
-                rows = db.execute(
-                    f"{SELECT_RECIPIENT} WHERE message = ? AND due <= ? ORDER BY number", (id, now)
-                ).fetchall()
-                rows = [row for row in rows if not self.leases.is_lent(id, row[1], at)]
-                lent += [(id, row[1], row[4]) for row in rows]
-                entries += entries_of([head] if head else [], rows)
-            for id, number, next_attempt in lent:
-                self.leases.lend(id, number, Lease(at + lease, next_attempt))
-            self.leases.start = place
-            if not more:
-                (due,) = db.execute(
-                    "SELECT min(due) FROM recipient WHERE due > ?", (now,)
-                ).fetchone()
-                self.leases.quiet_until = inf if due is None else due
-            return entries
-
-        self._look_at = at + LOOK
-        return await self.database.perform(Work(run, looks=True))
-
-    def _is_quiet(self, now: float, at: float) -> bool:
-        """Tell whether nothing is due but what is lent, and what has just come in."""
-        return now < self.leases.quiet_until and at < min(self.leases.sooner, self._look_at)
-
-    def _claim_arrivals(self, now: float, limit: int, end: float) -> list[Entry]:
-        entries = self.arrivals.take(limit, now)
-        for entry in entries:
-            for recipient in entry.recipients:
-                self.leases.lend(entry.id, recipient.number, Lease(end, recipient.next_attempt))
-        return entries
+        if self._claims.is_quiet(now, at):
+            return self._claims.at_hand(now, limit, at + lease)
+        look = partial(self._claims.look, now=now, limit=limit, at=at, end=at + lease)
+        return await self.database.perform(Work(look, looks=True))
 
     def came(self, entry: Entry) -> None:
-        """Take note of a message that is in the database now; in the writer's thread."""
-        if entry.arrived < self.leases.quiet_until and self.arrivals.add(entry):
-            # Nobody need look for it: until it is claimed it is lent to those who wait there.
-            for recipient in entry.recipients:
-                self.leases.lend(entry.id, recipient.number, Lease(inf, entry.arrived))
-        else:
-            self.leases.back_to(entry.arrived, entry.id)
-
-    def _settled(self, id: str, numbers: Sequence[int]) -> None:
-        if id in self.arrivals:  # by somebody who has not claimed it
-            self._mingle()
-        self.leases.settled(id, numbers)
-
-    def _moved(self) -> None:
-        self._mingle()
-        self.leases.look_anew()
-
-    def _mingle(self) -> None:
-        """Put what has just come in to where it stands among all others."""
-        for entry in self.arrivals.take(ARRIVALS, inf):
-            self.leases.settled(entry.id, [recipient.number for recipient in entry.recipients])
-            self.leases.back_to(entry.arrived, entry.id)
-
-    def _notice_others(self, db: sqlite3.Connection) -> None:
-        """Look anew where visitors may have moved something, or it is not known."""
-        (version,) = db.execute("PRAGMA data_version").fetchone()
-        if self._seen != (db, version):
-            self._seen = db, version
-            self.leases.look_anew()
+        self._claims.came(entry)
 
     async def settle(
         self,
@@ -277,15 +196,15 @@ class SQLiteSpool:
         reports: list[SQLiteIncoming] = []
 
         def run(db: sqlite3.Connection) -> list[Path] | None:
-            if not settle(db, self.leases, id, settlements, now):
+            if not settle(db, self._leases, id, settlements, now):
                 return None
             for new, report in zip(fresh, reports, strict=True):
                 report.insert(db, new.mail, new.rcpts, now, new.origin)
-                self.leases.back_to(now, report.id)
+                self._leases.back_to(now, report.id)
             return self._drop_if_done(db, id)
 
         numbers = [settlement.recipient for settlement in settlements]
-        work = Work(run, then=lambda: self._settled(id, numbers))
+        work = Work(run, then=lambda: self._claims.settled(id, numbers))
         self.arrivals.drop(id)
         if not fresh:  # `perform` is not interrupted
             gone = await self.database.perform(work)
@@ -313,7 +232,7 @@ class SQLiteSpool:
 
     async def release(self, entries: Iterable[Entry]) -> None:
         lent = [(entry.id, r.number) for entry in entries for r in entry.recipients]
-        await self.database.perform(Work(lambda _: self.leases.given_back(lent), looks=True))
+        await self.database.perform(Work(lambda _: self._leases.given_back(lent), looks=True))
 
     def content(self, id: str) -> AsyncIterator[bytes]:
         at_hand = self.arrivals.content(id)
@@ -342,8 +261,7 @@ class SQLiteSpool:
                         )
                     offset = octets
                     return [
-                        inline[at : at + CHUNK_OCTETS]
-                        for at in range(0, len(inline), CHUNK_OCTETS)
+                        inline[at : at + CHUNK_OCTETS] for at in range(0, len(inline), CHUNK_OCTETS)
                     ]
             if offset == octets:
                 return []
@@ -358,23 +276,14 @@ class SQLiteSpool:
 
     async def next_due(self) -> float | None:
         at = self._steady()
-        if self._is_quiet(self._clock(), at):
-            return self._or_lease_end(min(self.leases.quiet_until, self.arrivals.due()), at)
-
-        def run(db: sqlite3.Connection) -> float:
-            order = f"{IN_ORDER} ORDER BY due, message, number"
-            for due, id, number in db.execute(order, self.leases.place(at)):
-                if not self.leases.is_lent(id, number, at):
-                    return cast("float", due)
-            return inf
-
-        due = await self.database.read(run)
-        return self._or_lease_end(min(due, self.arrivals.due()), at)
-
-    def _or_lease_end(self, due: float, at: float) -> float | None:
+        if self._claims.is_quiet(self._clock(), at):
+            due = self._leases.quiet_until
+        else:
+            due = await self.database.read(partial(self._claims.next_due, at=at))
+        due = min(due, self.arrivals.due())
         wall = self._clock() - at
-        if wall + self.leases.sooner < due:
-            due = min(due, wall + self.leases.first_end(at))
+        if wall + self._leases.sooner < due:
+            due = min(due, wall + self._leases.first_end(at))
         return None if due == inf else due
 
     def entries(self) -> Pages[Entry]:
@@ -423,7 +332,7 @@ class SQLiteSpool:
                         (now, id),
                     ).rowcount
                 ),
-                then=self._moved,
+                then=self._claims.moved,
             )
         )
 
@@ -439,7 +348,7 @@ class SQLiteSpool:
             db.execute("DELETE FROM recipient WHERE message = ?", (id,))
             return self._drop_if_done(db, id)
 
-        work = Work(run, then=lambda: self._settled(id, numbers))
+        work = Work(run, then=lambda: self._claims.settled(id, numbers))
         with CancelScope(shield=True):
             gone = await self.database.perform(work)
             if gone is not None:
