@@ -148,11 +148,10 @@ def main() -> None:
     loads = [load for load in LOADS if given.only is None or load.title in given.only]
     if not loads:
         raise BenchmarkError(f"the loads are: {'; '.join(load.title for load in LOADS)}")
-    for field, value in (("messages", given.messages), ("queued", given.queued)):
-        if value:
-            loads = [
-                replace(one, **{field: value}) if getattr(one, field) else one for one in loads
-            ]
+    if most := given.messages:
+        loads = [replace(one, messages=most, domains=min(one.domains, most)) for one in loads]
+    if given.queued:
+        loads = [replace(one, queued=min(one.queued, given.queued)) for one in loads]
     with tempfile.TemporaryDirectory(dir=given.directory, ignore_cleanup_errors=True) as name:
         top = Path(name)
         top.chmod(0o711)
