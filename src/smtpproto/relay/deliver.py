@@ -29,7 +29,7 @@ from smtpproto.client import Client, ClientDeadlines, Connector, Tls, connect_tc
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.parameter import Parameter, Parameters
+from smtpproto.core.parameter import NO_PARAMETERS, Parameter, Parameters
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.extensions.dsn import DSN
@@ -435,7 +435,8 @@ async def _side_by_side(works: Sequence[Callable[[], Coroutine[Any, Any, None]]]
 def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
     """Return those of a command's parameters, as they came."""
     there = command.parameters
-    return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
+    wanted = {p.keyword: there[p.keyword] for p in parameters if p.keyword in there}
+    return Parameters(wanted) if wanted else NO_PARAMETERS
 
 
 def _domain(recipient: Recipient) -> str:

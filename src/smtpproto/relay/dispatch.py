@@ -111,15 +111,13 @@ class Dispatcher:
             self.wake()
 
     async def _attempt(self, entry: Entry) -> None:
-        # What there is to write down of each recipient, until it is.
-        left = {
-            recipient.number: Attempt(recipient, Fate.TRANSIENT, self.hostname, reason=CUT_OFF)
-            for recipient in entry.recipients
-        }
+        # Those of whom there is something to write down, until it is.
+        left = {recipient.number: recipient for recipient in entry.recipients}
+        attempted: dict[int, Attempt] = {}
         waiting: list[Verdict] = []
 
         async def done(attempts: Sequence[Attempt]) -> None:
-            left.update({attempt.recipient.number: attempt for attempt in attempts})
+            attempted.update({attempt.recipient.number: attempt for attempt in attempts})
             now, jitter = self.clock(), self.random()  # one for all: they go together the next time
             verdicts = [
                 judge(entry, attempt, now=now, jitter=jitter, schedule=self.schedule)
@@ -138,7 +136,13 @@ class Dispatcher:
         if left:
             # A fault of ours, or no end in sight. As with any other failure there is a next time,
             # and a last one.
-            await done(list(left.values()))
+            await done(
+                [
+                    attempted.get(number)
+                    or Attempt(recipient, Fate.TRANSIENT, self.hostname, reason=CUT_OFF)
+                    for number, recipient in left.items()
+                ]
+            )
         await self._write_down(entry, waiting)
 
     async def _release(self, entries: Sequence[Entry]) -> None:
