@@ -18,6 +18,7 @@ TITLES: Mapping[int, str] = {
     2046: "MIME: media types",
     2047: "MIME: encoded words in headers",
     2195: "CRAM-MD5",
+    2308: "negative answers of the DNS, remembered",
     2645: "ODMR, mail on demand",
     2782: "SRV records",
     2852: "DELIVERBY",

@@ -97,14 +97,17 @@ class MaildirWriter:
         """Return the Maildir of `mailbox`, ROOT/<domain>/<mailbox>; it need not exist."""
         return self.root / safe_name(mailbox.domain) / safe_name(mailbox.local_part)
 
-    async def write(self, directories: Sequence[Path], content: AsyncIterable[bytes]) -> None:
+    async def write(
+        self, directories: Sequence[Path], content: AsyncIterable[bytes], *, key: str = ""
+    ) -> None:
         """Put a message with CRLF line ends into each of some Maildirs, one at least.
 
         They are `root` or below it, in one file system: the message is there once, and linked. It
         is on disk in all of them when this returns. MailboxUnavailable if that was not possible,
         and then, as with any other exception and with a cancellation, nothing of it is to be seen.
+        With `key`, letters and digits, its file can be found again (`find`).
         """
-        file = _File(self, directories, self._unique_name())
+        file = _File(self, directories, self._unique_name(key))
         pieces: list[bytes] = []
         size = 0
         try:
@@ -120,11 +123,37 @@ class MaildirWriter:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(file.discard)
 
-    def _unique_name(self) -> str:
+    async def find(self, directory: Path, key: str) -> bool:
+        """Tell whether the message written with `key` is in a Maildir, seen or not, and on disk.
+
+        One that has been deleted or moved away is not found. It costs as much as the Maildir has
+        messages. MailboxUnavailable if it could not be looked for.
+        """
+
+        def look() -> bool:
+            for folder in (directory / "new", directory / "cur"):  # as a reader moves them
+                try:
+                    if any(self._key(key) in name for name in os.listdir(folder)):
+                        sync_directory(folder)  # who wrote it may not have come to that
+                        return True
+                except FileNotFoundError:
+                    pass
+            return False
+
+        try:
+            return await anyio.to_thread.run_sync(look)
+        except OSError as error:
+            raise MailboxUnavailable.because(error) from error
+
+    def _key(self, key: str) -> str:
+        return f"K{key}.{self._hostname}"
+
+    def _unique_name(self, key: str) -> str:
         seconds, micros = divmod(int(self._now() * 1_000_000), 1_000_000)
         process, number = os.getpid(), next(self._counter)
         random = self._random_bytes(8).hex()
-        return f"{seconds}.M{micros:06}P{process}Q{number}R{random}.{self._hostname}"
+        end = self._key(key) if key else f".{self._hostname}"
+        return f"{seconds}.M{micros:06}P{process}Q{number}R{random}{end}"
 
     def make_directories(self, directory: Path) -> None:
         """Make the Maildir `directory` with all that leads to it, and sync that. Blocks.

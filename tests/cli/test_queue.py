@@ -1,21 +1,26 @@
 """`queue`: what waits in a spool is seen and moved, whether its node runs or not."""
 
 import json
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import anyio
 import pytest
 
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.spool import Settlement
+from smtpproto.relay.spool import Entry, Settlement
 from smtpproto.relay.sqlite_spool import SQLiteSpool
 from tests.cli.conftest import Run
-from tests.relay.process import serving
+from tests.relay.process import SOURCE, serving
 
 DATA = Path("smtpproto-data")
 REPLY = "451 4.7.1 Come [bold]again[/bold] later, we are \x1b[2J\x9b2Jgreylisting"
@@ -129,6 +134,50 @@ def test_show_as_json_is_the_entry_with_its_header(cli: Run) -> None:
         errors="backslashreplace"
     )
     assert shown == entry
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_the_list_holds_one_entry_at_a_time(
+    cli: Run, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """A queue may be longer than memory."""
+    for _ in range(5):
+        stored("bob@far.example")
+    read = SQLiteSpool.entries
+    seen: list[ref[Entry]] = []
+    alive: list[int] = []
+
+    async def entries(self: SQLiteSpool) -> AsyncIterator[Entry]:
+        async for entry in read(self):
+            alive.append(sum(other() is not None for other in seen))
+            seen.append(ref(entry))
+            yield entry
+
+    monkeypatch.setattr("smtpproto.relay.sqlite_spool.PAGE_ENTRIES", 1)
+    monkeypatch.setattr(SQLiteSpool, "entries", entries)
+    cli("queue", *options)
+    assert len(alive) == 5
+    assert max(alive) <= 1  # the one before, whose name is still in use
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_list_that_nobody_reads_to_its_end_is_no_fault(cli: Run, options: list[str]) -> None:
+    """`smtpproto queue | head`"""
+    for _ in range(10):
+        stored(*[f"bob{n}@far.example" for n in range(1000)])  # more than a pipe holds
+    program = [sys.executable, "-c", "from smtpproto.cli import main; main()", "queue", *options]
+    with subprocess.Popen(
+        program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == 1
 
 
 def test_retry_makes_one_or_all_due_now(cli: Run) -> None:

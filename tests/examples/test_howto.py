@@ -1,6 +1,7 @@
 """Every file in `examples/howto/` runs, and does what the page that shows it says."""
 
 import os
+import random
 import re
 import signal
 import smtplib
@@ -8,7 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,12 +17,14 @@ import anyio
 import pytest
 from anyio.abc import ByteReceiveStream, ByteSendStream, ByteStream, SocketAttribute
 from anyio.streams.buffered import BufferedByteReceiveStream
+from hypothesis import given
 
-from examples.howto import come_from_smtplib, find_settings, try_again
-from smtpproto import Rcpt
+from examples.howto import come_from_smtplib, find_settings, memory_spool, try_again
+from smtpproto import Mail, Mailbox, Rcpt
 from smtpproto.blocking import Client as BlockingClient
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.client import Client
+from smtpproto.relay.spool import Fresh, Settlement, Spool, SpoolUnavailable
 from smtpproto.resolve import Srv
 from smtpproto.server import Server
 from smtpproto.testing import HARD, SOFT, Fault, SmtpServer
@@ -29,6 +32,7 @@ from tests.adapters.wire import LOST
 from tests.adapters.world import PASSWORD, Accounts, Box, certificates, running
 from tests.discover.world import Authority, World
 from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, listening, output
+from tests.relay import test_spool
 
 
 def test_there_are_no_others() -> None:
@@ -36,7 +40,8 @@ def test_there_are_no_others() -> None:
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
-        *("lmtp.py", "lmtp_server.py", "mechanism.py", "observe.py", "ready_handlers.py"),
+        *("lmtp.py", "lmtp_server.py", "mechanism.py", "memory_spool.py", "observe.py"),
+        "ready_handlers.py",
         *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
@@ -485,3 +490,57 @@ def test_the_tests_on_the_page_pass(name: str) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+def test_a_relay_with_its_queue_in_memory(tmp_path: Path) -> None:
+    with listening("howto/memory_spool.py", tmp_path, 0) as relay:
+        with smtplib.SMTP("127.0.0.1", relay.port, "client.example", PATIENCE) as session:
+            session.sendmail(
+                "ann@example.org", ["bob@example.org", "eve@example.org"], "Subject: 1\n\nhello\n"
+            )
+        relay.until("Delivered(")
+        relay.until("Delivered(")
+    for name in ("bob", "eve"):
+        (mail,) = (tmp_path / "example.org" / name / "new").iterdir()
+        assert mail.read_text().endswith("\nSubject: 1\n\nhello\n")
+    assert not (tmp_path / "spool").exists()
+
+
+@given(steps=test_spool.STEPS)
+def test_the_spool_in_memory_does_what_the_model_does(steps: list[test_spool.Step]) -> None:
+    """What `SQLiteSpool` is held to, but for restarts."""
+
+    def opens(watch: test_spool.Watch) -> AbstractAsyncContextManager[Spool]:
+        dice = random.Random(2)
+        return nullcontext(
+            memory_spool.MemorySpool(lambda: 1_000_000.0, watch, random=dice.randrange)
+        )
+
+    lasting = (step for step in steps if step[0] != "restart")
+    anyio.run(test_spool.run_steps, opens, lasting)
+
+
+@pytest.mark.anyio
+async def test_the_spool_in_memory_replaces_an_alias_and_loses_what_is_done() -> None:
+    spool = memory_spool.MemorySpool()
+    alias, ann, bob = (
+        Mailbox("all", "example.org"),
+        Rcpt("ann@example.org"),
+        Rcpt("bob@example.org"),
+    )
+    async with spool.receive() as incoming:
+        await incoming.write(b"Hi\r\n")
+        await incoming.commit(Mail("eve@example.net"), [Rcpt("all@example.org")], now=1)
+    expanded = Settlement(0, None, "250 so it is", becomes=(ann, bob), alias=alias)
+    await spool.settle(incoming.id, [expanded], now=2)
+    (entry,) = await spool.claim(2, 5, 60)
+    assert [(r.number, r.rcpt, r.alias) for r in entry.recipients] == [
+        (1, ann, alias),
+        (2, bob, alias),
+    ]
+    await spool.settle(entry.id, [Settlement(1, None), Settlement(2, None)], now=3)
+    assert await spool.next_due() is None
+    with pytest.raises(SpoolUnavailable):
+        [chunk async for chunk in spool.content(entry.id)]
+    with pytest.raises(ValueError, match="recipient"):
+        spool.put("x", Fresh(Mail(None), (), b"", ""), 3)

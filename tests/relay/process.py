@@ -14,7 +14,7 @@ import pytest
 
 from smtpproto.cli.node import load_login
 
-__all__ = ["Served", "serving"]
+__all__ = ["SOURCE", "Served", "serving"]
 
 SOURCE = Path(__file__).parents[2] / "src"
 PATIENCE = 60

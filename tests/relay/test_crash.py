@@ -156,8 +156,8 @@ async def test_what_was_accepted_is_in_the_mailbox(tmp_path: Path, anyio_backend
         await to_thread.run_sync(served.until, all_there, "to deliver what it has accepted")
     mails = arrived(mailbox)
     found = count_whole(mails, load)
-    assert set(found) == set(range(MESSAGES))
-    print(f"{found.total() - MESSAGES} delivered twice, {len(mails) - found.total()} unsaid")
+    assert found == dict.fromkeys(range(MESSAGES), 1)  # a delivery that was made is known again
+    print(f"{MESSAGES} messages, {KILLS} kills: {len(mails) - found.total()} unsaid")
 
 
 class NextHop:
@@ -220,6 +220,7 @@ async def test_what_was_accepted_is_at_the_next_hop_or_reported(
     told = Counter({number: len(reports(number)) for number in failing})
     assert min(told.values()) >= 1
     print(
-        f"{found.total() - MESSAGES} sent twice, {len(next_hop.mails) - found.total()} unsaid, "
+        f"{MESSAGES} messages, {KILLS} kills: {found.total() - MESSAGES} sent twice, "
+        f"{len(next_hop.mails) - found.total()} unsaid, "
         f"{told.total() - len(failing)} reported twice"
     )

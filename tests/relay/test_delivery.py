@@ -3,15 +3,17 @@
 import math
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from smtpproto.client import ClientDeadlines
+from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import Access, HostPort, Schedule
-from smtpproto.relay.mailbox import listed_mailboxes
+from smtpproto.relay.mailbox import Maildir, listed_mailboxes
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
 from tests.relay.world import DAY, LOGIN, MESSAGE, START, Node, World, parsed, world
@@ -686,15 +688,17 @@ async def test_local_recipients_are_settled_one_by_one(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example")
         reached, never = anyio.Event(), anyio.Event()
-        deliver = node.relay.mailboxes.deliver
+        mailboxes = node.relay.mailboxes
+        assert isinstance(mailboxes, Maildir)
+        deliver_once = mailboxes.deliver_once
 
-        async def slow(mailbox: object, content: object) -> None:
-            if b"slow" in str(mailbox).encode():
+        async def slow(mailbox: Mailbox, *args: Any, **kwargs: Any) -> None:
+            if mailbox.local_part == b"slow":
                 reached.set()
                 await never.wait()
-            await deliver(mailbox, content)  # type: ignore[arg-type]  # passed on
+            await deliver_once(mailbox, *args, **kwargs)
 
-        node.relay.mailboxes.deliver = slow  # type: ignore[method-assign]  # the test's
+        mailboxes.deliver_once = slow  # type: ignore[method-assign]  # the test's
         await node.send(SENDER, ["fast@our.dom", "slow@our.dom"])
         await reached.wait()
         (entry,) = await node.queue()

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
-from smtpproto.relay import Schedule, SQLiteSpool
+from smtpproto.relay import Maildir, Schedule, SQLiteSpool
 from smtpproto.relay.deliver import Attempt, Deliverer
 from smtpproto.relay.dispatch import Dispatcher
 from smtpproto.relay.spool import Entry, SpoolUnavailable
@@ -284,21 +284,23 @@ async def test_a_fault_on_one_way_tears_no_transaction_on_another(tmp_path: Path
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", {".": "hang"})
         node = await w.node("relay.example")
-        deliver = node.relay.mailboxes.deliver
+        mailboxes = node.relay.mailboxes
+        assert isinstance(mailboxes, Maildir)
+        deliver_once = mailboxes.deliver_once
 
-        async def broken(mailbox: Any, content: Any) -> None:
+        async def broken(*_: Any, **__: Any) -> None:
             await host.reached.wait()
             host.released.set()
             raise ZeroDivisionError("in the midst of the other's final dot")
 
-        node.relay.mailboxes.deliver = broken  # type: ignore[method-assign]  # the test's
+        mailboxes.deliver_once = broken  # type: ignore[method-assign]  # the test's
         await node.send(SENDER, ["v@ext.example", "v@our.dom"])
         (delivered,) = await node.until(Delivered)
         assert str(delivered.forward_path) == "<v@ext.example>"
         (deferred,) = await node.until(Deferred)
         assert str(deferred.forward_path) == "<v@our.dom>"
         assert len(host.accepted) == 1
-        node.relay.mailboxes.deliver = deliver  # type: ignore[method-assign]  # as it was
+        mailboxes.deliver_once = deliver_once  # type: ignore[method-assign]  # as it was
 
 
 async def test_a_fault_after_a_good_end_is_not_counted_against_it(tmp_path: Path) -> None:

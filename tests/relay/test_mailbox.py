@@ -101,6 +101,50 @@ async def test_an_empty_message_is_a_message(tmp_path: Path) -> None:
     assert list(files(tmp_path).values()) == [b""]
 
 
+@pytest.mark.rfc("1047")
+@pytest.mark.parametrize("where", ["new", "cur", "elsewhere"])
+async def test_a_delivery_is_known_again_while_its_file_is_in_the_mailbox(
+    tmp_path: Path, where: str
+) -> None:
+    key = "00HbXm5a4uDoYxUN0"
+    await maildir(tmp_path).deliver_once(ANN, chunks(MESSAGE), key=key, again=False)
+    (name,) = files(tmp_path)
+    if where != "new":  # a reader has seen it
+        flagged = tmp_path / name.replace("/new/", f"/{where}/")
+        flagged.parent.mkdir(exist_ok=True)
+        (tmp_path / name).rename(flagged.with_name(f"{flagged.name}:2,S"))
+    store = maildir(tmp_path)  # after a crash
+    await store.deliver_once(ANN, chunks(MESSAGE), key=key, again=True)
+    assert len(files(tmp_path)) == (2 if where == "elsewhere" else 1)
+    await store.deliver_once(ANN, chunks(MESSAGE), key=key, again=True)
+    assert len(files(tmp_path)) == (2 if where == "elsewhere" else 1)
+
+
+async def test_another_delivery_is_not_taken_for_it(tmp_path: Path) -> None:
+    keys = ["00HbXm5a4uDoYxUN1", "00HbXm5a4uDoYxUN11", "0HbXm5a4uDoYxUN1"]
+    store = maildir(tmp_path)
+    for key in keys:
+        await store.deliver_once(ANN, chunks(MESSAGE), key=key, again=True)
+    await store.deliver_once(Mailbox("bob", "b.example"), chunks(MESSAGE), key=keys[0], again=True)
+    assert len(files(tmp_path)) == 4
+
+
+async def test_what_cannot_be_looked_for_is_not_delivered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = maildir(tmp_path)
+    await store.deliver(ANN, chunks(MESSAGE))
+
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "as told")
+
+    with monkeypatch.context() as while_it_lasts:
+        while_it_lasts.setattr(os, "listdir", fail)
+        with pytest.raises(MailboxUnavailable):
+            await store.deliver_once(ANN, chunks(MESSAGE), key="x", again=True)
+    assert len(files(tmp_path)) == 1
+
+
 class Log:
     """Writes down what happens to the disk, by names."""
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -392,6 +392,52 @@ async def test_a_bug_in_one_piece_of_work_is_raised_to_its_owner_alone(tmp_path:
             with pytest.raises(ZeroDivisionError):
                 await spool.database.perform(database.Work(lambda _: 1 // 0))
         assert [entry.id for entry in await all_of(spool)] == other
+
+
+async def test_questions_that_come_together_share_a_thread_and_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    read = database.Database._read
+
+    def counted(self: database.Database, batch: list[Any]) -> None:
+        batches.append(len(batch))
+        read(self, batch)
+
+    monkeypatch.setattr(database.Database, "_read", counted)
+    answers: list[object] = []
+
+    async def ask(id: str) -> None:
+        answers.append(await spool.get(id))
+
+    async def ask_badly(query: str, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            await spool.database.read(lambda db: db.execute(query).fetchone()[0])
+        answers.append(error)
+
+    async with opened(tmp_path) as spool:
+        ids = [await keep(spool) for _ in range(20)]
+        async with anyio.create_task_group() as tasks:
+            for id in ids:
+                tasks.start_soon(ask, id)
+            tasks.start_soon(ask_badly, "SELECT x FROM nowhere", SpoolUnavailable)
+            tasks.start_soon(ask_badly, "SELECT 1 WHERE 0", TypeError)
+        assert sum(batches) == len(answers) == 22
+        assert len(batches) <= 4
+        assert {entry.id for entry in answers if isinstance(entry, Entry)} == set(ids)
+
+
+async def test_who_is_cancelled_while_he_asks_does_not_wait(tmp_path: Path) -> None:
+    gate = threading.Event()
+    async with opened(tmp_path) as spool:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(spool.database.read, lambda _: gate.wait())
+                await anyio.wait_all_tasks_blocked()
+                tasks.cancel_scope.cancel()
+        finally:
+            gate.set()
+        assert await spool.get("nobody") is None
 
 
 # Leases
@@ -997,6 +1043,38 @@ def test_a_commit_torn_off_by_asyncio_is_kept_whole_or_not_at_all(
     assert len(files(tmp_path)) == (begun and content == LARGE)
 
 
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_a_commit_torn_off_behind_a_claim_has_its_file(tmp_path: Path, content: bytes) -> None:
+    """It is taken, and its turn is to come: so it runs on, and nobody may remove what it needs."""
+    gate, looking = threading.Event(), threading.Event()
+
+    def look(_: sqlite3.Connection) -> None:
+        looking.set()
+        gate.wait()
+
+    async def main() -> None:
+        async with opened(tmp_path) as spool:
+            try:
+                async with anyio.create_task_group() as tasks, writer_busy(spool) as busy:
+                    tasks.start_soon(spool.database.perform, database.Work(look, looks=True))
+                    torn = asyncio.create_task(keep(spool, content))
+                    while len(spool.database._queue) < 2:
+                        await anyio.lowlevel.checkpoint()
+                    busy.set()
+                    await anyio.to_thread.run_sync(looking.wait)
+                    torn.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await torn
+                    gate.set()
+            finally:
+                gate.set()
+        async with opened(tmp_path) as spool:
+            (entry,) = await all_of(spool)
+            assert await content_of(spool, entry.id) == content
+
+    asyncio.run(main())
+
+
 async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: Path) -> None:
     everybody, eve = Mailbox.parse("all@example.org"), Rcpt("eve@example.org", {"NOTIFY": "NEVER"})
     step = Settlement(0, None, "250 expanded", becomes=(ANN, eve), alias=everybody)
@@ -1419,15 +1497,18 @@ STEPS = st.lists(
 )
 
 
-async def run_steps(path: Path, steps: Iterator[Step]) -> None:
+Opens = Callable[[Watch], AbstractAsyncContextManager[Spool]]
+
+
+async def run_steps(opens: Opens, steps: Iterator[Step], path: Path | None = None) -> None:
+    """Ask a spool and the model the same things; its large content has files in `path`."""
     model = Model()
     now = 0.0
     ids: list[str] = ["nobody"]
-    dice = random.Random(2)
     going_on = True
     while going_on:
         lent: list[Entry] = []
-        async with opened(path, random=dice.randrange, steady=model.watch) as spool:
+        async with opens(model.watch) as spool:
             for word, choice, number in steps:
                 id = ids[choice % len(ids)]
                 if word == "keep":
@@ -1479,9 +1560,10 @@ async def run_steps(path: Path, steps: Iterator[Step]) -> None:
             assert found == {id: dict(rows) for id, rows in model.rcpts.items()}
             for id, content in model.content.items():
                 assert await content_of(spool, id) == content
-            assert files(path) == {
-                id for id, content in model.content.items() if len(content) > INLINE_OCTETS
-            }
+            if path is not None:
+                assert files(path) == {
+                    id for id, content in model.content.items() if len(content) > INLINE_OCTETS
+                }
 
 
 def _numbers(entries: Sequence[Entry]) -> list[tuple[str, list[int]]]:
@@ -1494,7 +1576,12 @@ def test_it_does_what_the_model_does(
     tmp_path_factory: pytest.TempPathFactory, backend: str, steps: list[Step]
 ) -> None:
     path = tmp_path_factory.mktemp("spool")
-    anyio.run(run_steps, path, iter(steps), backend=backend)
+    dice = random.Random(2)
+
+    def opens(watch: Watch) -> AbstractAsyncContextManager[Spool]:
+        return opened(path, random=dice.randrange, steady=watch)
+
+    anyio.run(run_steps, opens, iter(steps), path, backend=backend)
 
 
 # Ids

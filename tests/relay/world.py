@@ -222,6 +222,11 @@ class FaultyMaildir(Maildir):
             raise error
         await super().deliver(mailbox, content)
 
+    async def deliver_once(self, mailbox: Mailbox, content: Any, *, key: str, again: bool) -> None:
+        if (error := self.trouble.get(str(mailbox))) is not None:
+            raise error
+        await super().deliver_once(mailbox, content, key=key, again=again)
+
 
 class Node:
     """One relay of ours, with its files under `directory`."""

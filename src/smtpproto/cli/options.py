@@ -213,14 +213,16 @@ def password_for(username: str, file: Path | None) -> str:
 def run(backend: str, main: Callable[[], Awaitable[T]]) -> T:
     """Run `main` in an event loop, the one of this name.
 
-    Out of any group, what ends a command (a ClickException, Ctrl-C) is raised as itself, and
-    LocalProtocolError (the user asked for what SMTP forbids) as BadInput.
+    Out of any group, what ends a command (a ClickException, Ctrl-C, nobody who reads on) is raised
+    as itself, and LocalProtocolError (the user asked for what SMTP forbids) as BadInput.
     """
     try:
         return anyio.run(_unless_interrupted, main, **Backend(backend).options())
     except BaseException as group:
         for error in _leaves(group):
-            if isinstance(error, (click.ClickException, KeyboardInterrupt, SystemExit)):
+            if isinstance(
+                error, (click.ClickException, KeyboardInterrupt, SystemExit, BrokenPipeError)
+            ):
                 raise error from None
             if isinstance(error, LocalProtocolError):
                 raise BadInput(f"this cannot be sent: {error}") from None

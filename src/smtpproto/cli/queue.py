@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Literal, TypeVar
 
 import click
@@ -77,20 +78,38 @@ def queue(ctx: click.Context, data: Path, backend: str, as_json: bool) -> None:
 @click.pass_obj
 def list_(visit: _Visit) -> None:
     """List the messages, the oldest first."""
-    entries = visit.spool(_entries)
-    if visit.as_json:
-        visit.print_json([_as_dict(entry) for entry in entries])
-        return
-    if not entries:
-        say("The queue is empty.")
-        return
-    for entry in entries:
-        said = f"  {_ago(entry.arrived)}, {amount(entry.octets)}, from {entry.mail.reverse_path}"
-        say((entry.id, "head"), said)
-        for recipient in entry.recipients:
-            say(f"  to {recipient.rcpt.forward_path}: ", (_state(recipient), "warn"))
-            if recipient.last_reply:
-                say("    ", (recipient.last_reply, "dim"))
+
+    async def ask(spool: SQLiteSpool) -> None:
+        # As they come: there may be a million.
+        if visit.as_json:
+            await _list_json(spool)
+            return
+        empty = True
+        async for entry in spool.entries():
+            empty = False
+            _list_entry(entry)
+        if empty:
+            say("The queue is empty.")
+
+    visit.spool(ask)
+
+
+def _list_entry(entry: Entry) -> None:
+    said = f"  {_ago(entry.arrived)}, {amount(entry.octets)}, from {entry.mail.reverse_path}"
+    say((entry.id, "head"), said)
+    for recipient in entry.recipients:
+        say(f"  to {recipient.rcpt.forward_path}: ", (_state(recipient), "warn"))
+        if recipient.last_reply:
+            say("    ", (recipient.last_reply, "dim"))
+
+
+async def _list_json(spool: SQLiteSpool) -> None:
+    """Print an array as `print_json` does, one entry at a time."""
+    before = "["
+    async for entry in spool.entries():
+        click.echo(f"{before}\n{indent(json.dumps(_as_dict(entry), indent=2), '  ')}", nl=False)
+        before = ","
+    click.echo("[]" if before == "[" else "\n]")
 
 
 @queue.command()
@@ -200,10 +219,6 @@ async def _get(spool: SQLiteSpool, id: str) -> Entry:
     if entry is None:
         raise Failure(f"no message {id} in the queue")
     return entry
-
-
-async def _entries(spool: SQLiteSpool) -> list[Entry]:
-    return [entry async for entry in spool.entries()]
 
 
 def _now() -> float:

@@ -2,7 +2,7 @@
 
 In reading order::
 
-    spool, sqlite_spool     where a message is safe      (sqlite_*, disk: below it)
+    spool, sqlite_spool     where a message is safe      (sqlite_*, leases, disk: below it)
     mailbox, aliases        where it ends, and who stands for whom there
     route, hops             where it goes next (asks ..resolve), and what is known of it
     schedule                when it is tried again

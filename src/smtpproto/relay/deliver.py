@@ -20,6 +20,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from functools import partial
+from math import inf
 from typing import Any, TypeAlias
 
 import anyio
@@ -41,7 +42,7 @@ from smtpproto.trace import MAX_HEADER, return_path
 
 from .aliases import Aliases, TooManyTargetsError, delivered_to, expand, has_been_at, no_aliases
 from .hops import Hold, Hops
-from .mailbox import MailboxStore
+from .mailbox import MailboxStore, deliver_once
 from .report import Action
 from .route import Host, Local, NextHop, Route, Router, Undetermined, Unroutable, canonical
 from .spool import AtHand, Entry, Recipient, Spool, SpoolUnavailable
@@ -149,6 +150,8 @@ class Deliverer:
     """Carries messages on, with what it has been handed to do so.
 
     `pool` keeps the sessions with next hops, and bounds them; it is open while there are attempts.
+    `began`, wall time in seconds: messages that are older may have been tried by a process that
+    died over it.
     """
 
     router: Router
@@ -157,6 +160,7 @@ class Deliverer:
     pool: Pool[Host]
     hops: Hops
     aliases: Aliases = no_aliases
+    began: float = inf
 
     async def attempt(self, entry: Entry, done: Done) -> None:
         """Try every recipient of `entry` once.
@@ -256,7 +260,13 @@ class Deliverer:
             if not await self.mailboxes.exists(mailbox):
                 return Attempt(recipient, Fate.PERMANENT, where, NO_MAILBOX)
             async with aclosing(self._final_content(entry, recipient.alias)) as content:
-                await self.mailboxes.deliver(mailbox, content)
+                await deliver_once(
+                    self.mailboxes,
+                    mailbox,
+                    content,
+                    key=f"{entry.id}N{recipient.number}",
+                    again=entry.arrived <= self.began,
+                )
         except MailboxUnavailable as error:
             return Attempt(recipient, Fate.TRANSIENT, where, error.reply)
         except SpoolUnavailable as error:

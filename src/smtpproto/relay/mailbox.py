@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -20,6 +20,8 @@ __all__ = [
     "MailboxPolicy",
     "MailboxStore",
     "Maildir",
+    "Recognizing",
+    "deliver_once",
     "every_mailbox",
     "listed_mailboxes",
     "present_mailboxes",
@@ -40,6 +42,36 @@ class MailboxStore(Protocol):
         as with any other exception and with a cancellation, nothing of it is to be seen.
         """
         ...
+
+
+@runtime_checkable
+class Recognizing(Protocol):
+    """A store that knows a delivery again which was made before a crash."""
+
+    async def deliver_once(
+        self, mailbox: Mailbox, content: AsyncIterable[bytes], *, key: str, again: bool
+    ) -> None:
+        """Deliver as `deliver` does, and under a key, which no other delivery has.
+
+        `again`: it may have been made already, by one who did not live to write that down. What is
+        found under this key counts as delivered then.
+        """
+        ...
+
+
+async def deliver_once(
+    store: MailboxStore,
+    mailbox: Mailbox,
+    content: AsyncIterable[bytes],
+    *,
+    key: str,
+    again: bool,
+) -> None:
+    """Deliver into a store, once if it can tell (`Recognizing`)."""
+    if isinstance(store, Recognizing):
+        await store.deliver_once(mailbox, content, key=key, again=again)
+    else:
+        await store.deliver(mailbox, content)
 
 
 #: Tells whether a mailbox, kept in the directory given with it, exists.
@@ -107,3 +139,11 @@ class Maildir:
     async def deliver(self, mailbox: Mailbox, content: AsyncIterable[bytes]) -> None:
         """Keep `content` (see MailboxStore.deliver); MailboxUnavailable 452 4.3.1 or 451 4.3.0."""
         await self._writer.write([self.directory(mailbox)], content)
+
+    async def deliver_once(
+        self, mailbox: Mailbox, content: AsyncIterable[bytes], *, key: str, again: bool
+    ) -> None:
+        """Keep `content` (see Recognizing.deliver_once); errors as with `deliver`."""
+        directory = self.directory(mailbox)
+        if not (again and await self._writer.find(directory, key)):
+            await self._writer.write([directory], content, key=key)

@@ -128,7 +128,13 @@ class Relay:
             front=2 * self.sessions_each,
         )
         deliverer = Deliverer(
-            self.router, self.mailboxes, self.spool, self._pool, self.hops, self.aliases
+            self.router,
+            self.mailboxes,
+            self.spool,
+            self._pool,
+            self.hops,
+            self.aliases,
+            began=self.clock(),
         )
         self.dispatcher = Dispatcher(
             hostname=self.hostname,

@@ -7,7 +7,8 @@ is not touched by cancellation, and whoever waits for it is shielded from it too
 
 Claims, which change nothing here, have their turn between two of these (`Work.looks`), so that they
 see each change whole, and wait for one sync at most. Readers have connections of their own and wait
-for nobody (WAL).
+for no writer (WAL); what is asked while they are busy goes to the next one that is free, all of it,
+for to change threads costs more than most questions.
 
 *When a sync fails.* What it was for may be lost, and the next sync says nothing of it: the system
 takes for clean what it could not write. If that is in SQLite's log, the log has a hole that nobody
@@ -34,7 +35,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from anyio import CancelScope, CapacityLimiter, Event, to_thread
+from anyio import CancelScope, CapacityLimiter, Event, create_task_group, to_thread
 
 from .disk import Disk
 from .spool import SpoolUnavailable
@@ -56,6 +57,8 @@ logger = logging.getLogger(__name__)
 
 #: Pages of log after which they are copied into the database (a checkpoint).
 CHECKPOINT_PAGES = 1000
+#: Questions are answered by so many threads.
+READERS = 2
 
 #: What leads from each schema version (PRAGMA user_version) to the next. Only ever append.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -211,10 +214,9 @@ class Work(Generic[T]):
 class Database:
     """The database in one file: `perform` changes it, `read` reads it.
 
-    `start` it in a thread, keep the task `write` running until after `finish`, and `stop` it in
-    a thread. `create`: this process serves the spool, and may make or migrate it.
-    `busy_timeout`: seconds to wait for another process's transaction. `reserve`: octets of the disk
-    below which it is `low`.
+    `start` it in a thread, `run` it as a task until after `finish`, and `stop` it in a thread.
+    `create`: this process serves the spool, and may make or migrate it. `busy_timeout`: seconds to
+    wait for another process's transaction. `reserve`: octets of the disk below which it is `low`.
     """
 
     def __init__(
@@ -240,9 +242,11 @@ class Database:
         self._readers: list[sqlite3.Connection] = []  # those idle
         self._queue: list[Work[Any]] = []
         self._wake = Event()
+        self._questions: list[Work[Any]] = []
+        self._asked = Event()
         self._closing = False
         self._writing = CapacityLimiter(1)
-        self._reading = CapacityLimiter(4)
+        self._reading = CapacityLimiter(READERS)
 
     def start(self) -> sqlite3.Connection:
         """Open it and bring its schema up to date; return the writer's connection."""
@@ -259,6 +263,7 @@ class Database:
         """Let the writer end when it has done what is there."""
         self._closing = True
         self._wake.set()
+        self._asked.set()
 
     def stop(self) -> None:
         for reader in self._readers:
@@ -275,41 +280,79 @@ class Database:
         Cancellation waits. If we are torn from the wait all the same, work that has not begun is
         withdrawn; the rest runs on.
         """
+        with CancelScope(shield=True):
+            await self._wait(work, self._queue, self._wake)
+        return self._outcome(work)
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on a connection of its own, all of it in one snapshot."""
+        work = Work(query, looks=True)
+        await self._wait(work, self._questions, self._asked)
+        return self._outcome(work)
+
+    async def _wait(self, work: Work[Any], queue: list[Work[Any]], wake: Event) -> None:
         if self._closing:
             raise SpoolUnavailable(f"{self._path}: closed")
-        self._queue.append(work)
-        self._wake.set()
+        queue.append(work)
+        wake.set()
         try:
-            with CancelScope(shield=True):
-                await work.done.wait()
+            await work.done.wait()
         finally:
             if not work.done.is_set():
                 with suppress(ValueError):
-                    self._queue.remove(work)
+                    queue.remove(work)
+
+    def _outcome(self, work: Work[T]) -> T:
         if work.error is not None:
             if isinstance(work.error, (sqlite3.Error, OSError)):
                 raise as_unavailable(work.error, self._path) from work.error
             raise work.error
         return work.result
 
+    async def run(self) -> None:
+        """Do what is there, until `finish` and all is done."""
+        with CancelScope(shield=True):
+            async with create_task_group() as tasks:
+                tasks.start_soon(self.write)
+                for _ in range(READERS):
+                    tasks.start_soon(self.answer)
+
     async def write(self) -> None:
         """The writer task: whatever is there, in one transaction, again and again."""
-        with CancelScope(shield=True):
-            while self._queue or not self._closing:
-                if not self._queue:
-                    self._wake = Event()
-                    await self._wake.wait()
-                    continue
-                queue, self._queue = self._queue, []
-                looks = [work for work in queue if work.looks]
-                await self._turn(self._look, looks)
-                await self._turn(self._work, [work for work in queue if not work.looks])
+        while self._queue or not self._closing:
+            if not self._queue:
+                self._wake = Event()
+                await self._wake.wait()
+                continue
+            queue = self._queue[:]
+            self._queue.clear()
+            for work in queue:
+                work.kept = None  # from here on nobody withdraws it
+            looks = [work for work in queue if work.looks]
+            await self._turn(self._look, looks, self._writing)
+            changes = [work for work in queue if not work.looks]
+            await self._turn(self._work, changes, self._writing)
 
-    async def _turn(self, do: Callable[[list[Work[Any]]], None], batch: list[Work[Any]]) -> None:
+    async def answer(self) -> None:
+        """A reader task."""
+        while self._questions or not self._closing:
+            if not self._questions:
+                if self._asked.is_set():
+                    self._asked = Event()
+                await self._asked.wait()
+                continue
+            questions = self._questions[:]
+            self._questions.clear()
+            await self._turn(self._read, questions, self._reading)
+
+    async def _turn(
+        self,
+        do: Callable[[list[Work[Any]]], None],
+        batch: list[Work[Any]],
+        limiter: CapacityLimiter,
+    ) -> None:
         if batch:
-            for work in batch:
-                work.kept = None
-            await to_thread.run_sync(do, batch, limiter=self._writing)
+            await to_thread.run_sync(do, batch, limiter=limiter)
             for work in batch:
                 work.done.set()
 
@@ -409,27 +452,23 @@ class Database:
         with suppress(sqlite3.Error):
             old.close()
 
-    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Run a query on a connection of its own, all of it in one snapshot."""
-
-        def call() -> T:
+    def _read(self, batch: list[Work[Any]]) -> None:
+        for work in batch:
+            db: sqlite3.Connection | None = None
             try:
-                db = self._readers.pop()
-            except IndexError:
-                db = connect(self._path, create=False, busy_timeout=self._busy_timeout)
-            try:
+                db = self._reader()
                 db.execute("BEGIN")
-                result = query(db)
+                work.result = work.run(db)
                 db.execute("COMMIT")
-            except BaseException:
-                db.close()
-                raise
-            self._readers.append(db)
-            return result
+            except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+                if db is not None:
+                    db.close()
+                work.error = error
+            else:
+                self._readers.append(db)
 
-        if self._closing:
-            raise SpoolUnavailable(f"{self._path}: closed")
+    def _reader(self) -> sqlite3.Connection:
         try:
-            return await to_thread.run_sync(call, limiter=self._reading)
-        except sqlite3.Error as error:
-            raise as_unavailable(error, self._path) from error
+            return self._readers.pop()
+        except IndexError:
+            return connect(self._path, create=False, busy_timeout=self._busy_timeout)

@@ -148,7 +148,7 @@ class SQLiteSpool:
         try:
             await spool.in_thread(spool._start)
             async with create_task_group() as tasks:
-                tasks.start_soon(spool.database.write)
+                tasks.start_soon(spool.database.run)
                 try:
                     yield spool
                 except Exception as error:  # noqa: BLE001 - led around the group, raised below
