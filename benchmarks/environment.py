@@ -160,11 +160,11 @@ def _output(*command: str) -> str:
     return done.stdout.strip()
 
 
-def find(program: str) -> str:
-    """Return the path of one of Postfix's programs; they live where not everybody looks."""
-    path = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+def find(program: str, package: str = "postfix") -> str:
+    """Return the path of a program, of Postfix by default; some live where not everybody looks."""
+    path = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     if path is None:
-        raise BenchmarkError(f"needs {program} (apt-get install postfix)")
+        raise BenchmarkError(f"needs {program} (apt-get install {package})")
     return path
 
 

@@ -8,7 +8,7 @@ from floors import judged, verdict_line
 from processes import BenchmarkError
 from report import COMPARED, HEADINGS, Report, comparison
 
-__all__ = ["BEGIN", "END", "filled"]
+__all__ = ["BEGIN", "END", "filled", "filled_with"]
 
 BEGIN, END = "<!-- measured: written by benchmarks/servers_and_clients.py -->", "<!-- /measured -->"
 
@@ -23,6 +23,20 @@ def filled(page: str, report: Report, chart: str | None) -> str:
     if not begin or not end:
         raise BenchmarkError(f"the page has no place for it: {BEGIN} ... {END}")
     return before + "\n".join((BEGIN, "", *_written(report, chart), "", END)) + after
+
+
+def filled_with(
+    page: str, program: str, about: Sequence[str], *tables: Sequence[Sequence[str]]
+) -> str:
+    """Return a page with lines and tables between the markers of a program, as `filled` does."""
+    before, begin, rest = page.partition(f"<!-- measured: written by benchmarks/{program} -->")
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BenchmarkError(f"the page has no place for it: {begin or program} ... {END}")
+    lines = [begin, "", *about]
+    for each in tables:
+        lines += ["", *_markdown(each)]
+    return before + "\n".join((*lines, "", END)) + after
 
 
 def _written(report: Report, chart: str | None) -> Iterator[str]:

@@ -19,7 +19,15 @@ from typing import IO
 import shared
 from shared import HOST
 
-__all__ = ["BenchmarkError", "Finished", "Serving", "finish", "interruptible", "serving"]
+__all__ = [
+    "BenchmarkError",
+    "Finished",
+    "Serving",
+    "finish",
+    "free_port",
+    "interruptible",
+    "serving",
+]
 
 PATIENCE = 300  # seconds for any one run: far more than it takes
 GLANCE = 0.01  # seconds between two looks at a process that runs
@@ -49,13 +57,21 @@ def _child(command: Sequence[str], output: IO[bytes]) -> Generator[subprocess.Po
         yield process
     finally:
         if process.poll() is None:
-            process.terminate()
             try:
-                process.wait(timeout=10)
+                _end(process)
             except BaseException:
                 process.kill()
                 process.wait()
                 raise
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # some wait for what is under way until they are told again
+        process.wait(timeout=10)
 
 
 def _read(output: IO[bytes]) -> str:
@@ -124,11 +140,23 @@ def _family(pid: int) -> set[int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return the CPU that a process has used, threads that have ended included."""
+    """Return the CPU of a process, of threads and of children that have ended included."""
     try:
-        return time.clock_gettime(~pid << 3 | 2)  # its CPU clock: clock_getcpuclockid(3)
+        own = time.clock_gettime(~pid << 3 | 2)  # its CPU clock: clock_getcpuclockid(3)
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # it has ended
         return 0.0
+    return own + (int(stat[13]) + int(stat[14])) / os.sysconf("SC_CLK_TCK")
+
+
+def _proportional(pid: int) -> int:
+    """Return the octets of a process, of those that it shares its part."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return 0
+    found = re.search(r"^Pss: *(\d+)", rollup, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
 
 
 @dataclass(frozen=True)
@@ -169,15 +197,32 @@ class Serving:
         """Return the most octets that it had resident at any time, its processes added up."""
         return sum(map(shared.peak, _family(self.process.pid)))
 
+    def pids(self) -> set[int]:
+        """Return its process and all that descend from it."""
+        return _family(self.process.pid)
+
+    def memory(self) -> int:
+        """Return the octets that it has now; what processes share counts once."""
+        return sum(map(_proportional, _family(self.process.pid)))
+
 
 @contextmanager
-def serving(*command: str) -> Generator[Serving]:
-    """Run a server for the block, on a free port that stands for `{port}` in its arguments."""
-    port = free_port()
+def serving(
+    *command: str, port: int | None = None, host: str = HOST, log: Path | None = None
+) -> Generator[Serving]:
+    """Run a server for the block, on a free port that stands for `{port}` in its arguments.
+
+    Or on the `port` given, which it knows of. What it prints goes to the file `log`, if there is
+    one.
+    """
+    port = port or free_port()
     arguments = [argument.replace("{port}", str(port)) for argument in command]
-    with tempfile.TemporaryFile() as output, _child(arguments, output) as process:
+    with (
+        tempfile.TemporaryFile() if log is None else log.open("w+b") as output,
+        _child(arguments, output) as process,
+    ):
         deadline = time.monotonic() + 60
-        while not _listens(port):
+        while not _listens(port, host):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise BenchmarkError(f"{' '.join(arguments)} does not listen:\n{_read(output)}")
             time.sleep(0.02)
@@ -186,9 +231,9 @@ def serving(*command: str) -> Generator[Serving]:
             raise BenchmarkError(f"{' '.join(arguments)} ended with {code}:\n{_read(output)}")
 
 
-def _listens(port: int) -> bool:
+def _listens(port: int, host: str) -> bool:
     try:
-        socket.create_connection((HOST, port), timeout=1).close()
+        socket.create_connection((host, port), timeout=1).close()
     except OSError:
         return False
     return True

@@ -1,15 +1,17 @@
 """Load for what smtp-source cannot do: python run_load.py WAY PORT MESSAGES SESSIONS OCTETS.
 
-WAY is `pipelined`, `starttls` or `login`. Each session is a process of its own with a blocking
-socket, and looks at each reply: one that is not as expected ends it all. At the end it prints how
-many messages were accepted, and the seconds from the first connection to the last reply. Run by
-`servers_and_clients.py`.
+WAY is `pipelined`, `starttls`, `login` or `domains`. Each session is a process of its own with a
+blocking socket, and looks at each reply: one that is not as expected ends it all. At the end it
+prints how many messages were accepted, and the seconds from the first connection to the last reply.
+Run by `servers_and_clients.py` and `relay.py`.
 
 - `pipelined`: a connection is kept, and what may be one write is one: a message's content and its
   final dot together with MAIL, RCPT and DATA of the next. DATA has to be the last of a group, so
   there is a round trip for each message, not for each command (RFC 2920 §3.1).
 - `starttls`, `login`: for each message a new connection with a full handshake, or AUTH PLAIN; then
   a round trip for each command, as smtp-source has it.
+- `domains`: as smtp-source, on a connection that is kept, but to DOMAINS domains by turns, as
+  `run_dns.py` knows them. They are one more argument.
 """
 
 from __future__ import annotations
@@ -104,16 +106,34 @@ def each_anew(port: int, messages: int, octets: bytes, tls: ssl.SSLContext | Non
         connection.quit()
 
 
+def to_domains(port: int, messages: int, octets: bytes, first: int, domains: int) -> None:
+    """Send messages on one connection, to each domain once in `domains` of them."""
+    connection = Connection(port)
+    connection.ask(EHLO, "250")
+    for number in range(first, first + messages):
+        connection.ask(GROUP[0], "250")
+        # In steps, so that neighbours in the list are not neighbours in time.
+        connection.ask(b"RCPT TO:<a@%d.d.test>\r\n" % (number * 37 % domains), "250")
+        connection.ask(GROUP[2], "354")
+        connection.ask(octets, "250")
+    connection.quit()
+
+
 def main(way: str, *numbers: int) -> None:
-    port, messages, sessions, octets = numbers
+    port, messages, sessions, octets, *more = numbers
     message = content(octets) + b".\r\n"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # what is measured is the server
     fork = multiprocessing.get_context("fork")
     children = []
+    first = 0
     for share in filter(None, shares(messages, sessions)):
-        if way == "pipelined":
+        if way == "domains":
+            args = (port, share, message, first, *more)
+            child = fork.Process(target=to_domains, args=args)
+            first += share
+        elif way == "pipelined":
             child = fork.Process(target=pipelined, args=(port, share, message))
         else:
             tls = context if way == "starttls" else None

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import evolve
-
 from .core.command import Command, Data, Mail, Rcpt, Rset
 from .core.envelope import Envelope
 from .core.errors import RemoteProtocolError
@@ -153,7 +151,7 @@ class Handover:
         if (reading.utf8 or self._utf8) and "SMTPUTF8" in offer:
             extra |= UTF8(True)
         missing = {key: value for key, value in extra.items() if key not in mail.parameters}
-        return evolve(mail, parameters={**mail.parameters, **missing}) if missing else mail
+        return Mail(mail.reverse_path, {**mail.parameters, **missing}) if missing else mail
 
     def _goes_by_chunks(self, reading: Reading) -> bool:
         if reading.binary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from email.encoders import encode_base64
 from email.message import EmailMessage, Message
 from email.policy import SMTPUTF8, EmailPolicy
@@ -41,13 +41,14 @@ def crlf(text: bytes) -> bytes:
 class Source:
     """Content ready to be sent.
 
-    `chunks` are its octets: all of them at hand, or as they come. `octets` is its size as SIZE
-    counts it (RFC 1870 §3), `eight_bit` whether it has octets over 127, `utf8` whether its header
-    needs SMTPUTF8 (RFC 6532); None where that is not known before it is read. `binary` content
-    has no lines (RFC 3030 §3): any octets may stand in it, and it goes by BDAT only.
+    `chunks` are its octets: all of them at hand, or what returns them when they are wanted, or as
+    they come. `octets` is its size as SIZE counts it (RFC 1870 §3), `eight_bit` whether it has
+    octets over 127, `utf8` whether its header needs SMTPUTF8 (RFC 6532); None where that is not
+    known before it is read. `binary` content has no lines (RFC 3030 §3): any octets may stand in
+    it, and it goes by BDAT only.
     """
 
-    chunks: AsyncIterable[bytes] | bytes = field(repr=False)
+    chunks: AsyncIterable[bytes] | Callable[[], bytes] | bytes = field(repr=False)
     octets: int | None = None
     eight_bit: bool | None = None
     utf8: bool | None = None
@@ -125,6 +126,8 @@ class Reading:
         try:
             if isinstance(taken.chunks, bytes):
                 reading.head = taken.chunks
+            elif callable(taken.chunks):
+                reading.head = taken.chunks()
             else:
                 reading.rest = _gathered(taken.chunks)
                 reading.head = await anext(reading.rest, b"")
@@ -256,7 +259,7 @@ def repeatable(content: AnyContent) -> tuple[AnyContent, Repeatable | None]:
     if isinstance(content, (bytes, str, Message, Path)):
         return content, None
     if isinstance(content, Source):
-        if isinstance(content.chunks, bytes):
+        if isinstance(content.chunks, bytes) or callable(content.chunks):
             return content, None
         chunks = Repeatable(content.chunks)
         return evolve(content, chunks=chunks), chunks

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from .core.envelope import Envelope
@@ -47,9 +48,14 @@ def date_time(when: datetime) -> str:
     """Write a date-time as RFC 5322 §3.3 does, zone as digits; ValueError without a zone."""
     if when.tzinfo is None:
         raise ValueError("a date without its zone says nothing to the next hop")
-    return format_datetime(when)
+    return _date_time(when)
 
 
+#: A second has many messages; and a session, and a client, too.
+_date_time = lru_cache(16)(format_datetime)
+
+
+@lru_cache(1024)
 def address_literal(address: str) -> bytes:
     """Write an IP address, given as text, as an address literal (RFC 5321 §4.1.3).
 
@@ -174,12 +180,13 @@ def stamp(
         protocol=protocol_of(session, utf8="SMTPUTF8" in envelope.mail.parameters),
         queue_id=queue_id,
         recipients=envelope.forward_paths,
-        now=datetime.fromtimestamp(now, UTC),
+        now=datetime.fromtimestamp(int(now), UTC),  # nobody writes parts of a second
         tls="" if session.tls is None else ciphersuite(session.tls.cipher),
         comment=comment,
     )
 
 
+@lru_cache(1024)
 def _is_helo_name(name: bytes) -> bool:
     if name[:1] == b"[":
         fits = len(name) <= 255 and ADDRESS_LITERAL.fullmatch(name) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TypeAlias
 
 from .core.errors import LocalProtocolError, RemoteProtocolError
@@ -39,6 +40,7 @@ def as_networks(values: Iterable[AnyNetwork]) -> tuple[Network, ...]:
         raise LocalProtocolError(str(error)) from None
 
 
+@lru_cache(1024)  # of those who come again and again
 def as_address(host: str) -> Address | None:
     """Read an IP address; an IPv4 client's at a socket of both kinds is IPv4's. None for others."""
     try:

@@ -328,10 +328,14 @@ def contents(tmp_path: Path, octets: bytes) -> dict[str, Any]:
         "iterator": pieces(),
         "source": Source(pieces(), len(octets)),
         "source at hand": Source(octets),
+        "source when wanted": Source(lambda: octets),
     }
 
 
-FORMS = ["bytes", "str", "path", "file", "iterator", "source", "source at hand"]
+FORMS = [
+    *("bytes", "str", "path", "file", "iterator"),
+    *("source", "source at hand", "source when wanted"),
+]
 DEATHS = ["end", "reset", "421", "421 and reset", "421 later", "garbage"]
 
 

@@ -22,7 +22,7 @@ from smtpproto.relay.sqlite_salvage import MENDED
 from smtpproto.relay.sqlite_spool import SQLiteSpool
 
 SMALL = b"Subject: small\r\n\r\nbody\r\n"
-LARGE = bytes(range(256)) * 400
+LARGE = bytes(range(256)) * 600
 PAGE = 4096
 
 

@@ -665,7 +665,7 @@ async def test_content_that_is_lost_does_not_keep_the_sender_from_being_told(
     async with world(tmp_path) as w:
         await w.host("mx.ext.example", "ext.example", {"RCPT": "450 4.2.1 later"})
         node = await w.node("relay.example", schedule=Schedule(first=DAY, longest=DAY))
-        await node.send(SENDER, ["v@ext.example"], MESSAGE + b"x" * 60 + b"\r\n" * 40_000)
+        await node.send(SENDER, ["v@ext.example"], MESSAGE + b"x" * 60 + b"\r\n" * 80_000)
         await node.until(Deferred)
         (file,) = (node.directory / "spool" / "content").iterdir()
         file.unlink()

@@ -28,6 +28,7 @@ from smtpproto.core.path import Mailbox
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.leases import Leases
 from smtpproto.relay.spool import (
+    CHUNK_OCTETS,
     ID_RANDOM,
     Entry,
     Fresh,
@@ -47,7 +48,7 @@ MAIL = Mail("sender@example.org", {"BODY": "8BITMIME", "SIZE": 12, "ENVID": "x+3
 ANN = Rcpt("ann@example.net", {"NOTIFY": "NEVER"})
 BOB = Rcpt('"b o b"@example.net')
 SMALL = b"Subject: small\r\n\r\nbody\r\n"
-LARGE = bytes(range(256)) * 400  # 102,400 octets
+LARGE = bytes(range(256)) * 600  # 153,600 octets
 
 
 @asynccontextmanager
@@ -665,17 +666,17 @@ async def test_large_content_is_never_in_memory_as_a_whole(tmp_path: Path) -> No
         disk.sizes.clear()
         octets = 0
         async for piece in spool.content(incoming.id):
-            assert len(piece) <= INLINE_OCTETS
+            assert len(piece) <= CHUNK_OCTETS
             octets += len(piece)
         assert octets == 10_000_000
-        assert max(disk.sizes) <= INLINE_OCTETS
+        assert max(disk.sizes) <= CHUNK_OCTETS
 
 
 async def test_a_part_of_the_content_is_never_passed_for_the_whole(tmp_path: Path) -> None:
     async with opened(tmp_path) as spool:
         id = await keep(spool, LARGE)
         (tmp_path / "content" / id).write_bytes(LARGE[:70_000])
-        with pytest.raises(SpoolUnavailable, match="102400 octets expected, 70000 there"):
+        with pytest.raises(SpoolUnavailable, match="153600 octets expected, 70000 there"):
             await content_of(spool, id)
 
 
@@ -1360,7 +1361,7 @@ INSERT INTO message VALUES ('00HbXm5a4uDoYxU', 7.5,
     CAST('MAIL FROM:<sender@example.org> ENVID=x+3Dy' || char(13, 10) AS BLOB),
     'a test', 24, CAST('Subject: small' || char(13, 10, 13, 10) || 'body' || char(13, 10) AS BLOB));
 INSERT INTO message VALUES ('00HbXm5a4yEIkcZ', 8.5,
-    CAST('MAIL FROM:<>' || char(13, 10) AS BLOB), 'report on x', 102400, NULL);
+    CAST('MAIL FROM:<>' || char(13, 10) AS BLOB), 'report on x', 153600, NULL);
 INSERT INTO recipient VALUES ('00HbXm5a4uDoYxU', 1,
     CAST('RCPT TO:<"b o b"@example.net>' || char(13, 10) AS BLOB), 2, 40.0, 40.0, '450 later');
 INSERT INTO recipient VALUES ('00HbXm5a4yEIkcZ', 0,

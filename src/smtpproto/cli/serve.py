@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -11,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,8 @@ from .words import explain
 
 __all__ = ["serve"]
 
+#: Objects that come before what is garbage among them is looked for; Python's own is 700.
+GARBAGE = 10_000
 #: So many of a message's recipients are named when it is accepted.
 NAMED = 5
 
@@ -218,6 +220,10 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
             }
             login = await _login(chosen, places["submission"].port)
             show(chosen, places=places, login=login, certificate=certificate, backend=backend)
+            # What there is now stays: nobody has to look through it for what does not.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(GARBAGE)
             stopping = False
             async for number in signals:
                 if number == hangup != signal.SIGTERM:
@@ -436,7 +442,7 @@ def _data_option(chosen: ServeSettings) -> str:
 def tell(event: Event) -> None:
     """Print one line of a message's story."""
     word, style, said = _story(event)
-    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    now = time.strftime("%H:%M:%S")
     say((f"{now} {event.id} ", "dim"), (f"{word:<9} ", style), said)
 
 

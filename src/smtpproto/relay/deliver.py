@@ -128,19 +128,19 @@ class Deliverer:
 
         if ways.settled:
             await done_by_rule(ways.settled)
+        works: list[Callable[[], Awaitable[None]]] = []
+        if ways.here:
+            works.append(partial(self._to_mailboxes, entry, ways.here, done_by_rule))
+        works += [
+            partial(self._to_next_hop, entry, hop.route, hop.recipients, done_by_rule, hop.hold_by)
+            for hop in ways.onward.values()
+        ]
+        if len(works) == 1:  # as there mostly is: it needs no task of its own
+            await self._apart(works[0])
+            return
         async with anyio.create_task_group() as hops:
-            if ways.here:
-                hops.start_soon(self._apart, self._to_mailboxes, entry, ways.here, done_by_rule)
-            for hop in ways.onward.values():
-                hops.start_soon(
-                    self._apart,
-                    self._to_next_hop,
-                    entry,
-                    hop.route,
-                    hop.recipients,
-                    done_by_rule,
-                    hop.hold_by,
-                )
+            for work in works:
+                hops.start_soon(self._apart, work)
 
     def _untimely(self, entry: Entry) -> list[Attempt]:
         """Put a message off whose time has not come yet, and fail one whose time is over.

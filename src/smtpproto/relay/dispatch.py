@@ -73,7 +73,7 @@ class Dispatcher:
 
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _stopping: bool = field(default=False, init=False)
-    _busy: list[Entry] = field(factory=list[Entry], init=False)
+    _busy: dict[int, Entry] = field(factory=dict[int, Entry], init=False)  # by Python's id()
     _untold: dict[tuple[str, bytes], list[_Untold]] = field(
         factory=dict[tuple[str, bytes], list[_Untold]], init=False
     )
@@ -95,7 +95,7 @@ class Dispatcher:
                     self._more = anyio.Event()
                     try:
                         for entry in await self._claim():
-                            self._busy.append(entry)
+                            self._busy[id(entry)] = entry
                             tasks.start_soon(self._work, entry)
                         wait = await self._nothing_due()
                     except SpoolUnavailable as error:
@@ -107,7 +107,7 @@ class Dispatcher:
         finally:
             if self._busy:
                 with anyio.move_on_after(5, shield=True):
-                    await self._release(self._busy)
+                    await self._release([*self._busy.values()])
 
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
@@ -129,21 +129,21 @@ class Dispatcher:
             await anyio.sleep(self.poll)
             await self._release([entry])
         # A cancelled attempt stays among the busy: `run` gives it back.
-        self._busy.remove(entry)
-        self.wake()
+        full = len(self._busy) >= self.workers
+        del self._busy[id(entry)]
+        if full:
+            self.wake()
 
     async def _attempt(self, entry: Entry) -> None:
-        # What there is to write down of each recipient, until it is.
-        left = {
-            recipient.number: Attempt(recipient, Fate.TRANSIENT, self.hostname, reason=CUT_OFF)
-            for recipient in entry.recipients
-        }
+        # Those of whom there is something to write down, until it is.
+        left = {recipient.number: recipient for recipient in entry.recipients}
+        attempted: dict[int, Attempt] = {}
         waiting: list[Verdict] = []
         soon = False
 
         async def done(attempts: Sequence[Attempt]) -> None:
-            left.update({attempt.recipient.number: attempt for attempt in attempts})
             nonlocal soon
+            attempted.update({attempt.recipient.number: attempt for attempt in attempts})
             now, jitter = self.clock(), self.random()  # one for all: they go together the next time
             verdicts = [
                 judge(
@@ -171,7 +171,13 @@ class Dispatcher:
         if left:
             # A fault of ours, or no end in sight. As with any other failure there is a next time,
             # and a last one.
-            await done(list(left.values()))
+            await done(
+                [
+                    attempted.get(number)
+                    or Attempt(recipient, Fate.TRANSIENT, self.hostname, reason=CUT_OFF)
+                    for number, recipient in left.items()
+                ]
+            )
         await self._tell(entry, waiting, soon=soon)
 
     async def _tell(self, entry: Entry, waiting: Sequence[Verdict], *, soon: bool) -> None:
@@ -186,7 +192,7 @@ class Dispatcher:
         idle = [entry, *(untold.entry for untold in there)]
         at_work = any(
             other.id == entry.id and other.mail == entry.mail and other not in idle
-            for other in self._busy
+            for other in self._busy.values()
         )
         if not waiting and (soon or at_work):
             return  # who comes next tells of the others
@@ -241,7 +247,10 @@ class Dispatcher:
             rcpt = Rcpt(reader, NOTIFY(NEVER))
             mail = Mail(None, {} if reader.is_ascii else IN_UTF8)
             fresh.append(Fresh(mail, (rcpt,), content, f"report on {entry.id}"))
-        reports = await self._settle(entry, [verdict.settlement for verdict in verdicts], fresh)
+        settlements = [verdict.settlement for verdict in verdicts]
+        reports = await self._settle(entry, settlements, fresh)
+        if reports or any(each.becomes or each.next_attempt is not None for each in settlements):
+            self.wake()  # something is in the spool now that may be due before we look again
         for verdict in verdicts:
             if verdict.event is not None:
                 self.observe(verdict.event)

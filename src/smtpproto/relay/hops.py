@@ -14,8 +14,8 @@ All of it is in memory, and may be forgotten: it costs one attempt to learn it a
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Callable, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import anyio
@@ -101,6 +101,23 @@ class _Line:
             self.waiting[sender] = turns
 
 
+@define(eq=False)
+class _Turn:
+    """One message's place at the front of a line; a context manager, see `Hops.turn`."""
+
+    hops: Hops
+    name: Hashable
+    sender: str
+    placed: bool = False
+
+    async def __aenter__(self) -> float | None:
+        self.placed = await self.hops._take(self.name, self.sender)
+        return None if self.placed else self.hops._put_off(self.name)
+
+    async def __aexit__(self, *error: object) -> None:
+        self.hops._leave(self.name, placed=self.placed)
+
+
 class Hops:
     """The memory of next hops, each by its name (`NextHop.name`).
 
@@ -181,28 +198,33 @@ class Hops:
 
     # Crowded
 
-    @asynccontextmanager
-    async def turn(self, name: Hashable, sender: str) -> AsyncGenerator[float | None]:
+    def turn(self, name: Hashable, sender: str) -> AbstractAsyncContextManager[float | None]:
         """Wait for a place at the front of the line, and hold it in the block.
 
         `sender` is whose message it is: senders take turns. The value is None; or there is no
         place to be had, and it is the time to come again.
         """
-        line = self._lines.setdefault(name, _Line(self.front))
+        return _Turn(self, name, sender)
+
+    async def _take(self, name: Hashable, sender: str) -> bool:
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = _Line(self.front)
         line.users += 1
         try:
             until, _ = self._slow.get(name, (0, 0))
-            if await line.take(sender, self.patience if self._clock() >= until else 0):
-                try:
-                    yield None
-                finally:
-                    line.leave()
-            else:
-                yield self._put_off(name)
-        finally:
-            line.users -= 1
-            if not line.users:
-                del self._lines[name]
+            return await line.take(sender, self.patience if self._clock() >= until else 0)
+        except BaseException:
+            self._leave(name, placed=False)
+            raise
+
+    def _leave(self, name: Hashable, *, placed: bool) -> None:
+        line = self._lines[name]
+        if placed:
+            line.leave()
+        line.users -= 1
+        if not line.users:
+            del self._lines[name]
 
     def _put_off(self, name: Hashable) -> float:
         """Return a time to come again: anywhere within the delay, so that not all come at once.

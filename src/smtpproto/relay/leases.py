@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
+from threading import Lock
 from typing import TypeAlias
 
 from attrs import frozen
@@ -35,13 +36,16 @@ class Lease:
 
 
 class Leases:
-    """The leases of one spool. One thread changes them; others may ask.
+    """The leases of one spool. The writer's thread changes them, and who claims what has just come.
 
     `now` is by the steady clock, in seconds.
     """
 
     def __init__(self) -> None:
         self.start = START
+        #: Before this time, by the wall clock, nothing is due that is not lent.
+        self.quiet_until = -inf
+        self._lock = Lock()
         self._lent: dict[tuple[str, int], Lease] = {}
         #: No lease ends sooner than this; that it was for may be settled.
         self.sooner = inf
@@ -69,14 +73,16 @@ class Leases:
 
     def end(self, now: float) -> None:
         """Take back what has not been settled in time."""
-        if now >= self.sooner:
-            self.start = START
-            self.sooner = self.first_end(now)
+        with self._lock:
+            if now >= self.sooner:
+                self.look_anew()
+                self.sooner = self.first_end(now)
 
     def lend(self, id: str, number: int, lease: Lease) -> None:
-        """Note that somebody has this recipient."""
-        self._lent[id, number] = lease
-        self.sooner = min(self.sooner, lease.end)
+        """Note that somebody has this recipient, or has it for longer."""
+        with self._lock:
+            self._lent[id, number] = lease
+            self.sooner = min(self.sooner, lease.end)
 
     def settled(self, id: str, numbers: Iterable[int]) -> None:
         """Forget what was lent, of which what is left in the spool has a place of its own."""
@@ -87,12 +93,14 @@ class Leases:
         """Forget what was lent; it stands in the spool where it stood."""
         for key in lent:
             if self._lent.pop(key, None) is not None:
-                self.start = START
+                self.look_anew()
 
     def back_to(self, due: float, id: str) -> None:
         """Look at a message again that is due then."""
         self.start = min(self.start, (due, id, -1))
+        self.quiet_until = min(self.quiet_until, due)
 
     def look_anew(self) -> None:
         """Look at all of them again: somebody has moved them."""
         self.start = START
+        self.quiet_until = -inf

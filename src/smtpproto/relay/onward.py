@@ -25,7 +25,7 @@ from attrs import evolve
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import GrammarError
-from smtpproto.core.parameter import Parameter, Parameters
+from smtpproto.core.parameter import NO_PARAMETERS, Parameter, Parameters
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.extensions.deliverby import BY, ByMode, DeliverBy, min_by_time
@@ -38,7 +38,7 @@ from .aliases import delivered_to
 from .content import CannotGoError, body_of, unfit
 from .downgrade import Survey, downgraded, survey
 from .route import Host
-from .spool import Entry, Recipient, Spool
+from .spool import AtHand, Entry, Recipient, Spool
 from .times import OVERDUE, deadline
 
 __all__ = ["Batches", "Onward", "is_crowded", "own_word"]
@@ -154,7 +154,7 @@ class Onward:
     def _as_it_came(self) -> Source:
         """Return the content as it is, called what it was called when it came."""
         return Source(
-            self._chunks(),
+            self._octets(),
             len(self._first) + self.entry.octets,
             eight_bit=True if self._body == "8BITMIME" else None,
             utf8=self._utf8,
@@ -170,7 +170,7 @@ class Onward:
             return NO_UTF8_HEADER
         if found.as_it_is and (found.ascii or eight_bit):
             octets = len(self._first) + self.entry.octets
-            return Source(self._chunks(), octets, eight_bit=not found.ascii, utf8=utf8)
+            return Source(self._octets(), octets, eight_bit=not found.ascii, utf8=utf8)
         if found.objection:
             kind = "binary" if eight_bit else "8-bit"
             return unfit(f"The next server takes no {kind} content", found.objection)
@@ -183,6 +183,17 @@ class Onward:
             found = await survey(self._chunks(), eight_bit=eight_bit, lines=lines)
             self._surveys[eight_bit] = found
         return self._surveys[eight_bit]
+
+    def _octets(self) -> AsyncIterator[bytes] | Callable[[], bytes]:
+        """Return what a Source takes: where all of it is at hand, nobody need read it by steps."""
+        content = self._spool.content(self.entry.id)
+        if not isinstance(content, AtHand):
+            return _Reading(self, self._first, content)
+        return partial(self._whole, content.octets)
+
+    def _whole(self, octets: bytes) -> bytes:
+        self.begun = True
+        return self._first + octets
 
     def _chunks(self) -> AsyncIterator[bytes]:
         return _Reading(self, self._first, self._spool.content(self.entry.id))
@@ -213,7 +224,8 @@ class _Reading(AsyncIterator[bytes]):
 def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
     """Return those of a command's parameters, as they came."""
     there = command.parameters
-    return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
+    wanted = {p.keyword: there[p.keyword] for p in parameters if p.keyword in there}
+    return Parameters(wanted) if wanted else NO_PARAMETERS
 
 
 def _in_ascii(rcpt: Rcpt) -> Rcpt:

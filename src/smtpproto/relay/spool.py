@@ -28,6 +28,8 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
 
 __all__ = [
+    "CHUNK_OCTETS",
+    "AtHand",
     "Entry",
     "Fresh",
     "Incoming",
@@ -41,6 +43,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+#: Content is read in chunks of so many octets at most.
+CHUNK_OCTETS = 1 << 16
 
 
 @frozen
@@ -213,7 +218,7 @@ class Spool(Protocol):
         ...
 
     def content(self, id: str) -> AsyncIterator[bytes]:
-        """Read the content in chunks of at most 64 KiB.
+        """Read the content in chunks of at most 64 KiB; an `AtHand` may be all of it.
 
         SpoolUnavailable if it is not there (any more).
         """
@@ -277,6 +282,20 @@ class Pages(AsyncIterator[T]):
             if not self._page:
                 raise StopAsyncIteration
         return self._page.pop()
+
+
+class AtHand(AsyncIterator[bytes]):
+    """Content that need not be read: `octets` are all of it."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets = octets
+        self._rest = octets
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        chunk, self._rest = self._rest[:CHUNK_OCTETS], self._rest[CHUNK_OCTETS:]
+        return chunk
 
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -7,22 +7,23 @@ import threading
 from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
 
 from smtpproto.core.command import Mail, Rcpt
 
+from .arrivals import Arrivals
 from .disk import Disk
-from .leases import Leases
-from .spool import Fresh, SpoolUnavailable
+from .spool import Entry, Fresh, Recipient, SpoolUnavailable
 from .sqlite_database import Database, Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "Store"]
 
-#: Content up to this many octets stands in the row; it is also the size of a chunk that is read.
-INLINE_OCTETS = 65536
+#: Content up to this many octets stands in the row. A file costs two syncs of its own, and some
+#: turns in threads: more than it costs to write so much twice, to the log and to the database.
+INLINE_OCTETS = 1 << 17
 
 
 T = TypeVar("T")
@@ -45,13 +46,17 @@ class Store(Protocol):
         """Return where its file is to be."""
         ...
 
-    @property
-    def leases(self) -> Leases:
-        """Who is to be told where its recipients stand."""
-        ...
-
     def must_have_room(self) -> None:
         """Raise SpoolUnavailable where what comes in would use up the last room."""
+        ...
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """Where small content is kept for its first attempt."""
+        ...
+
+    def came(self, entry: Entry) -> None:
+        """Take note of a message that is in the database now; in the writer's thread."""
         ...
 
     async def in_thread(self, call: Callable[[], T]) -> T:
@@ -72,13 +77,22 @@ class SQLiteIncoming:
         #: What keeps it; as soon as there is one, the file is its.
         self.work: Work[Any] | None = None
         self._spool = spool
-        self._path = spool.content_path(id)
         self._buffer = bytearray()
         self._file: int | None = None
         self._in_file = False
         self._sound = True
         self._discarded = False
         self._turn = threading.RLock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.discard()
+
+    @property
+    def _path(self) -> Path:
+        return self._spool.content_path(self.id)
 
     @property
     def buffered(self) -> int:
@@ -106,11 +120,26 @@ class SQLiteIncoming:
             raise ValueError("a message needs a recipient")
         self._spool.must_have_room()
         await checkpoint_if_cancelled()
-        with CancelScope(shield=True):
-            await self.finish()
-            new = Fresh(mail, tuple(rcpts), b"", origin)
+        if self._in_file or self.work is not None or not self._sound:
+            with CancelScope(shield=True):
+                await self.finish()
+        new = Fresh(mail, tuple(rcpts), b"", origin)
+        if held is not None:  # nobody will ask for it soon
             self.work = Work(lambda db: self.insert(db, new, now, held))
             await self._spool.database.perform(self.work)
+            return
+        recipients = tuple(Recipient(n, rcpt, 0, now, None) for n, rcpt in enumerate(rcpts))
+        entry = Entry(self.id, now, mail, recipients, self.octets, origin)
+        self.work = Work(lambda db: self.insert(db, new, now), then=lambda: self._spool.came(entry))
+        arrivals = self._spool.arrivals
+        # Before it can be claimed, settled, and dropped from there.
+        if not self._in_file:
+            arrivals.keep(self.id, bytes(self._buffer))
+        try:
+            await self._spool.database.perform(self.work)
+        except BaseException:
+            arrivals.drop(self.id)
+            raise
 
     async def finish(self) -> None:
         """Make the file durable, if there is one, before `insert` may be committed."""
@@ -123,7 +152,7 @@ class SQLiteIncoming:
         self, db: sqlite3.Connection, new: Fresh, now: float, held: str | None = None
     ) -> None:
         """Write the row; its content is what has been written here."""
-        content = None if self._in_file else bytes(self._buffer)
+        content = None if self._in_file else self._buffer
         db.execute(
             "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)",
             (self.id, now, new.mail.serialize(), new.origin, self.octets, content),
@@ -135,7 +164,6 @@ class SQLiteIncoming:
                 for n, rcpt in enumerate(new.rcpts)
             ],
         )
-        self._spool.leases.back_to(now, self.id)
 
     async def discard(self) -> None:
         """Remove the file, unless a row has it, or may have it."""

@@ -28,8 +28,8 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -37,10 +37,12 @@ from typing import Any, TypeVar, cast
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, to_thread
 
+from .arrivals import Arrivals
 from .disk import Disk
-from .leases import Lease, Leases
 from .spool import (
+    CHUNK_OCTETS,
     ID_RANDOM,
+    AtHand,
     Entry,
     Fresh,
     Pages,
@@ -48,6 +50,7 @@ from .spool import (
     SpoolUnavailable,
     new_id,
 )
+from .sqlite_claims import Claims
 from .sqlite_database import Database, Work, as_unavailable, lock
 from .sqlite_incoming import INLINE_OCTETS, SQLiteIncoming
 from .sqlite_rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of
@@ -61,12 +64,12 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 PAGE_ENTRIES = 100
+#: Messages that wait in memory to be claimed, what recipients each may have, and octets of content.
+ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS = 1000, 10, 1 << 24
 #: Octets of the disk to be left free: some times what the database's log takes.
 RESERVE = 1 << 24
 #: Files that are looked up at a time.
 MANY = 500
-#: Recipients from a place on, the longest due first.
-IN_ORDER = "SELECT due, message, number FROM recipient WHERE (due, message, number) > (?, ?, ?)"
 REPAIR = "run `smtpproto queue check --repair`"
 
 
@@ -87,8 +90,9 @@ class SQLiteSpool:
     ) -> None:
         self.directory = directory
         self.disk = disk
-        self.leases = Leases()
-        self._seen: object = None  # what claims have seen of others' changes
+        self.arrivals = Arrivals(ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS)
+        self._claims = Claims(self.arrivals)
+        self._leases = self._claims.leases
         self._reserve = reserve
         self.database = Database(
             directory / "spool.db",
@@ -157,20 +161,13 @@ class SQLiteSpool:
         if failure is not None:
             raise failure
 
-    @asynccontextmanager
-    async def receive(self) -> AsyncGenerator[SQLiteIncoming, None]:
+    def receive(self) -> AbstractAsyncContextManager[SQLiteIncoming]:
         self._must_serve()
         self.must_have_room()
-        async with self._begin() as incoming:
-            yield incoming
+        return self._begin()
 
-    @asynccontextmanager
-    async def _begin(self) -> AsyncGenerator[SQLiteIncoming, None]:
-        incoming = SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
-        try:
-            yield incoming
-        finally:
-            await incoming.discard()
+    def _begin(self) -> SQLiteIncoming:
+        return SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
 
     async def claim(self, now: float, limit: int, lease: float) -> list[Entry]:
         self._must_serve()
@@ -178,43 +175,13 @@ class SQLiteSpool:
             raise ValueError("a lease has to last")
 
         at = self._steady()
+        if self._claims.is_quiet(now, at):
+            return self._claims.at_hand(now, limit, at + lease)
+        look = partial(self._claims.look, now=now, limit=limit, at=at, end=at + lease)
+        return await self.database.perform(Work(look, looks=True))
 
-        def run(db: sqlite3.Connection) -> list[Entry]:
-            self._notice_others(db)
-            self.leases.end(at)
-            place = self.leases.start
-            ids: dict[str, None] = {}  # an ordered set
-            for due, id, number in db.execute(
-                f"{IN_ORDER} AND due <= ? ORDER BY due, message, number", (*place, now)
-            ):
-                if not self.leases.is_lent(id, number, at):
-                    if id not in ids and len(ids) >= limit:
-                        break
-                    ids[id] = None
-                place = due, id, number
-            entries: list[Entry] = []
-            lent: list[tuple[str, int, float]] = []
-            for id in ids:
-                head = db.execute(f"{SELECT_MESSAGE} WHERE id = ?", (id,)).fetchone()
-                rows = db.execute(
-                    f"{SELECT_RECIPIENT} WHERE message = ? AND due <= ? ORDER BY number", (id, now)
-                ).fetchall()
-                rows = [row for row in rows if not self.leases.is_lent(id, row[1], at)]
-                lent += [(id, row[1], row[4]) for row in rows]
-                entries += entries_of([head] if head else [], rows)
-            for id, number, next_attempt in lent:
-                self.leases.lend(id, number, Lease(at + lease, next_attempt))
-            self.leases.start = place
-            return entries
-
-        return await self.database.perform(Work(run, looks=True))
-
-    def _notice_others(self, db: sqlite3.Connection) -> None:
-        """Look anew where visitors may have moved something, or it is not known."""
-        (version,) = db.execute("PRAGMA data_version").fetchone()
-        if self._seen != (db, version):
-            self._seen = db, version
-            self.leases.look_anew()
+    def came(self, entry: Entry) -> None:
+        self._claims.came(entry)
 
     async def settle(
         self,
@@ -229,14 +196,22 @@ class SQLiteSpool:
         reports: list[SQLiteIncoming] = []
 
         def run(db: sqlite3.Connection) -> list[Path] | None:
-            if not settle(db, self.leases, id, settlements, now):
+            if not settle(db, self._leases, id, settlements, now):
                 return None
             for new, report in zip(fresh, reports, strict=True):
                 report.insert(db, new, now)
+                self._leases.back_to(now, report.id)
             return self._drop_if_done(db, id)
 
         numbers = [settlement.recipient for settlement in settlements]
-        work = Work(run, then=lambda: self.leases.settled(id, numbers))
+        work = Work(run, then=lambda: self._claims.settled(id, numbers))
+        self.arrivals.drop(id)
+        if not fresh:  # `perform` is not interrupted
+            gone = await self.database.perform(work)
+            if gone:
+                with CancelScope(shield=True):
+                    await self._remove(gone)
+            return []
         with CancelScope(shield=True):
             async with AsyncExitStack() as stack:
                 for new in fresh:
@@ -257,9 +232,13 @@ class SQLiteSpool:
 
     async def release(self, entries: Iterable[Entry]) -> None:
         lent = [(entry.id, r.number) for entry in entries for r in entry.recipients]
-        await self.database.perform(Work(lambda _: self.leases.given_back(lent), looks=True))
+        await self.database.perform(Work(lambda _: self._leases.given_back(lent), looks=True))
 
-    def content(self, id: str) -> Pages[bytes]:
+    def content(self, id: str) -> AsyncIterator[bytes]:
+        at_hand = self.arrivals.content(id)
+        return self._read(id) if at_hand is None else AtHand(at_hand)
+
+    def _read(self, id: str) -> Pages[bytes]:
         path = self.content_path(id)
         octets = -1  # not known yet
         offset = 0
@@ -282,12 +261,11 @@ class SQLiteSpool:
                         )
                     offset = octets
                     return [
-                        inline[at : at + INLINE_OCTETS]
-                        for at in range(0, len(inline), INLINE_OCTETS)
+                        inline[at : at + CHUNK_OCTETS] for at in range(0, len(inline), CHUNK_OCTETS)
                     ]
             if offset == octets:
                 return []
-            size = min(INLINE_OCTETS, octets - offset)
+            size = min(CHUNK_OCTETS, octets - offset)
             chunk = await self.in_thread(lambda: self.disk.read(path, offset, size))
             if not chunk:  # never pass a part for the whole
                 raise SpoolUnavailable(f"{path}: {octets} octets expected, {offset} there")
@@ -298,18 +276,14 @@ class SQLiteSpool:
 
     async def next_due(self) -> float | None:
         at = self._steady()
-
-        def run(db: sqlite3.Connection) -> float:
-            order = f"{IN_ORDER} ORDER BY due, message, number"
-            for due, id, number in db.execute(order, self.leases.place(at)):
-                if not self.leases.is_lent(id, number, at):
-                    return cast("float", due)
-            return inf
-
-        due = await self.database.read(run)
+        if self._claims.is_quiet(self._clock(), at):
+            due = self._leases.quiet_until
+        else:
+            due = await self.database.read(partial(self._claims.next_due, at=at))
+        due = min(due, self.arrivals.due())
         wall = self._clock() - at
-        if wall + self.leases.sooner < due:
-            due = min(due, wall + self.leases.first_end(at))
+        if wall + self._leases.sooner < due:
+            due = min(due, wall + self._leases.first_end(at))
         return None if due == inf else due
 
     def entries(self) -> Pages[Entry]:
@@ -358,7 +332,7 @@ class SQLiteSpool:
                         (now, id, inf),
                     ).rowcount
                 ),
-                then=self.leases.look_anew,
+                then=self._claims.moved,
             )
         )
 
@@ -372,11 +346,12 @@ class SQLiteSpool:
                         (inf, reason, id),
                     ).rowcount
                 ),
-                then=self.leases.look_anew,
+                then=self._claims.moved,
             )
         )
 
     async def delete(self, id: str) -> bool:
+        self.arrivals.drop(id)
         numbers: list[int] = []
 
         def run(db: sqlite3.Connection) -> list[Path] | None:
@@ -387,7 +362,7 @@ class SQLiteSpool:
             db.execute("DELETE FROM recipient WHERE message = ?", (id,))
             return self._drop_if_done(db, id)
 
-        work = Work(run, then=lambda: self.leases.settled(id, numbers))
+        work = Work(run, then=lambda: self._claims.settled(id, numbers))
         with CancelScope(shield=True):
             gone = await self.database.perform(work)
             if gone is not None:
@@ -432,13 +407,15 @@ class SQLiteSpool:
 
     def _drop_if_done(self, db: sqlite3.Connection, id: str) -> list[Path]:
         """Drop a message whose last recipient is gone; return the file to remove with it."""
-        if db.execute("SELECT 1 FROM recipient WHERE message = ? LIMIT 1", (id,)).fetchone():
-            return []
-        (in_file,) = db.execute(
-            "SELECT content IS NULL FROM message WHERE id = ?", (id,)
+        done = db.execute(
+            "SELECT content IS NULL FROM message WHERE id = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)",
+            (id,),
         ).fetchone()
+        if done is None:
+            return []
         db.execute("DELETE FROM message WHERE id = ?", (id,))
-        return [self.content_path(id)] if in_file else []
+        return [self.content_path(id)] if done[0] else []
 
     def _start(self) -> None:
         database = self.directory / "spool.db"
