@@ -214,7 +214,7 @@ class Deliverer:
                 routes[domain] = await self.router.route(domain)
 
         at_once = anyio.Semaphore(10)
-        domains = {_domain(recipient) for recipient in recipients}
+        domains = dict.fromkeys(map(_domain, recipients))  # in their order
         async with anyio.create_task_group() as lookups:
             for domain in domains:
                 lookups.start_soon(look_up, domain)
