@@ -12,7 +12,7 @@ from smtpproto.client import ClientDeadlines
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
-from smtpproto.relay import Access, ByMx, Host, RouteTable, Rule, Schedule
+from smtpproto.relay import Access, ByMx, Host, RouteTable, Rule, Schedule, SQLiteSpool
 from smtpproto.relay.mailbox import Maildir, listed_mailboxes
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
@@ -657,6 +657,22 @@ async def test_what_was_delivered_is_written_down_however_long_it_takes(tmp_path
         assert len(host.accepted) == 1
         assert node.faults["settle"] == []
         assert await node.queue() == []
+
+
+async def test_whoever_is_to_end_tries_once_more_to_write_down_what_was_delivered(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example")
+        node.faults["settle"] = [SpoolUnavailable("the disk fails")] * 4
+        await node.send(SENDER, ["v@ext.example"])
+        while node.faults["settle"]:  # noqa: ASYNC110 - nobody tells of it
+            await anyio.sleep(0.01)
+        await node.cancel()  # while it waits for the next time
+        assert len(host.accepted) == 1
+        async with SQLiteSpool.open(node.directory / "spool") as spool:
+            assert await spool.next_due() is None
 
 
 async def test_content_that_is_lost_does_not_keep_the_sender_from_being_told(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import anyio
@@ -298,8 +299,14 @@ class Dispatcher:
                 return await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
             except SpoolUnavailable as error:
                 log.error("message %s: what was done cannot be written: %s", entry.id, error)
+            try:
                 await anyio.sleep(wait)
-                wait = min(wait * 2, 30)
+            except anyio.get_cancelled_exc_class():
+                # We are to end: the disk may have come back since we tried.
+                with suppress(SpoolUnavailable), anyio.CancelScope(shield=True):
+                    await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
+                raise
+            wait = min(wait * 2, 30)
 
 
 def _comes_soon(settlement: Settlement, by: float) -> bool:

@@ -1,0 +1,347 @@
+"""The relay, broken on purpose: a simulation that does not see it sees nothing.
+
+Each of these is a fault that somebody could make, and the invariant that has to notice it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import anyio
+from anyio import CancelScope
+from attrs import evolve, frozen
+
+from smtpproto.relay import dispatch, sqlite_spool, verdict
+from smtpproto.relay.deliver import Attempt, Deliverer
+from smtpproto.relay.disk import Disk
+from smtpproto.relay.dispatch import Dispatcher
+from smtpproto.relay.hops import Hops
+from smtpproto.relay.spool import Pages
+from smtpproto.relay.sqlite_database import Work
+from smtpproto.relay.sqlite_incoming import SQLiteIncoming
+from smtpproto.result import Fate
+from smtpproto.session import ClientSession
+
+__all__ = ["SABOTAGES", "Sabotage"]
+
+
+@frozen
+class Sabotage:
+    """A fault, by its name; `seen` are the invariants one of which has to notice it."""
+
+    name: str
+    seen: tuple[str, ...]
+    done: Callable[[], AbstractContextManager[Any]]
+
+
+def _replace(cls: Any, name: str, make: Callable[[Any], Any]) -> AbstractContextManager[Any]:
+    return patch.object(cls, name, make(getattr(cls, name)))
+
+
+# What is accepted
+
+
+@contextmanager
+def early_250() -> Iterator[None]:
+    """250 is said when the message is about to be written."""
+
+    async def commit(self: Any, mail: Any, rcpts: Any, *, now: float, origin: str = "") -> None:
+        with CancelScope(shield=True):
+            await self.finish()
+            self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
+            self.work.kept = True
+            self._spool.database._queue.append(self.work)
+            self._spool.database._wake.set()
+
+    with patch.object(SQLiteIncoming, "commit", commit):
+        yield
+
+
+def no_sync() -> AbstractContextManager[Any]:
+    """The database is not synced at a commit."""
+
+    def make(init: Any) -> Any:
+        def careless(self: Any, run: Any, *, lasting: bool = True) -> None:
+            init(self, run, lasting=False)
+
+        return careless
+
+    return _replace(Work, "__init__", make)
+
+
+def no_directory_sync() -> AbstractContextManager[Any]:
+    """A new file's name is not synced."""
+
+    def make(seal: Any) -> Any:
+        def careless(self: Any) -> None:
+            with patch.object(type(self._spool.disk), "sync_directory", lambda *_: None):
+                seal(self)
+
+        return careless
+
+    return _replace(SQLiteIncoming, "_seal", make)
+
+
+def tidy_start() -> AbstractContextManager[Any]:
+    """A start removes all files of content."""
+
+    def make(recover: Any) -> Any:
+        def careless(self: Any, db: Any, files: Sequence[str]) -> None:
+            recover(self, db, files)
+            for name in files:
+                Disk.remove(self.disk, self._content / name)
+
+        return careless
+
+    return _replace(sqlite_spool.SQLiteSpool, "_recover", make)
+
+
+def half_content() -> AbstractContextManager[Any]:
+    """Of what stands in a file only the first part is read."""
+
+    def make(content: Any) -> Any:
+        def careless(self: Any, id: str) -> Pages[bytes]:
+            pages, read = content(self, id), 0
+
+            async def fetch() -> list[bytes]:
+                nonlocal read
+                chunk = b"" if read else await anext(pages, b"")
+                read += len(chunk)
+                return [chunk[:20_000]] if chunk else []
+
+            return Pages(fetch)
+
+        return careless
+
+    return _replace(sqlite_spool.SQLiteSpool, "content", make)
+
+
+# What is settled
+
+
+def forgets_to_settle() -> AbstractContextManager[Any]:
+    """What was delivered is not written down."""
+
+    def make(settle: Any) -> Any:
+        async def careless(self: Any, entry: Any, settlements: Any, fresh: Any) -> Any:
+            kept = [each for each in settlements if each.next_attempt is not None or fresh]
+            return await settle(self, entry, kept, fresh)
+
+        return careless
+
+    return _replace(Dispatcher, "_settle", make)
+
+
+def reports_later() -> AbstractContextManager[Any]:
+    """That somebody is given up is written down, and then the report is."""
+
+    def make(settle: Any) -> Any:
+        async def careless(
+            self: Any, id: str, settlements: Any, fresh: Any = (), *, now: float
+        ) -> list[str]:
+            await settle(self, id, settlements, (), now=now)
+            ids: list[str] = []
+            for new in fresh:
+                async with self._begin() as incoming:
+                    await incoming.write(new.content)
+                    await incoming.commit(new.mail, new.rcpts, now=now, origin=new.origin)
+                    ids.append(incoming.id)
+            return ids
+
+        return careless
+
+    return _replace(sqlite_spool.SQLiteSpool, "settle", make)
+
+
+def short_lease() -> AbstractContextManager[Any]:
+    """A lease ends before the attempt that it is for."""
+
+    def make(claim: Any) -> Any:
+        async def careless(self: Any, now: float, limit: int, lease: float) -> Any:
+            return await claim(self, now, limit, 5.0)
+
+        return careless
+
+    return _replace(sqlite_spool.SQLiteSpool, "claim", make)
+
+
+def settles_before() -> AbstractContextManager[Any]:
+    """A recipient is written off before it is tried."""
+
+    def make(attempt: Any) -> Any:
+        async def careless(self: Any, entry: Any, done: Any) -> None:
+            await done(
+                [Attempt(r, Fate.ACCEPTED, "there", reason="surely") for r in entry.recipients]
+            )
+
+        return careless
+
+    return _replace(Deliverer, "attempt", make)
+
+
+def hasty() -> AbstractContextManager[Any]:
+    """A 4yz is taken for a 5yz."""
+
+    def make(judge: Any) -> Any:
+        def careless(entry: Any, attempt: Any, **how: Any) -> Any:
+            if attempt.fate is Fate.TRANSIENT and attempt.reply is not None:
+                attempt = evolve(attempt, fate=Fate.PERMANENT)
+            return judge(entry, attempt, **how)
+
+        return careless
+
+    return _replace(dispatch, "judge", make)
+
+
+def sends_again() -> AbstractContextManager[Any]:
+    """What was sent is sent once more."""
+
+    def make(to_host: Any) -> Any:
+        async def careless(self: Any, entry: Any, host: Any, recipients: Any) -> Any:
+            await to_host(self, entry, host, recipients)
+            return await to_host(self, entry, host, recipients)
+
+        return careless
+
+    return _replace(Deliverer, "_to_host", make)
+
+
+# What is reported
+
+
+def drops_reports() -> AbstractContextManager[Any]:
+    """A failure is written down without its report."""
+
+    def make(settle: Any) -> Any:
+        async def careless(self: Any, entry: Any, settlements: Any, fresh: Any) -> Any:
+            return await settle(self, entry, settlements, ())
+
+        return careless
+
+    return _replace(Dispatcher, "_settle", make)
+
+
+def always_reports() -> AbstractContextManager[Any]:
+    """NOTIFY is not looked at."""
+
+    def make(owed: Any) -> Any:
+        def careless(reverse_path: Any, notify: Any = None, action: Any = "failed") -> bool:
+            return bool(owed(reverse_path, None, action))
+
+        return careless
+
+    return _replace(verdict, "is_report_owed", make)
+
+
+def warns_again() -> AbstractContextManager[Any]:
+    """That a message is late is told at each attempt."""
+
+    def make(judge: Any) -> Any:
+        def careless(entry: Any, attempt: Any, **how: Any) -> Any:
+            fresh = evolve(attempt, recipient=evolve(attempt.recipient, warned=False))
+            return judge(entry, fresh, **how)
+
+        return careless
+
+    return _replace(dispatch, "judge", make)
+
+
+# Who has to wait
+
+
+def one_at_a_time() -> AbstractContextManager[Any]:
+    """A message waits for the one before it."""
+
+    def make(attempt: Any) -> Any:
+        locks: dict[int, anyio.Lock] = {}
+
+        async def careless(self: Any, entry: Any, done: Any) -> None:
+            async with locks.setdefault(id(self), anyio.Lock()):
+                await attempt(self, entry, done)
+
+        return careless
+
+    return _replace(Deliverer, "attempt", make)
+
+
+def holds_for_ever() -> AbstractContextManager[Any]:
+    """A next hop that was down is never tried again."""
+
+    def make(down: Any) -> Any:
+        def careless(self: Any, name: str, *args: Any, **how: Any) -> None:
+            down(self, name, *args, **how)
+            if name in self._down:
+                failures, hold = self._down[name]
+                self._down[name] = failures, evolve(hold, until=hold.until + 30 * 86400)
+
+        return careless
+
+    return _replace(Hops, "down", make)
+
+
+def sleeps_in() -> AbstractContextManager[Any]:
+    """Nobody is woken when a message comes in."""
+    return patch.object(Dispatcher, "wake", lambda self: None)
+
+
+# What is kept
+
+
+def forgets_its_hands() -> AbstractContextManager[Any]:
+    """Who is done with a message still counts as busy."""
+
+    def make(work: Any) -> Any:
+        async def careless(self: Any, entry: Any) -> None:
+            await work(self, entry)
+            self._busy.append(entry)
+
+        return careless
+
+    return _replace(Dispatcher, "_work", make)
+
+
+def leaks_connections() -> AbstractContextManager[Any]:
+    """A session is left without closing its connection."""
+
+    def make(aclose: Any) -> Any:
+        async def careless(self: Any, reason: str = "") -> None:
+            self.clock.off()
+            self.pump.closed = True
+
+        return careless
+
+    return _replace(ClientSession, "aclose", make)
+
+
+def leaves_files() -> AbstractContextManager[Any]:
+    """The file of a message that is gone is not removed."""
+
+    async def nothing(self: Any, paths: Any) -> None:
+        pass
+
+    return patch.object(sqlite_spool.SQLiteSpool, "_remove", nothing)
+
+
+SABOTAGES = (
+    Sabotage("250 before the commit", ("lost",), early_250),
+    Sabotage("no sync of the database", ("lost", "twice"), no_sync),
+    Sabotage("no sync of a name", ("lost", "starts"), no_directory_sync),
+    Sabotage("a start that tidies up too much", ("lost", "content", "faults"), tidy_start),
+    Sabotage("half of the content", ("content", "faults", "lost"), half_content),
+    Sabotage("forgets to settle", ("twice", "lost"), forgets_to_settle),
+    Sabotage("settles before it delivers", ("lost",), settles_before),
+    Sabotage("a lease that is too short", ("twice",), short_lease),
+    Sabotage("4yz is taken for 5yz", ("lost",), hasty),
+    Sabotage("sends again", ("twice",), sends_again),
+    Sabotage("drops reports", ("reports",), drops_reports),
+    Sabotage("reports later", ("lost", "reports"), reports_later),
+    Sabotage("reports against NOTIFY", ("reports",), always_reports),
+    Sabotage("warns again and again", ("reports",), warns_again),
+    Sabotage("one message at a time", ("starves",), one_at_a_time),
+    Sabotage("holds for ever", ("lost", "empties"), holds_for_ever),
+    Sabotage("nobody is woken", ("starves",), sleeps_in),
+    Sabotage("busy for ever", ("memory", "empties"), forgets_its_hands),
+    Sabotage("leaks connections", ("memory",), leaks_connections),
+    Sabotage("leaves files", ("empties",), leaves_files),
+)
