@@ -111,11 +111,11 @@ class _Turn:
     placed: bool = False
 
     async def __aenter__(self) -> float | None:
-        self.placed = await self.hops._take(self.name, self.sender)
-        return None if self.placed else self.hops._put_off(self.name)
+        self.placed = await self.hops.take(self.name, self.sender)
+        return None if self.placed else self.hops.put_off(self.name)
 
     async def __aexit__(self, *error: object) -> None:
-        self.hops._leave(self.name, placed=self.placed)
+        self.hops.leave(self.name, placed=self.placed)
 
 
 class Hops:
@@ -206,7 +206,10 @@ class Hops:
         """
         return _Turn(self, name, sender)
 
-    async def _take(self, name: Hashable, sender: str) -> bool:
+    # What a turn is made of
+
+    async def take(self, name: Hashable, sender: str) -> bool:
+        """Wait for a place; tell whether there was one. Who is told has to `leave`."""
         line = self._lines.get(name)
         if line is None:
             line = self._lines[name] = _Line(self.front)
@@ -215,10 +218,11 @@ class Hops:
             until, _ = self._slow.get(name, (0, 0))
             return await line.take(sender, self.patience if self._clock() >= until else 0)
         except BaseException:
-            self._leave(name, placed=False)
+            self.leave(name, placed=False)
             raise
 
-    def _leave(self, name: Hashable, *, placed: bool) -> None:
+    def leave(self, name: Hashable, *, placed: bool) -> None:
+        """Give back a place, and go."""
         line = self._lines[name]
         if placed:
             line.leave()
@@ -226,7 +230,7 @@ class Hops:
         if not line.users:
             del self._lines[name]
 
-    def _put_off(self, name: Hashable) -> float:
+    def put_off(self, name: Hashable) -> float:
         """Return a time to come again: anywhere within the delay, so that not all come at once.
 
         The delay doubles for those who find the line full again, and is forgotten when nobody has

@@ -88,7 +88,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE recipient ADD COLUMN alias BLOB",  # as SMTP writes an address
     ),
-    ("ALTER TABLE recipient ADD COLUMN mail BLOB",),  # NULL: it goes on under the message's
+    (
+        "ALTER TABLE recipient ADD COLUMN mail BLOB",  # NULL: it goes on under the message's
+        "DROP INDEX recipient_lent",  # leases are kept in memory
+    ),
 )
 
 
