@@ -314,6 +314,19 @@ async def test_what_the_postmaster_cannot_be_told_ends_there(
         assert await node.queue() == []
 
 
+async def test_however_the_postmasters_domain_is_spelled_that_is_the_end(tmp_path: Path) -> None:
+    # The report comes back under A-labels, and was once taken for somebody else's: without end.
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=False)
+        table = AliasTable({"root": ["boss@ext.example"]})
+        node = await w.node(
+            "relay.example", ["bücher.example"], postmaster="root@bücher.example", aliases=table
+        )
+        await node.send(None, ["bob@ext.example"])
+        _, of_report = await node.until(Reported, 2)
+        assert of_report.report == ""
+
+
 async def test_the_postmaster_hears_of_failures_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await there(w, {"RCPT": "450 4.2.1 later"}, dsn=True)

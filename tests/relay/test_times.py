@@ -127,6 +127,18 @@ async def test_deliverby_is_offered(tmp_path: Path, least: int | None, said: str
 
 
 @pytest.mark.anyio
+async def test_a_stranger_cannot_have_a_report_sent_to_somebody_else_by_it(tmp_path: Path) -> None:
+    # BY=1;R, and content that takes two seconds: to the sender in MAIL a failure of our own making.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", networks=())
+        async with node.dial() as wire:
+            await wire.hello()
+            for by in ("1;R", "60;NT", "1;N"):
+                reply = await wire.say(f"MAIL FROM:<victim@else.example> BY={by}")
+                assert reply.startswith("555 5.5.4")
+
+
+@pytest.mark.anyio
 @pytest.mark.rfc("2852 §4.1.1 in-time-it-is-like-other-mail")
 async def test_what_is_delivered_in_time_is_like_other_mail(tmp_path: Path) -> None:
     async with world(tmp_path) as w:

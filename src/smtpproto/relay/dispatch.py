@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
@@ -75,6 +75,8 @@ class Dispatcher:
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: dict[int, Entry] = field(factory=dict[int, Entry], init=False)  # by Python's id()
+    #: Whom the busy have tried, or may yet try, and of whom nothing is written down so far.
+    _open: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False)
     _untold: dict[tuple[str, bytes], list[_Untold]] = field(
         factory=dict[tuple[str, bytes], list[_Untold]], init=False
     )
@@ -113,7 +115,15 @@ class Dispatcher:
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
         claimed = [] if room <= 0 else await self.spool.claim(self.clock(), room, self.lease)
-        return [part for entry in claimed for part in envelopes(entry, self.verp)]
+        ours = [entry for entry in map(self._without_open, claimed) if entry.recipients]
+        for entry in ours:
+            self._open.update((entry.id, recipient.number) for recipient in entry.recipients)
+        return [part for entry in ours for part in envelopes(entry, self.verp)]
+
+    def _without_open(self, entry: Entry) -> Entry:
+        """Leave out whom we are at already: the disk may refuse for longer than a lease lasts."""
+        rest = tuple(r for r in entry.recipients if (entry.id, r.number) not in self._open)
+        return entry if len(rest) == len(entry.recipients) else evolve(entry, recipients=rest)
 
     async def _nothing_due(self) -> float:
         """Return for how many seconds there will be nothing to claim."""
@@ -131,6 +141,7 @@ class Dispatcher:
             await self._release([entry])
         # A cancelled attempt stays among the busy: `run` gives it back.
         full = len(self._busy) >= self.workers
+        self._open.difference_update((entry.id, each.number) for each in entry.recipients)
         del self._busy[id(entry)]
         if full:
             self.wake()
@@ -250,6 +261,7 @@ class Dispatcher:
             fresh.append(Fresh(mail, (rcpt,), content, f"report on {entry.id}"))
         settlements = [verdict.settlement for verdict in verdicts]
         reports = await self._settle(entry, settlements, fresh)
+        self._open.difference_update((entry.id, each.recipient) for each in settlements)
         if reports or any(each.becomes or each.next_attempt is not None for each in settlements):
             self.wake()  # something is in the spool now that may be due before we look again
         for verdict in verdicts:

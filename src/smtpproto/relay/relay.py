@@ -104,7 +104,8 @@ class Relay:
 
     `verp` are senders whose mail has a return path for each recipient. `postmaster` gets a report
     of what failed and has no sender to report to; without one the observer alone is told. Reports
-    of success are for those who may relay: others are not offered DSN, unless `dsn_to_all`.
+    of success are for those who may relay: others are offered neither DSN nor DELIVERBY, unless
+    `dsn_to_all`.
 
     `access` is how next hops are talked to that have none of their own, such as MX finds;
     ValueError for one with a login, which belongs to a Host. `connector` leads to hosts, `unix`
@@ -247,8 +248,11 @@ class Relay:
             mechanisms=[evolve(each, plaintext=True) for each in MECHANISMS],
             offer=self._offer(submission=kind != "smtp"),
             # The RFC knows no less than all of it: who is not offered it reports himself that he
-            # has passed the message on (RFC 3461 §5.2.2).
-            offer_only_to={} if kind != "smtp" or self.dsn_to_all else {"DSN": self.networks},
+            # has passed the message on (RFC 3461 §5.2.2). And by BY, too, a stranger has reports
+            # sent to whom he likes: of each relay, or of a time that was over when he gave it.
+            offer_only_to={}
+            if kind != "smtp" or self.dsn_to_all
+            else {"DSN": self.networks, "DELIVERBY": self.networks},
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 
+from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.core.reply import Reply
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed, Resolver
@@ -125,7 +126,10 @@ class Router:
         if "\\" in domain:  # no name by IDNA
             return mailbox
         here = domain.encode()
-        return mailbox if here == mailbox.domain else Mailbox(mailbox.local_part, here)
+        try:
+            return mailbox if here == mailbox.domain else Mailbox(mailbox.local_part, here)
+        except LocalProtocolError:  # too long, in A-labels
+            return mailbox
 
     async def rule(self, mailbox: Mailbox, sender: ReversePath) -> Rule:
         """Return the rule for mail from `sender` to `mailbox`; no DNS is asked.

@@ -23,7 +23,7 @@ from .schedule import Schedule, next_attempt
 from .spool import Entry, Recipient, Settlement
 from .story import Bounced, Deferred, Delivered, Discarded, Expanded, Failed, Held
 from .times import Times
-from .transport import Discard, OnHold
+from .transport import Discard, OnHold, folded
 
 __all__ = ["Verdict", "envelope_id", "judge", "whole_wanted"]
 
@@ -185,7 +185,7 @@ def _report(
 def _is_for(recipient: Recipient, mailbox: Mailbox) -> bool:
     """Tell whether a recipient is this address, or came by it."""
     asked = recipient.alias or recipient.rcpt.forward_path.mailbox
-    return asked.serialize().lower() == mailbox.serialize().lower()
+    return folded(asked) == folded(mailbox)
 
 
 def _original(attempt: Attempt) -> str | None:
