@@ -49,7 +49,14 @@ SEPARATORS = ("+", "-", "_", "=", "#", "~", "^", "/", ".")
 
 
 class ConfigError(Exception):
-    """A setting that cannot be used; the message names file, key, and what is accepted."""
+    """Settings that cannot be used; the message names file, key, and what is accepted.
+
+    `problems` are its lines, one for each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 @frozen
@@ -255,20 +262,23 @@ def load(path: Path) -> dict[str, Any]:
 def parse(text: str, source: str, folder: Path) -> dict[str, Any]:
     """Read the text of a TOML file that is called `source` and lies in `folder`.
 
-    ConfigError for what is no TOML, a key that is not known, or a value that is not accepted.
+    ConfigError for what is no TOML, and for all keys that are not known and values that are not
+    accepted.
     """
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: no TOML: {error}") from None
-    return {_name(key): _read(key, value, source, folder) for key, value in found.items()}
-
-
-def _read(key: str, value: object, source: str, folder: Path) -> Any:
-    try:
-        return read_setting(SETTINGS, key, value, folder)
-    except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    read: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in found.items():
+        try:
+            read[_name(key)] = read_setting(SETTINGS, key, value, folder)
+        except ValueError as error:
+            problems.append(f"{source}: {error}")
+    if problems:
+        raise ConfigError(*problems)
+    return read
 
 
 def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> ServeSettings:

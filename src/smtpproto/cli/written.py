@@ -6,8 +6,6 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from attrs import asdict, has
-
 from smtpproto.relay.quota import Quota
 from smtpproto.relay.route import HostPort
 
@@ -43,9 +41,6 @@ def written(value: object) -> str:
             return f"{{ {inner} }}" if inner else "{}"
         case list() | tuple():
             return f"[{', '.join(map(written, cast('Sequence[object]', value)))}]"
-        case _ if has(type(value)) and type(value).__str__ is object.__str__:
-            given = asdict(value)  # pyright: ignore[reportArgumentType]  # `has` has seen it
-            return written({name.replace("_", "-"): each for name, each in given.items()})
         case _:
             return quoted(str(value))
 
