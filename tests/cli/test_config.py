@@ -21,6 +21,8 @@ FOLDER = Path("/etc/mail")
 
 EVERYTHING = """
 data = "data"
+log = "json"
+story-size = "1M"
 listen = ":25"
 submission = "[::1]:587"
 submissions = ":465"
@@ -71,6 +73,8 @@ def wrong(text: str) -> str:
 def test_every_setting_can_be_said_in_a_file() -> None:
     assert build(read(EVERYTHING)) == ServeSettings(
         data=FOLDER / "data",
+        log="json",
+        story_size=1 << 20,
         listen=HostPort("", 25),
         submission=HostPort("::1", 587),
         submissions=HostPort("", 465),

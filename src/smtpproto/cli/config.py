@@ -32,6 +32,7 @@ from .setting import (
     a_list,
     a_path,
     a_text,
+    instead,
     read_setting,
     yes_or_no,
 )
@@ -43,6 +44,10 @@ T = TypeVar("T")
 
 LISTEN = HostPort("127.0.0.1", 2525)
 SUBMISSION = HostPort("127.0.0.1", 2587)
+#: How what happens is told.
+LOGS = ("people", "json")
+#: The file below `data` with every message's story.
+STORY = "story.jsonl"
 #: What may stand before a tag: what a local part may hold without quotes, but for letters, digits
 #: and what routed mail in former days (%, !).
 SEPARATORS = ("+", "-", "_", "=", "#", "~", "^", "/", ".")
@@ -65,6 +70,10 @@ class ServeSettings:
 
     #: Where spool, mail, login and certificate are.
     data: Path = Path("smtpproto-data")
+    #: How what happens is told: for "people", or as "json".
+    log: str = "people"
+    #: Octets of the files that keep every message's story; 0: nothing is kept.
+    story_size: int = 1 << 26
     #: Where mail from other servers comes in; an empty host means all addresses.
     listen: HostPort = LISTEN
     #: Where mail programs submit, with a login.
@@ -172,6 +181,16 @@ def _size(value: object, folder: Path) -> int:
     return a_text(str(value), folder, size)
 
 
+def _story_size(value: object, folder: Path) -> int:
+    return 0 if value == "none" else _size(value, folder)
+
+
+def _log(text: str) -> str:
+    if text not in LOGS:
+        raise ValueError(instead(text, list(LOGS), "none of them"))
+    return text
+
+
 def _count(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
@@ -191,6 +210,8 @@ _ADDRESS = 'a text HOST:PORT, such as "127.0.0.1:2525", "[::1]:2525" or ":25" (a
 
 SETTINGS: Mapping[str, Setting] = {
     "data": Setting(a_path, "a text: the path of a directory, relative to the file's own"),
+    "log": Setting(partial(a_text, read=_log), 'one of "people", "json"'),
+    "story-size": Setting(_story_size, 'a number of octets, or a text such as "64M", or "none"'),
     "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submissions": Setting(partial(a_text, read=listen_address), _ADDRESS),

@@ -36,6 +36,17 @@ MANUAL: Mapping[str, Explained] = {
         'data = "/var/lib/smtpproto"',
         restart=True,
     ),
+    "log": Explained(
+        "How what happens is told on the screen: in words for people, or as a JSON object a line.",
+        'log = "json"',
+        restart=True,
+    ),
+    "story-size": Explained(
+        "Octets that the files with every message's story may have, DATA/story.jsonl and the older "
+        "story.jsonl.1: `smtpproto queue trace` reads them. The oldest stories are dropped.",
+        'story-size = "1G"',
+        restart=True,
+    ),
     "listen": Explained("Where mail from other servers comes in.", 'listen = ":25"', restart=True),
     "submission": Explained(
         "Where mail programs submit mail, with a login behind STARTTLS.",

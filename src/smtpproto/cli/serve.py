@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import shlex
@@ -11,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from anyio.abc import TaskStatus
 
 from smtpproto import __version__
 from smtpproto.core.connection import Limits
-from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
     AccountFile,
@@ -43,21 +40,11 @@ from smtpproto.relay.accounts import every_sender
 from smtpproto.relay.quota import Quota, quotas
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import SpoolUnavailable
-from smtpproto.relay.story import (
-    Accepted,
-    Deferred,
-    Delivered,
-    Discarded,
-    Event,
-    Expanded,
-    Failed,
-    Held,
-    Judged,
-    Reported,
-)
+from smtpproto.relay.story import Event, Observer, harmless
+from smtpproto.relay.story_file import StoryFile
 from smtpproto.stream import causes
 
-from .config import ConfigError, ServeSettings, build, load
+from .config import LOGS, STORY, ConfigError, ServeSettings, build, load
 from .console import amount, safe, say
 from .node import (
     Certificate,
@@ -80,13 +67,11 @@ from .options import (
     where,
 )
 from .routes import rules_of
+from .telling import Teller
 from .values import domain, is_loopback, network
 from .words import explain
 
 __all__ = ["serve"]
-
-#: So many of a message's recipients are named when it is accepted.
-NAMED = 5
 
 
 @click.command()
@@ -147,6 +132,11 @@ NAMED = 5
     metavar="CIDR",
     help="Relay for clients in this network without a login; may be repeated. [default: nobody]",
 )
+@click.option(
+    "--log",
+    type=click.Choice(LOGS),
+    help="How what happens is told: in words, or as a JSON object a line. [default: people]",
+)
 @backend_option
 def serve(*, config: Path | None, backend: str, **given: Any) -> None:
     """Run a mail node.
@@ -159,11 +149,12 @@ def serve(*, config: Path | None, backend: str, **given: Any) -> None:
         chosen = build(load(config) if config else {}, given)
     except ConfigError as error:
         raise BadInput(str(error)) from None
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    run(backend, partial(_serve, chosen, backend))
+    teller = Teller(chosen.log == "json")
+    teller.listen()
+    run(backend, partial(_serve, chosen, backend, teller))
 
 
-async def _serve(chosen: ServeSettings, backend: str) -> None:
+async def _serve(chosen: ServeSettings, backend: str, teller: Teller) -> None:
     try:
         smart_login = await to_thread.run_sync(_smart_login, chosen)
         routes = RouteTable(await to_thread.run_sync(rules_of, chosen.routes))
@@ -173,6 +164,8 @@ async def _serve(chosen: ServeSettings, backend: str) -> None:
             # Not before: a node that runs on this data has its own address in the login.
             login = await _login(chosen, chosen.submission.port)
             accounts = await to_thread.run_sync(_accounts, chosen)
+            story = StoryFile(chosen.data / STORY, limit=chosen.story_size)
+            observers = [teller.event, *([story.observe] if chosen.story_size else [])]
             relay = _relay(
                 chosen,
                 spool,
@@ -181,15 +174,29 @@ async def _serve(chosen: ServeSettings, backend: str) -> None:
                 login=login,
                 accounts=accounts,
                 routes=routes,
+                observe=partial(_observe, [harmless(each) for each in observers]),
             )
-            await _run(relay, chosen, certificate, backend)
+            await _run(relay, chosen, certificate, backend=backend, teller=teller, story=story)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"cannot keep data in {chosen.data}: {error.strerror or error}") from None
 
 
-async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, backend: str) -> None:
+def _observe(observers: Sequence[Observer], event: Event) -> None:
+    for observe in observers:
+        observe(event)
+
+
+async def _run(
+    relay: Relay,
+    chosen: ServeSettings,
+    certificate: Certificate,
+    *,
+    backend: str,
+    teller: Teller,
+    story: StoryFile,
+) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
     SIGHUP has it read its certificate again.
@@ -206,28 +213,35 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
                 await relay.run(listeners, task_status=task_status)
                 tasks.cancel_scope.cancel()
 
+            tasks.start_soon(story.run)
             try:
                 bound = await tasks.start(run_relay)
             except* OSError as group:
                 error = next(e for e in causes(group) if isinstance(e, OSError))
                 raise Failure(f"cannot listen on {error.filename}: {explain(error)}") from None
-            places = {
+            places: dict[Kind, HostPort] = {
                 kind: HostPort(at.host, port)
                 for (kind, at), (_, port) in zip(wanted.items(), bound, strict=True)
             }
             login = await _login(chosen, places["submission"].port)
-            show(chosen, places=places, login=login, certificate=certificate, backend=backend)
+            if teller.as_json:
+                told = {kind: where(place) for kind, place in places.items()}
+                teller.note("ready", "ready", hostname=chosen.hostname, listening=told)
+            else:
+                show(chosen, places=places, login=login, certificate=certificate, backend=backend)
             stopping = False
             async for number in signals:
                 if number == hangup != signal.SIGTERM:
                     if await to_thread.run_sync(relay.reload):
-                        say("the certificate was read again")
+                        teller.note("reloaded", "the certificate was read again")
                     continue
                 if stopping:
                     tasks.cancel_scope.cancel()
                     return
                 stopping = True
-                say("stopping: what is under way may finish (once more: at once)")
+                teller.note(
+                    "stopping", "stopping: what is under way may finish (once more: at once)"
+                )
                 relay.stop()
 
 
@@ -269,6 +283,7 @@ def _relay(
     login: Login | None,
     accounts: AccountFile | None,
     routes: RouteTable,
+    observe: Observer,
 ) -> Relay:
     smart_host: Host | None = None
     if chosen.smart_host is not None:
@@ -310,7 +325,7 @@ def _relay(
         authenticator=accounts or Passwords({login.username: login.password} if login else {}),
         senders=every_sender if accounts is None else accounts.may_send,
         limits=Limits(message=chosen.max_message),
-        observe=tell,
+        observe=observe,
     )
     if accounts is not None:
         accounts.changed = relay.forget
@@ -427,43 +442,3 @@ def _near(program: str) -> str:
 
 def _data_option(chosen: ServeSettings) -> str:
     return "" if chosen.data == DATA else f" --data {shlex.quote(str(chosen.data))}"
-
-
-def tell(event: Event) -> None:
-    """Print one line of a message's story."""
-    word, style, said = _story(event)
-    now = datetime.now().astimezone().strftime("%H:%M:%S")
-    say((f"{now} {event.id} ", "dim"), (f"{word:<9} ", style), said)
-
-
-def _some(paths: Sequence[ForwardPath]) -> str:
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(map(str, paths[:NAMED])) + more
-
-
-def _story(event: Event) -> tuple[str, str, str]:
-    match event:
-        case Accepted():
-            to = _some(event.forward_paths)
-            said = f"from {event.reverse_path} for {to}, {amount(event.octets)}, {event.origin}"
-            return "accepted", "head", said
-        case Judged():
-            style = "warn" if "=refuse" in event.said or "=defer" in event.said else "dim"
-            return "judged", style, f"{event.peer} at {event.stage}: {event.said}"
-        case Expanded():
-            return "expanded", "good", f"{event.forward_path} to {_some(event.becomes)}"
-        case Delivered():
-            return "delivered", "good", f"{event.forward_path} to {event.where}: {event.reply}"
-        case Deferred():
-            said = f"{event.forward_path} at {event.where}: {event.reply}"
-            return "deferred", "warn", f"{said}; next try in {event.wait:.0f} s"
-        case Held():
-            return "held", "warn", f"{event.forward_path} {event.reason}"
-        case Discarded():
-            return "discarded", "warn", f"{event.forward_path} {event.reason}"
-        case Failed():
-            return "failed", "bad", f"{event.forward_path} at {event.where}: {event.reply}"
-        case Reported():
-            if not event.report:
-                return "dropped", "bad", "there is nobody to report the failure to"
-            return "reported", "warn", f"to {event.reverse_path} by {event.report}"

@@ -9,7 +9,7 @@ In reading order::
     hops                    what is known of next hops
     schedule                when it is tried again
     report, trace           what is written about it
-    story                   what is told of it
+    story, story_file       what is told of it, and kept for who asks
     callout                 who exists elsewhere
     submission, header      what mail programs hand over, completed
     intake                  in: policy, Received, spool
