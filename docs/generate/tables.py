@@ -323,9 +323,10 @@ def _setting(name: str, setting: Any, told: Any, default: str, below: str = "") 
     accepts = re.sub(
         r"""("[^"]+" = )?(\{[^}]*\}|\["[^\]]*\]|"[^"]*")""", r"`\g<0>`", setting.accepts
     )
+    restart = "- A node that runs keeps the old one until it is started anew.\n" * told.restart
     return (
         f"##{below} {name}\n\n{told.means}\n\n- Takes {accepts.replace('[[', '&#91;[')}\n"
-        f"- Default: {said}\n\n```toml\n{told.example}\n```\n\n"
+        f"- Default: {said}\n{restart}\n```toml\n{told.example}\n```\n\n"
     )
 
 

@@ -1,6 +1,7 @@
 """A node as its operator has it: logs for programs, the story of a message, what goes on now."""
 
 import json
+import signal
 import smtplib
 import subprocess
 import sys
@@ -131,3 +132,85 @@ def test_no_story_is_kept_where_none_is_wanted(cli: Run) -> None:
     result = cli("queue", "trace", id)
     assert result.exit_code == 1
     assert "no story is kept" in result.stderr
+
+
+# Reload
+
+SETTINGS = """
+local-domains = ["our.example"]
+max-message = 100000
+hostname = "mail.our.example"
+"""
+
+
+def hang_up(node: Lines, event: str) -> dict[str, Any]:
+    node.process.send_signal(signal.SIGHUP)
+    return node.until(event)[-1]
+
+
+def answers(session: smtplib.SMTP, *recipients: str) -> list[int]:
+    session.ehlo()
+    session.mail("ann@far.example")
+    codes = [session.rcpt(recipient)[0] for recipient in recipients]
+    session.rset()
+    return codes
+
+
+@both_backends
+def test_a_hangup_takes_the_new_settings_for_new_sessions(backend: str) -> None:
+    """Who is there stays, by the rules that he began with."""
+    file = Path("smtp.toml")
+    file.write_text(SETTINGS)
+    asked = "bob@our.example", "bob@new.example", "all@our.example"
+    with logging_json("--config", file, "--backend", backend) as node:
+        with smtplib.SMTP("127.0.0.1", node.port(), "client.example", PATIENCE) as before:
+            assert answers(before, *asked) == [250, 550, 250]
+            file.write_text(
+                SETTINGS.replace('our.example"]', 'new.example", "our.example"]').replace(
+                    "100000", "50000"
+                )
+                + '[[routes]]\nrecipients = "all@our.example"\nvia = "refuse:550 5.7.1 No"\n'
+            )
+            assert hang_up(node, "reloaded")["restart"] == []
+            assert answers(before, *asked) == [250, 550, 250]
+            with smtplib.SMTP("127.0.0.1", node.port(), "client.example", PATIENCE) as after:
+                assert answers(after, *asked) == [250, 250, 550]
+                assert after.esmtp_features["size"] == "50000"
+        send(node.port(), "bob@new.example")
+        assert node.until("delivered")[-1]["where"].startswith("mailbox")
+        node.end()
+
+
+@both_backends
+def test_settings_that_are_wrong_change_nothing(backend: str) -> None:
+    file = Path("smtp.toml")
+    file.write_text(SETTINGS)
+    with logging_json("--config", file, "--backend", backend) as node:
+        for wrong in (
+            'local-domains = ["new.example"]\nmax-message = "much"\n',
+            'local-domains = ["new.example"]\naccounts = "nowhere"\n',
+            'local-domains = ["new.example"]\n[[routes]]\nvia = "smtp:a.example:25"\n'
+            'ca-file = "nowhere"\n',
+        ):
+            file.write_text(wrong)
+            said = hang_up(node, "log")
+            assert said["message"].startswith("the old settings stay: ")
+            with smtplib.SMTP("127.0.0.1", node.port(), "client.example", PATIENCE) as session:
+                assert answers(session, "bob@our.example", "bob@new.example") == [250, 550]
+        node.end()
+
+
+def test_what_takes_a_restart_is_said(cli: Run) -> None:
+    file = Path("smtp.toml")
+    file.write_text(SETTINGS)
+    with logging_json("--config", file) as node:
+        file.write_text(
+            SETTINGS.replace("mail.our", "other.our").replace('our.example"]', 'new.example"]')
+        )
+        said = hang_up(node, "reloaded")
+        assert said["restart"] == ["hostname"]
+        assert said["message"].endswith("; hostname: only after a restart")
+        with smtplib.SMTP("127.0.0.1", node.port(), "client.example", PATIENCE) as session:
+            assert answers(session, "bob@new.example") == [250]
+            assert b"mail.our.example" in session.ehlo()[1]
+        node.end()

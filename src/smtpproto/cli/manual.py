@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from .config import ServeSettings
 from .written import written
 
-__all__ = ["MANUAL", "ROUTE_MANUAL", "Explained", "default_of"]
+__all__ = ["MANUAL", "ROUTE_MANUAL", "Explained", "default_of", "with_fixed"]
 
 
 @frozen
@@ -205,3 +205,15 @@ def default_of(name: str) -> str:
     """Say in words what holds where nobody says anything; a value is written as in a file."""
     told = MANUAL[name].default
     return told or written(getattr(ServeSettings(), name.replace("-", "_")))
+
+
+def with_fixed(told: ServeSettings, running: ServeSettings) -> tuple[ServeSettings, list[str]]:
+    """Return what a node that runs can take of new settings, and the names of those it cannot."""
+    fixed = {
+        name: getattr(running, name.replace("-", "_"))
+        for name, setting in MANUAL.items()
+        if setting.restart
+        and getattr(told, name.replace("-", "_")) != getattr(running, name.replace("-", "_"))
+    }
+    kept = {name.replace("-", "_"): value for name, value in fixed.items()}
+    return evolve(told, **kept), list(fixed)

@@ -57,6 +57,22 @@ from .transport import Host
 
 __all__ = ["Kind", "Listener", "Relay"]
 
+#: What `Relay.adopt` takes over.
+_ADOPTED = (
+    "router",
+    "mailboxes",
+    "aliases",
+    "networks",
+    "authenticator",
+    "sasl",
+    "senders",
+    "keep_bcc",
+    "verify",
+    "check_senders",
+    "failing_filter",
+    "limits",
+)
+
 Kind: TypeAlias = Literal["smtp", "submission", "submissions"]
 
 #: Seconds in which a submission server answers (RFC 6409 §5.3 has fewer than two minutes).
@@ -134,7 +150,7 @@ class Relay:
     dispatcher: Dispatcher = field(init=False)
     hops: Hops = field(init=False)
     _pool: Pool[Host] = field(init=False)
-    _verifier: Verifier | None = field(init=False)
+    _callout: Callout = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -165,9 +181,7 @@ class Relay:
             hold=hold_for(self.schedule),
             front=2 * self.sessions_each,
         )
-        self._verifier = (
-            Callout(clients, self.hops, self.clock) if self.verify == "callout" else self.verify
-        )
+        self._callout = Callout(clients, self.hops, self.clock)
         deliverer = Deliverer(
             self.router,
             self.mailboxes,
@@ -208,7 +222,7 @@ class Relay:
             networks=self.networks,
             submission=submission,
             aliases=self.aliases,
-            verifier=self._verifier,
+            verifier=self._callout if self.verify == "callout" else self.verify,
             check_senders=self.check_senders,
         )
         return Server(
@@ -265,6 +279,31 @@ class Relay:
         for server in self._servers:
             server.stop()
         self.dispatcher.stop()
+
+    def adopt(self, other: Relay, listeners: Sequence[Listener]) -> None:
+        """Go on by the rules of another relay, one that is never run.
+
+        That is who may send, as whom, and how much (`networks`, `authenticator`, `sasl`, `senders`,
+        `keep_bcc`, `limits`), what is ours and who exists (`mailboxes`, `aliases`, `verify`,
+        `check_senders`), where mail goes (`router`), and the filters of `listeners`, those that it
+        runs with, in their order. All of it at once, for new sessions and new attempts;
+        sessions that are there go on as they began. Everything else stays: spool, name, schedule,
+        certificates, what is known of next hops, who is counted. ValueError for other listeners.
+        """
+        if len(listeners) != len(self._servers):
+            raise ValueError("a relay that runs keeps its listeners")
+        for name in _ADOPTED:
+            setattr(self, name, getattr(other, name))
+        self.dispatcher.deliverer = evolve(
+            self.dispatcher.deliverer,
+            router=self.router,
+            mailboxes=self.mailboxes,
+            aliases=self.aliases,
+        )
+        for server, listener in zip(self._servers, listeners, strict=True):
+            fresh = self.server(listener.kind, listener.filters)
+            server.handler, server.authenticator = fresh.handler, fresh.authenticator
+            server.sasl, server.limits = fresh.sasl, fresh.limits
 
     def reload(self) -> bool:
         """Read the files of the certificates again, as `Server.reload`; it blocks."""
