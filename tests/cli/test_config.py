@@ -23,6 +23,7 @@ EVERYTHING = """
 data = "data"
 log = "json"
 story-size = "1M"
+metrics = "127.0.0.1:9725"
 listen = ":25"
 submission = "[::1]:587"
 submissions = ":465"
@@ -75,6 +76,7 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         data=FOLDER / "data",
         log="json",
         story_size=1 << 20,
+        metrics=HostPort("127.0.0.1", 9725),
         listen=HostPort("", 25),
         submission=HostPort("::1", 587),
         submissions=HostPort("", 465),

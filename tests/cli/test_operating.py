@@ -1,16 +1,20 @@
 """A node as its operator has it: logs for programs, the story of a message, what goes on now."""
 
+import http.client
 import json
 import signal
 import smtplib
+import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.cli.conftest import Run
 from tests.cli.test_serve import ANY_PORTS, MODULE, PATIENCE, environment
@@ -35,6 +39,16 @@ class Lines:
             if found[-1]["event"] == event:
                 return found
         pytest.fail(f"never {event}: {found}")
+
+    def until_all(self, **wanted: int) -> None:
+        """Read until there were so many of each, and nothing else."""
+        assert self.process.stdout is not None
+        seen: Counter[str] = Counter()
+        for line in self.process.stdout:
+            seen[json.loads(line)["event"]] += 1
+            if seen == wanted:
+                return
+        pytest.fail(f"there were {seen}")
 
     def port(self, kind: str = "smtp") -> int:
         return int(self.ready["listening"][kind].rpartition(":")[2])
@@ -214,3 +228,140 @@ def test_what_takes_a_restart_is_said(cli: Run) -> None:
             assert answers(session, "bob@new.example") == [250]
             assert b"mail.our.example" in session.ehlo()[1]
         node.end()
+
+
+# Metrics
+
+
+def ask(node: Lines, path: str, method: str = "GET") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", node.port("metrics"), timeout=PATIENCE)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def numbers(text: str) -> dict[str, float]:
+    return {
+        sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+METRICS = """
+metrics = "127.0.0.1:0"
+relay-from = ["127.0.0.0/8"]
+local-domains = ["our.example"]
+[aliases]
+"team@our.example" = ["ann@our.example", "bob@our.example"]
+[[routes]]
+recipients = "held.example"
+via = "hold"
+[[routes]]
+recipients = "gone.example"
+via = "discard"
+[[routes]]
+recipients = "down.example"
+via = "smtp:127.0.0.1:1"
+"""
+
+
+@both_backends
+def test_what_is_scraped_is_what_happened(backend: str) -> None:
+    """A load of known messages; no address or domain of theirs is in it."""
+    Path("smtp.toml").write_text(METRICS)
+    with logging_json("--config", "smtp.toml", "--backend", backend) as node:
+        before = numbers(ask(node, "/metrics")[1])
+        assert before["smtpproto_messages_accepted_total"] == 0
+        assert before["smtpproto_recipients_total failed"] == 0
+        for _ in range(7):
+            send(node.port(), "bob@our.example", "eve@our.example")
+        send(node.port(), "team@our.example")
+        for domain in ("gone", "held", "down"):
+            send(node.port(), f"you@{domain}.example")
+        node.until_all(accepted=11, delivered=16, expanded=1, discarded=1, held=1, deferred=1)
+        text = ask(node, "/metrics")[1]
+        found = numbers(text)
+        node.end()
+    octets = found["smtpproto_octets_accepted_total"]
+    assert {name: value for name, value in found.items() if value and "_created" not in name} == {
+        "smtpproto_messages_accepted_total": 11,
+        "smtpproto_octets_accepted_total": octets,
+        "smtpproto_recipients_total delivered": 16,
+        "smtpproto_recipients_total expanded": 1,
+        "smtpproto_recipients_total discarded": 1,
+        "smtpproto_recipients_total held": 1,
+        "smtpproto_recipients_total deferred": 1,
+        "smtpproto_queue_messages": 2,
+        "smtpproto_queue_recipients": 2,
+        "smtpproto_next_hops_held": 1,
+        **{
+            name: value
+            for name, value in found.items()
+            if name.startswith(TIMES) and "_created" not in name
+        },
+    }
+    assert found["smtpproto_delivery_seconds_count"] == 16
+    assert octets > 11 * len("Subject: Hi\r\n\r\nHi\r\n")
+    assert "example" not in text
+
+
+TIMES = ("smtpproto_delivery_seconds", "smtpproto_queue_oldest_seconds")
+
+
+@both_backends
+def test_health_and_readiness(backend: str) -> None:
+    Path("smtp.toml").write_text(METRICS)
+    with logging_json("--config", "smtp.toml", "--backend", backend) as node:
+        assert ask(node, "/health") == (200, "alive\n")
+        assert ask(node, "/ready") == (200, "ready\n")
+        assert ask(node, "/ready?why", "HEAD") == (200, "")
+        assert ask(node, "/metrics", "POST")[0] == 405
+        assert ask(node, "/")[0] == 404
+        with smtplib.SMTP("127.0.0.1", node.port(), "client.example", PATIENCE) as session:
+            session.ehlo()
+            session.mail("ann@far.example")
+            node.process.terminate()
+            node.until("stopping")
+            assert ask(node, "/ready") == (503, "not listening\n")
+            assert ask(node, "/health") == (200, "alive\n")
+            session.quit()
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"EHLO client.example\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", b"400"),  # without Host
+        (b"GET /" + b"x" * 20_000, b"431"),
+        (b"\x16\x03\x01\x02\x00", b"400"),
+        (b"", b""),
+    ],
+)
+def test_what_is_no_request_is_answered_or_left(sent: bytes, code: bytes) -> None:
+    Path("smtp.toml").write_text(METRICS)
+    with logging_json("--config", "smtp.toml") as node:
+        with socket.create_connection(("127.0.0.1", node.port("metrics")), PATIENCE) as stream:
+            stream.sendall(sent)
+            stream.shutdown(socket.SHUT_WR)
+            answer = b""
+            with suppress(ConnectionResetError):
+                while octets := stream.recv(65_536):
+                    answer += octets
+        assert answer[9:12] == code
+        assert ask(node, "/health")[0] == 200
+        assert [line["event"] for line in node.end()] == ["stopping"]
+
+
+def test_a_port_for_metrics_that_is_taken(cli: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        Path("smtp.toml").write_text(f'metrics = "127.0.0.1:{port}"\n')
+        result = cli("serve", *ANY_PORTS, "--config", "smtp.toml")
+    assert result.exit_code == 1
+    assert f"cannot listen on 127.0.0.1:{port}: the address is in use" in result.stderr

@@ -74,6 +74,8 @@ class ServeSettings:
     log: str = "people"
     #: Octets of the files that keep every message's story; 0: nothing is kept.
     story_size: int = 1 << 26
+    #: Where numbers and health are told over HTTP; None: nowhere.
+    metrics: HostPort | None = None
     #: Where mail from other servers comes in; an empty host means all addresses.
     listen: HostPort = LISTEN
     #: Where mail programs submit, with a login.
@@ -212,6 +214,7 @@ SETTINGS: Mapping[str, Setting] = {
     "data": Setting(a_path, "a text: the path of a directory, relative to the file's own"),
     "log": Setting(partial(a_text, read=_log), 'one of "people", "json"'),
     "story-size": Setting(_story_size, 'a number of octets, or a text such as "64M", or "none"'),
+    "metrics": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submissions": Setting(partial(a_text, read=listen_address), _ADDRESS),

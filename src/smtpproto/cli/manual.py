@@ -47,6 +47,14 @@ MANUAL: Mapping[str, Explained] = {
         'story-size = "1G"',
         restart=True,
     ),
+    "metrics": Explained(
+        "Where `/metrics` (for Prometheus), `/health` and `/ready` are answered over HTTP, to "
+        "everybody who gets there: let it be loopback, or a network of your own. It needs the "
+        "extra `metrics`.",
+        'metrics = "127.0.0.1:9725"',
+        restart=True,
+        default="nowhere",
+    ),
     "listen": Explained("Where mail from other servers comes in.", 'listen = ":25"', restart=True),
     "submission": Explained(
         "Where mail programs submit mail, with a login behind STARTTLS.",

@@ -28,6 +28,7 @@ def show(
     login: Login | None,
     certificate: Certificate,
     backend: str,
+    watched: str | None = None,
 ) -> None:
     """Print the one screen: where it listens, where mail goes, what to enter, what to paste."""
 
@@ -48,6 +49,8 @@ def show(
     ]
     if "submissions" in places:
         rows.append(("submissions", f"{where(places['submissions'])}  the same, over TLS at once"))
+    if watched:
+        rows.append(("metrics", f"http://{watched}/metrics, /health, /ready"))
     rows.append(("relaying for", f"logged-in users and {others}"))
     if chosen.relay_domains:
         elsewhere = ", ".join(chosen.relay_domains)

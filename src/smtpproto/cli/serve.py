@@ -10,13 +10,14 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 from anyio import to_thread
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 from attrs import define, evolve, frozen
 
 from smtpproto.core.connection import Limits
@@ -70,6 +71,9 @@ from .screen import ours, show
 from .telling import Teller
 from .values import domain, is_loopback, network
 from .words import explain
+
+if TYPE_CHECKING:
+    from smtpproto.relay.metrics import Metrics
 
 __all__ = ["serve"]
 
@@ -173,6 +177,9 @@ async def _serve(
         async with SQLiteSpool.open(chosen.data / "spool") as spool:
             story = StoryFile(chosen.data / STORY, limit=chosen.story_size)
             observers = [teller.event, *([story.observe] if chosen.story_size else [])]
+            counts = None if chosen.metrics is None else _metrics()
+            if counts is not None:
+                observers.append(counts.observe)
             node = _Node(
                 chosen,
                 spool,
@@ -182,7 +189,7 @@ async def _serve(
                 observe=partial(_observe, [harmless(each) for each in observers]),
                 settings=settings,
             )
-            await _run(node, backend=backend, story=story)
+            await _run(node, backend=backend, story=story, counts=counts)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
@@ -252,7 +259,29 @@ class _Node:
         self.teller.note("reloaded", f"{what} read again{more}", restart=kept)
 
 
-async def _run(node: _Node, *, backend: str, story: StoryFile) -> None:
+def _metrics() -> Metrics:
+    if any(find_spec(needed) is None for needed in ("prometheus_client", "h11")):
+        raise Failure("metrics needs what is not installed: pip install 'smtpproto[metrics]'")
+    from smtpproto.relay.metrics import Metrics  # noqa: PLC0415 - an extra
+
+    return Metrics()
+
+
+async def _watch(tasks: TaskGroup, node: _Node, relay: Relay, counts: Metrics) -> str:
+    """Begin to answer over HTTP; where."""
+    from .monitor import Monitor  # noqa: PLC0415 - an extra
+
+    at = node.chosen.metrics
+    assert at is not None
+    monitor = Monitor(relay, node.spool, counts)
+    try:
+        port = await tasks.start(monitor.serve, at.host or None, at.port)
+    except OSError as error:
+        raise Failure(f"cannot listen on {where(at)}: {explain(error)}") from None
+    return where(HostPort(at.host, port))
+
+
+async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics | None) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
     SIGHUP has it read its settings and its certificate again.
@@ -269,6 +298,7 @@ async def _run(node: _Node, *, backend: str, story: StoryFile) -> None:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(story.run)
+            watched = None if counts is None else await _watch(tasks, node, relay, counts)
             try:
                 bound = await tasks.start(run_relay)
             except* OSError as group:
@@ -281,7 +311,8 @@ async def _run(node: _Node, *, backend: str, story: StoryFile) -> None:
             port = places["submission"].port
             login = await _login(chosen, port)
             if teller.as_json:
-                told = {kind: where(place) for kind, place in places.items()}
+                told: dict[str, str] = {kind: where(place) for kind, place in places.items()}
+                told |= {"metrics": watched} if watched else {}
                 teller.note("ready", "ready", hostname=chosen.hostname, listening=told)
             else:
                 show(
@@ -290,6 +321,7 @@ async def _run(node: _Node, *, backend: str, story: StoryFile) -> None:
                     login=login,
                     certificate=node.certificate,
                     backend=backend,
+                    watched=watched,
                 )
             stopping = False
             async for number in signals:

@@ -10,6 +10,7 @@ In reading order::
     schedule                when it is tried again
     report, trace           what is written about it
     story, story_file       what is told of it, and kept for who asks
+    metrics                 … and its numbers (an extra)
     callout                 who exists elsewhere
     submission, header      what mail programs hand over, completed
     intake                  in: policy, Received, spool

@@ -152,6 +152,7 @@ class Relay:
     _pool: Pool[Host] = field(init=False)
     _callout: Callout = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
+    _bound: bool = field(default=False, init=False)
     _stopping: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -271,6 +272,7 @@ class Relay:
                     where = f"{listener.host or '*'}:{listener.port}"
                     raise OSError(error.errno, error.strerror, where) from error
             tasks.start_soon(self.dispatcher.run)
+            self._bound = True
             task_status.started(bound)
 
     def stop(self) -> None:
@@ -279,6 +281,21 @@ class Relay:
         for server in self._servers:
             server.stop()
         self.dispatcher.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all listeners are bound, and none is to stop."""
+        return self._bound and not self._stopping
+
+    @property
+    def sessions_in(self) -> int:
+        """How many clients are connected."""
+        return len(self.connections)
+
+    @property
+    def sessions_out(self) -> int:
+        """How many connections there are with next hops."""
+        return len(self._pool)
 
     def adopt(self, other: Relay, listeners: Sequence[Listener]) -> None:
         """Go on by the rules of another relay, one that is never run.
