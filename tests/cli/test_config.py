@@ -22,6 +22,9 @@ FOLDER = Path("/etc/mail")
 
 EVERYTHING = """
 data = "data"
+log = "json"
+story-size = "1M"
+metrics = "127.0.0.1:9725"
 listen = ":25"
 submission = "[::1]:587"
 submissions = ":465"
@@ -81,6 +84,9 @@ def wrong(text: str) -> str:
 def test_every_setting_can_be_said_in_a_file() -> None:
     assert build(read(EVERYTHING)) == ServeSettings(
         data=FOLDER / "data",
+        log="json",
+        story_size=1 << 20,
+        metrics=HostPort("127.0.0.1", 9725),
         listen=HostPort("", 25),
         submission=HostPort("::1", 587),
         submissions=HostPort("", 465),

@@ -33,6 +33,7 @@ from .setting import (
     a_list,
     a_path,
     a_text,
+    instead,
     read_setting,
     yes_or_no,
 )
@@ -44,13 +45,24 @@ T = TypeVar("T")
 
 LISTEN = HostPort("127.0.0.1", 2525)
 SUBMISSION = HostPort("127.0.0.1", 2587)
+#: How what happens is told.
+LOGS = ("people", "json")
+#: The file below `data` with every message's story.
+STORY = "story.jsonl"
 #: What may stand before a tag: what a local part may hold without quotes, but for letters, digits
 #: and what routed mail in former days (%, !).
 SEPARATORS = ("+", "-", "_", "=", "#", "~", "^", "/", ".")
 
 
 class ConfigError(Exception):
-    """A setting that cannot be used; the message names file, key, and what is accepted."""
+    """Settings that cannot be used; the message names file, key, and what is accepted.
+
+    `problems` are its lines, one for each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 @frozen
@@ -59,6 +71,12 @@ class ServeSettings:
 
     #: Where spool, mail, login and certificate are.
     data: Path = Path("smtpproto-data")
+    #: How what happens is told: for "people", or as "json".
+    log: str = "people"
+    #: Octets of the files that keep every message's story; 0: nothing is kept.
+    story_size: int = 1 << 26
+    #: Where numbers and health are told over HTTP; None: nowhere.
+    metrics: HostPort | None = None
     #: Where mail from other servers comes in; an empty host means all addresses.
     listen: HostPort = LISTEN
     #: Where mail programs submit, with a login.
@@ -175,6 +193,16 @@ def _size(value: object, folder: Path) -> int:
     return a_text(str(value), folder, size)
 
 
+def _story_size(value: object, folder: Path) -> int:
+    return 0 if value == "none" else _size(value, folder)
+
+
+def _log(text: str) -> str:
+    if text not in LOGS:
+        raise ValueError(instead(text, list(LOGS), "none of them"))
+    return text
+
+
 def _count(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
@@ -194,6 +222,9 @@ _ADDRESS = 'a text HOST:PORT, such as "127.0.0.1:2525", "[::1]:2525" or ":25" (a
 
 SETTINGS: Mapping[str, Setting] = {
     "data": Setting(a_path, "a text: the path of a directory, relative to the file's own"),
+    "log": Setting(partial(a_text, read=_log), 'one of "people", "json"'),
+    "story-size": Setting(_story_size, 'a number of octets, or a text such as "64M", or "none"'),
+    "metrics": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submissions": Setting(partial(a_text, read=listen_address), _ADDRESS),
@@ -278,20 +309,23 @@ def load(path: Path) -> dict[str, Any]:
 def parse(text: str, source: str, folder: Path) -> dict[str, Any]:
     """Read the text of a TOML file that is called `source` and lies in `folder`.
 
-    ConfigError for what is no TOML, a key that is not known, or a value that is not accepted.
+    ConfigError for what is no TOML, and for all keys that are not known and values that are not
+    accepted.
     """
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: no TOML: {error}") from None
-    return {_name(key): _read(key, value, source, folder) for key, value in found.items()}
-
-
-def _read(key: str, value: object, source: str, folder: Path) -> Any:
-    try:
-        return read_setting(SETTINGS, key, value, folder)
-    except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    read: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in found.items():
+        try:
+            read[_name(key)] = read_setting(SETTINGS, key, value, folder)
+        except ValueError as error:
+            problems.append(f"{source}: {error}")
+    if problems:
+        raise ConfigError(*problems)
+    return read
 
 
 def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> ServeSettings:

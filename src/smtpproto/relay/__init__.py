@@ -10,7 +10,8 @@ In reading order::
     hops                    what is known of next hops
     schedule, times         when it is tried again; from when on and by when it is wanted
     report, trace           what is written about it
-    story                   what is told of it
+    story, story_file       what is told of it, and kept for who asks
+    metrics                 … and its numbers (an extra)
     callout                 who exists elsewhere
     submission, header      what mail programs hand over, completed
     offers, intake          in: what is taken on; policy, Received, spool

@@ -59,6 +59,25 @@ from .verp import Returns, Verp
 
 __all__ = ["Kind", "Listener", "Relay"]
 
+#: What `Relay.adopt` takes over.
+_ADOPTED = (
+    "router",
+    "mailboxes",
+    "aliases",
+    "networks",
+    "authenticator",
+    "sasl",
+    "senders",
+    "keep_bcc",
+    "verify",
+    "check_senders",
+    "failing_filter",
+    "verp",
+    "postmaster",
+    "dsn_to_all",
+    "limits",
+)
+
 Kind: TypeAlias = Literal["smtp", "submission", "submissions"]
 
 #: Seconds in which a submission server answers (RFC 6409 §5.3 has fewer than two minutes).
@@ -156,8 +175,9 @@ class Relay:
     dispatcher: Dispatcher = field(init=False)
     hops: Hops = field(init=False)
     _pool: Pool[Host] = field(init=False)
-    _verifier: Verifier | None = field(init=False)
+    _callout: Callout = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
+    _bound: bool = field(default=False, init=False)
     _stopping: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -187,9 +207,7 @@ class Relay:
             hold=hold_for(self.schedule),
             front=2 * self.sessions_each,
         )
-        self._verifier = (
-            Callout(clients, self.hops, self.clock) if self.verify == "callout" else self.verify
-        )
+        self._callout = Callout(clients, self.hops, self.clock)
         deliverer = Deliverer(
             self.router,
             self.mailboxes,
@@ -233,7 +251,7 @@ class Relay:
             networks=self.networks,
             submission=submission,
             aliases=Returns(self.aliases, self.verp),
-            verifier=self._verifier,
+            verifier=self._callout if self.verify == "callout" else self.verify,
             check_senders=self.check_senders,
         )
         return Server(
@@ -287,6 +305,7 @@ class Relay:
                     where = f"{listener.host or '*'}:{listener.port}"
                     raise OSError(error.errno, error.strerror, where) from error
             tasks.start_soon(self._dispatch, listeners)
+            self._bound = True
             task_status.started(bound)
 
     def _offer(self, *, submission: bool) -> Sequence[Extension]:
@@ -317,6 +336,50 @@ class Relay:
         for server in self._servers:
             server.stop()
         self.dispatcher.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all listeners are bound, and none is to stop."""
+        return self._bound and not self._stopping
+
+    @property
+    def sessions_in(self) -> int:
+        """How many clients are connected."""
+        return len(self.connections)
+
+    @property
+    def sessions_out(self) -> int:
+        """How many connections there are with next hops."""
+        return len(self._pool)
+
+    def adopt(self, other: Relay, listeners: Sequence[Listener]) -> None:
+        """Go on by the rules of another relay, one that is never run.
+
+        That is who may send, as whom, and how much (`networks`, `authenticator`, `sasl`, `senders`,
+        `keep_bcc`, `limits`), what is ours and who exists (`mailboxes`, `aliases`, `verify`,
+        `check_senders`), where mail goes (`router`), who is told what of it (`verp`, `postmaster`,
+        `dsn_to_all`), and the filters of `listeners`, those that it
+        runs with, in their order. All of it at once, for new sessions and new attempts;
+        sessions that are there go on as they began. Everything else stays: spool, name, schedule,
+        certificates, what is known of next hops, who is counted. ValueError for other listeners.
+        """
+        if len(listeners) != len(self._servers):
+            raise ValueError("a relay that runs keeps its listeners")
+        for name in _ADOPTED:
+            setattr(self, name, getattr(other, name))
+        self.dispatcher.deliverer = evolve(
+            self.dispatcher.deliverer,
+            router=self.router,
+            mailboxes=self.mailboxes,
+            aliases=Returns(self.aliases, self.verp),
+            verp=self.verp,
+        )
+        self.dispatcher.verp, self.dispatcher.postmaster = self.verp, self.postmaster
+        for server, listener in zip(self._servers, listeners, strict=True):
+            fresh = self.server(listener.kind, listener.filters)
+            server.handler, server.authenticator = fresh.handler, fresh.authenticator
+            server.sasl, server.limits = fresh.sasl, fresh.limits
+            server.offer_only_to = fresh.offer_only_to
 
     def reload(self) -> bool:
         """Read the files of the certificates again, as `Server.reload`; it blocks."""
