@@ -172,6 +172,7 @@ async def test_an_answer_without_end_is_not_read_to_it() -> None:
         nonlocal read
         while True:
             read += 65536
+            await anyio.lowlevel.checkpoint()  # as from a socket
             yield b" " * 65536
 
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))

@@ -73,7 +73,8 @@ class Rspamd:
             with anyio.CancelScope() as enough:
                 # Not left by `break`: cancelled, httpx' generators come to their end here and now.
                 async for chunk in answer.aiter_bytes():
-                    said += chunk
+                    if len(said) <= LONGEST:
+                        said += chunk
                     if len(said) > LONGEST:
                         enough.cancel()
         if len(said) > LONGEST:
