@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, load, parse
+from smtpproto.cli.filters import FilterSettings
 from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
 from smtpproto.relay import ByMx, HostPort
+from smtpproto.relay.filters import Limit
 from smtpproto.relay.quota import Quota
 
 FOLDER = Path("/etc/mail")
@@ -35,6 +37,7 @@ smart-host-password-file = "/run/secret"
 relay-from = ["192.0.2.0/24", "2001:db8::/32"]
 hostname = "mail.example.org"
 max-message = "50M"
+filters-fail = "defer"
 mailbox-quota = "1G"
 mailbox-quota-messages = 100000
 subaddress-separator = "-"
@@ -54,6 +57,15 @@ root = "ann@example.org"
 [[routes]]
 recipients = "example.com"
 via = "mx"
+
+[[filters]]
+use = "header"
+
+[[limits]]
+what = "messages"
+per = "account"
+most = 100
+in = "1 h"
 """
 
 
@@ -101,6 +113,9 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         },
         subaddress_separator="-",
         subaddress_folders=True,
+        filters=(FilterSettings("header"),),
+        limits=(Limit("messages", "account", 100, 3600),),
+        filters_fail="defer",
     )
 
 

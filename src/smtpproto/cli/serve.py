@@ -40,6 +40,7 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.accounts import every_sender
+from smtpproto.relay.filters import Filter
 from smtpproto.relay.quota import Quota, quotas
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import SpoolUnavailable
@@ -59,6 +60,7 @@ from smtpproto.stream import causes
 
 from .config import ConfigError, ServeSettings, build, load
 from .console import amount, safe, say
+from .filters import in_order, open_filters
 from .node import (
     Certificate,
     Login,
@@ -182,14 +184,23 @@ async def _serve(chosen: ServeSettings, backend: str) -> None:
                 accounts=accounts,
                 routes=routes,
             )
-            await _run(relay, chosen, certificate, backend)
+            async with open_filters(
+                chosen.filters, chosen.limits, hostname=chosen.hostname, data=chosen.data
+            ) as filters:
+                await _run(relay, chosen, certificate, backend, filters)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
         raise Failure(f"cannot keep data in {chosen.data}: {error.strerror or error}") from None
 
 
-async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, backend: str) -> None:
+async def _run(
+    relay: Relay,
+    chosen: ServeSettings,
+    certificate: Certificate,
+    backend: str,
+    filters: Mapping[Kind, Sequence[Filter]],
+) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
     SIGHUP has it read its certificate again.
@@ -197,7 +208,10 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
     wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
     if chosen.submissions is not None:
         wanted["submissions"] = chosen.submissions
-    listeners = [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
+    listeners = [
+        Listener(kind, at.host or None, at.port, filters.get(kind, ()))
+        for kind, at in wanted.items()
+    ]
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
         async with anyio.create_task_group() as tasks:
@@ -305,6 +319,7 @@ def _relay(
         verify="callout" if chosen.verify_recipients else None,
         # Strangers do not reach loopback, and the DNS may be out of reach from here.
         check_senders=not is_loopback(chosen.listen.host),
+        failing_filter=chosen.filters_fail,
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=accounts or Passwords({login.username: login.password} if login else {}),
@@ -349,6 +364,14 @@ def show(
         elsewhere = ", ".join(chosen.relay_domains)
         rows.append(("relaying to", f"{elsewhere}, from everybody"))
     part("Listening", *rows)
+    asked = in_order(chosen.filters, chosen.limits)
+    if asked:
+        part(
+            "What is kept out, in this order",
+            *((f"{number}. {each.use}", each) for number, each in enumerate(asked, start=1)),
+            *(("at most", f"{limit} per {limit.who or limit.per}") for limit in chosen.limits),
+            ("where one fails", "mail passes" if chosen.filters_fail == "pass" else "mail waits"),
+        )
     here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
     onward = (
         f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"
