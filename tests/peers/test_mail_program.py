@@ -49,8 +49,9 @@ url = "{url}"
 listeners = ["smtp", "submission", "submissions"]
 """
 
+#: What the page "read your mail" shows.
+SHOWN = Path(__file__).parents[2] / "examples" / "howto" / "dovecot.conf"
 POP3 = """
-protocols = imap pop3
 service pop3-login {{
   chroot =
   inet_listener pop3 {{
@@ -143,10 +144,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
         pop3 = free_port()
         store = stack.enter_context(
             dovecot(
-                f"{data}/mail/%d/%n",
+                tmp_path / "nowhere",
                 accounts=accounts,
                 users=[ANN],
-                settings=POP3.format(port=pop3),
+                settings=SHOWN.read_text().replace("/srv/mail", str(tmp_path))
+                + POP3.format(port=pop3),
             )
         )
         yield Site(node, best, store, pop3, tmp_path)
