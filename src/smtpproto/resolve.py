@@ -19,10 +19,13 @@ import dns.exception
 import dns.message
 import dns.name
 import dns.resolver
+import dns.reversename
 from attrs import frozen
 from dns.rdata import Rdata
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.PTR import PTR
+from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from dns.rdtypes.IN.SRV import SRV
@@ -192,6 +195,42 @@ class DnsResolver:
             if isinstance(error, ResolveFailed):
                 raise error
         raise errors[0] if errors else NoRecords(f"{host} has no addresses")
+
+    async def ipv4(self, name: str) -> Sequence[str]:
+        """Return the A records of `name` alone, in any order; at least one.
+
+        Block lists answer by them (RFC 5782 §2.1). Raises the three ResolveErrors.
+        """
+        answer = await self._ask(name, RdataType.A)
+        return [record.address for record in answer if isinstance(record, A)]
+
+    async def names(self, address: str) -> Sequence[str]:
+        """Return the names of an IP address (PTR, RFC 1035 §3.5), without final dots.
+
+        Raises the three ResolveErrors; NoSuchDomain for what is no address.
+        """
+        try:
+            name = dns.reversename.from_address(address)
+        except (dns.exception.DNSException, ValueError) as error:
+            raise NoSuchDomain(f"{address}: not an address") from error
+        answer = await self._ask(name.to_text(), RdataType.PTR)
+        return [
+            record.target.to_text(omit_final_dot=True)
+            for record in answer
+            if isinstance(record, PTR)
+        ]
+
+    async def texts(self, name: str) -> Sequence[str]:
+        """Return the TXT records of `name`, the strings of each joined; at least one.
+
+        What is not UTF-8 is replaced. Raises the three ResolveErrors.
+        """
+        answer = await self._ask(name, RdataType.TXT)
+        return [
+            b"".join(record.strings).decode("utf-8", "replace")
+            for record in answer
+            if isinstance(record, TXT)
+        ]
 
     async def _ask(self, name: str, kind: RdataType) -> Sequence[Rdata]:
         question = f"{name} {kind.name}"

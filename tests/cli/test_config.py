@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, load, parse
+from smtpproto.cli.filters import FilterSettings
 from smtpproto.cli.lists import ListSettings
 from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
 from smtpproto.relay import ByMx, HostPort
+from smtpproto.relay.filters import Limit
 from smtpproto.relay.quota import Quota
 
 FOLDER = Path("/etc/mail")
@@ -39,6 +41,7 @@ smart-host-password-file = "/run/secret"
 relay-from = ["192.0.2.0/24", "2001:db8::/32"]
 hostname = "mail.example.org"
 max-message = "50M"
+filters-fail = "defer"
 mailbox-quota = "1G"
 mailbox-quota-messages = 100000
 subaddress-separator = "-"
@@ -67,6 +70,15 @@ root = "ann@example.org"
 [[routes]]
 recipients = "example.com"
 via = "mx"
+
+[[filters]]
+use = "header"
+
+[[limits]]
+what = "messages"
+per = "account"
+most = 100
+in = "1 h"
 """
 
 
@@ -126,6 +138,9 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         },
         subaddress_separator="-",
         subaddress_folders=True,
+        filters=(FilterSettings("header"),),
+        limits=(Limit("messages", "account", 100, 3600),),
+        filters_fail="defer",
     )
 
 

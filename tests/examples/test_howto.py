@@ -56,8 +56,8 @@ def test_there_are_no_others() -> None:
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
         *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
         *("lmtp.py", "lmtp_server.py", "mailboxes.py", "mailing_list.py", "mechanism.py"),
-        *("memory_spool.py", "observe.py", "own_authenticator.py", "ready_handlers.py"),
-        "routes.py",
+        *("memory_spool.py", "observe.py", "own_authenticator.py", "own_filter.py"),
+        *("ready_handlers.py", "routes.py"),
         *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
@@ -542,6 +542,35 @@ def test_own_authenticator(tmp_path: Path) -> None:
     assert told == "al is locked out at 127.0.0.1"
     assert wrong == again == "535 5.7.8 Authentication credentials invalid"
     assert locked == "454 4.7.0 Too many failed logins; try again in 10 minutes"
+
+
+def test_own_filter(tmp_path: Path) -> None:
+    said = output("howto/own_filter.py", tmp_path)
+    assert said.count("al@example.net to <di@example.org>: accepted") == 1
+    assert said.count("jo@example.net to <di@example.org>: transient") == 1
+    for line in (
+        "  rcpt: crowds=defer (No more than 2 at once, please)",
+        "  mail: crowds=accept (a friend)",
+        "  content: header=pass",
+        "  content: crowds=quarantine (it speaks of prizes)",
+        "  held for <bo@example.org>: crowds: it speaks of prizes",
+    ):
+        assert line in said
+
+
+def test_filters_by_the_file_of_serve(tmp_path: Path) -> None:
+    """All that the page shows is read, and asked: here of the size, before anything is sent."""
+    config = EXAMPLES / "howto" / "filters.toml"
+    with serving(tmp_path / "data", "--config", str(config), backend="asyncio") as served:
+        shown = re.findall(r"^ +(\d)\. (\w+)", "".join(served.lines), re.MULTILINE)
+        assert [name for _, name in shown] == [
+            *("networks", "blocklist", "names", "greylist", "header", "rspamd", "limits")
+        ]
+        with smtplib.SMTP("127.0.0.1", served.smtp, "client.example", PATIENCE) as session:
+            session.ehlo()
+            assert session.mail("ann@example.net")[0] == 250
+            code, text = session.rcpt("bob@example.org")
+            assert (code, text[:17]) == (450, b"4.7.1 Greylisted:")
 
 
 def test_core_lmtp() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from attrs import evolve, field, fields, frozen
 
@@ -20,9 +20,11 @@ from smtpproto.client import Tls
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.relay.aliases import AliasTable
+from smtpproto.relay.filters import Limit
 from smtpproto.relay.quota import Quota
 from smtpproto.relay.transport import HostPort
 
+from .filters import FAILING, FilterSettings, read_filters, read_limits
 from .lists import ListSettings, alias_table, mailbox, read_lists, separator, verp_of
 from .routes import RouteSettings, read_routes
 from .setting import (
@@ -128,6 +130,12 @@ class ServeSettings:
     hostname: str = "localhost"
     #: Octets that one message may have.
     max_message: int = 26_214_400
+    #: What is kept out: filters in the order in which they are asked.
+    filters: tuple[FilterSettings, ...] = ()
+    #: How much is taken of whom in which time; `filters` may say where in their order.
+    limits: tuple[Limit, ...] = ()
+    #: What becomes of mail where a filter fails.
+    filters_fail: Literal["pass", "defer"] = "pass"
 
 
 def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
@@ -281,6 +289,15 @@ SETTINGS: Mapping[str, Setting] = {
         partial(a_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
     ),
     "max-message": Setting(_size, 'a number of octets, or a text such as "25M"'),
+    "filters": Setting(
+        read_filters, 'tables, each below its own [[filters]], such as use = "greylist"'
+    ),
+    "limits": Setting(
+        read_limits,
+        'tables, each below its own [[limits]], such as what = "messages", per = "account", '
+        'most = 100, in = "1 h"',
+    ),
+    "filters-fail": FAILING,
 }
 
 
@@ -352,6 +369,12 @@ def _check(settings: ServeSettings, given: Collection[str]) -> None:
     for name in settings.relay_domains:
         if name in settings.local_domains:
             raise ConfigError(f"{name} is both in local-domains and relay-domains")
+    if not settings.limits and any(each.use == "limits" for each in settings.filters):
+        raise ConfigError('use = "limits" needs [[limits]] that say which')
+    if settings.submissions is None:
+        for each in settings.filters:
+            if each.listeners == ("submissions",):
+                raise ConfigError(f"{each.use} has the listener submissions, and there is none")
     for name, other in ("listen", settings.listen), ("submission", settings.submission):
         if settings.submissions == other and other.port:
             raise ConfigError(f"{name} and submissions are both {other}; they have to differ")

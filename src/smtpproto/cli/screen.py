@@ -15,6 +15,7 @@ from smtpproto.relay.relay import Kind
 
 from .config import ServeSettings
 from .console import amount, safe, say
+from .filters import in_order
 from .node import Certificate, Login
 from .options import DATA, where
 
@@ -56,6 +57,14 @@ def show(
         elsewhere = ", ".join(chosen.relay_domains)
         rows.append(("relaying to", f"{elsewhere}, from everybody"))
     part("Listening", *rows)
+    asked = in_order(chosen.filters, chosen.limits)
+    if asked:
+        part(
+            "What is kept out, in this order",
+            *((f"{number}. {each.use}", each) for number, each in enumerate(asked, start=1)),
+            *(("at most", f"{limit} per {limit.who or limit.per}") for limit in chosen.limits),
+            ("where one fails", "mail passes" if chosen.filters_fail == "pass" else "mail waits"),
+        )
     here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
     onward = (
         f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"

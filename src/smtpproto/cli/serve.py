@@ -10,6 +10,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +46,7 @@ from smtpproto.relay.story_file import StoryFile
 from smtpproto.stream import causes
 
 from .config import LOGS, STORY, ConfigError, ServeSettings, build, load
+from .filters import open_filters
 from .lists import alias_table, verp_of
 from .manual import with_fixed
 from .node import (
@@ -178,7 +180,7 @@ async def _serve(
         outside = await to_thread.run_sync(_read_outside, chosen)
         names = [chosen.hostname, *chosen.local_domains]
         certificate = await to_thread.run_sync(ensure_certificate, chosen.data, names)
-        async with SQLiteSpool.open(chosen.data / "spool") as spool:
+        async with SQLiteSpool.open(chosen.data / "spool") as spool, AsyncExitStack() as opened:
             story = StoryFile(chosen.data / STORY, limit=chosen.story_size)
             observers = [teller.event, *([story.observe] if chosen.story_size else [])]
             counts = None if chosen.metrics is None else _metrics()
@@ -192,6 +194,7 @@ async def _serve(
                 teller,
                 observe=partial(_observe, [harmless(each) for each in observers]),
                 settings=settings,
+                opened=opened,
             )
             await _run(node, backend=backend, story=story, counts=counts)
     except (SpoolUnavailable, NodeError) as error:
@@ -217,6 +220,22 @@ class _Node:
     observe: Observer
     #: Reads them again; None: there is no file.
     settings: Callable[[], ServeSettings] | None
+    #: What filters remember by; that of old ones stays open, for sessions that began with them.
+    opened: AsyncExitStack
+
+    async def listeners(self) -> list[Listener]:
+        """Say where to listen, and who looks at what comes in there."""
+        chosen = self.chosen
+        filters = await self.opened.enter_async_context(
+            open_filters(chosen.filters, chosen.limits, hostname=chosen.hostname, data=chosen.data)
+        )
+        wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
+        if chosen.submissions is not None:
+            wanted["submissions"] = chosen.submissions
+        return [
+            Listener(kind, at.host or None, at.port, filters.get(kind, ()))
+            for kind, at in wanted.items()
+        ]
 
     async def relay(self, port: int) -> Relay:
         """Make the relay; `port` is that of submission."""
@@ -249,12 +268,12 @@ class _Node:
             fresh, kept = with_fixed(told, self.chosen)
             outside = await to_thread.run_sync(_read_outside, fresh, self)
             node = evolve(self, chosen=fresh, outside=outside)
-            relay = await node.relay(port)
+            relay, listeners = await node.relay(port), await node.listeners()
         except (ConfigError, click.ClickException, NodeError, OSError) as error:
             why = error.format_message() if isinstance(error, click.ClickException) else error
             log.error("the old settings stay: %s", why)
             return
-        running.adopt(relay, _listeners(fresh))
+        running.adopt(relay, listeners)
         if isinstance(relay.authenticator, AccountFile):
             relay.authenticator.changed = running.forget
         self.chosen, self.outside = fresh, outside
@@ -291,7 +310,7 @@ async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics |
     SIGHUP has it read its settings and its certificate again.
     """
     chosen, teller = node.chosen, node.teller
-    listeners = _listeners(chosen)
+    listeners = await node.listeners()
     relay = await node.relay(chosen.submission.port)
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
@@ -344,13 +363,6 @@ async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics |
                     "stopping", "stopping: what is under way may finish (once more: at once)"
                 )
                 relay.stop()
-
-
-def _listeners(chosen: ServeSettings) -> list[Listener]:
-    wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
-    if chosen.submissions is not None:
-        wanted["submissions"] = chosen.submissions
-    return [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
 
 
 async def _login(chosen: ServeSettings, port: int) -> Login | None:
@@ -442,6 +454,7 @@ def _relay(
         verify="callout" if chosen.verify_recipients else None,
         # Strangers do not reach loopback, and the DNS may be out of reach from here.
         check_senders=not is_loopback(chosen.listen.host),
+        failing_filter=chosen.filters_fail,
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=accounts or Passwords({login.username: login.password} if login else {}),
