@@ -256,3 +256,14 @@ async def test_an_alias_behind_an_alias_is_found_by_its_u_labels(tmp_path: Path)
         await node.send("ann@our.dom", ["a@xn--bcher-kva.example"])
         await node.until(Delivered)
         assert len(node.mail("c@our.dom")) == 1
+
+
+async def test_a_tag_that_orcpt_has_no_room_for_keeps_nothing_from_its_alias(
+    tmp_path: Path,
+) -> None:
+    # In xtext each of these is three octets, and ORCPT takes 500 (RFC 3461 §4.2).
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", aliases=AliasTable({"sales": ["ann@our.dom"]}))
+        await node.send(SENDER, [f"sales+{'=' * 200}@our.dom"])
+        await node.until(Delivered)
+        assert len(node.mail("ann@our.dom")) == 1

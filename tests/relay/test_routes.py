@@ -481,6 +481,21 @@ async def test_a_rule_has_its_own_retries_notice_and_end(tmp_path: Path) -> None
         assert str((await node.until(Failed, 2))[1].forward_path) == "<v@slow.example>"
 
 
+async def test_a_life_that_no_calendar_has_an_end_for_is_no_fault(tmp_path: Path) -> None:
+    # The date in the notice of delay could not be made, and so nothing was written down: who had
+    # the message got it again every five seconds.
+    async with world(tmp_path) as w:
+        w.dead("mx.slow.example", "slow.example")
+        forever = Schedule(lifetime=99_999_999 * DAY, notice=0)
+        node = await w.node("relay.example", schedule=forever)
+        await node.send(SENDER, ["v@slow.example", "bob@our.dom"])
+        await node.until(Deferred)
+        assert len(node.mail("bob@our.dom")) == 1
+        ((_, (_, theirs)),) = await reports(node)
+        assert theirs["Action"] == "delayed"
+        assert "Will-Retry-Until" not in theirs
+
+
 # The table of another
 
 

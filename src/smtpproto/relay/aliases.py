@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 from attrs import evolve, field, frozen
@@ -242,7 +243,8 @@ async def expand(rcpt: Rcpt, aliases: Aliases) -> Expansion | None:
         action = "expanded"
     parameters = dict(rcpt.parameters)
     if "ORCPT" not in parameters:
-        parameters |= ORCPT(OriginalRecipient.of(first))
+        with suppress(LocalProtocolError):  # a long tag, in xtext, may be too long for it
+            parameters |= ORCPT(OriginalRecipient.of(first))
     if len(final) > 1:
         parameters |= _without_success(rcpt)
     return Expansion(

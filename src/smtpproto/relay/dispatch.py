@@ -168,10 +168,10 @@ class Dispatcher:
                 )
                 for attempt in attempts
             ]
-            waiting.extend(verdict for verdict in verdicts if verdict.waits)
             rest = [verdict for verdict in verdicts if not verdict.waits]
             soon |= any(_comes_soon(verdict.settlement, now + self.together) for verdict in rest)
             await self._write_down(entry, rest)
+            waiting.extend(verdict for verdict in verdicts if verdict.waits)
             for attempt in attempts:
                 del left[attempt.recipient.number]
 

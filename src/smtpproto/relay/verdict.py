@@ -178,8 +178,16 @@ def _report(
         remote_mta=attempt.where.rpartition(":")[0] if attempt.remote else None,
         original_recipient=_original(attempt),
         last_attempt=datetime.fromtimestamp(now, UTC),
-        retry_until=None if until is None else datetime.fromtimestamp(until, UTC),
+        retry_until=None if until is None else _date(until),
     )
+
+
+def _date(seconds: float) -> datetime | None:
+    """Return a time as reports have it; None for one that no calendar has: a very long life."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _is_for(recipient: Recipient, mailbox: Mailbox) -> bool:

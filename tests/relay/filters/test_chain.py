@@ -231,6 +231,24 @@ async def test_a_client_cannot_make_findings_grow_for_ever() -> None:
     assert len(one.outcome(looked).fields) < 20_000
 
 
+async def test_no_number_of_recipients_crowds_out_what_the_content_has_earned() -> None:
+    class Chatty(Says):
+        async def judge(self, stage: Stage, seen: Seen) -> Answer | None:
+            return Tag(str(seen.rcpt))
+
+    spam = Tag("spam", (("X-Spam", "yes"),))
+    virus = Says("virus", [Quarantine("a virus")], [Stage.CONTENT])
+    one = chain(Chatty("chatty", [], [Stage.RCPT]), Says("rspamd", [spam], [Stage.CONTENT]), virus)
+    looked = seen()
+    for number in range(100):
+        looked.rcpt = Rcpt(f"r{number}@our.dom")
+        await one.judge(Stage.RCPT, looked)
+    await one.judge(Stage.CONTENT, looked)
+    outcome = one.outcome(looked)
+    assert outcome.quarantine == "virus: a virus"
+    assert b"X-Spam: yes" in outcome.fields
+
+
 async def test_a_recipient_that_is_refused_leaves_no_mark_on_the_message() -> None:
     one, looked = chain(Says("grey", [LATER, None], [Stage.RCPT])), seen()
     await one.judge(Stage.RCPT, looked)

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 FIELD = "X-Filtered"
 
 NOT_NOW = Reply(451, "4.7.1", "A check of this mail could not be made, try again later")
-#: What is kept of one message, and written into it.
+#: What is kept of each stage of one message, and written into it.
 MAX_FINDINGS = 50
 WIDTH = 77  # octets a line wants to stay within, CRLF not counted (RFC 5322 §2.1.1)
 
@@ -142,11 +142,17 @@ class Chain:
 def _with(findings: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...]:
     """Add one that says something new; a thousand recipients that pass are one.
 
-    Only of recipients there may be too many; and what leads to a quarantine is never lost.
+    Those of one stage crowd out none of another, and nothing crowds out the first Quarantine.
     """
-    room = len(findings) < MAX_FINDINGS or finding.stage is not Stage.RCPT
-    new = finding not in findings and (room or isinstance(finding.answer, Quarantine))
-    return (*findings, finding) if new else findings
+    if finding in findings:
+        return findings
+    quarantine = isinstance(finding.answer, Quarantine)
+    alike = [
+        each
+        for each in findings
+        if (isinstance(each.answer, Quarantine) if quarantine else each.stage is finding.stage)
+    ]
+    return (*findings, finding) if len(alike) < MAX_FINDINGS else findings
 
 
 def _holds(finding: Finding, stage: Stage) -> bool:
