@@ -225,7 +225,7 @@ async def _run(
             except* OSError as group:
                 error = next(e for e in causes(group) if isinstance(e, OSError))
                 raise Failure(f"cannot listen on {error.filename}: {explain(error)}") from None
-            places = {
+            places: dict[Kind, HostPort] = {
                 kind: HostPort(at.host, port)
                 for (kind, at), (_, port) in zip(wanted.items(), bound, strict=True)
             }
