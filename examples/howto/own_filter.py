@@ -13,7 +13,16 @@ from smtpproto import Envelope
 from smtpproto.client import Client
 from smtpproto.core.reply import Reply
 from smtpproto.relay import DnsResolver, Listener, Maildir, Relay, Router, SQLiteSpool
-from smtpproto.relay.filters import Accept, Answer, HeaderSanity, Quarantine, Refuse, Seen, Stage
+from smtpproto.relay.filters import (
+    Accept,
+    Answer,
+    Filter,
+    HeaderSanity,
+    Quarantine,
+    Refuse,
+    Seen,
+    Stage,
+)
 from smtpproto.relay.story import Event, Held, Judged
 
 
@@ -82,7 +91,7 @@ async def send(port: int, sender: str, *recipients: str, text: str = "hello") ->
 async def main(folder: Path) -> None:
     async with SQLiteSpool.open(folder / "spool") as spool, anyio.create_task_group() as tasks:
         node = relay(folder, spool)
-        filters = [Crowds(frozenset({"al@example.net"})), HeaderSanity()]
+        filters: list[Filter] = [Crowds(frozenset({"al@example.net"})), HeaderSanity()]
 
         async def run(*, task_status: anyio.abc.TaskStatus[list[tuple[str, int]]]) -> None:
             await node.run([Listener("smtp", "127.0.0.1", 0, filters)], task_status=task_status)
