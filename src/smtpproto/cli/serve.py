@@ -9,6 +9,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,8 +44,10 @@ from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Event, Observer, harmless
 from smtpproto.relay.story_file import StoryFile
 from smtpproto.stream import causes
+from smtpproto.wire import listen_tcp
 
 from .config import LOGS, STORY, ConfigError, ServeSettings, build, load
+from .daemon import become, notify
 from .manual import with_fixed
 from .node import (
     Certificate,
@@ -170,6 +173,31 @@ async def _serve(
     teller: Teller,
     settings: Callable[[], ServeSettings] | None,
 ) -> None:
+    listeners = _listeners(chosen)
+    async with AsyncExitStack() as stack:
+        if chosen.user is not None:
+            listeners = [await _bound(each, stack) for each in listeners]
+            become(chosen.user, chosen.group)
+        await _serve_at(listeners, chosen, backend, teller, settings)
+
+
+async def _bound(listener: Listener, stack: AsyncExitStack) -> Listener:
+    try:
+        bound = await listen_tcp(listener.host, listener.port)
+    except OSError as error:
+        at = where(HostPort(listener.host or "", listener.port))
+        raise Failure(f"cannot listen on {at}: {explain(error)}") from None
+    stack.push_async_callback(bound.aclose)
+    return evolve(listener, bound=bound)
+
+
+async def _serve_at(
+    listeners: Sequence[Listener],
+    chosen: ServeSettings,
+    backend: str,
+    teller: Teller,
+    settings: Callable[[], ServeSettings] | None,
+) -> None:
     try:
         outside = await to_thread.run_sync(_read_outside, chosen)
         names = [chosen.hostname, *chosen.local_domains]
@@ -189,11 +217,16 @@ async def _serve(
                 observe=partial(_observe, [harmless(each) for each in observers]),
                 settings=settings,
             )
-            await _run(node, backend=backend, story=story, counts=counts)
+            await _run(node, listeners, backend=backend, story=story, counts=counts)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
-        raise Failure(f"cannot keep data in {chosen.data}: {error.strerror or error}") from None
+        advice = ""
+        if isinstance(error, PermissionError) and chosen.user is not None:
+            folder = shlex.quote(str(chosen.data))
+            advice = f"\nmake it his: install -d -m 700 -o {shlex.quote(chosen.user)} {folder}"
+        why = f"{error.strerror or error}{advice}"
+        raise Failure(f"cannot keep data in {chosen.data}: {why}") from None
 
 
 def _observe(observers: Sequence[Observer], event: Event) -> None:
@@ -281,13 +314,19 @@ async def _watch(tasks: TaskGroup, node: _Node, relay: Relay, counts: Metrics) -
     return where(HostPort(at.host, port))
 
 
-async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics | None) -> None:
+async def _run(
+    node: _Node,
+    listeners: Sequence[Listener],
+    *,
+    backend: str,
+    story: StoryFile,
+    counts: Metrics | None,
+) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
     SIGHUP has it read its settings and its certificate again.
     """
     chosen, teller = node.chosen, node.teller
-    listeners = _listeners(chosen)
     relay = await node.relay(chosen.submission.port)
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
@@ -323,6 +362,7 @@ async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics |
                     backend=backend,
                     watched=watched,
                 )
+            notify("READY=1")
             stopping = False
             async for number in signals:
                 if number == hangup != signal.SIGTERM:
@@ -332,6 +372,7 @@ async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics |
                     tasks.cancel_scope.cancel()
                     return
                 stopping = True
+                notify("STOPPING=1")
                 teller.note(
                     "stopping", "stopping: what is under way may finish (once more: at once)"
                 )
