@@ -26,6 +26,8 @@ EVERYTHING = """
 data = "data"
 log = "json"
 story-size = "1M"
+user = "mail"
+group = "smtp"
 metrics = "127.0.0.1:9725"
 listen = ":25"
 submission = "[::1]:587"
@@ -98,6 +100,8 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         data=FOLDER / "data",
         log="json",
         story_size=1 << 20,
+        user="mail",
+        group="smtp",
         metrics=HostPort("127.0.0.1", 9725),
         listen=HostPort("", 25),
         submission=HostPort("::1", 587),
@@ -288,6 +292,7 @@ def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("group = 'mail'", "group needs user"),
         ("listen = ':25'\nsubmission = ':25'", "they have to differ"),
         ("listen = ':25'\nsubmissions = ':25'", "listen and submissions are both"),
         ("submission = ':25'\nsubmissions = ':25'", "submission and submissions are both"),

@@ -72,3 +72,9 @@ def test_a_value_as_a_file_has_it(value: object, text: str) -> None:
 @given(st.text())
 def test_any_text_comes_back(text: str) -> None:
     assert tomllib.loads(f"x = {written(text)}") == {"x": text}
+
+
+@pytest.mark.parametrize("name", ["service", "mailboxes", "routes"])
+def test_the_files_of_the_guides_are_accepted(name: str) -> None:
+    file = Path(__file__).parents[2] / "examples" / "howto" / f"{name}.toml"
+    build(parse(file.read_text(), file.name, FOLDER))

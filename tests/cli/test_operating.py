@@ -2,13 +2,18 @@
 
 import http.client
 import json
+import os
+import pwd
+import re
 import signal
 import smtplib
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from smtpproto.cli.daemon import become
+from smtpproto.cli.options import Failure
 from tests.cli.conftest import Run
 from tests.cli.test_serve import ANY_PORTS, MODULE, PATIENCE, environment
 
@@ -62,9 +69,9 @@ class Lines:
 
 
 @contextmanager
-def logging_json(*options: object) -> Iterator[Lines]:
+def logging_json(*options: object, before: Sequence[str] = ()) -> Iterator[Lines]:
     process = subprocess.Popen(
-        [*MODULE, "serve", *ANY_PORTS, "--log", "json", *map(str, options)],
+        [*before, *MODULE, "serve", *ANY_PORTS, "--log", "json", *map(str, options)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -365,3 +372,158 @@ def test_a_port_for_metrics_that_is_taken(cli: Run) -> None:
         result = cli("serve", *ANY_PORTS, "--config", "smtp.toml")
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1:{port}: the address is in use" in result.stderr
+
+
+# Who it is
+
+as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else"
+)
+
+
+@pytest.fixture
+def everybody_can_go_there(tmp_path: Path) -> Iterator[None]:
+    """Another user can reach this test's directory."""
+    above = [each for each in tmp_path.parents if Path(tempfile.gettempdir()) in each.parents]
+    modes = {each: stat.S_IMODE(each.stat().st_mode) for each in (tmp_path, *above)}
+    for folder, mode in modes.items():
+        folder.chmod(mode | 0o011)
+    yield
+    for folder, mode in modes.items():
+        folder.chmod(mode)
+
+
+def all_can_read(file: str) -> bool:
+    return all(each.stat().st_mode & stat.S_IXOTH for each in Path(file).resolve().parents)
+
+
+#: Python may be where root alone can read it, in /root: then he keeps that one right.
+READABLE = all_can_read(os.__file__) and all_can_read(become.__code__.co_filename)
+KEEPING = () if READABLE else ("setpriv", "--securebits", "+no_setuid_fixup")
+
+
+@as_root
+@pytest.mark.usefixtures("everybody_can_go_there")
+@both_backends
+def test_it_is_somebody_else_once_it_is_bound(backend: str) -> None:
+    """And what it writes is his; root is given up for good, with all its groups."""
+    nobody = pwd.getpwnam("nobody")
+    home = Path("home")
+    home.mkdir()
+    os.chown(home, nobody.pw_uid, nobody.pw_gid)
+    Path("smtp.toml").write_text('user = "nobody"\ndata = "home/data"\n')
+    with free_low_port() as port:
+        at = f"127.0.0.1:{port}"
+        options = ("--config", "smtp.toml", "--backend", backend, "--listen", at)
+        with logging_json(*options, before=KEEPING) as node:
+            assert node.port() == port < 1024
+            status = Path(f"/proc/{node.process.pid}/status").read_text()
+            send(node.port(), "bob@localhost")
+            node.until("delivered")
+            hang_up(node, "reloaded")
+            node.end()
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    assert fields["Uid"].split() == [str(nobody.pw_uid)] * 4
+    assert fields["Gid"].split() == [str(nobody.pw_gid)] * 4
+    assert "0" not in fields["Groups"].split()
+    assert not READABLE or int(fields["CapEff"], 16) == int(fields["CapPrm"], 16) == 0
+    files = [home / "data", *(home / "data").rglob("*")]
+    assert {each.stat().st_uid for each in files} == {nobody.pw_uid}
+    assert {each.stat().st_gid for each in files} == {nobody.pw_gid}
+    assert (home / "data" / "story.jsonl").exists()
+
+
+@contextmanager
+def free_low_port() -> Iterator[int]:
+    for port in range(1023, 600, -1):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            break
+    else:
+        pytest.skip("no port below 1024 is free")
+    yield port
+
+
+@as_root
+@pytest.mark.skipif(not READABLE, reason="Python is where only root can read it")
+@pytest.mark.usefixtures("everybody_can_go_there")
+def test_data_that_is_not_his_is_explained() -> None:
+    Path("mine").mkdir(mode=0o700)
+    Path("smtp.toml").write_text('user = "nobody"\ndata = "mine"\n')
+    code, lines = started("--config", "smtp.toml")
+    assert code == 1
+    assert lines[0].startswith("smtpproto: cannot keep data in mine: Permission denied")
+    assert lines[1].strip() == "make it his: install -d -m 700 -o nobody mine"
+    assert list(Path("mine").iterdir()) == []
+
+
+@as_root
+@pytest.mark.skipif(READABLE, reason="Python is where all can read it")
+def test_a_program_that_he_cannot_read_is_explained() -> None:
+    Path("smtp.toml").write_text('user = "nobody"\n')
+    code, lines = started("--config", "smtp.toml")
+    assert (code, len(lines)) == (1, 1)
+    assert lines[0].startswith("smtpproto: user: nobody cannot read /")
+    assert not DATA.exists()
+
+
+def started(*options: str) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [*MODULE, "serve", *ANY_PORTS, *options],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    return done.returncode, done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ('user = "nosuchuser"', "there is no user nosuchuser"),
+        ('user = "root"', "root is whom not to be"),
+        ('user = "nobody"\ngroup = "nosuchgroup"', "there is no group nosuchgroup"),
+    ],
+)
+def test_somebody_it_cannot_be_and_nothing_is_written(settings: str, words: str) -> None:
+    Path("smtp.toml").write_text(settings)
+    code, lines = started("--config", "smtp.toml")
+    assert code == 1
+    assert words in lines[0]
+    assert not DATA.exists()
+
+
+def test_who_is_not_root_cannot_become_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(Failure, match="only root can become nobody"):
+        become("nobody")
+
+
+def test_who_is_that_user_stays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = pwd.getpwnam("nobody")
+    monkeypatch.setattr(os, "geteuid", lambda: nobody.pw_uid)
+    monkeypatch.setattr(os, "getegid", lambda: nobody.pw_gid)
+    become("nobody")
+    become(str(nobody.pw_uid))
+
+
+@both_backends
+def test_a_service_manager_is_told(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(PATIENCE)
+        manager.bind("notify")
+        monkeypatch.setenv("NOTIFY_SOCKET", str(Path("notify").resolve()))
+        with logging_json("--backend", backend) as node:
+            assert manager.recv(100) == b"READY=1"
+            node.end()
+            assert manager.recv(100) == b"STOPPING=1"
+
+
+def test_the_unit_starts_what_there_is(cli: Run) -> None:
+    unit = Path(__file__).parents[2] / "examples" / "systemd" / "smtpproto.service"
+    commands = re.findall(r"^Exec\w+=\S+/smtpproto (.*)$", unit.read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        words = [word for word in command.split() if not word.startswith("/etc")]
+        assert cli(*(words if words[-1] != "--config" else words[:-1]), "--help").exit_code == 0

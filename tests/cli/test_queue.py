@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -503,3 +504,12 @@ def test_check_where_no_spool_is(cli: Run) -> None:
         1,
         "smtpproto: cannot check the queue: no spool in smtpproto-data/spool",
     )
+
+
+def test_what_the_guide_tells_to_type_is_understood(cli: Run) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "howto" / "run-as-a-service.md"
+    lines = re.findall(r"^smtpproto (queue .*)$", guide.read_text(), re.MULTILINE)
+    assert len(lines) == 6
+    for line in lines:
+        result = cli(*shlex.split(line))
+        assert result.exit_code == 1, line  # there is no queue here

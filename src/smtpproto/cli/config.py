@@ -77,6 +77,10 @@ class ServeSettings:
     log: str = "people"
     #: Octets of the files that keep every message's story; 0: nothing is kept.
     story_size: int = 1 << 26
+    #: Who the node is once it is bound; None: who started it.
+    user: str | None = None
+    #: His group; None: his own first one.
+    group: str | None = None
     #: Where numbers and health are told over HTTP; None: nowhere.
     metrics: HostPort | None = None
     #: Where mail from other servers comes in; an empty host means all addresses.
@@ -211,6 +215,12 @@ def _log(text: str) -> str:
     return text
 
 
+def _account(text: str) -> str:
+    if not text or not text.isprintable() or ":" in text:
+        raise ValueError("no name")
+    return text
+
+
 def _count(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
@@ -232,6 +242,8 @@ SETTINGS: Mapping[str, Setting] = {
     "data": Setting(a_path, "a text: the path of a directory, relative to the file's own"),
     "log": Setting(partial(a_text, read=_log), 'one of "people", "json"'),
     "story-size": Setting(_story_size, 'a number of octets, or a text such as "64M", or "none"'),
+    "user": Setting(partial(a_text, read=_account), "a text: the name of a user of this system"),
+    "group": Setting(partial(a_text, read=_account), "a text: the name of a group of this system"),
     "metrics": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),
@@ -364,6 +376,8 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
 
 
 def _check(settings: ServeSettings, given: Collection[str]) -> None:
+    if settings.group is not None and settings.user is None:
+        raise ConfigError("group needs user")
     if settings.listen == settings.submission and settings.listen.port:
         raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
     for name in settings.relay_domains:

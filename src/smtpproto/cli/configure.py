@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from attrs import asdict, frozen
@@ -18,7 +18,8 @@ from smtpproto.relay.account_file import read_accounts
 from .config import SETTINGS, ConfigError, ServeSettings, build, load
 from .console import mark, out, say, table
 from .manual import default_of
-from .options import BadInput, password_for
+from .options import BadInput, backend_option, password_for, run
+from .public import Dns, Finding, Names, Public
 from .routes import rules_of
 from .serve import serve
 from .values import is_loopback
@@ -26,7 +27,8 @@ from .written import written
 
 __all__ = ["config"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+#: What `--public` asks by.
+DNS: Callable[[], Names] = Dns
 
 
 @frozen
@@ -55,18 +57,29 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for pr
 @config.command(epilog="Exit codes: 0 all is well; 1 something is wrong; 2 wrong usage.")
 @_FILE
 @_JSON
-def check(*, file: Path | None, as_json: bool, **given: Any) -> None:
+@click.option(
+    "--public",
+    is_flag=True,
+    help="Look, too, at what the internet sees: names, block lists, port 25, MX, certificate.",
+)
+@backend_option
+def check(*, file: Path | None, as_json: bool, public: bool, backend: str, **given: Any) -> None:
     """Check a file of `serve`, and the files that it names; say all that is wrong with them.
 
-    With options of `serve`: as they would override it.
+    With options of `serve`: as they would override it. --public asks the DNS, and tries one
+    server's port 25.
     """
     settings, problems = examine(file, given)
     warnings = [] if settings is None else list(_doubts(settings))
+    findings: list[Finding] = []
+    if public and settings is not None:
+        findings = run(backend, Public(settings, DNS()).look)
     if as_json:
         found = {
             "sound": not problems,
             "problems": [asdict(problem) for problem in problems],
             "warnings": warnings,
+            **({"public": [asdict(each) for each in findings]} if public else {}),
         }
         click.echo(json.dumps(found, indent=2))
     else:
@@ -74,9 +87,14 @@ def check(*, file: Path | None, as_json: bool, **given: Any) -> None:
             say(mark("bad"), f" {problem}")
         for warning in warnings:
             say(mark("warn"), f" {warning}")
+        for finding in findings:
+            say(mark(finding.kind), f" {finding.said}")
+            if finding.advice:
+                say(f"    {finding.advice}")
         if not problems:
             say(mark("good"), f" {file or 'The command line'} can be used.")
-    raise SystemExit(1 if problems else 0)
+    bad = any(finding.kind == "bad" for finding in findings)
+    raise SystemExit(1 if problems or bad else 0)
 
 
 def examine(

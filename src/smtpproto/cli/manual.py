@@ -47,6 +47,19 @@ MANUAL: Mapping[str, Explained] = {
         'story-size = "1G"',
         restart=True,
     ),
+    "user": Explained(
+        "Who the node is once its ports are bound, if root starts it: no data is written before. "
+        "Files that it reads, its settings too, have to be readable for him.",
+        'user = "smtpproto"',
+        restart=True,
+        default="who starts it",
+    ),
+    "group": Explained(
+        "His group.",
+        'user = "smtpproto"\ngroup = "mail"',
+        restart=True,
+        default="the user's own",
+    ),
     "metrics": Explained(
         "Where `/metrics` (for Prometheus), `/health` and `/ready` are answered over HTTP, to "
         "everybody who gets there: let it be loopback, or a network of your own. It needs the "

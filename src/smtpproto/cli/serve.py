@@ -44,8 +44,10 @@ from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Event, Observer, harmless
 from smtpproto.relay.story_file import StoryFile
 from smtpproto.stream import causes
+from smtpproto.wire import listen_tcp
 
 from .config import LOGS, STORY, ConfigError, ServeSettings, build, load
+from .daemon import become, notify
 from .filters import open_filters
 from .lists import alias_table, verp_of
 from .manual import with_fixed
@@ -176,6 +178,31 @@ async def _serve(
     teller: Teller,
     settings: Callable[[], ServeSettings] | None,
 ) -> None:
+    listeners = _listeners(chosen)
+    async with AsyncExitStack() as stack:
+        if chosen.user is not None:
+            listeners = [await _bound(each, stack) for each in listeners]
+            become(chosen.user, chosen.group)
+        await _serve_at(listeners, chosen, backend, teller, settings)
+
+
+async def _bound(listener: Listener, stack: AsyncExitStack) -> Listener:
+    try:
+        bound = await listen_tcp(listener.host, listener.port)
+    except OSError as error:
+        at = where(HostPort(listener.host or "", listener.port))
+        raise Failure(f"cannot listen on {at}: {explain(error)}") from None
+    stack.push_async_callback(bound.aclose)
+    return evolve(listener, bound=bound)
+
+
+async def _serve_at(
+    listeners: Sequence[Listener],
+    chosen: ServeSettings,
+    backend: str,
+    teller: Teller,
+    settings: Callable[[], ServeSettings] | None,
+) -> None:
     try:
         outside = await to_thread.run_sync(_read_outside, chosen)
         names = [chosen.hostname, *chosen.local_domains]
@@ -196,11 +223,16 @@ async def _serve(
                 settings=settings,
                 opened=opened,
             )
-            await _run(node, backend=backend, story=story, counts=counts)
+            await _run(node, listeners, backend=backend, story=story, counts=counts)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
-        raise Failure(f"cannot keep data in {chosen.data}: {error.strerror or error}") from None
+        advice = ""
+        if isinstance(error, PermissionError) and chosen.user is not None:
+            folder = shlex.quote(str(chosen.data))
+            advice = f"\nmake it his: install -d -m 700 -o {shlex.quote(chosen.user)} {folder}"
+        why = f"{error.strerror or error}{advice}"
+        raise Failure(f"cannot keep data in {chosen.data}: {why}") from None
 
 
 def _observe(observers: Sequence[Observer], event: Event) -> None:
@@ -223,19 +255,13 @@ class _Node:
     #: What filters remember by; that of old ones stays open, for sessions that began with them.
     opened: AsyncExitStack
 
-    async def listeners(self) -> list[Listener]:
-        """Say where to listen, and who looks at what comes in there."""
+    async def guarded(self, listeners: Sequence[Listener]) -> list[Listener]:
+        """Give each its filters."""
         chosen = self.chosen
         filters = await self.opened.enter_async_context(
             open_filters(chosen.filters, chosen.limits, hostname=chosen.hostname, data=chosen.data)
         )
-        wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
-        if chosen.submissions is not None:
-            wanted["submissions"] = chosen.submissions
-        return [
-            Listener(kind, at.host or None, at.port, filters.get(kind, ()))
-            for kind, at in wanted.items()
-        ]
+        return [evolve(each, filters=filters.get(each.kind, ())) for each in listeners]
 
     async def relay(self, port: int) -> Relay:
         """Make the relay; `port` is that of submission."""
@@ -268,7 +294,8 @@ class _Node:
             fresh, kept = with_fixed(told, self.chosen)
             outside = await to_thread.run_sync(_read_outside, fresh, self)
             node = evolve(self, chosen=fresh, outside=outside)
-            relay, listeners = await node.relay(port), await node.listeners()
+            relay = await node.relay(port)
+            listeners = await node.guarded(_listeners(fresh))
         except (ConfigError, click.ClickException, NodeError, OSError) as error:
             why = error.format_message() if isinstance(error, click.ClickException) else error
             log.error("the old settings stay: %s", why)
@@ -304,13 +331,20 @@ async def _watch(tasks: TaskGroup, node: _Node, relay: Relay, counts: Metrics) -
     return where(HostPort(at.host, port))
 
 
-async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics | None) -> None:
+async def _run(
+    node: _Node,
+    listeners: Sequence[Listener],
+    *,
+    backend: str,
+    story: StoryFile,
+    counts: Metrics | None,
+) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
     SIGHUP has it read its settings and its certificate again.
     """
     chosen, teller = node.chosen, node.teller
-    listeners = await node.listeners()
+    listeners = await node.guarded(listeners)
     relay = await node.relay(chosen.submission.port)
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
@@ -350,6 +384,7 @@ async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics |
             gc.collect()
             gc.freeze()
             gc.set_threshold(GARBAGE)
+            notify("READY=1")
             stopping = False
             async for number in signals:
                 if number == hangup != signal.SIGTERM:
@@ -359,10 +394,18 @@ async def _run(node: _Node, *, backend: str, story: StoryFile, counts: Metrics |
                     tasks.cancel_scope.cancel()
                     return
                 stopping = True
+                notify("STOPPING=1")
                 teller.note(
                     "stopping", "stopping: what is under way may finish (once more: at once)"
                 )
                 relay.stop()
+
+
+def _listeners(chosen: ServeSettings) -> list[Listener]:
+    wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
+    if chosen.submissions is not None:
+        wanted["submissions"] = chosen.submissions
+    return [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
 
 
 async def _login(chosen: ServeSettings, port: int) -> Login | None:

@@ -31,8 +31,9 @@ from smtpproto.core.sasl import ServerContext
 from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
 from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.pool import Pool
-from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
+from smtpproto.server import At, Certificates, Connections, Server, ServerDeadlines
 from smtpproto.trust import Network
+from smtpproto.wire import Listener as Bound
 
 from .access import Access
 from .accounts import SenderPolicy, every_sender
@@ -91,13 +92,15 @@ class Listener:
     `kind` is "smtp" for other servers, "submission" for mail programs (STARTTLS), "submissions"
     for those with TLS from the first octet (RFC 8314 §3.3). Port 0 is any that is free; `host`
     None is every address. `filters` are asked in their order, of all mail that comes in here: of
-    users' too.
+    users' too. `bound` is a socket that listens there already, for who gives up the right to bind
+    before he begins.
     """
 
     kind: Kind
     host: str | None
     port: int
     filters: Sequence[Filter] = ()
+    bound: Bound | None = None
 
 
 def _mailbox(value: AnyMailbox | None) -> Mailbox | None:
@@ -300,7 +303,8 @@ class Relay:
                 self.stop()
             for listener, server in zip(listeners, self._servers, strict=True):
                 try:
-                    bound.append(await tasks.start(server.serve, listener.host, listener.port))
+                    at = At(listener.host, listener.port, bound=listener.bound)
+                    bound += await tasks.start(server.serve_at, [at])
                 except OSError as error:
                     where = f"{listener.host or '*'}:{listener.port}"
                     raise OSError(error.errno, error.strerror, where) from error
