@@ -399,6 +399,7 @@ async def test_what_waits_to_be_told_is_queued_until_it_is(tmp_path: Path) -> No
 
 
 @pytest.mark.rfc("6533 §4.5")
+@pytest.mark.rfc("6531 §3.2 report-of-that-follows-the-rules")
 async def test_a_report_to_an_address_beyond_ascii_goes_with_smtputf8(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         says = {"RCPT TO:<bob": "550 5.1.1 nobody"}

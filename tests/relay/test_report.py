@@ -126,6 +126,17 @@ def test_the_fields_of_the_message() -> None:
     ]
 
 
+@pytest.mark.rfc(
+    "2852 §5 deliver-by-date-field",
+    "4865 §5.1.2 future-release-request-field",
+)
+def test_what_was_asked_of_times_is_repeated() -> None:
+    until = "until;2024-02-24T09:00:00Z"
+    fields = groups(report(deliver_by=ARRIVED + timedelta(hours=1), release=until))[0]
+    assert fields["Deliver-By-Date"] == "Sat, 24 Feb 2024 09:00:00 +0000"
+    assert fields["Future-Release-Request"] == until
+
+
 @pytest.mark.rfc("3461 §6.3 no-original-envelope-id-without-envid")
 def test_without_envid_there_is_no_original_envelope_id() -> None:
     assert groups(report())[0]["Original-Envelope-Id"] is None
@@ -532,6 +543,7 @@ def six(octets: bytes) -> tuple[list[Message], list[tuple[str, str | None, bytes
 
 
 @pytest.mark.rfc("6533 §3")
+@pytest.mark.rfc("6531 §3.2 dsn-beside-it-has-reports-in-utf8")
 def test_an_address_beyond_ascii_is_of_type_utf_8_and_in_ascii_for_an_ascii_reader() -> None:
     failure = evolve(FAILURE, recipient=JOSE, original_recipient="utf-8;jo\u00e9 \\+=@ext.example")
     octets = report(failure)

@@ -4,7 +4,9 @@ What came with MAIL and RCPT was between the last hop and us, and only this goes
 
 - what was asked of reports (RFC 3461 §5.2.1), where the next hop offers DSN;
 - BY, with the seconds that are left when MAIL is said, by the rules of RFC 2852 §4.1.4;
-- SMTPUTF8 where it was asked for (RFC 6531 §3.6), and BODY as the content is.
+- SMTPUTF8 where it was asked for (RFC 6531 §3.6), and BODY as the content is; where SMTPUTF8 is
+  not offered, domains in A-labels (§3.7);
+- AUTH=<> to who has a login of ours: we believe nobody who says whose a message is (RFC 4954 §5).
 
 SIZE is what the content comes to, and the client's to say, as BODY is. HOLDFOR and HOLDUNTIL have
 done their work here (RFC 4865). Where a next hop takes less than the message asks for, the client
@@ -18,7 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 
@@ -26,8 +28,9 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.parameter import Parameter, Parameters
-from smtpproto.core.path import Mailbox
+from smtpproto.core.path import ForwardPath, Mailbox, ReversePath
 from smtpproto.core.reply import Reply
+from smtpproto.extensions.auth import SUBMITTER, Submitter
 from smtpproto.extensions.deliverby import BY, ByMode, DeliverBy, min_by_time
 from smtpproto.extensions.dsn import DSN, ORCPT
 from smtpproto.pool import Pool
@@ -40,8 +43,11 @@ from .downgrade import Survey, downgraded, survey
 from .route import Host
 from .spool import Entry, Recipient, Spool
 from .times import OVERDUE, deadline
+from .transport import canonical
 
 __all__ = ["Batches", "Onward", "is_crowded", "own_word"]
+
+P = TypeVar("P", ForwardPath, ReversePath)
 
 NO_PROMISE = Reply(554, "5.3.3", "The next server does not promise to deliver in time")
 NO_UTF8_HEADER = Reply(554, "5.6.9", "The next server takes no header beyond ASCII")
@@ -100,7 +106,10 @@ class Onward:
     ) -> Result:
         """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError."""
         self.begun = False
-        mail = Mail(self.entry.mail.reverse_path, _of(DSN.mail, self.entry.mail))
+        asked = _of(DSN.mail, self.entry.mail)
+        if host.access is not None and host.access.login is not None:
+            asked = Parameters({**asked, **SUBMITTER(Submitter(None))})
+        mail = Mail(self.entry.mail.reverse_path, asked)
         rcpts = [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
         result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
         of_content = (_CONTENT, _HEADER)
@@ -127,6 +136,7 @@ class Onward:
         self._offered = offered
         self.relayed = False
         if "SMTPUTF8" not in offered:
+            mail = evolve(mail, reverse_path=_a_labelled(mail.reverse_path))
             rcpts = [_in_ascii(rcpt) for rcpt in rcpts]
         by = self._deadline
         if by is None:
@@ -216,8 +226,21 @@ def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameter
     return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
 
 
+def _a_labelled(path: P) -> P:
+    """Write a domain beyond ASCII as it is looked up (RFC 6531 §3.7), if it can be."""
+    mailbox = path.mailbox
+    if mailbox is None or mailbox.domain.isascii():
+        return path
+    name = canonical(mailbox.domain).encode()
+    return path if b"\\" in name else evolve(path, mailbox=Mailbox(mailbox.local_part, name))
+
+
 def _in_ascii(rcpt: Rcpt) -> Rcpt:
-    """Write an original recipient beyond ASCII in ASCII, or leave it out (RFC 6533 §3)."""
+    """Write the domain in A-labels; leave out an original recipient that has no ASCII form.
+
+    It mostly has one (RFC 6533 §3).
+    """
+    rcpt = evolve(rcpt, forward_path=_a_labelled(rcpt.forward_path))
     if rcpt.parameters.is_ascii:
         return rcpt
     kept = {key: value for key, value in rcpt.parameters.items() if key != "ORCPT"}
