@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import evolve
 
@@ -46,8 +46,6 @@ from .times import OVERDUE, deadline
 from .transport import canonical
 
 __all__ = ["Batches", "Onward", "is_crowded", "own_word"]
-
-P = TypeVar("P", ForwardPath, ReversePath)
 
 NO_PROMISE = Reply(554, "5.3.3", "The next server does not promise to deliver in time")
 NO_UTF8_HEADER = Reply(554, "5.6.9", "The next server takes no header beyond ASCII")
@@ -136,7 +134,8 @@ class Onward:
         self._offered = offered
         self.relayed = False
         if "SMTPUTF8" not in offered:
-            mail = evolve(mail, reverse_path=_a_labelled(mail.reverse_path))
+            if (sender := mail.reverse_path.mailbox) is not None:
+                mail = evolve(mail, reverse_path=ReversePath(_a_labelled(sender)))
             rcpts = [_in_ascii(rcpt) for rcpt in rcpts]
         by = self._deadline
         if by is None:
@@ -226,13 +225,12 @@ def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameter
     return Parameters({p.keyword: there[p.keyword] for p in parameters if p.keyword in there})
 
 
-def _a_labelled(path: P) -> P:
+def _a_labelled(mailbox: Mailbox) -> Mailbox:
     """Write a domain beyond ASCII as it is looked up (RFC 6531 §3.7), if it can be."""
-    mailbox = path.mailbox
-    if mailbox is None or mailbox.domain.isascii():
-        return path
+    if mailbox.domain.isascii():
+        return mailbox
     name = canonical(mailbox.domain).encode()
-    return path if b"\\" in name else evolve(path, mailbox=Mailbox(mailbox.local_part, name))
+    return mailbox if b"\\" in name else Mailbox(mailbox.local_part, name)
 
 
 def _in_ascii(rcpt: Rcpt) -> Rcpt:
@@ -240,7 +238,10 @@ def _in_ascii(rcpt: Rcpt) -> Rcpt:
 
     It mostly has one (RFC 6533 §3).
     """
-    rcpt = evolve(rcpt, forward_path=_a_labelled(rcpt.forward_path))
+    if rcpt.is_ascii:
+        return rcpt
+    path = ForwardPath(_a_labelled(rcpt.forward_path.mailbox))
+    rcpt = evolve(rcpt, forward_path=path)
     if rcpt.parameters.is_ascii:
         return rcpt
     kept = {key: value for key, value in rcpt.parameters.items() if key != "ORCPT"}
