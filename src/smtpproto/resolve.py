@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
 import dns.asyncbackend
@@ -32,6 +32,7 @@ from dns.rdtypes.IN.SRV import SRV
 
 __all__ = [
     "DnsResolver",
+    "Family",
     "Mx",
     "NoRecords",
     "NoSuchDomain",
@@ -105,13 +106,19 @@ class Resolver(Protocol):
         ...
 
 
+#: A kind of addresses, AAAA records or A records.
+Family: TypeAlias = Literal["IPv6", "IPv4"]
+_RECORDS: dict[Family, RdataType] = {"IPv6": RdataType.AAAA, "IPv4": RdataType.A}
+
+
 class DnsResolver:
     """A resolver over dnspython, on asyncio and trio.
 
     `nameservers` are IP addresses, to be asked at `port`; without any, the system's
     configuration is read, and 127.0.0.1 asked where there is none. `timeout` is how long, in
     seconds, one server gets for one question, `lifetime` how long the question may take in all,
-    repeats and CNAMEs included.
+    repeats and CNAMEs included. `families` are the kinds of addresses asked for, at least one, the
+    one to try first first (RFC 5321 §5.2).
 
     An answer is not asked for again as long as its TTL lasts, nor is a no, by its zone's SOA
     (RFC 2308 §5); no answer is nothing to remember. `keep` is how many are remembered, `now` the
@@ -125,6 +132,7 @@ class DnsResolver:
         port: int = 53,
         timeout: float = 5.0,
         lifetime: float = 20.0,
+        families: Sequence[Family] = ("IPv6", "IPv4"),
         keep: int = 4096,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -139,7 +147,10 @@ class DnsResolver:
         self._resolver.timeout = timeout
         # Long MX sets fit one datagram; what does not is asked for again over TCP.
         self._resolver.use_edns(0, 0, 1232)
+        if not families:
+            raise ValueError("without a family there are no addresses")
         self.lifetime = lifetime
+        self._families = [_RECORDS[family] for family in families]
         self._known = _Known(keep, now)
 
     async def mx(self, domain: str) -> Sequence[Mx]:
@@ -169,11 +180,11 @@ class DnsResolver:
         ]
 
     async def addresses(self, host: str) -> Sequence[str]:
-        """Return the addresses of `host`: IPv6 and IPv4 by turns, beginning with IPv6.
+        """Return the addresses of `host`: those of the families by turns, as they are ordered.
 
-        By turns, so that whoever tries only the first few tries both families.
+        By turns, so that whoever tries only the first few tries both.
         """
-        found: dict[RdataType, list[str]] = {RdataType.AAAA: [], RdataType.A: []}
+        found: dict[RdataType, list[str]] = {kind: [] for kind in self._families}
         errors: list[ResolveError] = []
 
         async def ask(kind: RdataType) -> None:
@@ -187,7 +198,7 @@ class DnsResolver:
         async with anyio.create_task_group() as tasks:
             for kind in found:
                 tasks.start_soon(ask, kind)
-        pairs = zip_longest(found[RdataType.AAAA], found[RdataType.A])
+        pairs = zip_longest(*found.values())
         addresses = [address for pair in pairs for address in pair if address is not None]
         if addresses:
             return addresses

@@ -133,6 +133,10 @@ async def test_an_alias_for_one_is_that_one(tmp_path: Path) -> None:
         assert await node.queue() == []
 
 
+@pytest.mark.rfc(
+    "3464 §2.3.3 expanded-is-not-the-end",
+    "3464 §3 alias-for-many-is-expanded",
+)
 @pytest.mark.rfc("3461 §5.2.7.3 alias-for-many-takes-one-of-three-ways")
 async def test_an_alias_for_many_is_told_of_as_expanded(tmp_path: Path) -> None:
     async with world(tmp_path) as w:

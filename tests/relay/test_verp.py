@@ -125,6 +125,10 @@ def test_a_message_is_parted_by_its_senders() -> None:
     assert envelopes(null, VERP) == [null]
 
 
+@pytest.mark.rfc(
+    "3464 §2.1.1 names-in-any-case",
+    "3464 §2.3.3 action-in-any-case",
+)
 @pytest.mark.parametrize(
     ("text", "notice"),
     [
@@ -180,6 +184,7 @@ async def test_a_sender_of_many_return_paths_has_one_turn_as_others(
         assert sorted(turns) == ["ann@our.dom", "owner@our.dom", "owner@our.dom"]
 
 
+@pytest.mark.rfc("3464 §3 lists-may-read-their-reports")
 async def test_a_bounce_says_who_bounced_and_goes_to_the_owner(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node(

@@ -30,7 +30,7 @@ from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.pool import Pool
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
-from smtpproto.trace import MAX_HEADER, return_path
+from smtpproto.trace import END_OF_HEADER, MAX_HEADER, return_path, without_return_path
 
 from .aliases import (
     Aliases,
@@ -387,6 +387,12 @@ async def _final_content(
     yield return_path(entry.mail.reverse_path)
     if alias is not None:
         yield delivered_to(alias)
+    beginning = b""
+    async for chunk in octets:
+        beginning += chunk
+        if len(beginning) >= MAX_HEADER or END_OF_HEADER.search(beginning):
+            break
+    yield without_return_path(beginning)
     async for chunk in octets:
         yield chunk
 

@@ -21,6 +21,7 @@ from .report import MAX_RETURNED, Failure, failure_report
 from .schedule import DEFAULT, Schedule
 from .spool import Entry, Fresh, Settlement, Spool, SpoolUnavailable
 from .story import Failed, Observer, Reported
+from .times import deadline, release_asked
 from .verdict import Verdict, envelope_id, judge, whole_wanted
 from .verp import Verp, envelopes
 
@@ -286,6 +287,7 @@ class Dispatcher:
             log.error("the report on message %s goes without it: %s", entry.id, error)
         unique = f"{int(now * 1_000_000):x}.{int(self.random() * 2**48):012x}"
         when = datetime.fromtimestamp(now, UTC)
+        wanted = deadline(entry.mail, entry.arrived)
         return failure_report(
             hostname=self.hostname,
             to=reader,
@@ -299,6 +301,8 @@ class Dispatcher:
             message_id=f"<{unique}@{self.hostname.strip('[]')}>",
             boundary=f"={unique}=",
             envelope_id=envelope_id(entry),
+            deliver_by=None if wanted is None else datetime.fromtimestamp(wanted.at, UTC),
+            release=release_asked(entry.mail),
         )
 
     async def _settle(
