@@ -9,9 +9,9 @@ import anyio
 import pytest
 
 from smtpproto.handler import Session
-from smtpproto.relay import HostPort, intake
-from smtpproto.relay.intake import may_relay
+from smtpproto.relay import HostPort, policy
 from smtpproto.relay.mailbox import listed_mailboxes
+from smtpproto.relay.policy import HousePolicy
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Accepted, Delivered
 from smtpproto.resolve import Mx
@@ -138,7 +138,7 @@ async def test_a_listed_network_may_relay(tmp_path: Path) -> None:
 )
 async def test_networks_are_compared_as_addresses(peer: str, listed: bool) -> None:
     networks = [ip_network("10.0.0.0/8"), ip_network("fe80::/10")]
-    assert may_relay(Session(1, (peer, 25), ("", 0)), networks) is listed
+    assert HousePolicy(networks).trusts(Session(1, (peer, 25), ("", 0))) is listed
 
 
 @pytest.mark.rfc("5321 §7.1 any-reverse-path-may-be-given", "5321 §7.9 relaying-can-be-limited")
@@ -244,7 +244,7 @@ async def test_a_slow_dns_keeps_no_client_waiting(
             raise AssertionError
 
         monkeypatch.setattr(w, "mx", silent)
-        monkeypatch.setattr(intake, "SENDER_PATIENCE", 0.01)
+        monkeypatch.setattr(policy, "SENDER_PATIENCE", 0.01)
         node = await w.node("relay.example", networks=())
         assert await node.send("a@slow.example", ["b@our.dom"])
 

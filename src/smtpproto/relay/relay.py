@@ -16,6 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from email.message import EmailMessage
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -24,7 +25,9 @@ from anyio.abc import TaskStatus
 from attrs import define, evolve, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
+from smtpproto.core.command import Mail
 from smtpproto.core.connection import Limits
+from smtpproto.core.envelope import Envelope
 from smtpproto.core.extension import Extension
 from smtpproto.core.path import AnyMailbox, Mailbox
 from smtpproto.core.sasl import ServerContext
@@ -32,6 +35,7 @@ from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
 from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.pool import Pool
 from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
+from smtpproto.source import CHUNK, Reading, source
 from smtpproto.trust import Network
 
 from .access import Access
@@ -48,11 +52,12 @@ from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxesFirst, MailboxStore
 from .offers import RENEWED_EACH, offer
-from .route import Router
+from .policy import HousePolicy, Policy
+from .route import Routing
 from .schedule import DEFAULT, Schedule
 from .screening import ScreenedIntake
 from .spool import Spool
-from .story import Observer, harmless, ignore
+from .story import Accepted, Observer, harmless, ignore
 from .submission import Submission
 from .transport import Host
 from .verp import Returns, Verp
@@ -90,6 +95,8 @@ class Relay:
     """A queueing mail server to embed.
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
+    `policy` tells who may send to whom; None: the house's, by `networks` and `check_senders`, of
+    which then only `networks` has a meaning beside it: DSN is for those.
     Logins of any kind need TLS except from loopback (RFC 8314 §4.1), and `authenticator` to be
     possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
     `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. Deliverable by a
@@ -119,9 +126,10 @@ class Relay:
     hostname: str
     spool: Spool
     mailboxes: MailboxStore
-    router: Router
+    router: Routing
     access: Access = field(factory=Access)
     networks: Sequence[Network] = ()
+    policy: Policy | None = None
     tls: ssl.SSLContext | Certificates | None = None
     authenticator: AnyAuthenticator | None = None
     guard: LoginGuard | None = field(factory=Guessing)
@@ -156,6 +164,7 @@ class Relay:
     hops: Hops = field(init=False)
     _pool: Pool[Host] = field(init=False)
     _verifier: Verifier | None = field(init=False)
+    _policy: Policy = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -164,6 +173,8 @@ class Relay:
             raise ValueError("a login belongs to the access of the Host that it is for")
         self.observe = harmless(self.observe)
         self.trace = None if self.trace is None else harmless(self.trace)
+        takes_no_mail = self.router.takes_no_mail if self.check_senders else None
+        self._policy = self.policy or HousePolicy(self.networks, takes_no_mail)
         self.aliases = MailboxesFirst(self.aliases, self.mailboxes)
         clients = Clients(
             self.hostname,
@@ -223,17 +234,16 @@ class Relay:
         make = Intake if not filters else partial(ScreenedIntake, chain=self._chain(filters))
         handler = make(
             hostname=self.hostname,
+            policy=self._policy,
             router=self.router,
             mailboxes=self.mailboxes,
             spool=self.spool,
             clock=self.clock,
             observe=self.observe,
             accepted=self.dispatcher.wake,
-            networks=self.networks,
             submission=submission,
             aliases=Returns(self.aliases, self.verp),
             verifier=self._verifier,
-            check_senders=self.check_senders,
         )
         return Server(
             handler,
@@ -306,6 +316,35 @@ class Relay:
             tasks.start_soon(renew)
             await self.dispatcher.run()
             tasks.cancel_scope.cancel()
+
+    async def submit(
+        self,
+        envelope: Envelope,
+        content: bytes | str | EmailMessage,
+        *,
+        origin: str = "us",
+    ) -> str:
+        """Take a message from the program that this runs in; return its id.
+
+        It is safe in the spool then, and the observer is told what becomes of it, under that id.
+        Neither policy nor filters are asked. Text gets CRLF line ends, an EmailMessage loses its
+        Bcc; Date, Message-ID and the rest are the program's to write.
+
+        SpoolUnavailable if it cannot be kept for now. LocalProtocolError for a bare CR or LF.
+        """
+        made = await Reading.of(await source(content, eight_bit_offered=False))
+        octets, mail, rcpts = made.head, envelope.mail, envelope.rcpts
+        utf8 = made.utf8 or not (mail.is_ascii and all(rcpt.is_ascii for rcpt in rcpts))
+        if utf8 and "SMTPUTF8" not in mail.parameters:
+            mail = Mail(mail.reverse_path, {**mail.parameters, "SMTPUTF8": None})
+        async with self.spool.receive() as incoming:
+            for begin in range(0, len(octets), CHUNK):
+                await incoming.write(octets[begin : begin + CHUNK])
+            await incoming.commit(mail, rcpts, now=self.clock(), origin=origin)
+        paths = envelope.reverse_path, envelope.forward_paths
+        self.observe(Accepted(incoming.id, *paths, len(octets), origin))
+        self.dispatcher.wake()
+        return incoming.id
 
     def stop(self) -> None:
         """End gracefully: 421 to idle clients, transactions and deliveries under way finish."""
