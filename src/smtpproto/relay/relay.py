@@ -164,7 +164,6 @@ class Relay:
     hops: Hops = field(init=False)
     _pool: Pool[Host] = field(init=False)
     _verifier: Verifier | None = field(init=False)
-    _policy: Policy = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
     _stopping: bool = field(default=False, init=False)
 
@@ -173,8 +172,6 @@ class Relay:
             raise ValueError("a login belongs to the access of the Host that it is for")
         self.observe = harmless(self.observe)
         self.trace = None if self.trace is None else harmless(self.trace)
-        takes_no_mail = self.router.takes_no_mail if self.check_senders else None
-        self._policy = self.policy or HousePolicy(self.networks, takes_no_mail)
         self.aliases = MailboxesFirst(self.aliases, self.mailboxes)
         clients = Clients(
             self.hostname,
@@ -231,10 +228,11 @@ class Relay:
             )
             patience = ANSWER if deadlines.handler is None else min(ANSWER, deadlines.handler)
             deadlines = evolve(deadlines, handler=patience)
+        takes_no_mail = self.router.takes_no_mail if self.check_senders else None
         make = Intake if not filters else partial(ScreenedIntake, chain=self._chain(filters))
         handler = make(
             hostname=self.hostname,
-            policy=self._policy,
+            policy=self.policy or HousePolicy(self.networks, takes_no_mail),
             router=self.router,
             mailboxes=self.mailboxes,
             spool=self.spool,
