@@ -14,7 +14,8 @@ In reading order::
     metrics                 … and its numbers (an extra)
     callout                 who exists elsewhere
     submission, header      what mail programs hand over, completed
-    offers, intake          in: what is taken on; policy, Received, spool
+    policy                  who may send to whom
+    offers, intake          in: what is taken on; what exists; Received, spool
     filters, screening      … and what is kept out
     attempt, ways, clients  out: what came of it, for whom; sessions with next hops
     onward, content         … what goes on to a next hop, and how
@@ -29,19 +30,22 @@ In reading order::
 
 from __future__ import annotations
 
-from smtpproto.resolve import DnsResolver
+from smtpproto.resolve import DnsResolver, Resolver
 
 from .access import Access
-from .accounts import AccountFile, Passwords
-from .aliases import AliasTable, MailingList
-from .callout import Callout
-from .mailbox import Maildir
+from .accounts import AccountFile, Passwords, SenderPolicy
+from .aliases import Aliases, AliasTable, MailingList
+from .callout import Callout, Verifier
+from .mailbox import MailboxStore, Maildir
+from .policy import HousePolicy, Policy
 from .quota import Quota, quotas
 from .relay import Listener, Relay
-from .route import Router
+from .route import Router, Routing
 from .schedule import Schedule
+from .spool import Spool
 from .sqlite_spool import SQLiteSpool
-from .table import RouteTable, Rule
+from .story import Observer
+from .table import Routes, RouteTable, Rule
 from .transport import ByMx, Discard, Here, Host, HostPort, NextHop, OnHold, Refuse
 from .verp import Verp
 
@@ -49,6 +53,7 @@ __all__ = [
     "Access",
     "AccountFile",
     "AliasTable",
+    "Aliases",
     "ByMx",
     "Callout",
     "Discard",
@@ -56,20 +61,30 @@ __all__ = [
     "Here",
     "Host",
     "HostPort",
+    "HousePolicy",
     "Listener",
+    "MailboxStore",
     "Maildir",
     "MailingList",
     "NextHop",
+    "Observer",
     "OnHold",
     "Passwords",
+    "Policy",
     "Quota",
     "Refuse",
     "Relay",
+    "Resolver",
     "RouteTable",
     "Router",
+    "Routes",
+    "Routing",
     "Rule",
     "SQLiteSpool",
     "Schedule",
+    "SenderPolicy",
+    "Spool",
+    "Verifier",
     "Verp",
     "quotas",
 ]

@@ -48,7 +48,7 @@ from .hops import Hops
 from .mailbox import MailboxStore, deliver_once
 from .onward import Batches, Onward, is_crowded, own_word
 from .report import Action
-from .route import Router
+from .route import Routing
 from .schedule import Schedule
 from .spool import Entry, Recipient, Spool, SpoolUnavailable, Successor
 from .table import Rule
@@ -87,7 +87,7 @@ class Deliverer:
     died over it.
     """
 
-    router: Router
+    router: Routing
     mailboxes: MailboxStore
     spool: Spool
     pool: Pool[Host]

@@ -16,6 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from email.message import EmailMessage
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -24,7 +25,9 @@ from anyio.abc import TaskStatus
 from attrs import define, evolve, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
+from smtpproto.core.command import Mail
 from smtpproto.core.connection import Limits
+from smtpproto.core.envelope import Envelope
 from smtpproto.core.extension import Extension
 from smtpproto.core.path import AnyMailbox, Mailbox
 from smtpproto.core.sasl import ServerContext
@@ -32,6 +35,7 @@ from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
 from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.pool import Pool
 from smtpproto.server import At, Certificates, Connections, Server, ServerDeadlines
+from smtpproto.source import CHUNK, Reading, source
 from smtpproto.trust import Network
 from smtpproto.wire import Listener as Bound
 
@@ -49,11 +53,12 @@ from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxesFirst, MailboxStore
 from .offers import RENEWED_EACH, offer
-from .route import Router
+from .policy import HousePolicy, Policy
+from .route import Routing
 from .schedule import DEFAULT, Schedule
 from .screening import ScreenedIntake
 from .spool import Spool
-from .story import Observer, harmless, ignore
+from .story import Accepted, Observer, harmless, ignore
 from .submission import Submission
 from .transport import Host
 from .verp import Returns, Verp
@@ -72,6 +77,7 @@ _ADOPTED = (
     "keep_bcc",
     "verify",
     "check_senders",
+    "policy",
     "failing_filter",
     "verp",
     "postmaster",
@@ -112,6 +118,8 @@ class Relay:
     """A queueing mail server to embed.
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
+    `policy` tells who may send to whom; None: the house's, by `networks` and `check_senders`, of
+    which then only `networks` has a meaning beside it: DSN is for those.
     Logins of any kind need TLS except from loopback (RFC 8314 §4.1), and `authenticator` to be
     possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
     `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. Deliverable by a
@@ -142,9 +150,10 @@ class Relay:
     hostname: str
     spool: Spool
     mailboxes: MailboxStore
-    router: Router
+    router: Routing
     access: Access = field(factory=Access)
     networks: Sequence[Network] = ()
+    policy: Policy | None = None
     tls: ssl.SSLContext | Certificates | None = None
     authenticator: AnyAuthenticator | None = None
     guard: LoginGuard | None = field(factory=Guessing)
@@ -242,20 +251,20 @@ class Relay:
             )
             patience = ANSWER if deadlines.handler is None else min(ANSWER, deadlines.handler)
             deadlines = evolve(deadlines, handler=patience)
+        takes_no_mail = self.router.takes_no_mail if self.check_senders else None
         make = Intake if not filters else partial(ScreenedIntake, chain=self._chain(filters))
         handler = make(
             hostname=self.hostname,
+            policy=self.policy or HousePolicy(self.networks, takes_no_mail),
             router=self.router,
             mailboxes=self.mailboxes,
             spool=self.spool,
             clock=self.clock,
             observe=self.observe,
             accepted=self.dispatcher.wake,
-            networks=self.networks,
             submission=submission,
             aliases=Returns(self.aliases, self.verp),
             verifier=self._callout if self.verify == "callout" else self.verify,
-            check_senders=self.check_senders,
         )
         return Server(
             handler,
@@ -333,6 +342,35 @@ class Relay:
             tasks.start_soon(renew)
             await self.dispatcher.run()
             tasks.cancel_scope.cancel()
+
+    async def submit(
+        self,
+        envelope: Envelope,
+        content: bytes | str | EmailMessage,
+        *,
+        origin: str = "us",
+    ) -> str:
+        """Take a message from the program that this runs in; return its id.
+
+        It is safe in the spool then, and the observer is told what becomes of it, under that id.
+        Neither policy nor filters are asked. Text gets CRLF line ends, an EmailMessage loses its
+        Bcc; Date, Message-ID and the rest are the program's to write.
+
+        SpoolUnavailable if it cannot be kept for now. LocalProtocolError for a bare CR or LF.
+        """
+        made = await Reading.of(await source(content, eight_bit_offered=False))
+        octets, mail, rcpts = made.head, envelope.mail, envelope.rcpts
+        utf8 = made.utf8 or not (mail.is_ascii and all(rcpt.is_ascii for rcpt in rcpts))
+        if utf8 and "SMTPUTF8" not in mail.parameters:
+            mail = Mail(mail.reverse_path, {**mail.parameters, "SMTPUTF8": None})
+        async with self.spool.receive() as incoming:
+            for begin in range(0, len(octets), CHUNK):
+                await incoming.write(octets[begin : begin + CHUNK])
+            await incoming.commit(mail, rcpts, now=self.clock(), origin=origin)
+        paths = envelope.reverse_path, envelope.forward_paths
+        self.observe(Accepted(incoming.id, *paths, len(octets), origin))
+        self.dispatcher.wake()
+        return incoming.id
 
     def stop(self) -> None:
         """End gracefully: 421 to idle clients, transactions and deliveries under way finish."""
