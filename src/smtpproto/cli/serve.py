@@ -445,7 +445,9 @@ def _read_outside(chosen: ServeSettings, before: _Node | None = None) -> _Outsid
         login = None
     elif login is None or login[0] != user or file is not None:
         login = user, password_for(user, file)
-    return _Outside(login, RouteTable(rules_of(chosen.routes)))
+    return _Outside(
+        login, RouteTable(rules_of(chosen.routes), separator=chosen.subaddress_separator)
+    )
 
 
 def _relay(

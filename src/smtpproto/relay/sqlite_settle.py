@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from math import inf
+from typing import cast
 
 from .leases import Leases
 from .spool import Settlement
@@ -48,11 +49,11 @@ def _defer(
         "SELECT next_attempt FROM recipient WHERE message = ? AND number = ?", key
     ).fetchone()
     lent_as = leases.lent_as(*key)
-    moved = row is not None and lent_as is not None and row[0] != lent_as
+    there = cast("float | None", None if row is None else row[0])
     reply = settlement.reply
-    if moved and (row[0] < 0 or row[0] == inf):
-        (next_attempt,) = row  # asked for, or held, while this attempt was under way: so be it
-        reply = None if next_attempt == inf else reply  # why it is held stands there
+    if there is not None and lent_as not in (None, there) and (there < 0 or there == inf):
+        next_attempt = there  # asked for, or held, while this attempt was under way: so be it
+        reply = None if there == inf else reply  # why it is held stands there
     leases.back_to(next_attempt, id)
     return db.execute(
         "UPDATE recipient SET attempts = attempts + ?5, next_attempt = ?1, due = ?1,"
