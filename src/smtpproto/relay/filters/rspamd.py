@@ -1,6 +1,7 @@
 """What rspamd thinks: the message goes to its HTTP interface, and what it says is done.
 
-It needs httpx, and is therefore imported by itself: `from smtpproto.relay.filters.rspamd import
+It needs httpx (the extra `rspamd`), and is therefore imported by itself: `from
+smtpproto.relay.filters.rspamd import
 Rspamd`.
 """
 
