@@ -28,8 +28,8 @@ from smtpproto.relay.filters import (
     Greylist,
     HeaderSanity,
     Limit,
-    Limits,
     Networks,
+    RateLimits,
 )
 from smtpproto.relay.filters.rspamd import Rspamd
 
@@ -106,9 +106,9 @@ async def made(text: str, data: Path) -> dict[str, list[Filter]]:
 async def test_each_listener_has_its_filters_in_their_order(tmp_path: Path) -> None:
     found = await made(EVERYTHING, tmp_path)
     strangers = [Networks, BlockList, ClientNames, Greylist]
-    assert [type(each) for each in found["smtp"]] == [*strangers, Limits, HeaderSanity]
-    assert [type(each) for each in found["submission"]] == [Limits, HeaderSanity, Rspamd]
-    assert [type(each) for each in found["submissions"]] == [Limits]
+    assert [type(each) for each in found["smtp"]] == [*strangers, RateLimits, HeaderSanity]
+    assert [type(each) for each in found["submission"]] == [RateLimits, HeaderSanity, Rspamd]
+    assert [type(each) for each in found["submissions"]] == [RateLimits]
     known, listed, names, grey, limits, header = found["smtp"]
     assert isinstance(known, Networks)
     assert known.networks == (ip_network("192.0.2.0/24"), ip_network("2001:db8::1"))
@@ -119,7 +119,7 @@ async def test_each_listener_has_its_filters_in_their_order(tmp_path: Path) -> N
     assert (names.hostname, names.bare, names.nameless) == ("mx.our.dom", "refuse", "tag")
     assert isinstance(grey, Greylist)
     assert (grey.delay, grey.window) == (300, 2 * 86400)
-    assert isinstance(limits, Limits)
+    assert isinstance(limits, RateLimits)
     assert limits.limits == (
         Limit("messages", "account", 100, 3600),
         Limit("size", "domain", 1 << 20, who="small.example"),

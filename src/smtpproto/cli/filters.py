@@ -19,8 +19,8 @@ from smtpproto.relay.filters import (
     Greylist,
     HeaderSanity,
     Limit,
-    Limits,
     Networks,
+    RateLimits,
     SQLiteMemory,
 )
 from smtpproto.relay.filters.memory import Memory
@@ -346,4 +346,4 @@ def _make(
             return Rspamd(given.pop("url"), hostname, quarantine, **given)
         case _:
             assert memory is not None
-            return Limits(limits, memory)
+            return RateLimits(limits, memory)

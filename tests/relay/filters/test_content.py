@@ -1,6 +1,8 @@
 """Filters that look at the content: its header, what rspamd says of it, and how it is held."""
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -216,3 +218,9 @@ async def test_nothing_of_a_peers_begins_another_line_of_the_request() -> None:
     (request,) = requests
     assert request.headers["helo"] == "x??User: root"
     assert "user" not in request.headers
+
+
+def test_a_relay_alone_needs_no_httpx() -> None:
+    """It is in the extra `rspamd`, and not in `relay`."""
+    code = "import sys, smtpproto.relay.filters; sys.exit('httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

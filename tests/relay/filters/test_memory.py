@@ -20,7 +20,7 @@ from smtpproto.relay.filters import (
     Answer,
     Greylist,
     Limit,
-    Limits,
+    RateLimits,
     Refuse,
     SQLiteMemory,
     Stage,
@@ -130,7 +130,7 @@ def said(answer: Answer | None) -> str:
 
 
 async def count(
-    one: Limits,
+    one: RateLimits,
     after: float,
     who: str | None = "ann",
     *,
@@ -157,9 +157,9 @@ async def count(
 
 
 @asynccontextmanager
-async def limits(*some: Limit, path: Path | str = ":memory:") -> AsyncIterator[Limits]:
+async def limits(*some: Limit, path: Path | str = ":memory:") -> AsyncIterator[RateLimits]:
     async with SQLiteMemory.open(path) as memory:
-        yield Limits(some, memory)
+        yield RateLimits(some, memory)
 
 
 async def test_what_is_over_the_limit_is_told_when_to_come_back() -> None:
@@ -326,7 +326,7 @@ class Dictionary:
 )
 def test_a_wait_that_is_told_is_enough(most: int, steps: Sequence[float]) -> None:
     async def main() -> None:
-        one = Limits([Limit("messages", "account", most, 60)], Dictionary())
+        one = RateLimits([Limit("messages", "account", most, 60)], Dictionary())
         at, accepted = 0.0, list[float]()
         for step in steps:
             at += step

@@ -14,8 +14,8 @@ from smtpproto.relay.filters import (
     Greylist,
     HeaderSanity,
     Limit,
-    Limits,
     Quarantine,
+    RateLimits,
     Refuse,
     Seen,
     SQLiteMemory,
@@ -188,7 +188,7 @@ async def test_a_greylisted_sender_is_taken_the_second_time(tmp_path: Path) -> N
 
 async def test_what_is_over_a_limit_is_told_when_to_come_back(tmp_path: Path) -> None:
     async with world(tmp_path) as w, SQLiteMemory.open(tmp_path / "memory.db") as memory:
-        node = await strangers(w, Limits([Limit("recipients", "network", 2, 60)], memory))
+        node = await strangers(w, RateLimits([Limit("recipients", "network", 2, 60)], memory))
         to = ["bob@our.dom", "eve@our.dom", "kim@our.dom"]
         result = await node.send("ann@ext.example", to)
         codes = [outcome.reply and outcome.reply.code for outcome in result.outcomes]

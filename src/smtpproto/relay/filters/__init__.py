@@ -21,7 +21,7 @@ from __future__ import annotations
 from .blocklist import BlockList
 from .chain import Chain
 from .greylist import Greylist
-from .limits import Limit, Limits
+from .limits import Limit, RateLimits
 from .memory import SQLiteMemory
 from .names import ClientNames
 from .networks import Networks
@@ -39,9 +39,9 @@ __all__ = [
     "Greylist",
     "HeaderSanity",
     "Limit",
-    "Limits",
     "Networks",
     "Quarantine",
+    "RateLimits",
     "Refuse",
     "SQLiteMemory",
     "Seen",

@@ -29,7 +29,7 @@ from smtpproto.trust import as_address
 from .memory import Book, Memory
 from .seam import Answer, Refuse, Seen, Stage
 
-__all__ = ["Limit", "Limits", "What", "Whom"]
+__all__ = ["Limit", "RateLimits", "What", "Whom"]
 
 What: TypeAlias = Literal["messages", "recipients", "octets", "size"]
 Whom: TypeAlias = Literal["account", "network", "domain"]
@@ -119,7 +119,7 @@ class _Claim:
 
 
 @frozen
-class Limits:
+class RateLimits:
     """Refuses, with when to come back, what is over one of the limits (450, 452).
 
     What is too large for ever is refused for good (552). A network is one of `ipv4_prefix` or

@@ -1,7 +1,6 @@
 """What rspamd thinks: the message goes to its HTTP interface, and what it says is done.
 
-It needs httpx, and is therefore imported by itself: `from smtpproto.relay.filters.rspamd import
-Rspamd`.
+It needs httpx (the extra `rspamd`), and is therefore imported by itself, from here.
 """
 
 from __future__ import annotations
