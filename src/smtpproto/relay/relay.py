@@ -26,7 +26,7 @@ from attrs import define, evolve, field, frozen
 from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
 from smtpproto.core.connection import Limits
 from smtpproto.core.extension import Extension
-from smtpproto.core.path import AnyMailbox, Mailbox
+from smtpproto.core.path import Mailbox
 from smtpproto.core.sasl import ServerContext
 from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
 from smtpproto.mechanisms import STANDARD as MECHANISMS
@@ -81,7 +81,8 @@ class Listener:
     filters: Sequence[Filter] = ()
 
 
-def _mailbox(value: AnyMailbox | None) -> Mailbox | None:
+# Spelled out: attrs lends its type to the parameter, and an alias that is a string is none there.
+def _mailbox(value: Mailbox | str | bytes | None) -> Mailbox | None:
     return None if value is None else Mailbox.of(value)
 
 
