@@ -29,7 +29,7 @@ from smtpproto.core.command import Mail
 from smtpproto.core.connection import Limits
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.extension import Extension
-from smtpproto.core.path import AnyMailbox, Mailbox
+from smtpproto.core.path import Mailbox
 from smtpproto.core.sasl import ServerContext
 from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
 from smtpproto.mechanisms import STANDARD as MECHANISMS
@@ -109,7 +109,8 @@ class Listener:
     bound: Bound | None = None
 
 
-def _mailbox(value: AnyMailbox | None) -> Mailbox | None:
+# Spelled out: attrs lends its type to the parameter, and an alias that is a string is none there.
+def _mailbox(value: Mailbox | str | bytes | None) -> Mailbox | None:
     return None if value is None else Mailbox.of(value)
 
 
