@@ -53,7 +53,8 @@ def as_record(event: Event) -> dict[str, object]:
     """Return an event as JSON has it, without its time."""
     found: dict[str, object] = {"event": type(event).__name__.lower()}
     for field in fields(type(event)):
-        found[_NAMES.get(field.name, field.name)] = _plain(getattr(event, field.name))
+        name = str(field.name)
+        found[_NAMES.get(name, name)] = _plain(getattr(event, name))
     return found
 
 
