@@ -91,6 +91,8 @@ def envelopes(entry: Entry, verp: Verp) -> list[Entry]:
 
     A list's recipients go on under the list's, and with VERP each recipient has one of its own.
     """
+    if not verp.senders and all(recipient.mail is None for recipient in entry.recipients):
+        return [entry]
     parts: dict[bytes, tuple[Mail, list[Recipient]]] = {}
     for recipient in entry.recipients:
         mail = recipient.mail or entry.mail
