@@ -30,9 +30,7 @@ Start: TypeAlias = "Callable[[Path, int | None], AbstractContextManager[Serving]
 
 
 @contextmanager
-def smtpproto(
-    directory: Path, next_hop: int | None, backend: str = BACKEND
-) -> Generator[Serving]:
+def smtpproto(directory: Path, next_hop: int | None, backend: str = BACKEND) -> Generator[Serving]:
     """`smtpproto serve`, as it is installed; on uvloop if that is."""
     hop = () if next_hop is None else ("--smart-host", f"{HOST}:{next_hop}")
     directory.mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 
@@ -42,6 +42,8 @@ from .spool import AtHand, Entry, Recipient, Spool
 from .times import OVERDUE, deadline
 
 __all__ = ["Batches", "Onward", "is_crowded", "own_word"]
+
+C = TypeVar("C", Mail, Rcpt)
 
 NO_PROMISE = Reply(554, "5.3.3", "The next server does not promise to deliver in time")
 NO_UTF8_HEADER = Reply(554, "5.6.9", "The next server takes no header beyond ASCII")
@@ -100,8 +102,8 @@ class Onward:
     ) -> Result:
         """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError."""
         self.begun = False
-        mail = Mail(self.entry.mail.reverse_path, _of(DSN.mail, self.entry.mail))
-        rcpts = [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
+        mail = _with_those(DSN.mail, self.entry.mail)
+        rcpts = [_with_those(DSN.rcpt, recipient.rcpt) for recipient in recipients]
         result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
         of_content = (_CONTENT, _HEADER)
         unmet = [n for n, each in enumerate(result.outcomes) if _said_by_us(each, of_content)]
@@ -221,11 +223,13 @@ class _Reading(AsyncIterator[bytes]):
         return first or await anext(self._chunks)
 
 
-def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
-    """Return those of a command's parameters, as they came."""
+def _with_those(parameters: Iterable[Parameter[Any]], command: C) -> C:
+    """Return a command with those of its parameters alone, as they came."""
     there = command.parameters
+    if not there:  # as of most: it is written already
+        return command
     wanted = {p.keyword: there[p.keyword] for p in parameters if p.keyword in there}
-    return Parameters(wanted) if wanted else NO_PARAMETERS
+    return evolve(command, parameters=Parameters(wanted) if wanted else NO_PARAMETERS)
 
 
 def _in_ascii(rcpt: Rcpt) -> Rcpt:

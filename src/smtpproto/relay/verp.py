@@ -22,7 +22,7 @@ from smtpproto.core.status import EnhancedStatus
 from .aliases import Aliases, MailingList
 from .spool import Entry, Recipient
 
-__all__ = ["Notice", "Returns", "Verp", "envelopes", "notice_in"]
+__all__ = ["NO_NOTICE", "Notice", "Returns", "Verp", "envelopes", "notice_in"]
 
 
 def _folded(mailbox: Mailbox) -> bytes:
@@ -70,9 +70,11 @@ class Verp:
 
     def read(self, mailbox: Mailbox) -> tuple[Mailbox, Mailbox] | None:
         """Return whose return path `mailbox` is, and for which recipient; None if it is none."""
+        if not self.senders:
+            return None
         separator = self.separator.encode()
         parts = mailbox.local_part.split(separator)
-        for number in range(1, len(parts) if self.senders else 1):
+        for number in range(1, len(parts)):
             local = separator.join(parts[:number])
             user, equals, domain = separator.join(parts[number:]).rpartition(b"=")
             if not equals:
@@ -138,6 +140,8 @@ class Notice:
     status: EnhancedStatus | None = None
 
 
+NO_NOTICE = Notice()
+
 _ACTION = re.compile(
     rb"^action[ \t]{0,16}:[ \t]{0,16}(failed|delayed|delivered|relayed|expanded)\b",
     re.IGNORECASE | re.MULTILINE,
@@ -151,6 +155,6 @@ def notice_in(beginning: bytes) -> Notice:
     """Read what the beginning of a message says of a delivery. It is searched, not parsed."""
     action, status = _ACTION.search(beginning), _STATUS.search(beginning)
     if action is None:
-        return Notice()
+        return NO_NOTICE
     told = None if status is None else EnhancedStatus(*map(int, status.groups()))
     return Notice(action[1].decode().lower(), told)
