@@ -17,6 +17,7 @@ __all__ = [
     "Ledger",
     "Row",
     "ask",
+    "bound",
     "counts",
     "read",
     "section_anchor",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 STATUSES = ("tested", "by design", "not applicable", "not yet")
+BINDS = ("client", "server", "relay", "submission", "caller")
 
 
 @frozen
@@ -114,6 +116,12 @@ def shares(rows: Iterable[Row]) -> tuple[int, int]:
     """Return how many rows bind a client or server, and how many of these are tested."""
     core = [row for row in rows if {"client", "server"} & set(row.binds)]
     return len(core), sum(row.status == "tested" for row in core)
+
+
+def bound(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows by whom they bind; one that binds several is there for each."""
+    rows = list(rows)
+    return {who: [row for row in rows if who in row.binds] for who in BINDS}
 
 
 def section_order(section: str) -> list[int]:

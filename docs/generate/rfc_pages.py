@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
 from .citations import Citation
-from .ledger import STATUSES, Ledger, Row, counts, section_anchor, section_order, shares
+from .ledger import STATUSES, Ledger, Row, bound, counts, section_anchor, section_order, shares
 from .rst import Pages, escape, heading, link, prose, table
 from .source_pages import place, test_link
 
@@ -79,6 +79,12 @@ def _summary(
             "*Core*: of the rows that bind a client or a server, how many are tested. The other "
             "rows bind a relay, a submission server, or whoever builds on the library.\n\n"
         )
+        text += table(
+            ("Binds", "Rows", *(status.capitalize() for status in STATUSES), "Share"),
+            [(who, *_of_those(of)) for who, of in bound(ledger.rows).items()],
+            "totals",
+        )
+        text += "*Share*: how many are tested of those that are tested or not yet.\n\n"
     text += (
         f"The other way round: {link('what each file cites', 'reference/source/index')}, "
         f"and {link('which rows each test bears', 'reference/source/tests')}.\n\n"
@@ -100,6 +106,13 @@ def _numbers(rows: Iterable[Row]) -> tuple[str, ...]:
     core, tested = shares(rows)
     percent = f"{int(100 * tested / core)}%" if core else ""
     return (str(len(rows)), *(str(number or "") for number in counts(rows).values()), percent)
+
+
+def _of_those(rows: Sequence[Row]) -> tuple[str, ...]:
+    counted = counts(rows)
+    owed = counted["tested"] + counted["not yet"]
+    share = f"{int(100 * counted['tested'] / owed)}%" if owed else ""
+    return (str(len(rows)), *(str(number or "") for number in counted.values()), share)
 
 
 def _page(

@@ -65,6 +65,7 @@ def write_tables(pages: Pages) -> None:
     pages.write("fixed.md", _fixed())
     pages.write("front-door.md", _front_door())
     pages.write("command-line.md", _command_line())
+    pages.write("settings.md", _serve_settings())
     for name, (module, cls) in _SETTINGS.items():
         pages.write(f"{name}.md", _settings(getattr(importlib.import_module(module), cls)))
     pages.write("under-pressure.md", _under_pressure())
@@ -299,6 +300,34 @@ def _command_line() -> str:
                     ["smtpproto", name, below], inner
                 )
     return text
+
+
+def _serve_settings() -> str:
+    """Tell of every key in a file of `serve`, with a heading each."""
+    config, manual, routes = (
+        importlib.import_module(f"smtpproto.cli.{name}") for name in ("config", "manual", "routes")
+    )
+    text = ""
+    for name, setting in config.SETTINGS.items():
+        text += _setting(name, setting, manual.MANUAL[name], manual.default_of(name))
+    text += "## In an entry of `[[routes]]`\n\n"
+    for name, setting in routes.ROUTE.items():
+        told = manual.ROUTE_MANUAL[name]
+        text += _setting(name, setting, told, told.default, below="#")
+    return text
+
+
+def _setting(name: str, setting: Any, told: Any, default: str, below: str = "") -> str:
+    quoted = default[:1] in {'"', "[", "{"} or default in {"true", "false"} or default.isdigit()
+    said = f"`{default}`" if quoted else default
+    accepts = re.sub(
+        r"""("[^"]+" = )?(\{[^}]*\}|\["[^\]]*\]|"[^"]*")""", r"`\g<0>`", setting.accepts
+    )
+    restart = "- A node that runs keeps the old one until it is started anew.\n" * told.restart
+    return (
+        f"##{below} {name}\n\n{told.means}\n\n- Takes {accepts.replace('[[', '&#91;[')}\n"
+        f"- Default: {said}\n{restart}\n```toml\n{told.example}\n```\n\n"
+    )
 
 
 def _help(path: list[str], command: click.Command) -> str:

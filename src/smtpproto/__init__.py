@@ -8,6 +8,9 @@ This front door loads the core and nothing else. The rooms behind it::
     smtpproto.client      send mail over anyio, on asyncio or trio
     smtpproto.blocking    the same for scripts, without an event loop to be seen
     smtpproto.server      receive mail over anyio
+    smtpproto.pool        sessions kept for the next message, and many messages at a time
+    smtpproto.handlers    ready ones for a server: mailboxes, a proxy, faults
+    smtpproto.discover    the server that takes an address's mail  (extra: discover)
     smtpproto.relay       a queueing mail server to embed   (extra: relay)
     smtpproto.cli         the `smtpproto` command           (extra: cli)
     smtpproto.testing     for your own tests: two ends joined in memory, dialogues

@@ -164,6 +164,14 @@ class Pool(Generic[*D]):
 
     # Opening and closing
 
+    def __len__(self) -> int:
+        """How many connections there are, those that open or close included."""
+        return self._lanes.count
+
+    def __bool__(self) -> bool:
+        """True: a pool without connections is one, too."""
+        return True
+
     async def __aenter__(self) -> Self:
         if self._empty is not None:
             raise RuntimeError("a pool is opened once")

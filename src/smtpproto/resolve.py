@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
 import dns.asyncbackend
@@ -19,16 +19,20 @@ import dns.exception
 import dns.message
 import dns.name
 import dns.resolver
+import dns.reversename
 from attrs import frozen
 from dns.rdata import Rdata
 from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.MX import MX
+from dns.rdtypes.ANY.PTR import PTR
+from dns.rdtypes.ANY.TXT import TXT
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from dns.rdtypes.IN.SRV import SRV
 
 __all__ = [
     "DnsResolver",
+    "Family",
     "Mx",
     "NoRecords",
     "NoSuchDomain",
@@ -102,13 +106,19 @@ class Resolver(Protocol):
         ...
 
 
+#: A kind of addresses, AAAA records or A records.
+Family: TypeAlias = Literal["IPv6", "IPv4"]
+_RECORDS: dict[Family, RdataType] = {"IPv6": RdataType.AAAA, "IPv4": RdataType.A}
+
+
 class DnsResolver:
     """A resolver over dnspython, on asyncio and trio.
 
     `nameservers` are IP addresses, to be asked at `port`; without any, the system's
     configuration is read, and 127.0.0.1 asked where there is none. `timeout` is how long, in
     seconds, one server gets for one question, `lifetime` how long the question may take in all,
-    repeats and CNAMEs included.
+    repeats and CNAMEs included. `families` are the kinds of addresses asked for, at least one, the
+    one to try first first (RFC 5321 §5.2).
 
     An answer is not asked for again as long as its TTL lasts, nor is a no, by its zone's SOA
     (RFC 2308 §5); no answer is nothing to remember. `keep` is how many are remembered, `now` the
@@ -122,6 +132,7 @@ class DnsResolver:
         port: int = 53,
         timeout: float = 5.0,
         lifetime: float = 20.0,
+        families: Sequence[Family] = ("IPv6", "IPv4"),
         keep: int = 4096,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -136,7 +147,10 @@ class DnsResolver:
         self._resolver.timeout = timeout
         # Long MX sets fit one datagram; what does not is asked for again over TCP.
         self._resolver.use_edns(0, 0, 1232)
+        if not families:
+            raise ValueError("without a family there are no addresses")
         self.lifetime = lifetime
+        self._families = [_RECORDS[family] for family in families]
         self._known = _Known(keep, now)
 
     async def mx(self, domain: str) -> Sequence[Mx]:
@@ -166,11 +180,11 @@ class DnsResolver:
         ]
 
     async def addresses(self, host: str) -> Sequence[str]:
-        """Return the addresses of `host`: IPv6 and IPv4 by turns, beginning with IPv6.
+        """Return the addresses of `host`: those of the families by turns, as they are ordered.
 
-        By turns, so that whoever tries only the first few tries both families.
+        By turns, so that whoever tries only the first few tries both.
         """
-        found: dict[RdataType, list[str]] = {RdataType.AAAA: [], RdataType.A: []}
+        found: dict[RdataType, list[str]] = {kind: [] for kind in self._families}
         errors: list[ResolveError] = []
 
         async def ask(kind: RdataType) -> None:
@@ -184,7 +198,7 @@ class DnsResolver:
         async with anyio.create_task_group() as tasks:
             for kind in found:
                 tasks.start_soon(ask, kind)
-        pairs = zip_longest(found[RdataType.AAAA], found[RdataType.A])
+        pairs = zip_longest(*found.values())
         addresses = [address for pair in pairs for address in pair if address is not None]
         if addresses:
             return addresses
@@ -192,6 +206,42 @@ class DnsResolver:
             if isinstance(error, ResolveFailed):
                 raise error
         raise errors[0] if errors else NoRecords(f"{host} has no addresses")
+
+    async def ipv4(self, name: str) -> Sequence[str]:
+        """Return the A records of `name` alone, in any order; at least one.
+
+        Block lists answer by them (RFC 5782 §2.1). Raises the three ResolveErrors.
+        """
+        answer = await self._ask(name, RdataType.A)
+        return [record.address for record in answer if isinstance(record, A)]
+
+    async def names(self, address: str) -> Sequence[str]:
+        """Return the names of an IP address (PTR, RFC 1035 §3.5), without final dots.
+
+        Raises the three ResolveErrors; NoSuchDomain for what is no address.
+        """
+        try:
+            name = dns.reversename.from_address(address)
+        except (dns.exception.DNSException, ValueError) as error:
+            raise NoSuchDomain(f"{address}: not an address") from error
+        answer = await self._ask(name.to_text(), RdataType.PTR)
+        return [
+            record.target.to_text(omit_final_dot=True)
+            for record in answer
+            if isinstance(record, PTR)
+        ]
+
+    async def texts(self, name: str) -> Sequence[str]:
+        """Return the TXT records of `name`, the strings of each joined; at least one.
+
+        What is not UTF-8 is replaced. Raises the three ResolveErrors.
+        """
+        answer = await self._ask(name, RdataType.TXT)
+        return [
+            b"".join(record.strings).decode("utf-8", "replace")
+            for record in answer
+            if isinstance(record, TXT)
+        ]
 
     async def _ask(self, name: str, kind: RdataType) -> Sequence[Rdata]:
         question = f"{name} {kind.name}"

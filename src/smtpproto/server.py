@@ -92,7 +92,8 @@ class At:
     With `implicit_tls` TLS comes first there, as on port 465 (RFC 8314 §3.3); None: as the server
     has it. `path` is that of a UNIX socket instead, and `mode` its permissions; such clients
     have no address, and are not limited each. `reuse_port` lets other processes listen there,
-    too, and share the connections (SO_REUSEPORT).
+    too, and share the connections (SO_REUSEPORT). `bound` is what listens there already, and is
+    closed with the server.
     """
 
     host: str | None = "127.0.0.1"
@@ -101,12 +102,15 @@ class At:
     path: str | PathLike[str] | None = field(default=None, kw_only=True)
     mode: int | None = field(default=None, kw_only=True)
     reuse_port: bool = field(default=False, kw_only=True)
+    bound: Listener | None = field(default=None, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.host or '*'}:{self.port}" if self.path is None else str(self.path)
 
     async def listen(self) -> Listener:
         """Bind there. OSError with the place as its `filename` if that cannot be."""
+        if self.bound is not None:
+            return self.bound
         try:
             if self.path is not None:
                 return await listen_unix(self.path, mode=self.mode)

@@ -33,6 +33,7 @@ __all__ = [
     "return_path",
     "stamp",
     "transmission_type",
+    "without_return_path",
 ]
 
 #: Received fields from which on a message is taken to be in a loop (RFC 5321 §6.3).
@@ -215,6 +216,21 @@ def _fold(line: bytes, words: Sequence[bytes]) -> bytes:
 def return_path(reverse_path: ReversePath) -> bytes:
     """Return the Return-Path field that final delivery puts first (RFC 5321 §4.4), with CRLF."""
     return b"Return-Path: %b\r\n" % reverse_path.serialize()
+
+
+_RETURN_PATH = re.compile(
+    rb"^return-path[ \t]{0,16}:[^\n]*(?:\n[ \t][^\n]*)*(?:\n|\Z)", re.IGNORECASE | re.MULTILINE
+)
+
+
+def without_return_path(beginning: bytes) -> bytes:
+    """Leave out the Return-Path fields that a message came with: one is enough (RFC 5321 §4.4).
+
+    `beginning` is its header, whole, and any of what is behind, which stays as it is.
+    """
+    end = END_OF_HEADER.search(beginning)
+    at = len(beginning) if end is None else end.start()
+    return _RETURN_PATH.sub(b"", beginning[:at]) + beginning[at:]
 
 
 # Spaces before the colon are obsolete and read (RFC 5322 §4.5.8), up to a number, so that

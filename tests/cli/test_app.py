@@ -1,5 +1,6 @@
 """The command as a whole: help, errors, and what is not installed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -24,7 +25,9 @@ def test_help_fits_80_columns(cli: Run, command: list[str]) -> None:
     assert result.stdout.startswith("Usage: smtpproto")
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("account", "queue")])
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if c not in ("account", "config", "queue")]
+)
 def test_every_command_runs_on_all_backends(cli: Run, command: str) -> None:
     assert "--backend [asyncio|uvloop|trio]" in cli(command, "--help").stdout
 
@@ -130,3 +133,42 @@ def test_whoever_reads_our_output_may_leave(spawn: Spawn, backend: str) -> None:
         assert process.stderr is not None
         assert process.stderr.read() == ""
         assert process.wait(60) == 1
+
+
+# Completion, as a shell asks for it
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("smtpproto ", set(COMMANDS)),
+        ("smtpproto s", {"serve", "send", "sink"}),
+        ("smtpproto queue re", {"release", "retry"}),
+        ("smtpproto config ", {"check", "show"}),
+        ("smtpproto queue list --h", {"--held", "--help"}),
+        ("smtpproto serve --log ", {"people", "json"}),
+    ],
+)
+def test_a_shell_is_told_what_may_come_next(words: str, offered: set[str]) -> None:
+    code = "import sys; sys.argv[0] = 'smtpproto'; from smtpproto.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(SOURCE),
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split(" ")) - 1),
+            "_SMTPPROTO_COMPLETE": "bash_complete",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert {line.partition(",")[2] for line in done.stdout.splitlines()} == offered, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_script(shell: str, cli: Run) -> None:
+    script = cli(_SMTPPROTO_COMPLETE=f"{shell}_source").stdout
+    assert "_SMTPPROTO_COMPLETE=" in script
+    assert "_smtpproto_completion" in script

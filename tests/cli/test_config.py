@@ -12,16 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ConfigError, ServeSettings, build, load, parse
+from smtpproto.cli.filters import FilterSettings
 from smtpproto.cli.lists import ListSettings
 from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
 from smtpproto.relay import ByMx, HostPort
+from smtpproto.relay.filters import Limit
 from smtpproto.relay.quota import Quota
 
 FOLDER = Path("/etc/mail")
 
 EVERYTHING = """
 data = "data"
+log = "json"
+story-size = "1M"
+user = "mail"
+group = "smtp"
+metrics = "127.0.0.1:9725"
 listen = ":25"
 submission = "[::1]:587"
 submissions = ":465"
@@ -36,6 +43,7 @@ smart-host-password-file = "/run/secret"
 relay-from = ["192.0.2.0/24", "2001:db8::/32"]
 hostname = "mail.example.org"
 max-message = "50M"
+filters-fail = "defer"
 mailbox-quota = "1G"
 mailbox-quota-messages = 100000
 subaddress-separator = "-"
@@ -64,6 +72,15 @@ root = "ann@example.org"
 [[routes]]
 recipients = "example.com"
 via = "mx"
+
+[[filters]]
+use = "header"
+
+[[limits]]
+what = "messages"
+per = "account"
+most = 100
+in = "1 h"
 """
 
 
@@ -81,6 +98,11 @@ def wrong(text: str) -> str:
 def test_every_setting_can_be_said_in_a_file() -> None:
     assert build(read(EVERYTHING)) == ServeSettings(
         data=FOLDER / "data",
+        log="json",
+        story_size=1 << 20,
+        user="mail",
+        group="smtp",
+        metrics=HostPort("127.0.0.1", 9725),
         listen=HostPort("", 25),
         submission=HostPort("::1", 587),
         submissions=HostPort("", 465),
@@ -120,6 +142,9 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         },
         subaddress_separator="-",
         subaddress_folders=True,
+        filters=(FilterSettings("header"),),
+        limits=(Limit("messages", "account", 100, 3600),),
+        filters_fail="defer",
     )
 
 
@@ -267,6 +292,7 @@ def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("group = 'mail'", "group needs user"),
         ("listen = ':25'\nsubmission = ':25'", "they have to differ"),
         ("listen = ':25'\nsubmissions = ':25'", "listen and submissions are both"),
         ("submission = ':25'\nsubmissions = ':25'", "submission and submissions are both"),

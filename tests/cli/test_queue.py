@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -14,11 +15,15 @@ from typing import Any
 from weakref import ref
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from smtpproto.core.command import Mail, Rcpt
+from smtpproto.core.path import ForwardPath, ReversePath
 from smtpproto.relay.spool import Entry, Settlement, Successor
 from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.story import Accepted, Failed, Reported
+from smtpproto.relay.story_file import StoryFile
 from tests.cli.conftest import Run
 from tests.relay.process import SOURCE, serving
 
@@ -140,6 +145,7 @@ def test_the_list_as_json(cli: Run) -> None:
         "to": "<bob@far.example>",
         "from": "<ann@our.example>",
         "attempts": 2,
+        "held": False,
         "last_reply": REPLY,
     }
 
@@ -262,7 +268,11 @@ def test_where_no_spool_is_none_is_made(cli: Run, command: list[str], backend: s
     [
         (["frobnicate"], "No such command 'frobnicate'"),
         (["show"], "Missing argument 'ID'"),
-        (["delete"], "Missing argument 'ID'"),
+        (["delete"], "give either an ID (or several) or a filter"),
+        (["hold"], "give either an ID (or several) or a filter"),
+        (["release", NOBODY, "--held"], "give either an ID (or several) or a filter"),
+        (["list", "--older", "soon"], "no time above 0"),
+        (["list", "--domain", "b c"], "no domain name"),
         (["list", "extra"], "unexpected extra argument"),
         (["list", "--frobnicate"], "No such option"),
         (["list", "--backend", "curio"], "Invalid value for '--backend'"),
@@ -277,12 +287,123 @@ def test_wrong_usage(cli: Run, arguments: list[str], words: str) -> None:
 @pytest.mark.parametrize("command", [[], ["list"], ["show"], ["retry"], ["delete"]])
 def test_the_options_are_the_same_before_and_behind_a_command(cli: Run, command: list[str]) -> None:
     text = " ".join(cli("queue", *command, "--help").stdout.split())
-    assert "queue [OPTIONS] [list | show ID | retry [ID] | delete ID | check]" in text
+    assert "queue [OPTIONS] [list | show ID | trace ID | hold | release | retry | delete" in text
     assert all(option in text for option in ("--data DIR", "--json", "--backend [asyncio|"))
     stored("bob@far.example")
     options = ["--json", "--data", DATA, "--backend", "trio"]
     if command in ([], ["list"]):
         assert parsed(cli, *options, *command) == parsed(cli, *command, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--from", "ann@our.example"], "ab"),
+        (["--from", "ANN@our.example"], "ab"),
+        (["--from", "<>"], "c"),
+        (["--to", "eve@far.example"], "b"),
+        (["--domain", "far.example"], "abc"),
+        (["--domain", "ar.example"], ""),
+        (["--older", "1h"], "abc"),
+        (["--older", "3h"], ""),
+        (["--deferred"], "a"),
+        (["--held"], "c"),
+        (["--from", "<>", "--deferred"], ""),
+    ],
+)
+def test_filters_say_which(cli: Run, options: list[str], names: str) -> None:
+    ids = {
+        "a": stored("bob@far.example", attempts=1),
+        "b": stored("bob@far.example", "eve@far.example"),
+        "c": stored("bob@far.example", sender=None),
+    }
+    cli("queue", "hold", ids["c"])
+    assert [entry["id"] for entry in parsed(cli, "list", "--json", *options)] == [
+        ids[name] for name in names
+    ]
+
+
+def test_a_filter_that_fits_nothing_is_not_an_empty_queue(cli: Run) -> None:
+    stored("bob@far.example")
+    assert said(cli, "list", "--held") == "Nothing in the queue is so."
+
+
+def test_messages_are_held_and_released(cli: Run) -> None:
+    id = stored("bob@far.example", "eve@far.example")
+    other = stored("bob@far.example")
+    assert said(cli, "hold", id, "--reason", "who is that?") == "2 recipients on hold."
+    (entry,) = parsed(cli, "list", "--held", "--json")
+    assert [(r["held"], r["next_attempt"]) for r in entry["recipients"]] == [(True, None)] * 2
+    assert said(cli, "show", id).count("on hold") == 2
+    assert "who is that?" in said(cli, "show", id)
+    # What is for all is not for what is on hold; `release` is.
+    assert parsed(cli, "retry", "--json") == {"recipients": 1}
+    assert parsed(cli, "release", "--from", "ann@our.example", "--yes", "--json") == {
+        "recipients": 2
+    }
+    assert parsed(cli, "list", "--held", "--json") == []
+    assert [entry["id"] for entry in parsed(cli, "list", "--json")] == [id, other]
+
+
+def test_what_a_filter_says_is_done_when_it_is_confirmed(cli: Run) -> None:
+    id = stored("bob@far.example")
+    stays = stored("bob@near.example")
+    code, line = failed(cli, "delete", "--domain", "far.example")
+    assert code == 2
+    assert "1 messages: --yes is needed" in line
+    assert [e["id"] for e in parsed(cli, "list", "--json")] == [id, stays]
+    assert said(cli, "delete", "--domain", "far.example", "--yes") == "1 message deleted."
+    assert [e["id"] for e in parsed(cli, "list", "--json")] == [stays]
+
+
+def test_of_several_one_that_is_not_there_stops_all(cli: Run) -> None:
+    id = stored("bob@far.example")
+    assert failed(cli, "delete", id, NOBODY) == (1, f"smtpproto: no message {NOBODY} in the queue")
+    assert [e["id"] for e in parsed(cli, "list", "--json")] == [id]
+    second = stored("bob@far.example")
+    assert parsed(cli, "delete", id, second, "--json") == {"deleted": [id, second]}
+
+
+def test_the_story_of_a_message_that_has_left(cli: Run) -> None:
+    """And of the report on it; strangers' octets do nothing to the screen."""
+    id, report = "1aaaaaaaaaaaaaa", "1bbbbbbbbbbbbbb"
+    stored("bob@far.example")
+
+    async def tell() -> None:
+        bob = ForwardPath.of("bob@far.example")
+        ann = ReversePath.of("ann@our.example")
+        story = StoryFile(DATA / "story.jsonl", clock=lambda: 0.0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(story.run)
+            story.observe(Accepted(id, ann, (bob,), 5, "192.0.2.7 by ESMTP"))
+            story.observe(Accepted(NOBODY, ann, (bob,), 5, "192.0.2.7 by ESMTP"))
+            story.observe(Failed(id, bob, "far.example:25", "550 \x1b[2J no"))
+            story.observe(Reported(id, report, ann))
+            await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(tell)
+    lines = cli("queue", "trace", id).stdout.splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("19")] == [
+        "accepted",
+        "failed",
+        "reported",
+    ]
+    assert "\\x1b[2J no" in "\n".join(lines)
+    found = parsed(cli, "trace", id, "--json")
+    assert [told["event"] for told in found["story"]] == ["accepted", "failed", "reported"]
+    assert found["story"][0]["time"] == "1970-01-01T00:00:00.000Z"
+    assert found["queue"] is None
+    assert f"it is that on {id}" in cli("queue", "trace", report).stdout
+
+
+def test_the_story_of_nobody(cli: Run) -> None:
+    id = stored("bob@far.example")
+    assert failed(cli, "trace", id)[1].startswith("smtpproto: no story is kept in ")
+    (DATA / "story.jsonl").write_bytes(b'no JSON "' + NOBODY.encode() + b'"\n[]\n')
+    code, line = failed(cli, "trace", NOBODY)
+    assert (code, line) == (1, f"smtpproto: nothing is known of a message {NOBODY}")
+    assert "in the queue now" in said(cli, "trace", id)
 
 
 def test_the_queue_of_a_node_that_runs(cli: Run) -> None:
@@ -383,3 +504,12 @@ def test_check_where_no_spool_is(cli: Run) -> None:
         1,
         "smtpproto: cannot check the queue: no spool in smtpproto-data/spool",
     )
+
+
+def test_what_the_guide_tells_to_type_is_understood(cli: Run) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "howto" / "run-as-a-service.md"
+    lines = re.findall(r"^smtpproto (queue .*)$", guide.read_text(), re.MULTILINE)
+    assert len(lines) == 6
+    for line in lines:
+        result = cli(*shlex.split(line))
+        assert result.exit_code == 1, line  # there is no queue here

@@ -1,6 +1,6 @@
 """The ledger: every normative statement of the RFCs that we claim, and the tests that bear it.
 
-    python tests/conformance/ledger.py           totals for each RFC and status, and what is wrong
+    python tests/conformance/ledger.py           totals by RFC and by whom rows bind; what is wrong
     python tests/conformance/ledger.py --json    the same with every row, for tools
 
 Both run the tests that bear a row (`--collect`: they are only found, not run). Exit code 1: a row
@@ -55,6 +55,7 @@ SCOPE: Mapping[int, tuple[str, ...]] = {
     3030: ("2", "3", "4"),
     3207: ("2", "3", "4", "6"),
     3461: ("3", "4", "5", "6", "7"),
+    3464: ("2", "3"),
     4616: ("2", "3", "4"),
     4865: ("3", "4", "5", "6", "7"),
     4954: ("3", "4", "5", "6", "8", "9"),
@@ -287,6 +288,7 @@ def report(ledger: Ledger, recorded: Recorder, *, ran: bool) -> dict[str, object
     return {
         "totals": totals(ledger.rows),
         "rfcs": {str(rfc): totals([row for row in ledger.rows if row.rfc == rfc]) for rfc in SCOPE},
+        "binds": {who: totals(row for row in ledger.rows if who in row.binds) for who in BINDS},
         "rows": [
             {"id": row.id}
             | attrs.asdict(row)
@@ -351,13 +353,15 @@ def main() -> int:
         for rfc in SCOPE:
             _print(f"RFC {rfc}", totals(row for row in ledger.rows if row.rfc == rfc))
         _print("all", totals(ledger.rows))
+        for who in BINDS:
+            _print(who, totals(row for row in ledger.rows if who in row.binds))
         for fault in faults:
             print(f"error: {fault}")
     return 1 if faults else 0
 
 
 def _print(name: str, counts: Mapping[str, int]) -> None:
-    print(f"{name:9}", *(f"{number:5} {status}" for status, number in counts.items()))
+    print(f"{name:10}", *(f"{number:5} {status}" for status, number in counts.items()))
 
 
 if __name__ == "__main__":

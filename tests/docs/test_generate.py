@@ -18,6 +18,8 @@ from docs.generate.tables import write_tables
 from docs.generate.titles import TITLES
 from smtpproto import blocking
 from smtpproto.cli.app import COMMANDS
+from smtpproto.cli.config import SETTINGS
+from smtpproto.cli.routes import ROUTE
 from smtpproto.client import Client
 from smtpproto.core.command import BASE_VERBS
 from smtpproto.core.status import REGISTRY
@@ -185,6 +187,11 @@ def test_the_tables_have_everything(tmp_path: Path) -> None:
         assert re.search(rf"[.`]{name}`", tables["front-door.md"])
     for command in COMMANDS:
         assert f"\n## smtpproto {command}\n" in tables["command-line.md"]
+    for setting in SETTINGS:
+        assert f"\n## {setting}\n" in "\n" + tables["settings.md"]
+    for key in ROUTE:
+        assert f"\n### {key}\n" in tables["settings.md"]
+    assert '- Default: `["localhost"]`' in tables["settings.md"]
     assert "| `message` | 26 214 400 |" in tables["limits.md"]
     assert "| `conversation.py` | 421 | 4.3.2 | Service shutting down |" in tables["fixed.md"]
 

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,16 +29,19 @@ from examples.howto import (
     lmtp_server,
     memory_spool,
     routes,
+    seams,
     try_again,
 )
-from smtpproto import Mail, Mailbox, Rcpt, ReversePath
+from smtpproto import Envelope, Mail, Mailbox, Rcpt, ReversePath
 from smtpproto.blocking import Client as BlockingClient
 from smtpproto.cli.config import build, load
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.cli.routes import rules_of
 from smtpproto.client import Client
-from smtpproto.relay import RouteTable
+from smtpproto.relay import Host as RelayHost
+from smtpproto.relay import Listener, NextHop, Relay, RouteTable, Routing, SQLiteSpool
 from smtpproto.relay.spool import Fresh, Settlement, Spool, SpoolUnavailable, Successor
+from smtpproto.relay.story import Delivered, Event
 from smtpproto.resolve import Srv
 from smtpproto.server import At, Server
 from smtpproto.testing import HARD, SOFT, Fault, SmtpServer
@@ -54,10 +58,11 @@ def test_there_are_no_others() -> None:
     """One that is added gets a test here; what the tutorials show is run with them."""
     assert {file.name for file in (EXAMPLES / "howto").glob("*.py")} == {
         *("accept_into_app.py", "asyncio_protocol.py", "behind_proxy.py", "blocking.py"),
-        *("come_from_smtplib.py", "core_lmtp.py", "face_the_world.py", "find_settings.py"),
+        *("come_from_smtplib.py", "core_lmtp.py", "embedded_relay.py", "face_the_world.py"),
+        *("find_settings.py", "own_mta.py", "seams.py"),
         *("lmtp.py", "lmtp_server.py", "mailboxes.py", "mailing_list.py", "mechanism.py"),
-        *("memory_spool.py", "observe.py", "own_authenticator.py", "ready_handlers.py"),
-        "routes.py",
+        *("memory_spool.py", "observe.py", "own_authenticator.py", "own_filter.py"),
+        *("ready_handlers.py", "routes.py"),
         *("send_many.py", "send_with_login.py", "stream_content.py", "test_policy.py"),
         *("test_sending.py", "through_socks.py", "try_again.py", "xclient.py"),
     }
@@ -535,6 +540,123 @@ async def test_routes_of_the_file(tmp_path: Path) -> None:
         assert str(rule.to) == said
 
 
+def test_seams() -> None:
+    """With every part another, strangers and programs are kept out, and the rest arrives."""
+    stranger, program, *events, sum_ = output("howto/seams.py")
+    assert stranger == "<all@example.org> permanent: 550 5.7.1 We do not know you"
+    assert program == "<all@example.org> permanent: 554 5.7.0 No programs by mail"
+    assert sorted(events) == [
+        "Deferred <jo@far.example> mx.far.example:25",
+        "Delivered <ann@example.org> mailbox ann@example.org",
+        "Delivered <jo@far.example> mx.far.example:25",
+    ]
+    assert sum_ == "1 in the database, 1 out there"
+
+
+@pytest.mark.anyio
+async def test_seams_that_are_asked_of_those_elsewhere() -> None:
+    partners = seams.Partners({"al@partner.example"})
+    there = NextHop.fixed(RelayHost("mx.partner.example"))
+    assert await partners.verify(Mailbox("Al", "partner.example"), there) is None
+    refusal = await partners.verify(Mailbox("bo", "partner.example"), there)
+    assert str(refusal) == "550 5.1.1 No such mailbox"
+
+
+@pytest.mark.anyio
+async def test_a_relay_by_a_router_of_our_own(tmp_path: Path) -> None:
+    """All that is ours goes into one store, and nothing anywhere else, whoever asks."""
+    store, delivered = lmtp_server.Mailboxes({b"al": 10_000}), anyio.Event()
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Delivered):
+            delivered.set()
+
+    with TemporaryDirectory() as directory:  # the path of a socket has to be short
+        path = f"{directory}/lmtp"
+        router: Routing = seams.OneStore("example.org", path)
+        mailboxes = seams.MailTable(seams.Database(tmp_path / "none"))  # is not asked
+        async with (
+            SQLiteSpool.open(tmp_path / "spool") as spool,
+            anyio.create_task_group() as tasks,
+        ):
+            relay = Relay(
+                hostname="mail.example.org",
+                spool=spool,
+                mailboxes=mailboxes,
+                router=router,
+                networks=[ip_network("127.0.0.0/8")],
+                observe=observe,
+            )
+            await tasks.start(Server(store, lmtp=True).serve_at, [At(path=path)])
+            ((_, port),) = await tasks.start(relay.run, [Listener("smtp", "127.0.0.1", 0)])
+            async with Client("127.0.0.1", port, tls="none") as client:
+                result = await client.deliver(
+                    Envelope("jo@example.net", ["al@Example.org", "jo@far.example"]), "Hi\n"
+                )
+            with anyio.fail_after(PATIENCE):
+                await delivered.wait()
+            tasks.cancel_scope.cancel()
+    assert [str(outcome.reply)[:9] for outcome in result.outcomes] == ["250 2.0.0", "550 5.1.2"]
+    assert len(store.kept[b"al"]) == 1
+    assert not (tmp_path / "none").exists()
+
+
+def test_own_mta(tmp_path: Path) -> None:
+    with listening("howto/own_mta.py", tmp_path, 0) as mta:
+        with smtplib.SMTP("127.0.0.1", mta.port, "client.example", PATIENCE) as session:
+            refused = session.sendmail(
+                "<>", ["ann@example.org", "jo@far.example"], "Subject: Hi\n\nhello\n"
+            )
+            assert {name: reply[0] for name, reply in refused.items()} == {"jo@far.example": 550}
+            with pytest.raises(smtplib.SMTPSenderRefused, match="Not from there"):
+                session.sendmail("eve@playground.example", ["ann@example.org"], "")
+        mta.until("Delivered(")
+    (mail,) = (tmp_path / "mail/example.org/ann/new").iterdir()
+    assert "\nReceived: from client.example" in mail.read_text()
+
+
+def test_embedded_relay(tmp_path: Path) -> None:
+    """The program hears of each order; the reverse-path gets the report as any other."""
+    with SmtpServer() as server:
+        server.faults = [Fault("RCPT", HARD, when=lambda _, command: "no-one" in str(command))]
+        told = output("howto/embedded_relay.py", tmp_path, server.host, server.port)
+        assert sorted(told) == [
+            f"order 17: the letter is with 127.0.0.1:{server.port}",
+            "order 18: will not arrive: 550 5.3.0 Command failed",
+        ]
+        (letter,) = server.messages
+        assert letter.message["Subject"] == "Your order 17"
+
+
+def test_home_server(tmp_path: Path) -> None:
+    """What listens where, whose mail stays, and where the rest goes, as the page has it."""
+    file = tmp_path / "home.toml"
+    file.write_text((EXAMPLES / "howto" / "home_server.toml").read_text(encoding="utf-8"))
+    (tmp_path / "provider.password").write_text("secret\n")
+    settings = build(load(file))
+    assert str(settings.smart_host) == "smtp.provider.example:587"
+    assert settings.smart_host_tls.value == "required"
+    assert str(settings.listen) == "127.0.0.1:2525"
+    assert [str(network) for network in settings.relay_from] == ["127.0.0.1/32"]
+    assert list(settings.local_domains) == ["example.org"]
+
+
+def test_catch_all(tmp_path: Path) -> None:
+    """Everybody's mail is taken from everybody, and stays."""
+    config = EXAMPLES / "howto" / "catch_all.toml"
+    with serving(tmp_path, "--config", str(config), backend="asyncio") as served:
+        with smtplib.SMTP("127.0.0.1", served.smtp, "client.example", PATIENCE) as session:
+            people = ["ann@example.org", "jo@far.example", "who@localhost"]
+            assert session.sendmail("eve@gone.example", people, "Subject: 1\n\nhi\n") == {}
+        wait_for(lambda: len([*tmp_path.glob("mail/*/*/new/*")]) == 3, "three messages")
+    found = {str(file.parent.relative_to(tmp_path)) for file in tmp_path.glob("mail/*/*/new/*")}
+    assert found == {
+        "mail/example.org/ann/new",
+        "mail/far.example/jo/new",
+        "mail/localhost/who/new",
+    }
+
+
 def test_own_authenticator(tmp_path: Path) -> None:
     sent, other, wrong, told, again, locked = output("howto/own_authenticator.py", tmp_path)
     assert sent == "sent"
@@ -542,6 +664,35 @@ def test_own_authenticator(tmp_path: Path) -> None:
     assert told == "al is locked out at 127.0.0.1"
     assert wrong == again == "535 5.7.8 Authentication credentials invalid"
     assert locked == "454 4.7.0 Too many failed logins; try again in 10 minutes"
+
+
+def test_own_filter(tmp_path: Path) -> None:
+    said = output("howto/own_filter.py", tmp_path)
+    assert said.count("al@example.net to <di@example.org>: accepted") == 1
+    assert said.count("jo@example.net to <di@example.org>: transient") == 1
+    for line in (
+        "  rcpt: crowds=defer (No more than 2 at once, please)",
+        "  mail: crowds=accept (a friend)",
+        "  content: header=pass",
+        "  content: crowds=quarantine (it speaks of prizes)",
+        "  held for <bo@example.org>: crowds: it speaks of prizes",
+    ):
+        assert line in said
+
+
+def test_filters_by_the_file_of_serve(tmp_path: Path) -> None:
+    """All that the page shows is read, and asked: here of the size, before anything is sent."""
+    config = EXAMPLES / "howto" / "filters.toml"
+    with serving(tmp_path / "data", "--config", str(config), backend="asyncio") as served:
+        shown = re.findall(r"^ +(\d)\. (\w+)", "".join(served.lines), re.MULTILINE)
+        assert [name for _, name in shown] == [
+            *("networks", "blocklist", "names", "greylist", "header", "rspamd", "limits")
+        ]
+        with smtplib.SMTP("127.0.0.1", served.smtp, "client.example", PATIENCE) as session:
+            session.ehlo()
+            assert session.mail("ann@example.net")[0] == 250
+            code, text = session.rcpt("bob@example.org")
+            assert (code, text[:17]) == (450, b"4.7.1 Greylisted:")
 
 
 def test_core_lmtp() -> None:

@@ -133,6 +133,10 @@ async def test_an_alias_for_one_is_that_one(tmp_path: Path) -> None:
         assert await node.queue() == []
 
 
+@pytest.mark.rfc(
+    "3464 §2.3.3 expanded-is-not-the-end",
+    "3464 §3 alias-for-many-is-expanded",
+)
 @pytest.mark.rfc("3461 §5.2.7.3 alias-for-many-takes-one-of-three-ways")
 async def test_an_alias_for_many_is_told_of_as_expanded(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
@@ -234,3 +238,36 @@ async def test_an_alias_for_nobody_loses_no_mail(tmp_path: Path) -> None:
         (deferred,) = await node.until(Deferred)
         assert deferred.reply.startswith("451 4.3.0")
         assert len(await node.queue()) == 1
+
+
+async def test_a_domain_is_one_however_it_is_spelled() -> None:
+    # What asks has A-labels (`Router.home`), and who writes a table may have U-labels.
+    table = AliasTable(
+        {"sales@bücher.example": ["ann@bücher.example"], "@käse.example": ["@Bücher.example"]}
+    )
+    for domain in ("bücher.example", "BÜCHER.example", "xn--bcher-kva.example"):
+        assert await found(table, f"sales@{domain}") == ["ann@bücher.example"]
+    assert await found(table, "x@xn--kse-qla.example") == ["x@Bücher.example"]
+    assert await table.is_caught(Mailbox.parse("x@xn--kse-qla.example"))
+
+
+async def test_an_alias_behind_an_alias_is_found_by_its_u_labels(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        table = AliasTable(
+            {"a@bücher.example": ["b@bücher.example"], "b@xn--bcher-kva.example": ["c@our.dom"]}
+        )
+        node = await w.node("relay.example", ["our.dom", "bücher.example"], aliases=table)
+        await node.send("ann@our.dom", ["a@xn--bcher-kva.example"])
+        await node.until(Delivered)
+        assert len(node.mail("c@our.dom")) == 1
+
+
+async def test_a_tag_that_orcpt_has_no_room_for_keeps_nothing_from_its_alias(
+    tmp_path: Path,
+) -> None:
+    # In xtext each of these is three octets, and ORCPT takes 500 (RFC 3461 §4.2).
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", aliases=AliasTable({"sales": ["ann@our.dom"]}))
+        await node.send(SENDER, [f"sales+{'=' * 200}@our.dom"])
+        await node.until(Delivered)
+        assert len(node.mail("ann@our.dom")) == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
 
 from smtpproto.client import ClientDeadlines
 from smtpproto.core.path import Mailbox
@@ -630,6 +631,47 @@ async def test_content_of_any_size_and_shape_arrives_whole(tmp_path: Path) -> No
             assert host.contents[-1].endswith(b"+0000\r\n" + content)
             found = [mail.partition(b"+0000\n")[2] for mail in node.mail("v@our.dom")]
             assert content.replace(b"\r\n", b"\n") in found
+
+
+@pytest.mark.rfc("7504 §2 timeout-is-retried")
+async def test_a_host_that_does_not_answer_a_connection_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        await w.host("mx.ext.example", "ext.example")
+        connect = w.connect
+
+        async def silent(host: str, port: int) -> ByteStream:
+            if w.now < START + DAY:
+                await anyio.sleep_forever()
+            return await connect(host, port)
+
+        monkeypatch.setattr(w, "connect", silent)
+        deadlines = ClientDeadlines(connect=0.02)
+        node = await w.node("relay.example", client_deadlines=deadlines)
+        await node.send(SENDER, ["v@ext.example"])
+        for count in (1, 2, 3):
+            *_, deferred = await node.until(Deferred, count)
+            w.move(deferred.wait)
+        assert node.told(Failed) == []
+        w.move(DAY)
+        await node.until(Delivered)
+
+
+@pytest.mark.rfc("5321 §4.4 one-return-path-when-delivered")
+async def test_a_return_path_that_a_message_came_with_is_not_delivered(tmp_path: Path) -> None:
+    foreign = b"Return-Path: <eve@evil.example>\r\nreturn-path :\r\n <eve@evil.example>\r\n"
+    quoted = b"\r\nReturn-Path: <eve@evil.example>\r\n"
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["bob@our.dom"], foreign + MESSAGE + quoted + foreign)
+        await node.until(Delivered)
+        (mail,) = node.mail("bob@our.dom")
+        header, _, body = mail.partition(b"\n\n")
+        assert header.startswith(b"Return-Path: <ann@our.dom>\nReceived: ")
+        assert header.lower().count(b"return-path") == 1
+        assert b"Subject" in header
+        assert body.endswith((quoted + foreign).replace(b"\r\n", b"\n"))
 
 
 @pytest.mark.rfc("5321 §4.4 return-path-is-inserted-at-final-delivery")

@@ -378,3 +378,36 @@ def test_what_an_observer_raises_stays_there() -> None:
 
     harmless(observe)(3)
     assert told == [3]
+
+
+async def test_what_cannot_be_written_down_for_longer_than_a_lease_is_not_sent_again(
+    tmp_path: Path,
+) -> None:
+    # A claim writes nothing, so a disk that is full stops settling and does not stop claiming.
+    async with world(tmp_path) as w:
+        host = await w.host("mx.there.example", "there.example")
+        node = await w.node("relay.example")
+        node.relay.dispatcher.lease = 0.2
+        node.faults["settle"] = [SpoolUnavailable("full", full=True)] * 4  # 1.5 s
+        await node.send(SENDER, ["bob@there.example"])
+        await node.until(Delivered)
+        assert host.accepted == [["RCPT TO:<bob@there.example>"]]
+        assert await node.queue() == []
+
+
+async def test_who_has_been_settled_is_tried_when_due_while_the_others_are_still_at_it(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        slow = await w.host("mx.slow.example", "slow.example", {"RCPT": "hang"})
+        quick = await w.host("mx.quick.example", "quick.example", {"RCPT": "450 4.2.0 later"})
+        node = await w.node("relay.example")
+        await node.send(SENDER, ["ann@slow.example", "bob@quick.example"])
+        await node.until(Deferred)
+        await slow.reached.wait()
+        del quick.says["RCPT"]
+        w.move(700)
+        await node.until(Delivered)
+        assert (len(quick.accepted), len(slow.accepted)) == (1, 0)
+        slow.released.set()
+        await node.until(Delivered, 2)

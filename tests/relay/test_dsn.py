@@ -84,6 +84,10 @@ async def test_what_was_asked_is_passed_on_letter_for_letter(tmp_path: Path) -> 
         assert node.told(Reported) == []  # that is the next hop's now
 
 
+@pytest.mark.rfc(
+    "3464 §2 report-goes-to-the-return-path",
+    "3464 §2 report-has-the-null-path",
+)
 @pytest.mark.rfc("3461 §6.1 notify-of-a-report-is-never")
 async def test_nobody_wants_a_report_on_a_report(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
@@ -100,6 +104,10 @@ async def test_nobody_wants_a_report_on_a_report(tmp_path: Path) -> None:
 # Success
 
 
+@pytest.mark.rfc(
+    "3464 §2.2.1 envelope-id-is-repeated",
+    "3464 §2.3.3 relayed-is-for-who-asked-for-success",
+)
 @pytest.mark.rfc(
     "3461 §5.2.2 relayed-is-reported",
     "3461 §4.4 envid-is-in-every-report",
@@ -181,6 +189,7 @@ async def test_failure_is_not_reported_to_who_did_not_ask(tmp_path: Path, notify
 LATE = {"late@ext.example": {"NOTIFY": "DELAY"}, "quiet@ext.example": {"NOTIFY": "FAILURE"}}
 
 
+@pytest.mark.rfc("3464 §2.3.3 delayed-is-not-the-end")
 @pytest.mark.rfc("3461 §4.1 long-delays-may-be-reported")
 async def test_a_delay_is_told_once_and_to_those_who_want_to_know(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
@@ -314,6 +323,19 @@ async def test_what_the_postmaster_cannot_be_told_ends_there(
         assert await node.queue() == []
 
 
+async def test_however_the_postmasters_domain_is_spelled_that_is_the_end(tmp_path: Path) -> None:
+    # The report comes back under A-labels, and was once taken for somebody else's: without end.
+    async with world(tmp_path) as w:
+        await there(w, {"RCPT": "550 5.1.1 nobody"}, dsn=False)
+        table = AliasTable({"root": ["boss@ext.example"]})
+        node = await w.node(
+            "relay.example", ["bücher.example"], postmaster="root@bücher.example", aliases=table
+        )
+        await node.send(None, ["bob@ext.example"])
+        _, of_report = await node.until(Reported, 2)
+        assert of_report.report == ""
+
+
 async def test_the_postmaster_hears_of_failures_alone(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await there(w, {"RCPT": "450 4.2.1 later"}, dsn=True)
@@ -399,6 +421,7 @@ async def test_what_waits_to_be_told_is_queued_until_it_is(tmp_path: Path) -> No
 
 
 @pytest.mark.rfc("6533 §4.5")
+@pytest.mark.rfc("6531 §3.2 report-of-that-follows-the-rules")
 async def test_a_report_to_an_address_beyond_ascii_goes_with_smtputf8(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         says = {"RCPT TO:<bob": "550 5.1.1 nobody"}

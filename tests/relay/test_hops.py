@@ -151,6 +151,7 @@ async def put_many(w: World, node: object, count: int, domain: str) -> None:
         await w.put(node, "ann@our.dom", f"v{number}@{domain}", content=MESSAGE)  # type: ignore[arg-type]
 
 
+@pytest.mark.rfc("5321 §4.5.4.1 unreachable-hosts-are-remembered")
 async def test_a_dead_host_is_asked_once_and_its_mail_is_held_as_one(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         address = w.dead("mx.dead.example", "dead.example")

@@ -28,6 +28,7 @@ def envelopes(host: Host) -> list[str]:
     return [line for line in host.lines if line[:4] in ("MAIL", "RCPT")]
 
 
+@pytest.mark.rfc("3464 §3 lists-have-their-own-return-path")
 @pytest.mark.rfc(
     "5321 §3.9 aliases-and-lists-are-supported",
     "5321 §3.9 lists-have-their-own-sender",
@@ -64,6 +65,11 @@ async def test_members_get_it_from_the_owner_and_nothing_else_is_changed(tmp_pat
         assert await node.queue() == []
 
 
+@pytest.mark.rfc(
+    "3464 §2.3.3 lists-are-not-expanded",
+    "3464 §3 delivered-or-failed-once",
+    "3464 §3 lists-report-like-mailboxes",
+)
 @pytest.mark.rfc(
     "3461 §5.2.7.1 reaching-the-list-is-delivery",
     "3461 §5.2.7.1 delivered-or-failed-but-not-both",

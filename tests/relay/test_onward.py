@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-import smtpproto.relay.sqlite_spool as sqlite_spool
 from smtpproto.client import Client, Tls
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.pool import Pool
-from smtpproto.relay import AliasTable, SQLiteSpool
+from smtpproto.relay import AliasTable, SQLiteSpool, sqlite_spool
 from smtpproto.relay.onward import Onward
 from smtpproto.relay.route import Host as HostAddress
 from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
@@ -319,6 +318,32 @@ async def test_an_address_beyond_ascii_fails_where_it_is_not_taken(tmp_path: Pat
         assert (await the_failure(node))["Status"] == "5.6.7"
         assert host.accepted == [[f"RCPT TO:<{TO}>"]]
         assert not any("SMTPUTF8" in line for line in host.lines)
+
+
+@pytest.mark.rfc("6531 §3.7 domains-are-a-labels-where-it-is-not-offered")
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        (WITHOUT, ["MAIL FROM:<a@xn--gre-6ka8l.dom>", "RCPT TO:<v@xn--gre-6ka8l.example>"]),
+        (WITH, ["MAIL FROM:<a@Grüße.dom> SMTPUTF8", "RCPT TO:<v@Grüße.example>"]),
+    ],
+)
+async def test_domains_are_a_labels_where_it_is_not_taken(
+    tmp_path: Path, keywords: tuple[str, ...], said: list[str]
+) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "xn--gre-6ka8l.example", keywords=keywords)
+        node = await relayed(w, host, ["v@Grüße.example"], PLAIN, sender="a@Grüße.dom")
+        await node.until(Delivered)
+        assert host.lines[1:3] == said
+
+
+async def test_what_is_no_name_by_idna_stays_beyond_ascii(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", keywords=WITHOUT)
+        node = await relayed(w, host, [TO], PLAIN, sender="a@☃.example")
+        assert (await node.until(Failed))[0].reply.split()[1] == "5.6.7"
+        assert host.accepted == []
 
 
 async def test_so_it_does_for_all_where_it_is_the_senders(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Who may hand mail over, and for whom: never an open relay."""
 
 from base64 import b64encode
+from email.message import EmailMessage
 from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from smtpproto import Envelope, LocalProtocolError, Mail, Rcpt, Reply
 from smtpproto.handler import Session
-from smtpproto.relay import HostPort, intake
-from smtpproto.relay.intake import may_relay
+from smtpproto.relay import AliasTable, HostPort, policy
 from smtpproto.relay.mailbox import listed_mailboxes
+from smtpproto.relay.policy import HousePolicy
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Accepted, Delivered
 from smtpproto.resolve import Mx
@@ -138,7 +140,7 @@ async def test_a_listed_network_may_relay(tmp_path: Path) -> None:
 )
 async def test_networks_are_compared_as_addresses(peer: str, listed: bool) -> None:
     networks = [ip_network("10.0.0.0/8"), ip_network("fe80::/10")]
-    assert may_relay(Session(1, (peer, 25), ("", 0)), networks) is listed
+    assert HousePolicy(networks).trusts(Session(1, (peer, 25), ("", 0))) is listed
 
 
 @pytest.mark.rfc("5321 §7.1 any-reverse-path-may-be-given", "5321 §7.9 relaying-can-be-limited")
@@ -244,7 +246,7 @@ async def test_a_slow_dns_keeps_no_client_waiting(
             raise AssertionError
 
         monkeypatch.setattr(w, "mx", silent)
-        monkeypatch.setattr(intake, "SENDER_PATIENCE", 0.01)
+        monkeypatch.setattr(policy, "SENDER_PATIENCE", 0.01)
         node = await w.node("relay.example", networks=())
         assert await node.send("a@slow.example", ["b@our.dom"])
 
@@ -504,4 +506,111 @@ async def test_an_observer_that_fails_does_no_harm(tmp_path: Path) -> None:
         assert (await node.send(None, ["v@our.dom", "v@ext.example"])).all_accepted
         await node.until(Delivered, 2)
         assert len(node.mail("v@our.dom")) == len(host.accepted) == 1
+        assert await node.queue() == []
+
+
+# A policy of one's own, and the program's own mail
+
+
+class OnlyFrom:
+    """Takes mail from one sender, for anybody."""
+
+    def __init__(self, sender: str) -> None:
+        self.only = sender
+        self.asked: list[tuple[str, bool]] = []
+
+    def trusts(self, session: Session) -> bool:
+        return False
+
+    async def sender(self, session: Session, command: Mail) -> Reply | None:
+        known = str(command.reverse_path) == self.only
+        return None if known else Reply(550, "5.7.1", "Not you")
+
+    async def recipient(self, session: Session, command: Rcpt, *, ours: bool) -> Reply | None:
+        self.asked.append((str(command.forward_path), ours))
+        return None
+
+
+@pytest.mark.rfc("5321 §7.9 relaying-can-be-limited")
+async def test_another_policy_takes_the_place_of_the_house_s(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        only = OnlyFrom("<bo@far.example>")
+        node = await w.node(  # whose networks, the DNS and mailboxes would all say otherwise
+            "relay.example",
+            who_may=only,
+            networks=["127.0.0.0/8"],
+            aliases=AliasTable({"all@our.dom": ["v@our.dom"]}),
+        )
+        refused = await node.send("a@our.dom", ["v@our.dom"])
+        assert str(refused.outcomes[0].reply) == "550 5.7.1 Not you"
+        recipients = ["v@our.dom", "all@our.dom", "v@ext.example"]
+        assert (await node.send("bo@far.example", recipients)).all_accepted
+        await node.until(Delivered, 3)
+        assert host.accepted == [["RCPT TO:<v@ext.example>"]]
+        assert only.asked == [
+            ("<v@our.dom>", True),
+            ("<all@our.dom>", True),
+            ("<v@ext.example>", False),
+        ]
+
+
+async def test_a_policy_decides_before_it_is_known_who_exists(tmp_path: Path) -> None:
+    class Nobody(HousePolicy):
+        async def recipient(self, session: Session, command: Rcpt, *, ours: bool) -> Reply | None:
+            return Reply(450, "4.7.1", "Not now")
+
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", policy=listed_mailboxes(["ann"]), who_may=Nobody())
+        async with node.dial() as wire:
+            await wire.hello()
+            await wire.say("MAIL FROM:<a@far.example>")
+            for name in "ann", "nobody":
+                assert await wire.say(f"RCPT TO:<{name}@our.dom>") == "450 4.7.1 Not now"
+
+
+async def test_a_program_hands_mail_to_its_relay(tmp_path: Path) -> None:
+    """Nobody is asked whether it may; what becomes of it is told under the id that it got."""
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example", networks=(), kinds=[])
+        message = EmailMessage()
+        message["From"], message["To"], message["Bcc"] = "a@our.dom", "v@our.dom", "x@ext.example"
+        message.set_content("grüße\n")
+        envelope = Envelope("a@our.dom", ["v@our.dom", "x@ext.example"])
+        id = await node.relay.submit(envelope, message, origin="the shop")
+        await node.until(Delivered, 2)
+        (accepted,) = node.told(Accepted)
+        assert (accepted.id, accepted.origin) == (id, "the shop")
+        assert {event.id for event in node.told(Delivered)} == {id}
+        assert len(host.accepted) == 1
+        (kept,) = node.mail("v@our.dom")
+        assert b"Bcc" not in kept
+        assert b"Content-Transfer-Encoding" in kept
+
+
+async def test_what_a_program_hands_over_needs_smtputf8_where_it_does(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=[])
+        for sender, subject in ("bö@our.dom", "1"), ("bo@our.dom", "grüße"), ("bo@our.dom", "2"):
+            envelope = Envelope(sender, ["v@held.example"])
+            id = await node.relay.submit(envelope, f"Subject: {subject}\r\n\r\nhi\n")
+            entry = await node.relay.spool.get(id)
+            assert entry is not None
+            needed = "SMTPUTF8" in entry.mail.parameters
+            assert needed is (subject != "2")
+
+
+async def test_a_program_s_bare_line_ends_are_refused_and_a_full_spool_says_so(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", kinds=[])
+        envelope = Envelope("bo@our.dom", ["v@our.dom"])
+        with pytest.raises(LocalProtocolError, match="bare"):
+            await node.relay.submit(envelope, b"Subject: 1\n\nhi\n")
+        node.faults["commit"] = [SpoolUnavailable("no room", full=True)]
+        with pytest.raises(SpoolUnavailable, match="no room"):
+            await node.relay.submit(envelope, b"Subject: 1\r\n\r\nhi\r\n")
+        assert node.events == []
         assert await node.queue() == []

@@ -92,6 +92,7 @@ def is_7bit(octets: bytes) -> bool:
     )
 
 
+@pytest.mark.rfc("3464 §2 report-goes-to-the-return-path")
 @pytest.mark.rfc("3461 §6.2 report-is-multipart-report")
 def test_the_header_of_a_report() -> None:
     message = parse(report())
@@ -108,7 +109,16 @@ def test_a_report_says_that_nobody_wrote_it() -> None:
     assert parse(report())["Auto-Submitted"] == "auto-replied"
 
 
-@pytest.mark.rfc("3464 §2.2")
+@pytest.mark.rfc(
+    "3464 §2.2 message-fields-once",
+    "3464 §2.2.1 envelope-id",
+    "3464 §2.2.1 envelope-id-once",
+    "3464 §2.2.2 mta-name",
+    "3464 §2.2.2 reporting-mta-is-there",
+    "3464 §2.2.3 gateways-say-so-and-nobody-else",
+    "3464 §2.2.5 arrival-date-field",
+    "3464 §2.2.5 zone-is-in-digits",
+)
 @pytest.mark.rfc(
     "3461 §6.2 second-part-is-for-programs",
     "3461 §6.3 reporting-mta-is-there",
@@ -126,11 +136,37 @@ def test_the_fields_of_the_message() -> None:
     ]
 
 
+@pytest.mark.rfc(
+    "3464 §2.2.1 envelope-id-keeps-its-case",
+    "3464 §2.2.2 mta-names-keep-their-case",
+    "3464 §2.3.2 final-recipient-is-as-it-came",
+    "3464 §2.3.2 final-recipient-keeps-its-case",
+)
+@pytest.mark.rfc(
+    "2852 §5 deliver-by-date-field",
+    "4865 §5.1.2 future-release-request-field",
+)
+def test_what_was_asked_of_times_is_repeated() -> None:
+    until = "until;2024-02-24T09:00:00Z"
+    fields = groups(report(deliver_by=ARRIVED + timedelta(hours=1), release=until))[0]
+    assert fields["Deliver-By-Date"] == "Sat, 24 Feb 2024 09:00:00 +0000"
+    assert fields["Future-Release-Request"] == until
+
+
+def test_names_are_spelled_as_they_came() -> None:
+    failure = evolve(FAILURE, recipient=ForwardPath.of("Ann.X@Ext.Example"))
+    ours, theirs = groups(report(failure, hostname="Mx.Our.Dom", envelope_id="aBc"))
+    assert (ours["Original-Envelope-Id"], ours["Reporting-MTA"]) == ("aBc", "dns; Mx.Our.Dom")
+    assert theirs["Final-Recipient"] == "rfc822; Ann.X@Ext.Example"
+
+
+@pytest.mark.rfc("3464 §2.2.1 without-envelope-id-no-field")
 @pytest.mark.rfc("3461 §6.3 no-original-envelope-id-without-envid")
 def test_without_envid_there_is_no_original_envelope_id() -> None:
     assert groups(report())[0]["Original-Envelope-Id"] is None
 
 
+@pytest.mark.rfc("3464 §2.1.2 mta-name-type")
 @pytest.mark.rfc("3461 §6.3 other-names-are-not-of-type-dns")
 @pytest.mark.parametrize("hostname", ["localhost", "[127.0.0.1]"])
 def test_a_name_that_is_not_fully_qualified_does_not_say_so(hostname: str) -> None:
@@ -139,7 +175,22 @@ def test_a_name_that_is_not_fully_qualified_does_not_say_so(hostname: str) -> No
     assert f"MAILER-DAEMON@{hostname}" in parse(octets)["From"]
 
 
-@pytest.mark.rfc("3464 §2.3")
+@pytest.mark.rfc(
+    "3464 §2.1.2 address-type",
+    "3464 §2.1.2 diagnostic-type",
+    "3464 §2.3.1 generic-address",
+    "3464 §2.3.2 final-recipient-is-as-it-came",
+    "3464 §2.3.3 action-is-there",
+    "3464 §2.3.4 status-is-there",
+    "3464 §2.3.4 status-field",
+    "3464 §2.3.4 status-code",
+    "3464 §2.3.5 remote-mta-field",
+    "3464 §2.3.6 whose-word-a-diagnostic-is",
+    "3464 §2.3.6 diagnostic-is-there-if-known",
+    "3464 §2.3.7 last-attempt-date-field",
+    "3464 §2.3.7 zone-is-in-digits",
+    "3464 §3 other-fields-are-there-where-they-fit",
+)
 @pytest.mark.rfc(
     "3461 §6.3 final-recipient-is-from-the-envelope",
     "3461 §6.3 action-is-there",
@@ -160,13 +211,20 @@ def test_the_fields_of_a_recipient() -> None:
     ]
 
 
+@pytest.mark.rfc("3464 §2.1.1 fields-may-be-folded")
 @pytest.mark.rfc("3461 §9.2")
 def test_a_reply_of_several_lines_is_folded_as_it_came() -> None:
     expected = b"Diagnostic-Code: smtp; 550-5.1.1 No such user\r\n 550 5.1.1 Ask the postmaster\r\n"
     assert expected in report()
 
 
-@pytest.mark.rfc("3464 §2.3")
+@pytest.mark.rfc(
+    "3464 §2.3.1 original-recipient-came-with-the-message",
+    "3464 §2.3.5 without-a-remote-mta-no-field",
+    "3464 §2.3.7 without-an-attempt-no-field",
+    "3464 §3 original-recipient-is-never-made-up",
+)
+@pytest.mark.rfc("3464 §2.3.1 type-may-be-unknown")
 @pytest.mark.rfc("3461 §6.3 no-original-recipient-without-orcpt")
 def test_what_is_not_known_is_left_out() -> None:
     failure = Failure(ForwardPath.of("Postmaster"), "failed", "4.4.7")
@@ -182,6 +240,11 @@ def test_an_original_recipient_without_its_type_is_of_unknown_type() -> None:
     assert groups(report(failure))[1]["Original-Recipient"] == "unknown; ann"
 
 
+@pytest.mark.rfc(
+    "3464 §2 one-report-may-tell-of-several",
+    "3464 §2.1 delivery-status-content",
+    "3464 §2.3.2 final-recipient-is-there",
+)
 @pytest.mark.rfc("5321 §4.4 all-who-failed-are-listed", "5321 §4.4 one-notification-for-all")
 @pytest.mark.rfc("3461 §5.2.8 one-report-for-several")
 def test_one_report_names_all_recipients() -> None:
@@ -197,7 +260,10 @@ def test_one_report_names_all_recipients() -> None:
     assert "and 150 more" in words
 
 
-@pytest.mark.rfc("3464 §2.3.9")
+@pytest.mark.rfc(
+    "3464 §2.3.9 will-retry-until-is-for-delays",
+    "3464 §2.3.9 will-retry-until-field",
+)
 def test_only_what_is_delayed_will_be_retried() -> None:
     until = NOW + timedelta(days=1)
     delayed = evolve(FAILURE, action="delayed", status="4.4.1", retry_until=until)
@@ -205,6 +271,7 @@ def test_only_what_is_delayed_will_be_retried() -> None:
     assert groups(report(evolve(FAILURE, retry_until=until)))[1]["Will-Retry-Until"] is None
 
 
+@pytest.mark.rfc("3464 §2.3.3 action-field")
 @pytest.mark.parametrize(
     ("action", "subject"),
     [
@@ -389,6 +456,7 @@ ORIGINALS = st.binary(max_size=300) | st.lists(
 ).map(b"".join)
 
 
+@pytest.mark.rfc("3464 §2.1 fields-are-7bit")
 @given(
     failures=st.lists(FAILURES, min_size=1, max_size=4),
     original=ORIGINALS,
@@ -462,6 +530,7 @@ def test_a_time_without_zone_is_refused() -> None:
         report(now=NOW.replace(tzinfo=None))
 
 
+@pytest.mark.rfc("3464 §2.3.4 status-has-no-space-and-no-leading-zeros")
 def test_a_status_is_taken_as_text_too() -> None:
     assert FAILURE.status == EnhancedStatus(5, 1, 1)
 
@@ -532,6 +601,7 @@ def six(octets: bytes) -> tuple[list[Message], list[tuple[str, str | None, bytes
 
 
 @pytest.mark.rfc("6533 §3")
+@pytest.mark.rfc("6531 §3.2 dsn-beside-it-has-reports-in-utf8")
 def test_an_address_beyond_ascii_is_of_type_utf_8_and_in_ascii_for_an_ascii_reader() -> None:
     failure = evolve(FAILURE, recipient=JOSE, original_recipient="utf-8;jo\u00e9 \\+=@ext.example")
     octets = report(failure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import dns.asyncresolver
@@ -19,6 +19,7 @@ from dns.rdatatype import RdataType
 
 from smtpproto.resolve import (
     DnsResolver,
+    Family,
     Mx,
     NoRecords,
     NoSuchDomain,
@@ -140,8 +141,12 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def resolver(server: Server, lifetime: float = 30.0) -> DnsResolver:
-    return DnsResolver(["127.0.0.1"], port=server.port, timeout=30.0, lifetime=lifetime)
+def resolver(
+    server: Server, lifetime: float = 30.0, families: Sequence[Family] = ("IPv6", "IPv4")
+) -> DnsResolver:
+    return DnsResolver(
+        ["127.0.0.1"], port=server.port, timeout=30.0, lifetime=lifetime, families=families
+    )
 
 
 async def test_mx_records_with_their_preferences(server: Server) -> None:
@@ -182,6 +187,23 @@ async def test_addresses_of_both_families_by_turns(server: Server) -> None:
     addresses = await resolver(server).addresses("a.ext.example")
     assert [":" in address for address in addresses] == [True, False, False]
     assert set(addresses) == {"2001:db8::1", "192.0.2.1", "192.0.2.2"}
+
+
+@pytest.mark.rfc("5321 §5.2 families-can-be-tuned")
+@pytest.mark.parametrize(
+    ("families", "wide"),
+    [(["IPv4", "IPv6"], [False, True, False]), (["IPv4"], [False, False]), (["IPv6"], [True])],
+)
+async def test_an_operator_says_how_the_families_are_used(
+    server: Server, families: list[Family], wide: list[bool]
+) -> None:
+    addresses = await resolver(server, families=families).addresses("a.ext.example")
+    assert [":" in address for address in addresses] == wide
+
+
+def test_there_has_to_be_a_family() -> None:
+    with pytest.raises(ValueError, match="family"):
+        DnsResolver(["127.0.0.1"], families=[])
 
 
 async def test_what_one_family_has_is_enough(server: Server) -> None:

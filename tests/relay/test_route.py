@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from smtpproto.core.path import ForwardPath, ReversePath
+from smtpproto.core.path import ForwardPath, Mailbox, ReversePath
 from smtpproto.relay.route import (
     Host,
     HostPort,
@@ -340,3 +340,8 @@ async def test_our_own_name_is_found_behind_the_bound_too() -> None:
         {name: ["192.0.2.1"] for _, name in records},
     )
     assert refusal(await router(zone).by_mx("ext.example")) == "554 5.4.6"
+
+
+async def test_a_mailbox_that_is_too_long_in_a_labels_keeps_its_spelling() -> None:
+    mailbox = Mailbox.parse("a" * 150 + "@" + ".".join(["ü"] * 30))
+    assert router(Zone()).home(mailbox) is mailbox

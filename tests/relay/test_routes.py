@@ -134,6 +134,55 @@ async def test_two_logins_at_one_host_share_neither_session_nor_transaction(
         assert len(logins) == 2
 
 
+@pytest.mark.rfc("3207 §6 relay-demands-tls-of-chosen-hosts")
+async def test_one_host_has_to_have_tls_and_another_may_do_without(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        safe = await w.fixed(("safe.example", 25))
+        await w.fixed(("any.example", 25))
+        rules = [
+            Rule(
+                NextHop.fixed(Host("safe.example", access=Access("required"))),
+                recipients=["safe.example"],
+            ),
+            Rule(NextHop.fixed(Host("any.example")), recipients=["any.example"]),
+        ]
+        node = await w.node("relay.example", routes=RouteTable(rules))
+        await node.send(SENDER, ["v@safe.example", "v@any.example"])
+        (delivered,) = await node.until(Delivered)
+        (deferred,) = await node.until(Deferred)
+        assert str(delivered.forward_path) == "<v@any.example>"
+        assert str(deferred.forward_path) == "<v@safe.example>"
+        assert not any(line.startswith("MAIL") for line in safe.lines)
+
+
+@pytest.mark.rfc(
+    "4954 §5 none-is-passed-on",
+    "4954 §5 nobody-may-be-trusted",
+    "4954 §5 no-mailbox-to-make-sends-none",
+    "4954 §5 untrusted-submitter-counts-as-none",
+)
+async def test_who_has_a_login_of_ours_hears_that_nobody_is_vouched_for(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        smart = await w.fixed(("smart.example", 587), keywords=("AUTH PLAIN",))
+        smart.says["AUTH"] = "235 2.7.0 welcome"
+        open_ = await w.fixed(("open.example", 2525), keywords=("AUTH PLAIN",))
+        rules = [
+            Rule(fixed("smart.example", 587, "one"), recipients=["one.example"]),
+            Rule(fixed("open.example", 2525), recipients=["two.example"]),
+        ]
+        node = await w.node("relay.example", routes=RouteTable(rules))
+        async with node.dial() as wire:
+            await wire.hello()
+            for to in ("v@one.example", "v@two.example"):
+                await wire.say(f"MAIL FROM:<{SENDER}> AUTH=e+3Dmc2@example.com")
+                await wire.say(f"RCPT TO:<{to}>")
+                await wire.say("DATA")
+                assert (await wire.say(MESSAGE + b".")).startswith("250")
+        await node.until(Delivered, 2)
+        said = [line for host in (smart, open_) for line in host.lines if line.startswith("MAIL")]
+        assert said == [f"MAIL FROM:<{SENDER}> AUTH=<>", f"MAIL FROM:<{SENDER}>"]
+
+
 async def test_a_sender_has_a_smart_host_of_its_own(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         theirs = await w.fixed(("theirs.example", 587))
@@ -479,6 +528,21 @@ async def test_a_rule_has_its_own_retries_notice_and_end(tmp_path: Path) -> None
         assert parsedate_to_datetime(until).timestamp() == START + 7 * DAY
         w.move(2 * DAY)
         assert str((await node.until(Failed, 2))[1].forward_path) == "<v@slow.example>"
+
+
+async def test_a_life_that_no_calendar_has_an_end_for_is_no_fault(tmp_path: Path) -> None:
+    # The date in the notice of delay could not be made, and so nothing was written down: who had
+    # the message got it again every five seconds.
+    async with world(tmp_path) as w:
+        w.dead("mx.slow.example", "slow.example")
+        forever = Schedule(lifetime=99_999_999 * DAY, notice=0)
+        node = await w.node("relay.example", schedule=forever)
+        await node.send(SENDER, ["v@slow.example", "bob@our.dom"])
+        await node.until(Deferred)
+        assert len(node.mail("bob@our.dom")) == 1
+        ((_, (_, theirs)),) = await reports(node)
+        assert theirs["Action"] == "delayed"
+        assert "Will-Retry-Until" not in theirs
 
 
 # The table of another

@@ -1114,6 +1114,20 @@ async def test_whom_an_alias_stands_for_is_found_before_what_was_looked_at(tmp_p
         assert [entry.id for entry in await spool.claim(6, 9, 60)] == [id]
 
 
+async def test_who_takes_the_place_of_an_alias_that_was_held_meanwhile_is_held(
+    tmp_path: Path,
+) -> None:
+    step = Settlement(0, None, becomes=(Successor(ANN),), alias=Mailbox.parse("all@example.org"))
+    async with opened(tmp_path) as spool:
+        id = await keep(spool)
+        await spool.claim(1, 9, 60)
+        await spool.hold(id, "a virus?")
+        await spool.settle(id, [step], now=5)
+        assert await spool.claim(6, 9, 60) == []
+        (entry,) = await all_of(spool)
+        assert [(r.held, r.last_reply) for r in entry.recipients] == [(True, "a virus?")]
+
+
 # For the operator
 
 

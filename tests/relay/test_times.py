@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from smtpproto.extensions.deliverby import ByMode
 from smtpproto.extensions.futurerelease import Horizon
 from smtpproto.relay import AliasTable, Schedule
 from smtpproto.relay.spool import Entry
-from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
+from smtpproto.relay.story import Accepted, Deferred, Delivered, Failed, Reported
 from smtpproto.relay.times import Deadline, Times, deadline, release_time
 from smtpproto.result import Result
 from tests.relay.test_dsn import reports
@@ -127,6 +128,18 @@ async def test_deliverby_is_offered(tmp_path: Path, least: int | None, said: str
 
 
 @pytest.mark.anyio
+async def test_a_stranger_cannot_have_a_report_sent_to_somebody_else_by_it(tmp_path: Path) -> None:
+    # BY=1;R, and content that takes two seconds: to the sender in MAIL a failure of our own making.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", networks=())
+        async with node.dial() as wire:
+            await wire.hello()
+            for by in ("1;R", "60;NT", "1;N"):
+                reply = await wire.say(f"MAIL FROM:<victim@else.example> BY={by}")
+                assert reply.startswith("555 5.5.4")
+
+
+@pytest.mark.anyio
 @pytest.mark.rfc("2852 §4.1.1 in-time-it-is-like-other-mail")
 async def test_what_is_delivered_in_time_is_like_other_mail(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
@@ -182,6 +195,42 @@ async def test_so_it_is_while_its_next_hop_is_held(tmp_path: Path) -> None:
         w.move(30)
         await node.until(Failed)
         assert len(w.connected) == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.rfc(
+    "2852 §4.1 reports-have-both-dates",
+    "4865 §5.1.2 reports-say-what-was-asked",
+    "4865 §5.1.2 orig-hold-param-value",
+)
+@pytest.mark.parametrize(
+    ("asked", "wanted", "release"),
+    [
+        ({"BY": "2000;N"}, 2000, None),
+        ({"HOLDFOR": "60"}, None, "for;60"),
+        (
+            {"HOLDUNTIL": "2023-11-14T22:14:20Z", "BY": "90;N"},
+            90,
+            "until;2023-11-14T22:14:20Z",
+        ),
+    ],
+)
+async def test_a_report_repeats_what_was_asked_of_times(
+    tmp_path: Path, asked: dict[str, str], wanted: int | None, release: str | None
+) -> None:
+    async with world(tmp_path) as w:
+        host = await busy_host(w, "DELIVERBY")
+        host.says["RCPT"] = "550 5.1.1 nobody"
+        node = await w.node("relay.example", kinds=["submission"])
+        await hand_over(node, asked, submission=True)
+        if release is not None:
+            await node.until(Accepted)
+            w.move(60)
+        ((_, (ours, _)),) = await reports(node)
+        assert parsedate_to_datetime(ours["Arrival-Date"]).timestamp() == START
+        by = ours.get("Deliver-By-Date")
+        left = None if by is None else parsedate_to_datetime(by).timestamp() - START
+        assert (left, ours.get("Future-Release-Request")) == (wanted, release)
 
 
 @pytest.mark.anyio

@@ -12,10 +12,10 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.core.status import EnhancedStatus
-from smtpproto.relay import AliasTable, MailingList, Verp
+from smtpproto.relay import AliasTable, MailingList, OnHold, RouteTable, Rule, Verp
 from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.spool import Entry, Recipient
-from smtpproto.relay.story import Bounced, Delivered, Expanded
+from smtpproto.relay.story import Bounced, Delivered, Expanded, Held
 from smtpproto.relay.verp import Notice, envelopes, notice_in
 from smtpproto.testing import strategies
 from tests.relay.world import DAY, Host, World, world
@@ -125,6 +125,10 @@ def test_a_message_is_parted_by_its_senders() -> None:
     assert envelopes(null, VERP) == [null]
 
 
+@pytest.mark.rfc(
+    "3464 §2.1.1 names-in-any-case",
+    "3464 §2.3.3 action-in-any-case",
+)
 @pytest.mark.parametrize(
     ("text", "notice"),
     [
@@ -177,9 +181,10 @@ async def test_a_sender_of_many_return_paths_has_one_turn_as_others(
         monkeypatch.setattr(node.relay.hops, "turn", noted)
         await node.send("ann@our.dom", ["dev@our.dom", "eve@ext.example"])
         await node.until(Delivered, 3)
-        assert sorted(turns) == ["<ann@our.dom>", "owner@our.dom", "owner@our.dom"]
+        assert sorted(turns) == ["ann@our.dom", "owner@our.dom", "owner@our.dom"]
 
 
+@pytest.mark.rfc("3464 §3 lists-may-read-their-reports")
 async def test_a_bounce_says_who_bounced_and_goes_to_the_owner(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node(
@@ -228,3 +233,17 @@ async def test_a_sender_of_ours_may_have_it_too(tmp_path: Path) -> None:
             "MAIL FROM:<news-cyd=ext.example@our.dom>",
         ]
         assert node.mail("eve@our.dom")[0].startswith(b"Return-Path: <news-eve=our.dom@our.dom>\n")
+
+
+async def test_a_rule_for_a_sender_is_one_for_its_return_paths(tmp_path: Path) -> None:
+    # Where the separator is not that of the table, it was a rule at RCPT and none when it went out.
+    async with world(tmp_path) as w:
+        await there(w)
+        table = RouteTable([Rule(OnHold("not yet"), senders=["news@our.dom"])])
+        verp = Verp(["news@our.dom"], separator="-")
+        node = await w.node("relay.example", verp=verp, routes=table)
+        await node.send("news@our.dom", ["bob@ext.example"])
+        await node.send("else@our.dom", ["bob@ext.example"])
+        await node.until(Delivered)
+        await node.until(Held)
+        assert len(node.told(Delivered)) == 1

@@ -43,6 +43,7 @@ from smtpproto.relay import (
 )
 from smtpproto.relay.filters import Filter
 from smtpproto.relay.mailbox import MailboxPolicy, every_mailbox
+from smtpproto.relay.policy import Policy
 from smtpproto.relay.quota import QuotaPolicy, no_quotas
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import Entry, SpoolUnavailable
@@ -456,6 +457,7 @@ class World:
         routes: Routes = no_routes,
         relay_domains: Sequence[str] = (),
         policy: MailboxPolicy = every_mailbox,
+        who_may: Policy | None = None,
         quota: QuotaPolicy = no_quotas,
         schedule: Schedule = Schedule(first=600, factor=2, longest=4 * 3600, spread=0),  # noqa: B008
         tls: bool = False,
@@ -492,6 +494,7 @@ class World:
                 mailboxes=maildir,
                 router=router,
                 networks=[ip_network(network) for network in networks],
+                policy=who_may,
                 tls=ensure_certificate(directory, [name]).server_context() if tls else None,
                 schedule=schedule,
                 connector=self.connect,

@@ -16,7 +16,9 @@ from .console import err, say
 __all__ = ["COMMANDS", "app"]
 
 #: Every command, in the order of the help: `NAME` is the function `NAME` in the module beside.
-COMMANDS = ("serve", "account", "send", "probe", "discover", "sink", "queue", "demo")
+COMMANDS = ("serve", "config", "account", "send", "probe", "discover", "sink", "queue", "demo")
+#: Where it is in another: `config` is what reads the settings.
+_MODULES = {"config": "configure"}
 
 
 class App(click.Group):
@@ -28,7 +30,7 @@ class App(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f".{cmd_name}", __package__)
+        module = import_module(f".{_MODULES.get(cmd_name, cmd_name)}", __package__)
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 from attrs import evolve, field, fields, frozen
 
@@ -20,9 +20,11 @@ from smtpproto.client import Tls
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.relay.aliases import AliasTable
+from smtpproto.relay.filters import Limit
 from smtpproto.relay.quota import Quota
 from smtpproto.relay.transport import HostPort
 
+from .filters import FAILING, FilterSettings, read_filters, read_limits
 from .lists import ListSettings, alias_table, mailbox, read_lists, separator, verp_of
 from .routes import RouteSettings, read_routes
 from .setting import (
@@ -33,6 +35,7 @@ from .setting import (
     a_list,
     a_path,
     a_text,
+    instead,
     read_setting,
     yes_or_no,
 )
@@ -44,13 +47,24 @@ T = TypeVar("T")
 
 LISTEN = HostPort("127.0.0.1", 2525)
 SUBMISSION = HostPort("127.0.0.1", 2587)
+#: How what happens is told.
+LOGS = ("people", "json")
+#: The file below `data` with every message's story.
+STORY = "story.jsonl"
 #: What may stand before a tag: what a local part may hold without quotes, but for letters, digits
 #: and what routed mail in former days (%, !).
 SEPARATORS = ("+", "-", "_", "=", "#", "~", "^", "/", ".")
 
 
 class ConfigError(Exception):
-    """A setting that cannot be used; the message names file, key, and what is accepted."""
+    """Settings that cannot be used; the message names file, key, and what is accepted.
+
+    `problems` are its lines, one for each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 @frozen
@@ -59,6 +73,16 @@ class ServeSettings:
 
     #: Where spool, mail, login and certificate are.
     data: Path = Path("smtpproto-data")
+    #: How what happens is told: for "people", or as "json".
+    log: str = "people"
+    #: Octets of the files that keep every message's story; 0: nothing is kept.
+    story_size: int = 1 << 26
+    #: Who the node is once it is bound; None: who started it.
+    user: str | None = None
+    #: His group; None: his own first one.
+    group: str | None = None
+    #: Where numbers and health are told over HTTP; None: nowhere.
+    metrics: HostPort | None = None
     #: Where mail from other servers comes in; an empty host means all addresses.
     listen: HostPort = LISTEN
     #: Where mail programs submit, with a login.
@@ -110,6 +134,12 @@ class ServeSettings:
     hostname: str = "localhost"
     #: Octets that one message may have.
     max_message: int = 26_214_400
+    #: What is kept out: filters in the order in which they are asked.
+    filters: tuple[FilterSettings, ...] = ()
+    #: How much is taken of whom in which time; `filters` may say where in their order.
+    limits: tuple[Limit, ...] = ()
+    #: What becomes of mail where a filter fails.
+    filters_fail: Literal["pass", "defer"] = "pass"
 
 
 def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
@@ -175,6 +205,22 @@ def _size(value: object, folder: Path) -> int:
     return a_text(str(value), folder, size)
 
 
+def _story_size(value: object, folder: Path) -> int:
+    return 0 if value == "none" else _size(value, folder)
+
+
+def _log(text: str) -> str:
+    if text not in LOGS:
+        raise ValueError(instead(text, list(LOGS), "none of them"))
+    return text
+
+
+def _account(text: str) -> str:
+    if not text or not text.isprintable() or ":" in text:
+        raise ValueError("no name")
+    return text
+
+
 def _count(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError
@@ -194,6 +240,11 @@ _ADDRESS = 'a text HOST:PORT, such as "127.0.0.1:2525", "[::1]:2525" or ":25" (a
 
 SETTINGS: Mapping[str, Setting] = {
     "data": Setting(a_path, "a text: the path of a directory, relative to the file's own"),
+    "log": Setting(partial(a_text, read=_log), 'one of "people", "json"'),
+    "story-size": Setting(_story_size, 'a number of octets, or a text such as "64M", or "none"'),
+    "user": Setting(partial(a_text, read=_account), "a text: the name of a user of this system"),
+    "group": Setting(partial(a_text, read=_account), "a text: the name of a group of this system"),
+    "metrics": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submissions": Setting(partial(a_text, read=listen_address), _ADDRESS),
@@ -250,6 +301,15 @@ SETTINGS: Mapping[str, Setting] = {
         partial(a_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
     ),
     "max-message": Setting(_size, 'a number of octets, or a text such as "25M"'),
+    "filters": Setting(
+        read_filters, 'tables, each below its own [[filters]], such as use = "greylist"'
+    ),
+    "limits": Setting(
+        read_limits,
+        'tables, each below its own [[limits]], such as what = "messages", per = "account", '
+        'most = 100, in = "1 h"',
+    ),
+    "filters-fail": FAILING,
 }
 
 
@@ -278,20 +338,23 @@ def load(path: Path) -> dict[str, Any]:
 def parse(text: str, source: str, folder: Path) -> dict[str, Any]:
     """Read the text of a TOML file that is called `source` and lies in `folder`.
 
-    ConfigError for what is no TOML, a key that is not known, or a value that is not accepted.
+    ConfigError for what is no TOML, and for all keys that are not known and values that are not
+    accepted.
     """
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: no TOML: {error}") from None
-    return {_name(key): _read(key, value, source, folder) for key, value in found.items()}
-
-
-def _read(key: str, value: object, source: str, folder: Path) -> Any:
-    try:
-        return read_setting(SETTINGS, key, value, folder)
-    except ValueError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    read: dict[str, Any] = {}
+    problems: list[str] = []
+    for key, value in found.items():
+        try:
+            read[_name(key)] = read_setting(SETTINGS, key, value, folder)
+        except ValueError as error:
+            problems.append(f"{source}: {error}")
+    if problems:
+        raise ConfigError(*problems)
+    return read
 
 
 def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> ServeSettings:
@@ -313,11 +376,19 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
 
 
 def _check(settings: ServeSettings, given: Collection[str]) -> None:
+    if settings.group is not None and settings.user is None:
+        raise ConfigError("group needs user")
     if settings.listen == settings.submission and settings.listen.port:
         raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
     for name in settings.relay_domains:
         if name in settings.local_domains:
             raise ConfigError(f"{name} is both in local-domains and relay-domains")
+    if not settings.limits and any(each.use == "limits" for each in settings.filters):
+        raise ConfigError('use = "limits" needs [[limits]] that say which')
+    if settings.submissions is None:
+        for each in settings.filters:
+            if each.listeners == ("submissions",):
+                raise ConfigError(f"{each.use} has the listener submissions, and there is none")
     for name, other in ("listen", settings.listen), ("submission", settings.submission):
         if settings.submissions == other and other.port:
             raise ConfigError(f"{name} and submissions are both {other}; they have to differ")

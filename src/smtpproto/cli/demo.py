@@ -57,6 +57,7 @@ from smtpproto.relay.story import (
     Expanded,
     Failed,
     Held,
+    Judged,
     Reported,
 )
 from smtpproto.resolve import Mx, NoSuchDomain
@@ -175,8 +176,8 @@ class Demo:
                 again = f"{event.reply}; again in {event.wait:.0f} s"
                 self.say(who, f"… {event.id} {event.forward_path}: {again}", "bold yellow")
                 self.retried = True
-            case Held() | Discarded():
-                pass  # there are no rules here
+            case Judged() | Held() | Discarded():
+                pass  # there are no filters and rules here
             case Failed():
                 self.say(who, f"✗ {event.id} {event.forward_path}: {event.reply}", "bold red")
             case Reported():

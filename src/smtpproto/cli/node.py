@@ -34,6 +34,7 @@ from smtpproto.certificates import Certificates, KeyPair
 from smtpproto.client import Tls
 
 from .values import domain
+from .written import quoted
 
 __all__ = [
     "Certificate",
@@ -157,23 +158,12 @@ def _login_toml(login: Login) -> bytes:
     return f"""\
 # What to enter in a mail program to send through this node. Keep it to yourself.
 # security: "required" is STARTTLS, "implicit" is TLS from the start.
-host = {_quoted(login.host)}
+host = {quoted(login.host)}
 port = {login.port}
-security = {_quoted(login.security.value)}
-username = {_quoted(login.username)}
-password = {_quoted(login.password)}
+security = {quoted(login.security.value)}
+username = {quoted(login.username)}
+password = {quoted(login.password)}
 """.encode()
-
-
-def _quoted(text: str) -> str:
-    """Write a TOML basic string."""
-    return '"' + "".join(_escaped(character) for character in text) + '"'
-
-
-def _escaped(character: str) -> str:
-    if character in {'"', "\\"}:
-        return "\\" + character
-    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 # The certificate

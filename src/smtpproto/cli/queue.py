@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -11,15 +12,19 @@ from textwrap import indent
 from typing import Any, Literal, TypeVar
 
 import click
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from smtpproto.relay.spool import Entry, Recipient, SpoolUnavailable
 from smtpproto.relay.sqlite_check import check_spool
 from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.story_file import Told, read_story
 from smtpproto.relay.times import Times
 
+from .config import STORY
 from .console import amount, mark, out, safe, say, table
 from .options import Failure, backend_option, data_option, run
+from .selection import Wanted, confirmed, selection
+from .telling import in_words
 
 __all__ = ["queue"]
 
@@ -49,13 +54,51 @@ class _Visit:
 
         return run(self.backend, visit)
 
+    def choose(self, what: str, ids: Sequence[str], wanted: Wanted, *, yes: bool) -> Sequence[str]:
+        """Return the messages to act on: those named, or, when that is confirmed, those wanted.
+
+        Failure for one that is not there, a UsageError for neither.
+        """
+        if bool(ids) == bool(wanted):
+            raise click.UsageError("give either an ID (or several) or a filter, such as --to")
+
+        async def find(spool: SQLiteSpool) -> list[str]:
+            for id in ids:
+                await _get(spool, id)
+            if ids:
+                return list(ids)
+            return [entry.id async for entry in wanted.among(spool, _now())]
+
+        found = self.spool(find)
+        if found and not ids and not yes:
+            if not sys.stdin.isatty():
+                raise click.UsageError(f"{len(found)} messages: --yes is needed")
+            many = f"{len(found)} message{'' if len(found) == 1 else 's'}"
+            click.confirm(f"{what} {many}?", abort=True, err=True)
+        return found
+
+    def each(self, ids: Sequence[str], act: Callable[[SQLiteSpool, str], Awaitable[int]]) -> int:
+        """Do something to each message, in one visit; the sum of what that returns."""
+
+        async def act_on_all(spool: SQLiteSpool) -> int:
+            return sum([await act(spool, id) for id in ids])
+
+        return self.spool(act_on_all) if ids else 0
+
+    def tell(self, found: object, said: str) -> None:
+        """Print what has been done, in the form that was asked for."""
+        if self.as_json:
+            self.print_json(found)
+        else:
+            say(said)
+
     def print_json(self, value: object) -> None:
         click.echo(json.dumps(value, indent=2))  # in ASCII: strangers' controls stay escaped
 
 
 @click.group(
     invoke_without_command=True,
-    subcommand_metavar="[list | show ID | retry [ID] | delete ID | check]",
+    subcommand_metavar="[list | show ID | trace ID | hold | release | retry | delete | check]",
     context_settings={
         "allow_interspersed_args": True,  # options are the same for all of them,
         "ignore_unknown_options": True,  # but for what a command has of its own
@@ -76,21 +119,22 @@ def queue(ctx: click.Context, data: Path, backend: str, as_json: bool) -> None:
 
 
 @queue.command("list")
+@selection
 @click.pass_obj
-def list_(visit: _Visit) -> None:
+def list_(visit: _Visit, wanted: Wanted) -> None:
     """List the messages, the oldest first."""
 
     async def ask(spool: SQLiteSpool) -> None:
         # As they come: there may be a million.
         if visit.as_json:
-            await _list_json(spool)
+            await _list_json(spool, wanted)
             return
         empty = True
-        async for entry in spool.entries():
+        async for entry in wanted.among(spool, _now()):
             empty = False
             _list_entry(entry)
         if empty:
-            say("The queue is empty.")
+            say("Nothing in the queue is so." if wanted else "The queue is empty.")
 
     visit.spool(ask)
 
@@ -104,10 +148,10 @@ def _list_entry(entry: Entry) -> None:
             say("    ", (recipient.last_reply, "dim"))
 
 
-async def _list_json(spool: SQLiteSpool) -> None:
+async def _list_json(spool: SQLiteSpool, wanted: Wanted) -> None:
     """Print an array as `print_json` does, one entry at a time."""
     before = "["
-    async for entry in spool.entries():
+    async for entry in wanted.among(spool, _now()):
         click.echo(f"{before}\n{indent(json.dumps(_as_dict(entry), indent=2), '  ')}", nl=False)
         before = ","
     click.echo("[]" if before == "[" else "\n]")
@@ -157,37 +201,118 @@ def show(visit: _Visit, id: str) -> None:
 
 
 @queue.command()
-@click.argument("id", required=False)
+@click.argument("id")
 @click.pass_obj
-def retry(visit: _Visit, id: str | None) -> None:
-    """Make one message, or without ID all of them, due now.
+def trace(visit: _Visit, id: str) -> None:
+    """Tell the whole story of one message, also of one that has left, or was refused.
 
-    What its sender asked to hold until later is held all the same; `delete` drops it.
+    It is read from DIR/story.jsonl, which `serve` keeps, up to the size that `story-size` says.
     """
-
-    async def ask(spool: SQLiteSpool) -> int:
-        if id is not None:
-            await _get(spool, id)
-        return await spool.retry(id, _now())
-
-    moved = visit.spool(ask)
+    try:
+        story = read_story(visit.data / STORY, id)
+    except OSError as error:
+        raise Failure(
+            f"no story is kept in {visit.data / STORY}: {error.strerror or error}"
+        ) from None
+    try:
+        entry = visit.spool(lambda spool: spool.get(id))
+    except Failure:
+        entry = None  # the story is worth telling without it
+    if not story and entry is None:
+        raise Failure(f"nothing is known of a message {id}")
     if visit.as_json:
-        visit.print_json({"recipients": moved})
+        found = {"id": id, "story": [told.record for told in story]}
+        visit.print_json({**found, "queue": None if entry is None else _as_dict(entry)})
+        return
+    for told in story:
+        _tell(told, id)
+    if entry is not None:
+        say(("in the queue now:", "head"))
+        _list_entry(entry)
+
+
+def _tell(told: Told, id: str) -> None:
+    try:
+        when = f"{datetime.fromisoformat(told.time).astimezone():%Y-%m-%d %H:%M:%S}"
+    except ValueError:
+        when = told.time
+    if told.event is None:
+        word, style, said = str(told.record.get("event")), "dim", json.dumps(dict(told.record))
     else:
-        say(f"{moved} recipient{'' if moved == 1 else 's'} brought forward to now.")
+        word, style, said = in_words(told.event)
+    if told.record.get("id") != id:
+        said += f"; it is that on {told.record.get('id')}"
+    say((f"{when} ", "dim"), (f"{word:<9} ", style), said)
+
+
+_IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 
 
 @queue.command()
-@click.argument("id")
+@_IDS
+@selection
+@confirmed
+@click.option("--reason", default="by the operator", show_default=True, help="Why; it is shown.")
 @click.pass_obj
-def delete(visit: _Visit, id: str) -> None:
-    """Drop one message, without a report to its sender."""
-    if not visit.spool(lambda spool: spool.delete(id)):
-        raise Failure(f"no message {id} in the queue")
-    if visit.as_json:
-        visit.print_json({"deleted": id})
+def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason: str) -> None:
+    """Keep messages where they are until they are released, however old they grow."""
+    found = visit.choose("Hold", ids, wanted, yes=yes)
+    held = visit.each(found, lambda spool, id: spool.hold(id, reason))
+    visit.tell({"recipients": held}, f"{_recipients(held)} on hold.")
+
+
+@queue.command()
+@_IDS
+@selection
+@confirmed
+@click.pass_obj
+def release(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
+    """Let go of messages that are on hold: they are due now."""
+    found = visit.choose("Release", ids, evolve(wanted, held=True) if wanted else wanted, yes=yes)
+    moved = visit.each(found, lambda spool, id: spool.retry(id, _now()))
+    visit.tell({"recipients": moved}, f"{_recipients(moved)} released.")
+
+
+@queue.command()
+@_IDS
+@selection
+@confirmed
+@click.pass_obj
+def retry(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
+    """Make messages due now; without ID and filter, all that are not on hold."""
+    if ids or wanted:
+        found = visit.choose("Retry", ids, wanted, yes=yes)
+        moved = visit.each(found, lambda spool, id: spool.retry(id, _now()))
     else:
-        say(f"{id} is deleted.")
+        moved = visit.spool(lambda spool: spool.retry(None, _now()))
+    visit.tell({"recipients": moved}, f"{_recipients(moved)} brought forward to now.")
+
+
+@queue.command()
+@_IDS
+@selection
+@confirmed
+@click.pass_obj
+def delete(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
+    """Drop messages, without a report to their senders."""
+    found = visit.choose("Delete", ids, wanted, yes=yes)
+    deleted: list[str] = []
+
+    async def drop(spool: SQLiteSpool, id: str) -> int:
+        if await spool.delete(id):
+            deleted.append(id)
+        return 1
+
+    visit.each(found, drop)
+    if len(ids) == 1:
+        visit.tell({"deleted": ids[0]}, f"{ids[0]} is deleted.")
+    else:
+        said = f"{len(deleted)} message{'' if len(deleted) == 1 else 's'} deleted."
+        visit.tell({"deleted": deleted}, said)
+
+
+def _recipients(number: int) -> str:
+    return f"{number} recipient{'' if number == 1 else 's'}"
 
 
 @queue.command(
@@ -259,7 +384,7 @@ def _whom(recipient: Recipient) -> str:
 
 def _state(entry: Entry, recipient: Recipient) -> str:
     if recipient.held:
-        return "held until it is let go"
+        return "on hold"
     held = Times.of(entry).begins - _now()
     if held > 0:
         return f"held for {_span(held)}, as its sender asked"
@@ -285,7 +410,8 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
                 "to": str(recipient.rcpt.forward_path),
                 "from": str((recipient.mail or entry.mail).reverse_path),
                 "attempts": recipient.attempts,
-                "next_attempt": abs(recipient.next_attempt),
+                "next_attempt": None if recipient.held else abs(recipient.next_attempt),
+                "held": recipient.held,
                 "last_reply": recipient.last_reply,
             }
             for recipient in entry.recipients

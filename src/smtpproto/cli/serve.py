@@ -7,23 +7,22 @@ import logging
 import os
 import random
 import shlex
-import shutil
 import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import click
 from anyio import to_thread
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
+from attrs import define, evolve, frozen
 
-from smtpproto import __version__
 from smtpproto.core.connection import Limits
-from smtpproto.core.path import ForwardPath
 from smtpproto.relay import (
     Access,
     AccountFile,
@@ -42,24 +41,16 @@ from smtpproto.relay.accounts import every_sender
 from smtpproto.relay.quota import Quota, quotas
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import SpoolUnavailable
-from smtpproto.relay.story import (
-    Accepted,
-    Bounced,
-    Deferred,
-    Delivered,
-    Discarded,
-    Event,
-    Expanded,
-    Failed,
-    Held,
-    Judged,
-    Reported,
-)
+from smtpproto.relay.story import Event, Observer, harmless
+from smtpproto.relay.story_file import StoryFile
 from smtpproto.stream import causes
+from smtpproto.wire import listen_tcp
 
-from .config import ConfigError, ServeSettings, build, load
-from .console import amount, safe, say
+from .config import LOGS, STORY, ConfigError, ServeSettings, build, load
+from .daemon import become, notify
+from .filters import open_filters
 from .lists import alias_table, verp_of
+from .manual import with_fixed
 from .node import (
     Certificate,
     Login,
@@ -81,15 +72,20 @@ from .options import (
     where,
 )
 from .routes import rules_of
+from .screen import ours, show
+from .telling import Teller
 from .values import domain, is_loopback, network
 from .words import explain
 
+if TYPE_CHECKING:
+    from smtpproto.relay.metrics import Metrics
+
 __all__ = ["serve"]
+
+log = logging.getLogger(__name__)
 
 #: Objects that come before what is garbage among them is looked for; Python's own is 700.
 GARBAGE = 10_000
-#: So many of a message's recipients are named when it is accepted.
-NAMED = 5
 
 
 @click.command()
@@ -150,57 +146,206 @@ NAMED = 5
     metavar="CIDR",
     help="Relay for clients in this network without a login; may be repeated. [default: nobody]",
 )
+@click.option(
+    "--log",
+    type=click.Choice(LOGS),
+    help="How what happens is told: in words, or as a JSON object a line. [default: people]",
+)
 @backend_option
 def serve(*, config: Path | None, backend: str, **given: Any) -> None:
     """Run a mail node.
 
     Without any option it works at once: mail for anybody@localhost arrives in Maildirs, and the
     screen says what to enter in a mail program. Ctrl-C or SIGTERM lets what is under way finish,
-    and exits with 0. SIGHUP reads the certificate again, for a new one without a restart.
+    and exits with 0. SIGHUP reads the file and the certificate again, without a restart.
     """
+
+    def settings() -> ServeSettings:
+        return build(load(config) if config else {}, given)
+
     try:
-        chosen = build(load(config) if config else {}, given)
+        chosen = settings()
     except ConfigError as error:
         raise BadInput(str(error)) from None
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    run(backend, partial(_serve, chosen, backend))
+    teller = Teller(chosen.log == "json")
+    teller.listen()
+    run(backend, partial(_serve, chosen, backend, teller, settings if config else None))
 
 
-async def _serve(chosen: ServeSettings, backend: str) -> None:
+async def _serve(
+    chosen: ServeSettings,
+    backend: str,
+    teller: Teller,
+    settings: Callable[[], ServeSettings] | None,
+) -> None:
+    listeners = _listeners(chosen)
+    async with AsyncExitStack() as stack:
+        if chosen.user is not None:
+            listeners = [await _bound(each, stack) for each in listeners]
+            become(chosen.user, chosen.group)
+        await _serve_at(listeners, chosen, backend, teller, settings)
+
+
+async def _bound(listener: Listener, stack: AsyncExitStack) -> Listener:
     try:
-        smart_login = await to_thread.run_sync(_smart_login, chosen)
-        routes = RouteTable(await to_thread.run_sync(rules_of, chosen.routes))
+        bound = await listen_tcp(listener.host, listener.port)
+    except OSError as error:
+        at = where(HostPort(listener.host or "", listener.port))
+        raise Failure(f"cannot listen on {at}: {explain(error)}") from None
+    stack.push_async_callback(bound.aclose)
+    return evolve(listener, bound=bound)
+
+
+async def _serve_at(
+    listeners: Sequence[Listener],
+    chosen: ServeSettings,
+    backend: str,
+    teller: Teller,
+    settings: Callable[[], ServeSettings] | None,
+) -> None:
+    try:
+        outside = await to_thread.run_sync(_read_outside, chosen)
         names = [chosen.hostname, *chosen.local_domains]
         certificate = await to_thread.run_sync(ensure_certificate, chosen.data, names)
-        async with SQLiteSpool.open(chosen.data / "spool") as spool:
-            # Not before: a node that runs on this data has its own address in the login.
-            login = await _login(chosen, chosen.submission.port)
-            accounts = await to_thread.run_sync(_accounts, chosen)
-            relay = _relay(
+        async with SQLiteSpool.open(chosen.data / "spool") as spool, AsyncExitStack() as opened:
+            story = StoryFile(chosen.data / STORY, limit=chosen.story_size)
+            observers = [teller.event, *([story.observe] if chosen.story_size else [])]
+            counts = None if chosen.metrics is None else _metrics()
+            if counts is not None:
+                observers.append(counts.observe)
+            node = _Node(
                 chosen,
                 spool,
                 certificate,
-                smart_login,
-                login=login,
-                accounts=accounts,
-                routes=routes,
+                outside,
+                teller,
+                observe=partial(_observe, [harmless(each) for each in observers]),
+                settings=settings,
+                opened=opened,
             )
-            await _run(relay, chosen, certificate, backend)
+            await _run(node, listeners, backend=backend, story=story, counts=counts)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
-        raise Failure(f"cannot keep data in {chosen.data}: {error.strerror or error}") from None
+        advice = ""
+        if isinstance(error, PermissionError) and chosen.user is not None:
+            folder = shlex.quote(str(chosen.data))
+            advice = f"\nmake it his: install -d -m 700 -o {shlex.quote(chosen.user)} {folder}"
+        why = f"{error.strerror or error}{advice}"
+        raise Failure(f"cannot keep data in {chosen.data}: {why}") from None
 
 
-async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, backend: str) -> None:
+def _observe(observers: Sequence[Observer], event: Event) -> None:
+    for observe in observers:
+        observe(event)
+
+
+@define
+class _Node:
+    """What a node runs by, and how it is made anew of settings that have changed."""
+
+    chosen: ServeSettings
+    spool: SQLiteSpool
+    certificate: Certificate
+    outside: _Outside
+    teller: Teller
+    observe: Observer
+    #: Reads them again; None: there is no file.
+    settings: Callable[[], ServeSettings] | None
+    #: What filters remember by; that of old ones stays open, for sessions that began with them.
+    opened: AsyncExitStack
+
+    async def guarded(self, listeners: Sequence[Listener]) -> list[Listener]:
+        """Give each its filters."""
+        chosen = self.chosen
+        filters = await self.opened.enter_async_context(
+            open_filters(chosen.filters, chosen.limits, hostname=chosen.hostname, data=chosen.data)
+        )
+        return [evolve(each, filters=filters.get(each.kind, ())) for each in listeners]
+
+    async def relay(self, port: int) -> Relay:
+        """Make the relay; `port` is that of submission."""
+        # Not before the spool is ours: a node that runs on it has its own address in the login.
+        login = await _login(self.chosen, port)
+        accounts = await to_thread.run_sync(_accounts, self.chosen)
+        relay = _relay(
+            self.chosen,
+            self.spool,
+            self.certificate,
+            self.outside.smart_login,
+            login=login,
+            accounts=accounts,
+            routes=self.outside.routes,
+            observe=self.observe,
+        )
+        if accounts is not None:
+            accounts.changed = relay.forget
+        return relay
+
+    async def reload(self, running: Relay, port: int) -> None:
+        """Read settings and certificates again; where they are of no use, the old ones stay."""
+        renewed = await to_thread.run_sync(running.reload)
+        if self.settings is None:
+            if renewed:
+                self.teller.note("reloaded", "the certificate was read again")
+            return
+        try:
+            told = await to_thread.run_sync(self.settings)
+            fresh, kept = with_fixed(told, self.chosen)
+            outside = await to_thread.run_sync(_read_outside, fresh, self)
+            node = evolve(self, chosen=fresh, outside=outside)
+            relay = await node.relay(port)
+            listeners = await node.guarded(_listeners(fresh))
+        except (ConfigError, click.ClickException, NodeError, OSError) as error:
+            why = error.format_message() if isinstance(error, click.ClickException) else error
+            log.error("the old settings stay: %s", why)
+            return
+        running.adopt(relay, listeners)
+        if isinstance(relay.authenticator, AccountFile):
+            relay.authenticator.changed = running.forget
+        self.chosen, self.outside = fresh, outside
+        what = "settings and certificate were" if renewed else "the settings were"
+        more = f"; {', '.join(kept)}: only after a restart" if kept else ""
+        self.teller.note("reloaded", f"{what} read again{more}", restart=kept)
+
+
+def _metrics() -> Metrics:
+    if any(find_spec(needed) is None for needed in ("prometheus_client", "h11")):
+        raise Failure("metrics needs what is not installed: pip install 'smtpproto[metrics]'")
+    from smtpproto.relay.metrics import Metrics  # noqa: PLC0415 - an extra
+
+    return Metrics()
+
+
+async def _watch(tasks: TaskGroup, node: _Node, relay: Relay, counts: Metrics) -> str:
+    """Begin to answer over HTTP; where."""
+    from .monitor import Monitor  # noqa: PLC0415 - an extra
+
+    at = node.chosen.metrics
+    assert at is not None
+    monitor = Monitor(relay, node.spool, counts)
+    try:
+        port = await tasks.start(monitor.serve, at.host or None, at.port)
+    except OSError as error:
+        raise Failure(f"cannot listen on {where(at)}: {explain(error)}") from None
+    return where(HostPort(at.host, port))
+
+
+async def _run(
+    node: _Node,
+    listeners: Sequence[Listener],
+    *,
+    backend: str,
+    story: StoryFile,
+    counts: Metrics | None,
+) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
-    SIGHUP has it read its certificate again.
+    SIGHUP has it read its settings and its certificate again.
     """
-    wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
-    if chosen.submissions is not None:
-        wanted["submissions"] = chosen.submissions
-    listeners = [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
+    chosen, teller = node.chosen, node.teller
+    listeners = await node.guarded(listeners)
+    relay = await node.relay(chosen.submission.port)
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
         async with anyio.create_task_group() as tasks:
@@ -209,33 +354,58 @@ async def _run(relay: Relay, chosen: ServeSettings, certificate: Certificate, ba
                 await relay.run(listeners, task_status=task_status)
                 tasks.cancel_scope.cancel()
 
+            tasks.start_soon(story.run)
+            watched = None if counts is None else await _watch(tasks, node, relay, counts)
             try:
                 bound = await tasks.start(run_relay)
             except* OSError as group:
                 error = next(e for e in causes(group) if isinstance(e, OSError))
                 raise Failure(f"cannot listen on {error.filename}: {explain(error)}") from None
             places: dict[Kind, HostPort] = {
-                kind: HostPort(at.host, port)
-                for (kind, at), (_, port) in zip(wanted.items(), bound, strict=True)
+                listener.kind: HostPort(listener.host or "", port)
+                for listener, (_, port) in zip(listeners, bound, strict=True)
             }
-            login = await _login(chosen, places["submission"].port)
-            show(chosen, places=places, login=login, certificate=certificate, backend=backend)
+            port = places["submission"].port
+            login = await _login(chosen, port)
+            if teller.as_json:
+                told: dict[str, str] = {kind: where(place) for kind, place in places.items()}
+                told |= {"metrics": watched} if watched else {}
+                teller.note("ready", "ready", hostname=chosen.hostname, listening=told)
+            else:
+                show(
+                    chosen,
+                    places=places,
+                    login=login,
+                    certificate=node.certificate,
+                    backend=backend,
+                    watched=watched,
+                )
             # What there is now stays: nobody has to look through it for what does not.
             gc.collect()
             gc.freeze()
             gc.set_threshold(GARBAGE)
+            notify("READY=1")
             stopping = False
             async for number in signals:
                 if number == hangup != signal.SIGTERM:
-                    if await to_thread.run_sync(relay.reload):
-                        say("the certificate was read again")
+                    await node.reload(relay, port)
                     continue
                 if stopping:
                     tasks.cancel_scope.cancel()
                     return
                 stopping = True
-                say("stopping: what is under way may finish (once more: at once)")
+                notify("STOPPING=1")
+                teller.note(
+                    "stopping", "stopping: what is under way may finish (once more: at once)"
+                )
                 relay.stop()
+
+
+def _listeners(chosen: ServeSettings) -> list[Listener]:
+    wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
+    if chosen.submissions is not None:
+        wanted["submissions"] = chosen.submissions
+    return [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
 
 
 async def _login(chosen: ServeSettings, port: int) -> Login | None:
@@ -255,16 +425,27 @@ def _accounts(chosen: ServeSettings) -> AccountFile | None:
         return AccountFile(chosen.accounts, domains=chosen.local_domains, secret=secret)
     except OSError as error:
         why = error.strerror or error
-        advice = f"make it: {_ours()} account --file {shlex.quote(str(chosen.accounts))} add NAME"
+        advice = f"make it: {ours()} account --file {shlex.quote(str(chosen.accounts))} add NAME"
         raise Failure(f"cannot read the accounts in {chosen.accounts}: {why}\n{advice}") from None
 
 
-def _smart_login(chosen: ServeSettings) -> tuple[str, str] | None:
-    if chosen.smart_host_login is None:
-        return None
-    return chosen.smart_host_login, password_for(
-        chosen.smart_host_login, chosen.smart_host_password_file
-    )
+@frozen
+class _Outside:
+    """What settings name and others keep: a password, and rules with theirs."""
+
+    smart_login: tuple[str, str] | None
+    routes: RouteTable
+
+
+def _read_outside(chosen: ServeSettings, before: _Node | None = None) -> _Outside:
+    """Read it. A password that somebody was asked for `before` is not asked for again. Blocks."""
+    user, file = chosen.smart_host_login, chosen.smart_host_password_file
+    login = before.outside.smart_login if before is not None else None
+    if user is None:
+        login = None
+    elif login is None or login[0] != user or file is not None:
+        login = user, password_for(user, file)
+    return _Outside(login, RouteTable(rules_of(chosen.routes)))
 
 
 def _relay(
@@ -276,6 +457,7 @@ def _relay(
     login: Login | None,
     accounts: AccountFile | None,
     routes: RouteTable,
+    observe: Observer,
 ) -> Relay:
     smart_host: Host | None = None
     if chosen.smart_host is not None:
@@ -285,7 +467,7 @@ def _relay(
             login_in_clear=is_loopback(chosen.smart_host.host),
         )
         smart_host = Host(chosen.smart_host.host, None, chosen.smart_host.port, access=access)
-    relay = Relay(
+    return Relay(
         hostname=chosen.hostname,
         spool=spool,
         mailboxes=Maildir(
@@ -315,170 +497,11 @@ def _relay(
         verify="callout" if chosen.verify_recipients else None,
         # Strangers do not reach loopback, and the DNS may be out of reach from here.
         check_senders=not is_loopback(chosen.listen.host),
+        failing_filter=chosen.filters_fail,
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=accounts or Passwords({login.username: login.password} if login else {}),
         senders=every_sender if accounts is None else accounts.may_send,
         limits=Limits(message=chosen.max_message),
-        observe=tell,
+        observe=observe,
     )
-    if accounts is not None:
-        accounts.changed = relay.forget
-    return relay
-
-
-def show(
-    chosen: ServeSettings,
-    *,
-    places: Mapping[Kind, HostPort],
-    login: Login | None,
-    certificate: Certificate,
-    backend: str,
-) -> None:
-    """Print the one screen: where it listens, where mail goes, what to enter, what to paste."""
-
-    def part(title: str, *rows: tuple[object, object]) -> None:
-        say("")
-        say((title, "head"))
-        for name, value in rows:
-            say("  ", (f"{safe(name):<15} ", "dim"), safe(value))
-
-    say(
-        ("smtpproto", "head"), f" {__version__}, a mail node called {chosen.hostname}, on {backend}"
-    )
-    others = ", ".join(map(str, chosen.relay_from)) or "nobody else"
-    whose = "the login below" if login else f"an account of {chosen.accounts}"
-    rows = [
-        ("SMTP", f"{where(places['smtp'])}  mail for the domains below, from everybody"),
-        ("submission", f"{where(places['submission'])}  mail for all the world, with {whose}"),
-    ]
-    if "submissions" in places:
-        rows.append(("submissions", f"{where(places['submissions'])}  the same, over TLS at once"))
-    rows.append(("relaying for", f"logged-in users and {others}"))
-    if chosen.relay_domains:
-        elsewhere = ", ".join(chosen.relay_domains)
-        rows.append(("relaying to", f"{elsewhere}, from everybody"))
-    part("Listening", *rows)
-    here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
-    onward = (
-        f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"
-    )
-    part(
-        "Where mail goes",
-        *((route.whose, route) for route in chosen.routes),
-        *(
-            (domain, here.replace("<domain>", domain))
-            for domain in chosen.local_domains
-            if not any(route.takes(domain) for route in chosen.routes)
-        ),
-        *(("a mailbox holds", quota) for quota in [_quota(chosen)] if quota),
-        ("elsewhere", f"{onward}; what waits: {_ours()} queue{_data_option(chosen)}"),
-    )
-    secured = f"STARTTLS; our own certificate: {certificate.cert}"
-    if login is None:
-        submission = places["submission"]
-        file = shlex.quote(str(chosen.accounts))
-        part(
-            "In a mail program",
-            ("server, port", f"{submission.host or chosen.hostname}, {submission.port}"),
-            ("security", secured),
-            ("login", f"an account; one more: {_ours()} account --file {file} add NAME"),
-        )
-    else:
-        part(
-            "In a mail program",
-            ("server, port", f"{login.host}, {login.port}"),
-            ("security", secured),
-            ("login", f"{login.username}, password {login.password}"),
-        )
-        _show_first(chosen, login)
-    say("")
-    say(("ready", "good"))
-
-
-def _show_first(chosen: ServeSettings, login: Login) -> None:
-    to = f"you@{chosen.local_domains[0]}" if chosen.local_domains else "you@example.org"
-    sender = f"{login.username}@{chosen.local_domains[0] if chosen.local_domains else 'localhost'}"
-    say("")
-    say(("Send a first message", "head"))
-    for line in (
-        f"{_ours()} send{_data_option(chosen)} --from {sender} --to {to} --subject Hello",
-        f"swaks --server {HostPort(login.host, login.port)} --tls --auth PLAIN "
-        f"--auth-user {shlex.quote(login.username)} "
-        f"--auth-password {shlex.quote(login.password)} --from {sender} --to {to}",
-    ):
-        say((line, "ours"))
-
-
-def _quota(chosen: ServeSettings) -> str:
-    limits = [amount(chosen.mailbox_quota)] if chosen.mailbox_quota else []
-    limits += [f"{chosen.mailbox_quota_messages} messages"] if chosen.mailbox_quota_messages else []
-    others = "; some, what mailbox-quotas says" if limits and chosen.mailbox_quotas else ""
-    return ", ".join(limits) + others
-
-
-def _ours() -> str:
-    """Write this command the way it was called: a line to paste has to work as it is."""
-    called = sys.argv[0]
-    if Path(called).name == "__main__.py":
-        return f"{_near(sys.executable)} -m smtpproto"
-    if shutil.which("smtpproto") == called or Path(called).name != "smtpproto":
-        return "smtpproto"
-    return _near(called)
-
-
-def _near(program: str) -> str:
-    """Write a program's path for a shell in this directory."""
-    near = os.path.relpath(program)
-    if near.startswith(".."):
-        return shlex.quote(program)
-    return shlex.quote(near if os.sep in near else f"./{near}")
-
-
-def _data_option(chosen: ServeSettings) -> str:
-    return "" if chosen.data == DATA else f" --data {shlex.quote(str(chosen.data))}"
-
-
-def tell(event: Event) -> None:
-    """Print one line of a message's story."""
-    word, style, said = _story(event)
-    now = time.strftime("%H:%M:%S")
-    say((f"{now} {event.id} ", "dim"), (f"{word:<9} ", style), said)
-
-
-def _some(paths: Sequence[ForwardPath]) -> str:
-    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-    return ", ".join(map(str, paths[:NAMED])) + more
-
-
-def _story(event: Event) -> tuple[str, str, str]:
-    match event:
-        case Accepted():
-            to = _some(event.forward_paths)
-            said = f"from {event.reverse_path} for {to}, {amount(event.octets)}, {event.origin}"
-            return "accepted", "head", said
-        case Judged():
-            style = "warn" if "=refuse" in event.said or "=defer" in event.said else "dim"
-            return "judged", style, f"{event.peer} at {event.stage}: {event.said}"
-        case Bounced():
-            what = event.action or "no report"
-            said = f"{what} {event.status or ''}".rstrip()
-            return "bounced", "warn", f"to {event.sender}, of {event.recipient}: {said}"
-        case Expanded():
-            return "expanded", "good", f"{event.forward_path} to {_some(event.becomes)}"
-        case Delivered():
-            return "delivered", "good", f"{event.forward_path} to {event.where}: {event.reply}"
-        case Deferred():
-            said = f"{event.forward_path} at {event.where}: {event.reply}"
-            return "deferred", "warn", f"{said}; next try in {event.wait:.0f} s"
-        case Held():
-            return "held", "warn", f"{event.forward_path} {event.reason}"
-        case Discarded():
-            return "discarded", "warn", f"{event.forward_path} {event.reason}"
-        case Failed():
-            return "failed", "bad", f"{event.forward_path} at {event.where}: {event.reply}"
-        case Reported():
-            if not event.report:
-                return "dropped", "bad", "there is nobody to report the failure to"
-            reader = event.postmaster or event.reverse_path
-            return "reported", "warn", f"to {reader} by {event.report}"

@@ -10,10 +10,12 @@ In reading order::
     hops                    what is known of next hops
     schedule, times         when it is tried again; from when on and by when it is wanted
     report, trace           what is written about it
-    story                   what is told of it
+    story, story_file       what is told of it, and kept for who asks
+    metrics                 … and its numbers (an extra)
     callout                 who exists elsewhere
     submission, header      what mail programs hand over, completed
-    offers, intake          in: what is taken on; policy, Received, spool
+    policy                  who may send to whom
+    offers, intake          in: what is taken on; what exists; Received, spool
     filters, screening      … and what is kept out
     attempt, ways, clients  out: what came of it, for whom; sessions with next hops
     onward, content         … what goes on to a next hop, and how
@@ -28,19 +30,22 @@ In reading order::
 
 from __future__ import annotations
 
-from smtpproto.resolve import DnsResolver
+from smtpproto.resolve import DnsResolver, Resolver
 
 from .access import Access
-from .accounts import AccountFile, Passwords
-from .aliases import AliasTable, MailingList
-from .callout import Callout
-from .mailbox import Maildir
+from .accounts import AccountFile, Passwords, SenderPolicy
+from .aliases import Aliases, AliasTable, MailingList
+from .callout import Callout, Verifier
+from .mailbox import MailboxStore, Maildir
+from .policy import HousePolicy, Policy
 from .quota import Quota, quotas
 from .relay import Listener, Relay
-from .route import Router
+from .route import Router, Routing
 from .schedule import Schedule
+from .spool import Spool
 from .sqlite_spool import SQLiteSpool
-from .table import RouteTable, Rule
+from .story import Observer
+from .table import Routes, RouteTable, Rule
 from .transport import ByMx, Discard, Here, Host, HostPort, NextHop, OnHold, Refuse
 from .verp import Verp
 
@@ -48,6 +53,7 @@ __all__ = [
     "Access",
     "AccountFile",
     "AliasTable",
+    "Aliases",
     "ByMx",
     "Callout",
     "Discard",
@@ -55,20 +61,30 @@ __all__ = [
     "Here",
     "Host",
     "HostPort",
+    "HousePolicy",
     "Listener",
+    "MailboxStore",
     "Maildir",
     "MailingList",
     "NextHop",
+    "Observer",
     "OnHold",
     "Passwords",
+    "Policy",
     "Quota",
     "Refuse",
     "Relay",
+    "Resolver",
     "RouteTable",
     "Router",
+    "Routes",
+    "Routing",
     "Rule",
     "SQLiteSpool",
     "Schedule",
+    "SenderPolicy",
+    "Spool",
+    "Verifier",
     "Verp",
     "quotas",
 ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 from attrs import evolve, field, frozen
@@ -25,6 +26,7 @@ from smtpproto.extensions.dsn import DSN, NOTIFY, ORCPT, RET, Notify, OriginalRe
 from smtpproto.trace import END_OF_HEADER, MAX_HEADER
 
 from .report import Action
+from .transport import canonical, folded
 
 __all__ = [
     "AliasTable",
@@ -142,14 +144,14 @@ class AliasTable:
 
     async def is_caught(self, mailbox: Mailbox) -> bool:
         """Tell whether it has no name but that of its domain."""
-        return self._found(mailbox) == b"@" + mailbox.domain.lower()
+        return self._found(mailbox) == b"@" + canonical(mailbox.domain).encode()
 
     def _found(self, mailbox: Mailbox) -> bytes | None:
         return next((name for name in self._names(mailbox) if name in self._table), None)
 
     def _names(self, mailbox: Mailbox) -> Iterable[bytes]:
         """Return what an address may be called in the table, what fits best first."""
-        local, domain = mailbox.local_part.lower(), mailbox.domain.lower()
+        local, domain = mailbox.local_part.lower(), canonical(mailbox.domain).encode()
         locals_ = [local]
         if self._separator and (untagged := local.partition(self._separator)[0]) not in ("", local):
             locals_.append(untagged)
@@ -162,16 +164,15 @@ class AliasTable:
 def _checked(name: str) -> bytes:
     octets = as_octets(name).lower()
     if octets.startswith(b"@"):
-        return b"@" + as_domain(octets[1:])
+        return b"@" + canonical(as_domain(octets[1:], utf8=True)).encode()
     if b"@" not in octets:
         return Mailbox(octets, "x.example").local_part
-    mailbox = Mailbox.of(octets)
-    return b"%b@%b" % (mailbox.local_part, mailbox.domain)
+    return folded(Mailbox.of(octets))
 
 
 def _target(target: AnyMailbox) -> Mailbox | bytes:
     if not isinstance(target, Mailbox) and as_octets(target).startswith(b"@"):
-        return as_domain(as_octets(target)[1:])
+        return as_domain(as_octets(target)[1:], utf8=True)
     return Mailbox.of(target)
 
 
@@ -242,7 +243,8 @@ async def expand(rcpt: Rcpt, aliases: Aliases) -> Expansion | None:
         action = "expanded"
     parameters = dict(rcpt.parameters)
     if "ORCPT" not in parameters:
-        parameters |= ORCPT(OriginalRecipient.of(first))
+        with suppress(LocalProtocolError):  # a long tag, in xtext, may be too long for it
+            parameters |= ORCPT(OriginalRecipient.of(first))
     if len(final) > 1:
         parameters |= _without_success(rcpt)
     return Expansion(

@@ -25,12 +25,12 @@ import anyio
 from attrs import evolve, field, frozen
 
 from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.path import Mailbox
+from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.pool import Pool
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
-from smtpproto.trace import MAX_HEADER, return_path
+from smtpproto.trace import END_OF_HEADER, MAX_HEADER, return_path, without_return_path
 
 from .aliases import (
     Aliases,
@@ -48,7 +48,7 @@ from .hops import Hops
 from .mailbox import MailboxStore, deliver_once
 from .onward import Batches, Onward, is_crowded, own_word
 from .report import Action
-from .route import Router
+from .route import Routing
 from .schedule import Schedule
 from .spool import Entry, Recipient, Spool, SpoolUnavailable, Successor
 from .table import Rule
@@ -87,7 +87,7 @@ class Deliverer:
     died over it.
     """
 
-    router: Router
+    router: Routing
     mailboxes: MailboxStore
     spool: Spool
     pool: Pool[Host]
@@ -170,7 +170,7 @@ class Deliverer:
             attempt = await self._as_alias(entry, recipient, self.router.home(mailbox))
             if attempt is not None:
                 return attempt
-        return await self.router.rule(mailbox, entry.mail.reverse_path)
+        return await self.router.rule(mailbox, ReversePath(self._sender(entry)))
 
     async def _as_alias(
         self, entry: Entry, recipient: Recipient, mailbox: Mailbox
@@ -276,7 +276,7 @@ class Deliverer:
         where all of them do is nothing to be hoped for. `hold_by` is how it is held if it is down.
         """
         asked = max((r.asked for r in recipients if r.asked is not None), default=None)
-        async with self.hops.turn(route.name, self._sender(entry)) as come_again:
+        async with self.hops.turn(route.name, str(self._sender(entry))) as come_again:
             if come_again is not None:
                 crowded = partial(
                     Attempt, fate=Fate.TRANSIENT, where=str(route), put_off=come_again
@@ -320,11 +320,11 @@ class Deliverer:
             )
         await done(rest)
 
-    def _sender(self, entry: Entry) -> str:
-        """Name whose turn it is: with VERP, a sender of many paths has one turn as others."""
+    def _sender(self, entry: Entry) -> Mailbox | None:
+        """Return whose message it is: with VERP, a sender of many paths is one all the same."""
         sender = entry.mail.reverse_path.mailbox
         returned = None if sender is None else self.verp.read(sender)
-        return str(entry.mail.reverse_path if returned is None else returned[0])
+        return sender if returned is None else returned[0]
 
     async def _to_host(
         self, onward: Onward, host: Host, recipients: Sequence[Recipient]
@@ -387,6 +387,12 @@ async def _final_content(
     yield return_path(entry.mail.reverse_path)
     if alias is not None:
         yield delivered_to(alias)
+    beginning = b""
+    async for chunk in octets:
+        beginning += chunk
+        if len(beginning) >= MAX_HEADER or END_OF_HEADER.search(beginning):
+            break
+    yield without_return_path(beginning)
     async for chunk in octets:
         yield chunk
 

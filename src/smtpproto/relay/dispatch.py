@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
@@ -21,6 +21,7 @@ from .report import MAX_RETURNED, Failure, failure_report
 from .schedule import DEFAULT, Schedule
 from .spool import Entry, Fresh, Settlement, Spool, SpoolUnavailable
 from .story import Failed, Observer, Reported
+from .times import deadline, release_asked
 from .verdict import Verdict, envelope_id, judge, whole_wanted
 from .verp import Verp, envelopes
 
@@ -75,6 +76,8 @@ class Dispatcher:
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: dict[int, Entry] = field(factory=dict[int, Entry], init=False)  # by Python's id()
+    #: Whom the busy have tried, or may yet try, and of whom nothing is written down so far.
+    _open: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False)
     _untold: dict[tuple[str, bytes], list[_Untold]] = field(
         factory=dict[tuple[str, bytes], list[_Untold]], init=False
     )
@@ -113,7 +116,15 @@ class Dispatcher:
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
         claimed = [] if room <= 0 else await self.spool.claim(self.clock(), room, self.lease)
-        return [part for entry in claimed for part in envelopes(entry, self.verp)]
+        ours = [entry for entry in map(self._without_open, claimed) if entry.recipients]
+        for entry in ours:
+            self._open.update((entry.id, recipient.number) for recipient in entry.recipients)
+        return [part for entry in ours for part in envelopes(entry, self.verp)]
+
+    def _without_open(self, entry: Entry) -> Entry:
+        """Leave out whom we are at already: the disk may refuse for longer than a lease lasts."""
+        rest = tuple(r for r in entry.recipients if (entry.id, r.number) not in self._open)
+        return entry if len(rest) == len(entry.recipients) else evolve(entry, recipients=rest)
 
     async def _nothing_due(self) -> float:
         """Return for how many seconds there will be nothing to claim."""
@@ -131,6 +142,7 @@ class Dispatcher:
             await self._release([entry])
         # A cancelled attempt stays among the busy: `run` gives it back.
         full = len(self._busy) >= self.workers
+        self._open.difference_update((entry.id, each.number) for each in entry.recipients)
         del self._busy[id(entry)]
         if full:
             self.wake()
@@ -157,10 +169,10 @@ class Dispatcher:
                 )
                 for attempt in attempts
             ]
-            waiting.extend(verdict for verdict in verdicts if verdict.waits)
             rest = [verdict for verdict in verdicts if not verdict.waits]
             soon |= any(_comes_soon(verdict.settlement, now + self.together) for verdict in rest)
             await self._write_down(entry, rest)
+            waiting.extend(verdict for verdict in verdicts if verdict.waits)
             for attempt in attempts:
                 del left[attempt.recipient.number]
 
@@ -252,6 +264,7 @@ class Dispatcher:
             fresh.append(Fresh(mail, (rcpt,), content, f"report on {entry.id}"))
         settlements = [verdict.settlement for verdict in verdicts]
         reports = await self._settle(entry, settlements, fresh)
+        self._open.difference_update((entry.id, each.recipient) for each in settlements)
         if reports or any(each.becomes or each.next_attempt is not None for each in settlements):
             self.wake()  # something is in the spool now that may be due before we look again
         for verdict in verdicts:
@@ -276,6 +289,7 @@ class Dispatcher:
             log.error("the report on message %s goes without it: %s", entry.id, error)
         unique = f"{int(now * 1_000_000):x}.{int(self.random() * 2**48):012x}"
         when = datetime.fromtimestamp(now, UTC)
+        wanted = deadline(entry.mail, entry.arrived)
         return failure_report(
             hostname=self.hostname,
             to=reader,
@@ -289,6 +303,8 @@ class Dispatcher:
             message_id=f"<{unique}@{self.hostname.strip('[]')}>",
             boundary=f"={unique}=",
             envelope_id=envelope_id(entry),
+            deliver_by=None if wanted is None else datetime.fromtimestamp(wanted.at, UTC),
+            release=release_asked(entry.mail),
         )
 
     async def _settle(

@@ -196,6 +196,11 @@ class Hops:
         """Forget that a next hop was down: it has talked with us."""
         self._down.pop(name, None)
 
+    def holding(self) -> int:
+        """Return how many next hops are held now."""
+        now = self._clock()
+        return sum(now < hold.until for _, hold in self._down.values())
+
     # Crowded
 
     def turn(self, name: Hashable, sender: str) -> AbstractAsyncContextManager[float | None]:

@@ -1,17 +1,15 @@
-"""What comes in: who may hand over mail, for whom, and into the spool with it.
+"""What comes in: judged by the policy, and by what exists here; and into the spool with it.
 
-Two listeners share one handler. SMTP takes mail for domains of ours from everybody, and for
-others only from those who may relay: who has logged in, or comes from a listed network. No
-network is listed unless an operator does it, not even loopback. Submission takes mail only from
-those who have logged in, and completes it (`submission`).
+Two kinds of listeners share one handler. SMTP takes mail from everybody for whom the policy lets
+(`policy`). Submission takes mail only from those who have logged in, and completes it
+(`submission`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable
 
-import anyio
 from attrs import field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
@@ -21,40 +19,27 @@ from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
-from smtpproto.trust import Network, is_listed
 
 from .aliases import Aliases, no_aliases
 from .callout import Verifier
 from .mailbox import Bounded, MailboxStore
-from .route import Router
+from .policy import Policy
+from .route import Routing
 from .spool import Incoming, Spool, SpoolUnavailable
 from .story import Accepted, Held, Observer
 from .submission import Submission, Submitted
 from .times import hold_refusal
 from .transport import ByMx, Here, NextHop, Refuse, Transport, Undetermined, Unroutable
 
-__all__ = ["Intake", "may_relay"]
+__all__ = ["Intake"]
 
 log = logging.getLogger(__name__)
 
-NO_RELAY = Reply(550, "5.7.1", "Relaying denied")
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 NO_ROOM = Reply(452, "4.2.2", "Mailbox full, try again later")
-NULL_SENDER = Reply(550, "5.7.27", "Sender's domain does not accept mail")  # RFC 7505 §4.1
 LOOP = Reply(554, "5.4.6", "Too many hops; this message is in a loop")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
 UNAVAILABLE = Reply(451, "4.3.0", "Mail system temporarily unavailable")
-
-#: So many seconds a client waits for what the DNS says of its sender; it may stay unsaid.
-SENDER_PATIENCE = 5.0
-
-#: Octets by which local parts once told a host where to relay to: user%host, host!user, @a:b@c.
-_ROUTING = b"%!@:"
-
-
-def may_relay(session: Session, networks: Sequence[Network]) -> bool:
-    """Tell whether a client may send to others than our own: it is logged in, or listed."""
-    return session.identity is not None or is_listed(session.peer[0], tuple(networks))
 
 
 @frozen
@@ -63,43 +48,38 @@ class Intake:
 
     `clock` gives wall time in seconds since the epoch; `accepted` is called after each message
     that is safe in the spool. `verifier` tells who exists of those who are ours and live elsewhere;
-    without one they all do. With `check_senders`, the DNS is asked about senders of those who may
-    not relay: who can get no report may not send (RFC 7505 §4.1).
+    without one they all do. `max_hops` is how often a message may have been received before.
     """
 
     hostname: str
-    router: Router
+    policy: Policy
+    router: Routing
     mailboxes: MailboxStore
     spool: Spool
     clock: Callable[[], float]
     observe: Observer
     accepted: Callable[[], None]
-    networks: Sequence[Network] = ()
     submission: Submission | None = None
     aliases: Aliases = no_aliases
     verifier: Verifier | None = None
-    check_senders: bool = True
     max_hops: int = field(default=MAX_HOPS)
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
         """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3).
 
-        And those strangers whose domain takes no mail, and a message that may not be sent before it
-        is too late (RFC 4865 §5.2.2).
+        And those that the policy objects to, and a message that may not be sent before it is too
+        late (RFC 4865 §5.2.2).
         """
         if self.submission is not None:
             refusal = await self.submission.mail(session, command)
-            return hold_refusal(command, self.clock()) if refusal is None else refusal
-        sender = command.reverse_path.mailbox
-        if sender is None or not self.check_senders or may_relay(session, self.networks):
-            return None
-        with anyio.move_on_after(SENDER_PATIENCE):
-            if await self.router.takes_no_mail(sender.domain):
-                return NULL_SENDER
-        return None
+            if refusal is None:
+                refusal = hold_refusal(command, self.clock())
+            if refusal is not None:
+                return refusal
+        return await self.policy.sender(session, command)
 
     async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
-        """Accept who is ours, exists and has room, and for others those who may relay.
+        """Accept whom the policy lets through, and of ours who exists and has room.
 
         An alias is one whatever its domain's transport; else a rule may refuse.
         """
@@ -107,19 +87,16 @@ class Intake:
             return refusal
         mailbox = command.forward_path.mailbox
         home = self.router.home(mailbox)
-        trusted = may_relay(session, self.networks)
         ours = self.router.is_ours(mailbox.domain)
-        if not trusted and any(octet in _ROUTING for octet in mailbox.local_part):
-            # It would stay here; but who asks so wants to know whether we relay, and a yes is
-            # taken for one.
-            return NO_RELAY
         if ours and await self.aliases.find(home) is not None:
-            return None
+            return await self.policy.recipient(session, command, ours=True)
         mail = session.preamble(Mail)
         sender = ReversePath(None) if mail is None else mail.reverse_path
         to = (await self.router.rule(mailbox, sender)).to
-        if not (trusted or ours or isinstance(to, Here)):
-            return NO_RELAY
+        here = isinstance(to, Here)
+        refusal = await self.policy.recipient(session, command, ours=ours or here)
+        if refusal is not None:
+            return refusal
         if isinstance(to, Refuse):
             return to.reply
         if not isinstance(to, Here):

@@ -34,6 +34,7 @@ from smtpproto.maildir import MailboxUnavailable, MaildirWriter
 
 from .aliases import Aliases, CatchAll, MailingList, delivered_to
 from .quota import MaildirSize, Quota, QuotaPolicy, no_quotas
+from .transport import folded, folded_name
 
 __all__ = [
     "Bounded",
@@ -155,12 +156,10 @@ def listed_mailboxes(names: Iterable[AnyMailbox]) -> MailboxPolicy:
     A name is a mailbox (`ann@example.org`), or a local part alone, which is then one in every
     domain. Case makes no difference.
     """
-    listed = {name.serialize() if isinstance(name, Mailbox) else as_octets(name) for name in names}
-    listed = {name.lower() for name in listed}
+    listed = {folded_name(name) for name in names}
 
     async def policy(mailbox: Mailbox, directory: Path) -> bool:
-        whole = mailbox.serialize().lower()
-        return whole in listed or mailbox.local_part.lower() in listed
+        return folded(mailbox) in listed or mailbox.local_part.lower() in listed
 
     return policy
 

@@ -2,7 +2,8 @@
 
 SMTPUTF8 and BINARYMIME go on where the next hop takes them, and else as `onward.py` has it; reports
 and times are kept as DSN and DELIVERBY ask, and messages until FUTURERELEASE lets them go. The last
-is for submission alone (RFC 4865 §4.2). Not offered: REQUIRETLS, LIMITS, MT-PRIORITY, RRVS.
+is for submission alone (RFC 4865 §4.2). Not offered: REQUIRETLS, LIMITS, MT-PRIORITY, RRVS, and
+ETRN: who has a queue run makes us work, and ours runs by itself.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ What came with MAIL and RCPT was between the last hop and us, and only this goes
 
 - what was asked of reports (RFC 3461 §5.2.1), where the next hop offers DSN;
 - BY, with the seconds that are left when MAIL is said, by the rules of RFC 2852 §4.1.4;
-- SMTPUTF8 where it was asked for (RFC 6531 §3.6), and BODY as the content is.
+- SMTPUTF8 where it was asked for (RFC 6531 §3.6), and BODY as the content is; where SMTPUTF8 is
+  not offered, domains in A-labels (§3.7);
+- AUTH=<> to who has a login of ours: we believe nobody who says whose a message is (RFC 4954 §5).
 
 SIZE is what the content comes to, and the client's to say, as BODY is. HOLDFOR and HOLDUNTIL have
 done their work here (RFC 4865). Where a next hop takes less than the message asks for, the client
@@ -26,8 +28,9 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.parameter import NO_PARAMETERS, Parameter, Parameters
-from smtpproto.core.path import Mailbox
+from smtpproto.core.path import ForwardPath, Mailbox, ReversePath
 from smtpproto.core.reply import Reply
+from smtpproto.extensions.auth import SUBMITTER, Submitter
 from smtpproto.extensions.deliverby import BY, ByMode, DeliverBy, min_by_time
 from smtpproto.extensions.dsn import DSN, ORCPT
 from smtpproto.pool import Pool
@@ -40,6 +43,7 @@ from .downgrade import Survey, downgraded, survey
 from .route import Host
 from .spool import AtHand, Entry, Recipient, Spool
 from .times import OVERDUE, deadline
+from .transport import canonical
 
 __all__ = ["Batches", "Onward", "is_crowded", "own_word"]
 
@@ -103,6 +107,8 @@ class Onward:
         """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError."""
         self.begun = False
         mail = _with_those(DSN.mail, self.entry.mail)
+        if host.access is not None and host.access.login is not None:
+            mail = evolve(mail, parameters={**mail.parameters, **SUBMITTER(Submitter(None))})
         rcpts = [_with_those(DSN.rcpt, recipient.rcpt) for recipient in recipients]
         result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
         of_content = (_CONTENT, _HEADER)
@@ -129,6 +135,9 @@ class Onward:
         self._offered = offered
         self.relayed = False
         if "SMTPUTF8" not in offered:
+            sender = mail.reverse_path.mailbox
+            if sender is not None and not sender.domain.isascii():
+                mail = evolve(mail, reverse_path=ReversePath(_a_labelled(sender)))
             rcpts = [_in_ascii(rcpt) for rcpt in rcpts]
         by = self._deadline
         if by is None:
@@ -232,8 +241,23 @@ def _with_those(parameters: Iterable[Parameter[Any]], command: C) -> C:
     return evolve(command, parameters=Parameters(wanted) if wanted else NO_PARAMETERS)
 
 
+def _a_labelled(mailbox: Mailbox) -> Mailbox:
+    """Write a domain beyond ASCII as it is looked up (RFC 6531 §3.7), if it can be."""
+    if mailbox.domain.isascii():
+        return mailbox
+    name = canonical(mailbox.domain).encode()
+    return mailbox if b"\\" in name else Mailbox(mailbox.local_part, name)
+
+
 def _in_ascii(rcpt: Rcpt) -> Rcpt:
-    """Write an original recipient beyond ASCII in ASCII, or leave it out (RFC 6533 §3)."""
+    """Write the domain in A-labels; leave out an original recipient that has no ASCII form.
+
+    It mostly has one (RFC 6533 §3).
+    """
+    if rcpt.is_ascii:
+        return rcpt
+    path = ForwardPath(_a_labelled(rcpt.forward_path.mailbox))
+    rcpt = evolve(rcpt, forward_path=path)
     if rcpt.parameters.is_ascii:
         return rcpt
     kept = {key: value for key, value in rcpt.parameters.items() if key != "ORCPT"}

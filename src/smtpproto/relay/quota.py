@@ -19,9 +19,11 @@ from typing import TypeAlias
 
 from attrs import frozen
 
-from smtpproto.core.path import Mailbox, as_octets
+from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
+
+from .transport import folded, folded_name
 
 __all__ = ["MaildirSize", "Quota", "QuotaPolicy", "Usage", "no_quotas", "quotas"]
 
@@ -79,11 +81,11 @@ def quotas(default: Quota, table: Mapping[str, Quota] | None = None) -> QuotaPol
     domain. Case makes no difference. Postmaster, whose mail is not to be refused
     (RFC 5321 §4.5.1), has none unless it is in the table.
     """
-    listed = {as_octets(name).lower(): quota for name, quota in (table or {}).items()}
+    listed = {folded_name(name): quota for name, quota in (table or {}).items()}
 
     async def policy(mailbox: Mailbox) -> Quota:
         local_part = mailbox.local_part.lower()
-        for name in (mailbox.serialize().lower(), local_part):
+        for name in (folded(mailbox), local_part):
             if name in listed:
                 return listed[name]
         return Quota() if local_part == b"postmaster" else default

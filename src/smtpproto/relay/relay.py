@@ -16,6 +16,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from email.message import EmailMessage
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -24,15 +25,19 @@ from anyio.abc import TaskStatus
 from attrs import define, evolve, field, frozen
 
 from smtpproto.client import ClientDeadlines, Connector, UnixConnector, connect_tcp
+from smtpproto.core.command import Mail
 from smtpproto.core.connection import Limits
+from smtpproto.core.envelope import Envelope
 from smtpproto.core.extension import Extension
 from smtpproto.core.path import AnyMailbox, Mailbox
 from smtpproto.core.sasl import ServerContext
 from smtpproto.handler import AnyAuthenticator, LoginGuard, Session
 from smtpproto.mechanisms import STANDARD as MECHANISMS
 from smtpproto.pool import Pool
-from smtpproto.server import Certificates, Connections, Server, ServerDeadlines
+from smtpproto.server import At, Certificates, Connections, Server, ServerDeadlines
+from smtpproto.source import CHUNK, Reading, source
 from smtpproto.trust import Network
+from smtpproto.wire import Listener as Bound
 
 from .access import Access
 from .accounts import SenderPolicy, every_sender
@@ -48,16 +53,37 @@ from .hops import Hops, hold_for
 from .intake import Intake
 from .mailbox import MailboxesFirst, MailboxStore
 from .offers import RENEWED_EACH, offer
-from .route import Router
+from .policy import HousePolicy, Policy
+from .route import Routing
 from .schedule import DEFAULT, Schedule
 from .screening import ScreenedIntake
 from .spool import Spool
-from .story import Observer, harmless, ignore
+from .story import Accepted, Observer, harmless, ignore
 from .submission import Submission
 from .transport import Host
 from .verp import Returns, Verp
 
 __all__ = ["Kind", "Listener", "Relay"]
+
+#: What `Relay.adopt` takes over.
+_ADOPTED = (
+    "router",
+    "mailboxes",
+    "aliases",
+    "networks",
+    "authenticator",
+    "sasl",
+    "senders",
+    "keep_bcc",
+    "verify",
+    "check_senders",
+    "policy",
+    "failing_filter",
+    "verp",
+    "postmaster",
+    "dsn_to_all",
+    "limits",
+)
 
 Kind: TypeAlias = Literal["smtp", "submission", "submissions"]
 
@@ -72,13 +98,15 @@ class Listener:
     `kind` is "smtp" for other servers, "submission" for mail programs (STARTTLS), "submissions"
     for those with TLS from the first octet (RFC 8314 §3.3). Port 0 is any that is free; `host`
     None is every address. `filters` are asked in their order, of all mail that comes in here: of
-    users' too.
+    users' too. `bound` is a socket that listens there already, for who gives up the right to bind
+    before he begins.
     """
 
     kind: Kind
     host: str | None
     port: int
     filters: Sequence[Filter] = ()
+    bound: Bound | None = None
 
 
 def _mailbox(value: AnyMailbox | None) -> Mailbox | None:
@@ -90,6 +118,8 @@ class Relay:
     """A queueing mail server to embed.
 
     `hostname` is what it calls itself. `networks` may relay without a login; empty by default.
+    `policy` tells who may send to whom; None: the house's, by `networks` and `check_senders`, of
+    which then only `networks` has a meaning beside it: DSN is for those.
     Logins of any kind need TLS except from loopback (RFC 8314 §4.1), and `authenticator` to be
     possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
     `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. Deliverable by a
@@ -104,7 +134,8 @@ class Relay:
 
     `verp` are senders whose mail has a return path for each recipient. `postmaster` gets a report
     of what failed and has no sender to report to; without one the observer alone is told. Reports
-    of success are for those who may relay: others are not offered DSN, unless `dsn_to_all`.
+    of success are for those who may relay: others are offered neither DSN nor DELIVERBY, unless
+    `dsn_to_all`.
 
     `access` is how next hops are talked to that have none of their own, such as MX finds;
     ValueError for one with a login, which belongs to a Host. `connector` leads to hosts, `unix`
@@ -119,9 +150,10 @@ class Relay:
     hostname: str
     spool: Spool
     mailboxes: MailboxStore
-    router: Router
+    router: Routing
     access: Access = field(factory=Access)
     networks: Sequence[Network] = ()
+    policy: Policy | None = None
     tls: ssl.SSLContext | Certificates | None = None
     authenticator: AnyAuthenticator | None = None
     guard: LoginGuard | None = field(factory=Guessing)
@@ -155,8 +187,9 @@ class Relay:
     dispatcher: Dispatcher = field(init=False)
     hops: Hops = field(init=False)
     _pool: Pool[Host] = field(init=False)
-    _verifier: Verifier | None = field(init=False)
+    _callout: Callout = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
+    _bound: bool = field(default=False, init=False)
     _stopping: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -186,9 +219,7 @@ class Relay:
             hold=hold_for(self.schedule),
             front=2 * self.sessions_each,
         )
-        self._verifier = (
-            Callout(clients, self.hops, self.clock) if self.verify == "callout" else self.verify
-        )
+        self._callout = Callout(clients, self.hops, self.clock)
         deliverer = Deliverer(
             self.router,
             self.mailboxes,
@@ -220,20 +251,20 @@ class Relay:
             )
             patience = ANSWER if deadlines.handler is None else min(ANSWER, deadlines.handler)
             deadlines = evolve(deadlines, handler=patience)
+        takes_no_mail = self.router.takes_no_mail if self.check_senders else None
         make = Intake if not filters else partial(ScreenedIntake, chain=self._chain(filters))
         handler = make(
             hostname=self.hostname,
+            policy=self.policy or HousePolicy(self.networks, takes_no_mail),
             router=self.router,
             mailboxes=self.mailboxes,
             spool=self.spool,
             clock=self.clock,
             observe=self.observe,
             accepted=self.dispatcher.wake,
-            networks=self.networks,
             submission=submission,
             aliases=Returns(self.aliases, self.verp),
-            verifier=self._verifier,
-            check_senders=self.check_senders,
+            verifier=self._callout if self.verify == "callout" else self.verify,
         )
         return Server(
             handler,
@@ -247,8 +278,11 @@ class Relay:
             mechanisms=[evolve(each, plaintext=True) for each in MECHANISMS],
             offer=self._offer(submission=kind != "smtp"),
             # The RFC knows no less than all of it: who is not offered it reports himself that he
-            # has passed the message on (RFC 3461 §5.2.2).
-            offer_only_to={} if kind != "smtp" or self.dsn_to_all else {"DSN": self.networks},
+            # has passed the message on (RFC 3461 §5.2.2). And by BY, too, a stranger has reports
+            # sent to whom he likes: of each relay, or of a time that was over when he gave it.
+            offer_only_to={}
+            if kind != "smtp" or self.dsn_to_all
+            else {"DSN": self.networks, "DELIVERBY": self.networks},
             plaintext_auth="loopback",
             limits=self.limits,
             connections=self.connections,
@@ -278,11 +312,13 @@ class Relay:
                 self.stop()
             for listener, server in zip(listeners, self._servers, strict=True):
                 try:
-                    bound.append(await tasks.start(server.serve, listener.host, listener.port))
+                    at = At(listener.host, listener.port, bound=listener.bound)
+                    bound += await tasks.start(server.serve_at, [at])
                 except OSError as error:
                     where = f"{listener.host or '*'}:{listener.port}"
                     raise OSError(error.errno, error.strerror, where) from error
             tasks.start_soon(self._dispatch, listeners)
+            self._bound = True
             task_status.started(bound)
 
     def _offer(self, *, submission: bool) -> Sequence[Extension]:
@@ -307,12 +343,85 @@ class Relay:
             await self.dispatcher.run()
             tasks.cancel_scope.cancel()
 
+    async def submit(
+        self,
+        envelope: Envelope,
+        content: bytes | str | EmailMessage,
+        *,
+        origin: str = "us",
+    ) -> str:
+        """Take a message from the program that this runs in; return its id.
+
+        It is safe in the spool then, and the observer is told what becomes of it, under that id.
+        Neither policy nor filters are asked. Text gets CRLF line ends, an EmailMessage loses its
+        Bcc; Date, Message-ID and the rest are the program's to write.
+
+        SpoolUnavailable if it cannot be kept for now. LocalProtocolError for a bare CR or LF.
+        """
+        made = await Reading.of(await source(content, eight_bit_offered=False))
+        octets, mail, rcpts = made.head, envelope.mail, envelope.rcpts
+        utf8 = made.utf8 or not (mail.is_ascii and all(rcpt.is_ascii for rcpt in rcpts))
+        if utf8 and "SMTPUTF8" not in mail.parameters:
+            mail = Mail(mail.reverse_path, {**mail.parameters, "SMTPUTF8": None})
+        async with self.spool.receive() as incoming:
+            for begin in range(0, len(octets), CHUNK):
+                await incoming.write(octets[begin : begin + CHUNK])
+            await incoming.commit(mail, rcpts, now=self.clock(), origin=origin)
+        paths = envelope.reverse_path, envelope.forward_paths
+        self.observe(Accepted(incoming.id, *paths, len(octets), origin))
+        self.dispatcher.wake()
+        return incoming.id
+
     def stop(self) -> None:
         """End gracefully: 421 to idle clients, transactions and deliveries under way finish."""
         self._stopping = True
         for server in self._servers:
             server.stop()
         self.dispatcher.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether all listeners are bound, and none is to stop."""
+        return self._bound and not self._stopping
+
+    @property
+    def sessions_in(self) -> int:
+        """How many clients are connected."""
+        return len(self.connections)
+
+    @property
+    def sessions_out(self) -> int:
+        """How many connections there are with next hops."""
+        return len(self._pool)
+
+    def adopt(self, other: Relay, listeners: Sequence[Listener]) -> None:
+        """Go on by the rules of another relay, one that is never run.
+
+        That is who may send, as whom, and how much (`networks`, `authenticator`, `sasl`, `senders`,
+        `keep_bcc`, `limits`), what is ours and who exists (`mailboxes`, `aliases`, `verify`,
+        `check_senders`), where mail goes (`router`), who is told what of it (`verp`, `postmaster`,
+        `dsn_to_all`), and the filters of `listeners`, those that it
+        runs with, in their order. All of it at once, for new sessions and new attempts;
+        sessions that are there go on as they began. Everything else stays: spool, name, schedule,
+        certificates, what is known of next hops, who is counted. ValueError for other listeners.
+        """
+        if len(listeners) != len(self._servers):
+            raise ValueError("a relay that runs keeps its listeners")
+        for name in _ADOPTED:
+            setattr(self, name, getattr(other, name))
+        self.dispatcher.deliverer = evolve(
+            self.dispatcher.deliverer,
+            router=self.router,
+            mailboxes=self.mailboxes,
+            aliases=Returns(self.aliases, self.verp),
+            verp=self.verp,
+        )
+        self.dispatcher.verp, self.dispatcher.postmaster = self.verp, self.postmaster
+        for server, listener in zip(self._servers, listeners, strict=True):
+            fresh = self.server(listener.kind, listener.filters)
+            server.handler, server.authenticator = fresh.handler, fresh.authenticator
+            server.sasl, server.limits = fresh.sasl, fresh.limits
+            server.offer_only_to = fresh.offer_only_to
 
     def reload(self) -> bool:
         """Read the files of the certificates again, as `Server.reload`; it blocks."""

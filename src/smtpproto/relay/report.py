@@ -59,7 +59,7 @@ _WORDS: dict[Action, tuple[str, str, str]] = {
     ),
     "relayed": (
         "Mail was passed on",
-        "Your message was passed on for these recipients, to a server that does not report:",
+        "Your message was passed on for these recipients; you may hear no more of it:",
         "",
     ),
     "expanded": (
@@ -130,6 +130,8 @@ def failure_report(
     message_id: str,
     boundary: str,
     envelope_id: str | None = None,
+    deliver_by: datetime | None = None,
+    release: str | None = None,
     utf8: bool = False,
     orphan: bool = False,
 ) -> bytes:
@@ -145,7 +147,8 @@ def failure_report(
     not failed (RFC 3461 §6.2). With `utf8` it came with SMTPUTF8, and may be more than 7-bit.
     `arrived` is when we accepted the message, `now` the time of this report. `message_id`
     (`<…@…>`) and `boundary` (at most 60 octets, best random) have to be new. `envelope_id` is
-    the value of ENVID, no longer in xtext.
+    the value of ENVID, no longer in xtext. `deliver_by` is by when the message was wanted
+    (RFC 2852 §5), `release` when it was to be sent: `for;60`, `until;…` (RFC 4865 §5.1.2).
 
     LocalProtocolError if a hostname, message id or boundary is not one or nothing is to be
     reported, ValueError for a time without zone. Whatever octets the original and the replies
@@ -163,7 +166,17 @@ def failure_report(
     failed = any(failure.action == "failed" for failure in failures)
     parts = [
         _text_part(_words(domain, failures, arrived, orphan=orphan), wide),
-        _status_part(_fields(domain, failures, arrived, envelope_id, wide)),
+        _status_part(
+            [
+                ("Original-Envelope-Id", None if envelope_id is None else _plain(envelope_id)),
+                ("Reporting-MTA", f"{_mta_type(domain)}; {domain}"),
+                ("Arrival-Date", date_time(arrived)),
+                ("Deliver-By-Date", None if deliver_by is None else date_time(deliver_by)),
+                ("Future-Release-Request", None if release is None else _plain(release)),
+            ],
+            failures,
+            wide,
+        ),
         _returned(original, whole and failed, utf8, wide),
     ]
     subject = ORPHANED if orphan else _WORDS[_gravest(failures)][0]
@@ -262,38 +275,27 @@ def _reason(failure: Failure) -> list[str]:
 
 # --- the fields ------------------------------------------------------------------------------
 
+_Fields: TypeAlias = Sequence[tuple[str, str | None]]  # None: it is left out
 
-def _fields(
-    domain: str,
-    failures: Sequence[Failure],
-    arrived: datetime,
-    envelope_id: str | None,
-    wide: bool,
-) -> bytes:
+
+def _status_part(of_message: _Fields, failures: Sequence[Failure], wide: bool) -> bytes:
     groups = [
-        [
-            ("Original-Envelope-Id", None if envelope_id is None else _plain(envelope_id)),
-            ("Reporting-MTA", f"{_mta_type(domain)}; {domain}"),
-            ("Arrival-Date", date_time(arrived)),
-        ],
+        of_message,
         *(
             _recipient_fields(failure, wide, _MAX_LINES if number < _MAX_TOLD else 1)
             for number, failure in enumerate(failures)
         ),
     ]
-    return b"\r\n".join(
+    fields = b"\r\n".join(
         "".join(f"{name}: {value}\r\n" for name, value in group if value is not None).encode()
         for group in groups
     )
-
-
-def _status_part(fields: bytes) -> bytes:
     if fields.isascii():
         return _part(b"message/delivery-status", fields)
     return _part(b"message/global-delivery-status", fields, True)
 
 
-def _recipient_fields(failure: Failure, wide: bool, lines: int) -> list[tuple[str, str | None]]:
+def _recipient_fields(failure: Failure, wide: bool, lines: int) -> _Fields:
     until = failure.retry_until if failure.action == "delayed" else None
     last, remote = failure.last_attempt, failure.remote_mta
     original, diagnostic = failure.original_recipient, failure.diagnostic

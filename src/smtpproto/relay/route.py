@@ -1,7 +1,8 @@
 """Where mail goes (RFC 5321 §5.1): by a rule; else here, to the smart host, or by MX.
 
-A `Router` keeps nothing and knows no network but its Resolver, so the same question has the
-same answer as long as rules, DNS and shuffle give theirs.
+`Routing` is the seam, what intake and delivery ask; `Router` is the one real router. It keeps
+nothing and knows no network but its Resolver, so the same question has the same answer as long as
+rules, DNS and shuffle give theirs.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import logging
 from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
+from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.core.reply import Reply
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed, Resolver
@@ -44,6 +46,7 @@ __all__ = [
     "NextHop",
     "Route",
     "Router",
+    "Routing",
     "Undetermined",
     "Unroutable",
     "canonical",
@@ -63,6 +66,42 @@ _DNS_FAILED = Undetermined(Reply(451, "4.4.3", "Domain name server failed, try a
 #: Why, is for the operator.
 _NO_RULE = Rule(Refuse(Reply(451, "4.3.0", "The route could not be looked up, try again later")))
 _BY_MX, _HERE = Rule(ByMx()), Rule(Here())
+
+
+class Routing(Protocol):
+    """Tells what is ours, and where mail goes."""
+
+    def is_local(self, domain: bytes) -> bool:
+        """Tell whether a domain is our own: its names need no dot, its reports no other host."""
+        ...
+
+    def is_ours(self, domain: bytes) -> bool:
+        """Tell whether mail for a domain is taken from everybody; for "", the bare Postmaster."""
+        ...
+
+    def home(self, mailbox: Mailbox) -> Mailbox:
+        """Spell a mailbox as it is spelled here; the bare Postmaster gets a domain.
+
+        So mailboxes, aliases and rules see one spelling of each domain, and never none.
+        """
+        ...
+
+    async def rule(self, mailbox: Mailbox, sender: ReversePath) -> Rule:
+        """Return what is done with mail from `sender` to `mailbox`, as far as we say so.
+
+        Asked at RCPT, and at each attempt: the answer may be another one then. What cannot be
+        known for now is a Refuse with 4yz. What is raised is answered with 451, and has the whole
+        message tried again.
+        """
+        ...
+
+    async def by_mx(self, domain: bytes | str) -> NextHop | Unroutable | Undetermined:
+        """Return where mail for a domain goes whose rule says ByMx; nothing is raised."""
+        ...
+
+    async def takes_no_mail(self, domain: bytes) -> bool:
+        """Tell whether a domain says of itself that it takes no mail (RFC 7505 §3)."""
+        ...
 
 
 class Router:
@@ -125,7 +164,10 @@ class Router:
         if "\\" in domain:  # no name by IDNA
             return mailbox
         here = domain.encode()
-        return mailbox if here == mailbox.domain else Mailbox(mailbox.local_part, here)
+        try:
+            return mailbox if here == mailbox.domain else Mailbox(mailbox.local_part, here)
+        except LocalProtocolError:  # too long, in A-labels
+            return mailbox
 
     async def rule(self, mailbox: Mailbox, sender: ReversePath) -> Rule:
         """Return the rule for mail from `sender` to `mailbox`; no DNS is asked.

@@ -19,7 +19,7 @@ from smtpproto.handler import Session
 from .filters.chain import Chain, words_of
 from .filters.held import Held
 from .filters.seam import Finding, Seen, Stage
-from .intake import UNAVAILABLE, Intake, may_relay
+from .intake import UNAVAILABLE, Intake
 from .spool import Incoming
 from .story import Judged
 
@@ -129,7 +129,7 @@ class ScreenedIntake(Intake):
     async def _judge(self, stage: Stage, session: Session) -> Reply | None:
         seen = self._seen(session)
         seen.now = self.clock()
-        seen.trusted = may_relay(session, self.networks)
+        seen.trusted = self.policy.trusts(session)
         no = await self.chain.judge(stage, seen)
         if no is None:
             return None

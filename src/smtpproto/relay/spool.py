@@ -39,6 +39,8 @@ __all__ = [
     "Spool",
     "SpoolUnavailable",
     "Successor",
+    "Tally",
+    "made_at",
     "new_id",
 ]
 
@@ -101,6 +103,19 @@ class Successor:
 
     rcpt: Rcpt
     mail: Mail | None = None
+
+
+@frozen
+class Tally:
+    """What is in a spool: messages and recipients; `held` of these wait for the operator.
+
+    `oldest` is when the oldest message arrived, None if there is none.
+    """
+
+    messages: int
+    recipients: int
+    held: int
+    oldest: float | None
 
 
 @frozen
@@ -313,6 +328,16 @@ def new_id(now: float, random: int) -> str:
     it is safe as a file name.
     """
     return _base62(max(0, int(now * 1_000_000)), 9) + _base62(random, 6)
+
+
+def made_at(id: str) -> float | None:
+    """Return when an id was made, in seconds since the epoch; None if `new_id` made no such one."""
+    if len(id) != 15 or any(character not in _DIGITS for character in id):
+        return None
+    number = 0
+    for character in id[:9]:
+        number = number * _BASE + _DIGITS.index(character)
+    return number / 1_000_000
 
 
 def _base62(number: int, width: int) -> str:

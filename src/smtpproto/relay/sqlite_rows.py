@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Sequence
+from math import inf
 from typing import Any, TypeVar
 
 from smtpproto.core.command import BASE_VERBS, Mail, Rcpt, parse_command
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.path import Mailbox
 
-from .spool import Entry, Recipient
+from .spool import Entry, Recipient, Tally
 
-__all__ = ["SELECT_MESSAGE", "SELECT_RECIPIENT", "C", "entries_of", "parsed"]
+__all__ = ["SELECT_MESSAGE", "SELECT_RECIPIENT", "C", "entries_of", "parsed", "tally"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,15 @@ SELECT_RECIPIENT = (
     "SELECT message, number, rcpt, attempts, next_attempt, last_reply, warned, alias, mail"
     " FROM recipient"
 )
+
+
+def tally(db: sqlite3.Connection) -> Tally:
+    """Count messages and recipients; by indexes alone."""
+    counts = "SELECT (SELECT count(*) FROM message), count(*), count(*) FILTER (WHERE due = ?)"
+    messages, recipients, held = db.execute(f"{counts} FROM recipient", (inf,)).fetchone()
+    # Ids sort by time.
+    first = db.execute("SELECT arrived FROM message ORDER BY id LIMIT 1").fetchone()
+    return Tally(messages, recipients, held, None if first is None else first[0])
 
 
 def entries_of(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:

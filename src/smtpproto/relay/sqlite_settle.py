@@ -67,22 +67,28 @@ def _replace(
 ) -> None:
     """Put those behind an alias in its place, under numbers that nobody has had in its time."""
     leases.back_to(now, id)
-    numbers = [
-        number for (number,) in db.execute("SELECT number FROM recipient WHERE message = ?", (id,))
-    ]
-    if settlement.recipient in numbers:
+    there = dict(
+        db.execute("SELECT number, next_attempt FROM recipient WHERE message = ?", (id,)).fetchall()
+    )
+    if settlement.recipient in there:
+        # Held while this attempt was under way: so are they.
+        held = there[settlement.recipient] == inf
         alias = None if settlement.alias is None else settlement.alias.serialize()
         db.executemany(
-            "INSERT INTO recipient VALUES (?1, ?2, ?3, 0, ?4, ?4, NULL, 0, ?5, ?6)",
+            "INSERT INTO recipient"
+            " SELECT ?1, ?2, ?3, 0, ?4, ?4, iif(?8, last_reply, NULL), 0, ?5, ?6"
+            " FROM recipient WHERE message = ?1 AND number = ?7",
             [
                 (
                     id,
                     number,
                     new.rcpt.serialize(),
-                    now,
+                    inf if held else now,
                     alias,
                     None if new.mail is None else new.mail.serialize(),
+                    settlement.recipient,
+                    held,
                 )
-                for number, new in enumerate(settlement.becomes, max(numbers) + 1)
+                for number, new in enumerate(settlement.becomes, max(there) + 1)
             ],
         )

@@ -48,12 +48,13 @@ from .spool import (
     Pages,
     Settlement,
     SpoolUnavailable,
+    Tally,
     new_id,
 )
 from .sqlite_claims import Claims
 from .sqlite_database import Database, Work, as_unavailable, lock
 from .sqlite_incoming import INLINE_OCTETS, SQLiteIncoming
-from .sqlite_rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of
+from .sqlite_rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, tally
 from .sqlite_salvage import MENDED
 from .sqlite_settle import settle
 
@@ -321,6 +322,10 @@ class SQLiteSpool:
             )
 
         return next(iter(await self.database.read(one)), None)
+
+    async def tally(self) -> Tally:
+        """Count what is here."""
+        return await self.database.read(tally)
 
     async def retry(self, id: str | None, now: float) -> int:
         return await self.database.perform(

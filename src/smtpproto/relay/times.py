@@ -12,6 +12,7 @@ from attrs import frozen
 
 from smtpproto.core.command import Mail
 from smtpproto.core.errors import GrammarError
+from smtpproto.core.path import as_octets
 from smtpproto.core.reply import Reply
 from smtpproto.extensions.deliverby import BY, ByMode
 from smtpproto.extensions.futurerelease import HOLDFOR, HOLDUNTIL, TOO_LATE
@@ -19,7 +20,15 @@ from smtpproto.extensions.futurerelease import HOLDFOR, HOLDUNTIL, TOO_LATE
 from .schedule import DEFAULT, Schedule
 from .spool import Entry
 
-__all__ = ["OVERDUE", "Deadline", "Times", "deadline", "hold_refusal", "release_time"]
+__all__ = [
+    "OVERDUE",
+    "Deadline",
+    "Times",
+    "deadline",
+    "hold_refusal",
+    "release_asked",
+    "release_time",
+]
 
 #: What a message with BY in mode R has earned when its time is over (RFC 2852 §4.1.3).
 OVERDUE = Reply(554, "5.4.7", "Not delivered by the time that the sender wanted it by")
@@ -60,6 +69,14 @@ def release_time(mail: Mail, arrived: float) -> float:
     if interval is not None:
         return arrived + interval
     return arrived if until is None else max(arrived, until.timestamp())
+
+
+def release_asked(mail: Mail) -> str | None:
+    """Return what was asked of when to send it, as reports repeat it (RFC 4865 §5.1.2)."""
+    for word, keyword in (("for", "HOLDFOR"), ("until", "HOLDUNTIL")):
+        if (value := mail.parameters.get(keyword)) is not None:
+            return f"{word};{as_octets(value).decode('ascii', 'backslashreplace')}"
+    return None
 
 
 def hold_refusal(mail: Mail, now: float) -> Reply | None:

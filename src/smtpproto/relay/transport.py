@@ -13,7 +13,7 @@ from typing import TypeAlias
 from attrs import field, frozen
 
 from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.path import as_octets
+from smtpproto.core.path import AnyMailbox, Mailbox, as_octets
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.security import a_labels
 
@@ -37,6 +37,8 @@ __all__ = [
     "Unroutable",
     "address_in",
     "canonical",
+    "folded",
+    "folded_name",
 ]
 
 SMTP_PORT = 25
@@ -206,6 +208,18 @@ def canonical(domain: bytes | str) -> str:
             name = a_labels(octets.decode().removesuffix(".")).lower()
     address = address_in(name)
     return name if address is None else _literal(address)
+
+
+def folded(mailbox: Mailbox) -> bytes:
+    """Spell a mailbox in the one way it is compared in: case apart, its domain as `canonical`."""
+    local, domain = mailbox.local_part.lower(), canonical(mailbox.domain).encode()
+    return b"%b@%b" % (local, domain) if domain else local
+
+
+def folded_name(name: AnyMailbox) -> bytes:
+    """Spell a name in a table so: an address, or a local part alone."""
+    octets = b"@" if isinstance(name, Mailbox) else as_octets(name)
+    return folded(Mailbox.of(name)) if b"@" in octets else octets.lower()
 
 
 def _literal(address: Address) -> str:

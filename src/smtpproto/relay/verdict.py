@@ -23,7 +23,7 @@ from .schedule import Schedule, next_attempt
 from .spool import Entry, Recipient, Settlement
 from .story import Bounced, Deferred, Delivered, Discarded, Expanded, Failed, Held
 from .times import Times
-from .transport import Discard, OnHold
+from .transport import Discard, OnHold, folded
 
 __all__ = ["Verdict", "envelope_id", "judge", "whole_wanted"]
 
@@ -178,14 +178,22 @@ def _report(
         remote_mta=attempt.where.rpartition(":")[0] if attempt.remote else None,
         original_recipient=_original(attempt),
         last_attempt=datetime.fromtimestamp(now, UTC),
-        retry_until=None if until is None else datetime.fromtimestamp(until, UTC),
+        retry_until=None if until is None else _date(until),
     )
+
+
+def _date(seconds: float) -> datetime | None:
+    """Return a time as reports have it; None for one that no calendar has: a very long life."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _is_for(recipient: Recipient, mailbox: Mailbox) -> bool:
     """Tell whether a recipient is this address, or came by it."""
     asked = recipient.alias or recipient.rcpt.forward_path.mailbox
-    return asked.serialize().lower() == mailbox.serialize().lower()
+    return folded(asked) == folded(mailbox)
 
 
 def _original(attempt: Attempt) -> str | None:

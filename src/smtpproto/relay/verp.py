@@ -21,16 +21,13 @@ from smtpproto.core.status import EnhancedStatus
 
 from .aliases import Aliases, MailingList
 from .spool import Entry, Recipient
+from .transport import folded
 
 __all__ = ["NO_NOTICE", "Notice", "Returns", "Verp", "envelopes", "notice_in"]
 
 
-def _folded(mailbox: Mailbox) -> bytes:
-    return mailbox.serialize().lower()
-
-
 def _known(senders: Iterable[AnyMailbox]) -> dict[bytes, Mailbox]:
-    return {_folded(mailbox): mailbox for mailbox in map(Mailbox.of, senders)}
+    return {folded(mailbox): mailbox for mailbox in map(Mailbox.of, senders)}
 
 
 @frozen
@@ -59,7 +56,7 @@ class Verp:
 
         It is `sender` itself where no such path is wanted, or it would be too long for SMTP.
         """
-        if _folded(sender) not in self.senders or not recipient.domain:
+        if folded(sender) not in self.senders or not recipient.domain:
             return sender
         behind = b"%b=%b" % (recipient.local_part, recipient.domain)
         local = b"%b%b%b" % (sender.local_part, self.separator.encode(), behind)
@@ -80,7 +77,7 @@ class Verp:
             if not equals:
                 continue
             try:
-                sender = self.senders.get(_folded(Mailbox(local, mailbox.domain)))
+                sender = self.senders.get(folded(Mailbox(local, mailbox.domain)))
                 if sender is not None:
                     return sender, Mailbox(user, domain)
             except LocalProtocolError:

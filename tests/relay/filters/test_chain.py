@@ -129,6 +129,64 @@ async def test_a_filter_that_is_too_slow_has_failed() -> None:
     assert [words_of(f) for f in looked.findings] == ["slow=error (it took too long)"]
 
 
+async def test_all_filters_of_a_stage_together_have_so_long_and_no_longer() -> None:
+    class Slow(Says):
+        async def judge(self, stage: Stage, seen: Seen) -> Answer | None:
+            self.asked.append(stage)
+            await anyio.sleep_forever()
+            return None
+
+    class Failing(Says):
+        async def judge(self, stage: Stage, seen: Seen) -> Answer | None:
+            await anyio.lowlevel.checkpoint()
+            return None
+
+    some, looked = [Slow(str(number), []) for number in range(3)], seen()
+    await chain(*some, Failing("late", []), altogether=0.01).judge(Stage.MAIL, looked)
+    assert [words_of(f) for f in looked.findings] == [
+        f"{name}=error (it took too long)" for name in ("0", "1", "2", "late")
+    ]
+
+
+@pytest.mark.parametrize("answer", [Tag("odd"), Quarantine("odd")])
+async def test_nothing_comes_of_a_recipient_who_is_refused(answer: Answer) -> None:
+    first, second = Says("a", [None, answer, None]), Says("b", [None, NO, None])
+    for each in (first, second):
+        each.stages = (Stage.RCPT,)
+    both, looked = chain(first, second), seen()
+    refused = [await both.judge(Stage.RCPT, looked) is not None for _ in range(3)]
+    assert refused == [False, True, False]
+    assert [words_of(f) for f in looked.findings] == ["a=pass", "b=pass"]
+    assert both.outcome(looked).quarantine is None
+
+
+async def test_however_much_was_found_what_is_to_be_held_is_held() -> None:
+    number = 0
+
+    class Wordy(Says):
+        async def judge(self, stage: Stage, seen: Seen) -> Answer | None:
+            nonlocal number
+            number += 1
+            return Tag(f"number {number}")
+
+    both, looked = (
+        chain(Wordy("w", [], [Stage.RCPT]), Says("q", [Quarantine("a virus")], [Stage.CONTENT])),
+        seen(),
+    )
+    for _ in range(100):
+        await both.judge(Stage.RCPT, looked)
+    assert len(looked.findings) == 50
+    await both.judge(Stage.CONTENT, looked)
+    assert both.outcome(looked).quarantine == "q: a virus"
+
+
+@pytest.mark.rfc("5322 §2.2")
+@pytest.mark.parametrize("name", ["", "X Odd", "X:", "X\r\nY", "Ü"])
+def test_a_tag_has_fields_that_can_be(name: str) -> None:
+    with pytest.raises(ValueError, match="no name of a field"):
+        Tag("odd", ((name, "yes"),))
+
+
 async def test_the_message_says_what_was_found() -> None:
     tagging = chain(
         Says("first", [None]),
@@ -171,6 +229,24 @@ async def test_a_client_cannot_make_findings_grow_for_ever() -> None:
         await one.judge(Stage.RCPT, looked)
     assert len(looked.findings) == 50
     assert len(one.outcome(looked).fields) < 20_000
+
+
+async def test_no_number_of_recipients_crowds_out_what_the_content_has_earned() -> None:
+    class Chatty(Says):
+        async def judge(self, stage: Stage, seen: Seen) -> Answer | None:
+            return Tag(str(seen.rcpt))
+
+    spam = Tag("spam", (("X-Spam", "yes"),))
+    virus = Says("virus", [Quarantine("a virus")], [Stage.CONTENT])
+    one = chain(Chatty("chatty", [], [Stage.RCPT]), Says("rspamd", [spam], [Stage.CONTENT]), virus)
+    looked = seen()
+    for number in range(100):
+        looked.rcpt = Rcpt(f"r{number}@our.dom")
+        await one.judge(Stage.RCPT, looked)
+    await one.judge(Stage.CONTENT, looked)
+    outcome = one.outcome(looked)
+    assert outcome.quarantine == "virus: a virus"
+    assert b"X-Spam: yes" in outcome.fields
 
 
 async def test_a_recipient_that_is_refused_leaves_no_mark_on_the_message() -> None:

@@ -1,16 +1,21 @@
 """Filters that look at the content: its header, what rspamd says of it, and how it is held."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
+import anyio.abc
 import httpx
 import pytest
+from anyio.abc import SocketStream
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.core.command import Rcpt
-from smtpproto.relay.filters import HeaderSanity, Quarantine, Refuse, Rspamd, Stage, Tag
+from smtpproto.relay.filters import HeaderSanity, Quarantine, Refuse, Stage, Tag
 from smtpproto.relay.filters.held import IN_MEMORY, Held
+from smtpproto.relay.filters.rspamd import LONGEST, Rspamd
 from smtpproto.relay.filters.sanity import fault_of
 from tests.relay.filters.seen import holding, seen
 
@@ -47,6 +52,9 @@ async def test_only_so_much_of_it_is_in_memory() -> None:
         (GOOD.replace(b"\r\n", b"\n"), None),
         (GOOD.replace(b"From:", b"fRoM \t:"), None),
         (GOOD.replace(b"Subject: x", b"Subject: x\r\n folded: on"), None),
+        (GOOD.replace(b"Date: Tue, 14", b"Date:\r\n Tue,\r\n\t14"), None),
+        (GOOD.replace(b"+0000", b"+0000\r\n (CET)"), None),
+        (GOOD.replace(b"From: ", b" folded\r\nFrom: "), None),
         (b"", "no field From"),
         (GOOD.replace(b"From: a@b.example\r\n", b""), "no field From"),
         (GOOD.replace(b"Subject", b"From"), "2 fields From"),
@@ -74,7 +82,9 @@ async def test_a_header_is_one_or_is_at_fault(header: bytes, fault: str | None) 
     await content.__aexit__(None, None, None)
 
 
-@given(st.binary(max_size=300))
+@given(
+    st.binary(max_size=300) | st.text(max_size=100).map(lambda t: b"From: x\r\nDate: " + t.encode())
+)
 def test_no_header_breaks_the_look_at_it(octets: bytes) -> None:
     fault = fault_of(octets, whole=len(octets))
     assert fault is None or fault.isascii()
@@ -120,7 +130,7 @@ async def test_rspamd_is_told_what_is_known() -> None:
     [
         ("add header", Tag),
         ("rewrite subject", Tag),
-        ("greylist", 451),
+        ("greylist", Tag),
         ("soft reject", 451),
         ("reject", 554),
         ("quarantine", Quarantine),
@@ -153,6 +163,45 @@ async def test_an_answer_that_is_none_is_a_failure(answer: Any, status: int) -> 
     one, _ = rspamd(answer, status)
     with pytest.raises((httpx.HTTPError, ValueError, KeyError, TypeError)):
         await one.judge(Stage.CONTENT, seen(content=await holding(GOOD)))
+
+
+async def test_an_answer_without_end_is_not_read_to_it() -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 65536
+            await anyio.lowlevel.checkpoint()  # as from a socket
+            yield b" " * 65536
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=endless()))
+    one = Rspamd("http://127.0.0.1:11333", "mx.our.dom", transport=transport)
+    with pytest.raises(ValueError, match="more than"):
+        await one.judge(Stage.CONTENT, seen(content=await holding(GOOD)))
+    assert read <= LONGEST + 2 * 65536
+
+
+async def test_no_proxy_of_the_environments_sees_the_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            asked.append((await stream.receive()).split(b"\r\n")[0].decode())
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n")
+            await stream.send(b'{"action": "no action" }')
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        one = Rspamd(f"http://127.0.0.1:{port}", "mx.our.dom")
+        answered = await one.judge(Stage.CONTENT, seen(content=await holding(GOOD)))
+        tasks.cancel_scope.cancel()
+    assert isinstance(answered, Tag)
+    assert asked == ["POST /checkv2 HTTP/1.1"]
 
 
 async def test_a_message_too_large_for_it_is_not_shown() -> None:

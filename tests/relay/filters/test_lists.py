@@ -1,10 +1,10 @@
 """Block lists (RFC 5782), and the names of clients (RFC 5321 §4.1.4)."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from smtpproto.relay.filters import Accept, BlockList, ClientNames, Refuse, Stage, Tag
+from smtpproto.relay.filters import Accept, BlockList, ClientNames, Networks, Refuse, Stage, Tag
 from smtpproto.relay.filters.blocklist import question
 from smtpproto.resolve import ResolveFailed
 from tests.relay.filters.seen import Dns, seen
@@ -18,7 +18,8 @@ ASKED = "99.113.0.203.bad.example"
 @pytest.fixture(autouse=True)
 def documentation_networks_are_public(monkeypatch: pytest.MonkeyPatch) -> None:
     """The addresses that nobody has count as private; here they are somebody's."""
-    monkeypatch.setattr("smtpproto.relay.filters.blocklist.is_public", lambda address: True)
+    for room in ("blocklist", "names"):
+        monkeypatch.setattr(f"smtpproto.relay.filters.{room}.is_public", lambda address: True)
 
 
 @pytest.mark.rfc("5782 §2.1", "5782 §2.4")
@@ -69,6 +70,37 @@ async def test_what_an_answer_means(
 ) -> None:
     one = BlockList("bad.example", Dns({("A", ASKED): answers}), codes=codes)
     assert (await one.judge(Stage.CONNECT, seen(PEER)) is not None) is listed
+
+
+@pytest.mark.rfc("5782 §5")
+@pytest.mark.parametrize(
+    ("peer", "entry"),
+    [
+        (PEER, "1.0.0.127.bad.example"),
+        ("2001:db8::1", f"1.0.0.0.0.0.f.7.f.f.f.f{'.0' * 20}.bad.example"),
+    ],
+)
+async def test_a_list_of_all_the_world_says_nothing(peer: str, entry: str) -> None:
+    everything = [question(ip_address(peer), "bad.example"), entry]
+    dns = Dns({("A", name): ["127.0.0.2"] for name in everything})
+    assert await BlockList("bad.example", dns).judge(Stage.CONNECT, seen(peer)) is None
+    assert dns.asked == everything
+
+
+@pytest.mark.rfc("5782 §5")
+async def test_a_list_of_all_domains_says_nothing() -> None:
+    dns = Dns({("A", f"{name}.doms.example"): ["127.0.0.2"] for name in ("a.example", "invalid")})
+    one = BlockList("doms.example", dns, of="sender")
+    assert await one.judge(Stage.MAIL, seen(sender="x@a.example")) is None
+
+
+async def test_a_domain_in_another_script_is_looked_up_as_the_dns_has_it() -> None:
+    dns = Dns({("A", "xn--bcher-kva.example.doms.example"): ["127.0.0.2"]})
+    one = BlockList("doms.example", dns, of="sender")
+    answer = await one.judge(Stage.MAIL, seen(sender="x@Bücher.example"))
+    assert isinstance(answer, Refuse)
+    assert answer.reply.is_writable()
+    assert await one.judge(Stage.MAIL, seen(sender="x@\u2488.example")) is None
 
 
 async def test_a_list_that_does_not_answer_has_failed_and_says_nothing() -> None:
@@ -166,6 +198,30 @@ async def test_a_dns_that_does_not_answer_is_no_fault_of_the_clients(failing: st
     strict = await names(dns, nameless="refuse").judge(Stage.HELO, seen(PEER))
     assert isinstance(strict, Refuse)
     assert strict.reply.code == 450
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "192.0.2.1"])
+async def test_this_machine_may_have_our_name(peer: str) -> None:
+    dns = Dns({("PTR", peer): ["mx.our.dom"], ("A", "mx.our.dom"): [peer]})
+    assert await names(dns).judge(Stage.HELO, seen(peer, helo="mx.our.dom")) is None
+
+
+async def test_addresses_of_a_private_network_need_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    dns = Dns()
+    strict = names(dns, nameless="refuse")
+    assert await strict.judge(Stage.HELO, seen("10.1.2.3", helo="printer.lan")) is None
+    assert dns.asked == []
+
+
+@pytest.mark.rfc("6647 §5")
+@pytest.mark.parametrize(("does", "answer"), [("accept", Accept), ("tag", Tag), ("refuse", Refuse)])
+async def test_whom_the_operator_knows(does: str, answer: type) -> None:
+    one = Networks([ip_network("192.0.2.0/24")], does=does)  # type: ignore[arg-type]  # one of them
+    for peer in ("192.0.2.7", "::ffff:192.0.2.7"):
+        assert isinstance(await one.judge(Stage.CONNECT, seen(peer)), answer)
+    for peer in ("192.0.3.7", "2001:db8::1", ""):
+        assert await one.judge(Stage.CONNECT, seen(peer)) is None
 
 
 async def test_who_is_trusted_may_be_called_anything() -> None:

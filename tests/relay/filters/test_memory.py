@@ -1,6 +1,7 @@
 """What is remembered of clients: greylisting (RFC 6647), limits, and the memory below them."""
 
 import math
+import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,9 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
-from smtpproto.relay.filters import Greylist, Limit, Limits, Refuse, SQLiteMemory, Stage
-from smtpproto.relay.filters.memory import Book
+from smtpproto.extensions.size import SIZE_OCTETS
+from smtpproto.relay.filters import (
+    Answer,
+    Greylist,
+    Limit,
+    Limits,
+    Refuse,
+    SQLiteMemory,
+    Stage,
+)
+from smtpproto.relay.filters.limits import What, Whom
+from smtpproto.relay.filters.memory import SWEEP, Book
 from tests.relay.filters.seen import NOON, holding, seen
 
 T = TypeVar("T")
@@ -55,6 +67,12 @@ async def test_who_comes_too_late_is_a_stranger_again() -> None:
         assert await rcpt(one, 86400 + 1) is not None
 
 
+async def test_a_clock_that_is_put_back_makes_nobody_wait_longer() -> None:
+    async with grey() as one:
+        await rcpt(one, 86000)
+        assert "in 60 seconds" in str(await rcpt(one, 0))
+
+
 async def test_who_is_known_stays_so_while_mail_comes() -> None:
     async with grey() as one:
         await rcpt(one, 0)
@@ -74,12 +92,21 @@ async def test_another_recipient_or_network_is_another_matter() -> None:
 
 
 async def test_a_network_that_comes_again_often_enough_is_a_friend() -> None:
-    async with grey(enough=2) as one:
-        for number in range(2):
+    async with grey(enough=3) as one:
+        for number in range(3):
+            assert await rcpt(one, 100, rcpt=f"other{number}@our.dom") is not None
             await rcpt(one, 0, rcpt=f"r{number}@our.dom")
             assert await rcpt(one, 100, rcpt=f"r{number}@our.dom") is None
             assert await rcpt(one, 101, rcpt=f"r{number}@our.dom") is None  # once each
         assert await rcpt(one, 200, rcpt="new@our.dom") is None
+
+
+@pytest.mark.rfc("6647 §5")
+async def test_who_has_come_again_may_write_to_everybody() -> None:
+    async with grey() as one:
+        await rcpt(one, 0)
+        assert await rcpt(one, 60) is None
+        assert await rcpt(one, 60, peer="192.0.2.8", rcpt="new@our.dom") is None
 
 
 @pytest.mark.rfc("6647 §5")
@@ -98,21 +125,49 @@ async def test_what_is_known_outlives_a_restart(tmp_path: Path) -> None:
 # Limits
 
 
-async def count(one: Limits, after: float, who: str = "ann", *, stage: Stage = Stage.MAIL) -> str:
-    looked = seen(rcpt="bob@there.example", identity=who, now=NOON + after)
-    answer = await one.judge(stage, looked)
+def said(answer: Answer | None) -> str:
     return str(answer.reply) if isinstance(answer, Refuse) else ""
 
 
+async def count(
+    one: Limits,
+    after: float,
+    who: str | None = "ann",
+    *,
+    peer: str = "192.0.2.7",
+    to: Sequence[str] = ("bob@there.example",),
+    octets: int = 100,
+) -> str:
+    """Send a message; what is said, at last."""
+    looked = seen(peer, identity=who, now=NOON + after)
+    if refused := said(await one.judge(Stage.MAIL, looked)):
+        return refused
+    refused = ""
+    for each in to:
+        looked.rcpt = Rcpt(each)
+        if answer := said(await one.judge(Stage.RCPT, looked)):
+            refused = answer
+        else:
+            looked.rcpts += (looked.rcpt,)
+    looked.rcpt = None
+    if not looked.rcpts:
+        return refused
+    async with await holding(b"x" * octets) as looked.content:
+        return said(await one.judge(Stage.CONTENT, looked)) or refused
+
+
+@asynccontextmanager
+async def limits(*some: Limit, path: Path | str = ":memory:") -> AsyncIterator[Limits]:
+    async with SQLiteMemory.open(path) as memory:
+        yield Limits(some, memory)
+
+
 async def test_what_is_over_the_limit_is_told_when_to_come_back() -> None:
-    async with SQLiteMemory.open(":memory:") as memory:
-        one = Limits([Limit("messages", "account", 3, 60)], memory)
+    async with limits(Limit("messages", "account", 3, 60)) as one:
         for second in range(3):
             assert await count(one, second) == ""
-        said = await count(one, 3)
-        assert said == (
-            "450 4.7.1 Too much mail: 3 messages in 1 minutes is the limit,"
-            " come again in 77 seconds"
+        assert await count(one, 3) == (
+            "452 4.7.1 Too much mail: 3 messages in 1 minute is the limit, come again in 77 seconds"
         )
         assert await count(one, 3, "bob") == ""
         assert await count(one, 3 + 76) != ""
@@ -120,55 +175,131 @@ async def test_what_is_over_the_limit_is_told_when_to_come_back() -> None:
 
 
 async def test_of_several_limits_the_longest_wait_is_told_and_nothing_is_counted() -> None:
-    async with SQLiteMemory.open(":memory:") as memory:
-        one = Limits(
-            [Limit("messages", "account", 5, 60), Limit("messages", "account", 1, 3600)], memory
-        )
+    hourly = Limit("messages", "account", 1, 3600)
+    async with limits(Limit("messages", "account", 5, 60), hourly) as one:
         assert await count(one, 0) == ""
         for _ in range(10):
-            assert "1 messages in 1 hours" in await count(one, 1)
+            assert "1 messages in 1 hour is" in await count(one, 1)
         assert await count(one, 7200) == ""
 
 
-async def test_limits_of_octets_recipients_networks_and_domains() -> None:
-    async with SQLiteMemory.open(":memory:") as memory:
-        one = Limits(
-            [
-                Limit("octets", "account", 1000, 60),
-                Limit("recipients", "domain", 2, 60),
-                Limit("recipients", "network", 3, 60, who="192.0.2.9/32"),
-            ],
-            memory,
-            size={"ann": 800},
-        )
-        assert set(one.stages) == {Stage.CONTENT, Stage.RCPT}
-        small, big, huge = [await holding(b"x" * size) for size in (500, 700, 801)]
-        for held, said in [(huge, "552 5.3.4"), (small, ""), (big, "450 4.7.1"), (small, "")]:
-            answer = await one.judge(Stage.CONTENT, seen(identity="ann", content=held))
-            assert (str(answer.reply) if isinstance(answer, Refuse) else "").startswith(said)
-        answer = await one.judge(
-            Stage.CONTENT, seen(identity="eve", content=await holding(b"x" * 1001))
-        )
-        assert isinstance(answer, Refuse)
-        assert str(answer.reply).endswith("is the limit")  # it will never fit
-        assert [await count(one, 0, who, stage=Stage.RCPT) for who in "abc"][:2] == ["", ""]
-        assert (await count(one, 0, stage=Stage.RCPT)).startswith("452 4.5.3")
+async def test_a_message_is_counted_when_it_has_come() -> None:
+    async with limits(Limit("messages", "account", 1, 60)) as one:
+        for _ in range(5):  # transactions that lead to nothing
+            assert await one.judge(Stage.MAIL, seen(identity="ann")) is None
+        assert await count(one, 0) == ""
+        assert await count(one, 0) != ""
+
+
+async def test_of_many_sessions_at_once_no_more_pass() -> None:
+    async with limits(Limit("messages", "account", 2, 60)) as one:
+        both = [seen(identity="ann", content=await holding(b"x")) for _ in range(3)]
+        assert [await one.judge(Stage.MAIL, each) for each in both] == [None] * 3
+        last = [said(await one.judge(Stage.CONTENT, each)) for each in both]
+        assert last[:2] == ["", ""]
+        assert last[2].startswith("450 4.7.1 Too much mail")
+
+
+async def test_an_account_is_the_same_however_it_is_written() -> None:
+    async with limits(Limit("messages", "account", 1, 60)) as one:
+        assert await count(one, 0, "ann") == ""
+        for name in ("Ann", "ANN", "\uff41nn"):
+            assert await count(one, 0, name) != ""
+
+
+async def test_too_many_recipients_may_come_in_the_next_message() -> None:
+    async with limits(Limit("recipients", "account", 3, 60)) as one:
+        to = [f"r{n}@there.example" for n in range(5)]
+        refused = await count(one, 0, to=to)
+        assert refused.startswith("452 4.5.3 Too much mail: 3 recipients in 1 minute is the limit")
+        wait = int(refused.split()[-2])
+        assert (await count(one, wait - 1, to=to[3:])).startswith("452")
+        assert await count(one, wait, to=to[3:4]) == ""
+
+
+async def test_a_recipient_who_is_refused_later_is_not_counted() -> None:
+    async with limits(Limit("recipients", "account", 3, 60)) as one:
+        looked = seen(identity="ann", rcpt="r@there.example")
+        for _ in range(9):
+            assert await one.judge(Stage.RCPT, looked) is None
+
+
+async def test_limits_of_octets_domains_and_networks() -> None:
+    some = (
+        Limit("octets", "account", 1000, 60),
+        Limit("recipients", "domain", 2, 60, who="There.example"),
+        Limit("messages", "network", 4, 60, who="198.51.100.0/24"),
+    )
+    async with limits(*some) as one:
+        assert await count(one, 0, octets=500) == ""
+        assert (await count(one, 0, octets=700)).startswith("450 4.7.1 Too much mail: 1000 octets")
+        assert await count(one, 0, octets=500) == ""
+        never = await count(one, 0, "eve", octets=1001, to=["bob@else.example"])
+        assert never.startswith("552 5.3.4 ")
+        assert "again" not in never
+    async with limits(*some) as one:
         for number in range(4):
-            answer = await one.judge(Stage.RCPT, seen("192.0.2.9", rcpt=f"x@d{number}.example"))
-            assert (answer is None) is (number < 3)
+            refused = await count(
+                one, 0, None, peer=f"198.51.100.{number}", to=["x@a.example", "y@there.example"]
+            )
+            assert refused.startswith("452 4.5.3") is (number >= 2)
+        assert (await count(one, 0, None, peer="198.51.100.9")).startswith("452 4.7.1")
+        assert await count(one, 0, None, peer="192.0.2.9", to=["x@a.example"]) == ""
 
 
-def test_a_limit_that_cannot_be_kept_is_refused() -> None:
-    with pytest.raises(ValueError, match="recipients"):
-        Limit("messages", "domain", 1, 60)
-    with pytest.raises(ValueError, match="number"):
-        Limit("messages", "account", -1, 60)
+async def test_a_limit_of_ones_own_takes_the_place_of_the_one_for_all() -> None:
+    own = Limit("messages", "account", 3, 3600, who="news")
+    async with limits(Limit("messages", "account", 1, 60), own) as one:
+        assert [await count(one, 0, "news") == "" for _ in range(4)] == [True, True, True, False]
+        assert [await count(one, 0, "ann") == "" for _ in range(2)] == [True, False]
+
+
+@pytest.mark.rfc("1870 §6.1")
+async def test_a_message_too_large_is_refused_for_good_as_soon_as_it_is_told() -> None:
+    some = (
+        Limit("size", "account", 800),
+        Limit("size", "account", 2000, who="big"),
+        Limit("size", "domain", 500, who="small.example"),
+    )
+    async with limits(*some) as one:
+        assert await count(one, 0, octets=800) == ""
+        assert (await count(one, 0, octets=801)).startswith("552 5.3.4 ")
+        assert await count(one, 0, "big", octets=2000) == ""
+        to = ["a@there.example", "b@small.example"]
+        assert (await count(one, 0, octets=501, to=to)).startswith("552 5.3.4 ")
+        told = seen(identity="ann", rcpt="b@small.example")
+        told.mail = Mail("ann@our.dom", SIZE_OCTETS(600))
+        assert await one.judge(Stage.MAIL, told) is None
+        assert said(await one.judge(Stage.RCPT, told)).startswith("552 5.3.4 ")
+        told.rcpts, told.rcpt = (Rcpt("b@small.example"),), Rcpt("a@there.example")
+        assert await one.judge(Stage.RCPT, told) is None
+        told.mail = Mail("ann@our.dom", SIZE_OCTETS(801))
+        assert said(await one.judge(Stage.MAIL, told)) == (
+            "552 5.3.4 The message is too large: 800 octets in one message is the limit"
+        )
+
+
+@pytest.mark.parametrize(
+    ("what", "per", "most", "seconds", "words"),
+    [
+        ("messages", "domain", 1, 60, "recipients"),
+        ("messages", "account", 0, 60, "number"),
+        ("messages", "account", 1, 0, "time"),
+        ("size", "account", 1, 60, "time"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused(
+    what: What, per: Whom, most: int, seconds: float, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        Limit(what, per, most, seconds)
 
 
 async def test_limits_hold_over_a_restart(tmp_path: Path) -> None:
     for number in range(4):
-        async with SQLiteMemory.open(tmp_path / "memory.db") as memory:
-            one = Limits([Limit("messages", "account", 3, 3600)], memory)
+        async with limits(
+            Limit("messages", "account", 3, 3600), path=tmp_path / "memory.db"
+        ) as one:
             assert (await count(one, number) == "") is (number < 3)
 
 
@@ -199,10 +330,10 @@ def test_a_wait_that_is_told_is_enough(most: int, steps: Sequence[float]) -> Non
         at, accepted = 0.0, list[float]()
         for step in steps:
             at += step
-            said = await count(one, at)
-            if said:
-                wait = float(said.split()[-2])
-                assert await count(one, at + wait) == "", said
+            refused = await count(one, at)
+            if refused:
+                wait = float(refused.split()[-2])
+                assert await count(one, at + wait) == "", refused
                 at += wait
             accepted.append(at)
             # Whole windows never pass more than the limit; the estimate is what slides.
@@ -243,6 +374,32 @@ async def test_strangers_cannot_fill_the_disk_with_keys() -> None:
         assert 1000 <= len(left) <= 1200
         assert max(left) == 9999
         assert left == list(range(10_000 - len(left), 10_000))
+
+
+async def test_what_has_expired_is_forgotten_soon() -> None:
+    async with SQLiteMemory.open(":memory:") as memory:
+
+        def put(at: float, book: Book) -> None:
+            assert book.get("none", at) is None
+            for number in range(100):
+                book.put(f"key {at} {number}", (1.0,), at + 10)
+
+        for second in range(50):
+            await memory.transact(partial(put, NOON + 20 * second))
+        kept = memory._db.execute("SELECT count(*) FROM memory").fetchone()
+        assert kept[0] <= SWEEP + 100
+
+
+async def test_nobody_else_reads_who_writes_to_whom(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    async with grey(path) as one:
+        await rcpt(one, 0, rcpt="bob@our.dom")
+        files = [Path(f"{path}{end}") for end in ("", "-shm", "-wal")]
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+        content = b"".join(file.read_bytes() for file in files)
+        assert b"192.0.2.0/24" in content
+        assert b"our.dom" not in content
+        assert b"there.example" not in content
 
 
 async def test_many_at_once_are_one_after_the_other() -> None:

@@ -12,7 +12,8 @@ In reading order::
     greylist    a stranger has to come twice
     limits      so many messages an hour, and no more
     sanity      a header that is none
-    rspamd      what rspamd thinks
+    networks    whom the operator knows
+    rspamd      what rspamd thinks (it needs httpx, and is imported by itself)
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .greylist import Greylist
 from .limits import Limit, Limits
 from .memory import SQLiteMemory
 from .names import ClientNames
-from .rspamd import Rspamd
+from .networks import Networks
 from .sanity import HeaderSanity
 from .seam import Accept, Answer, Filter, Finding, Quarantine, Refuse, Seen, Stage, Tag
 
@@ -39,9 +40,9 @@ __all__ = [
     "HeaderSanity",
     "Limit",
     "Limits",
+    "Networks",
     "Quarantine",
     "Refuse",
-    "Rspamd",
     "SQLiteMemory",
     "Seen",
     "Stage",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Literal, Protocol
@@ -10,11 +11,14 @@ from attrs import frozen
 
 from smtpproto.core.reply import Reply
 from smtpproto.resolve import ResolveError, ResolveFailed
+from smtpproto.security import a_labels
 from smtpproto.trust import as_address
 
 from .seam import Accept, Answer, Refuse, Seen, Stage, Tag
 
-__all__ = ["BlockList", "Listings", "question"]
+__all__ = ["BlockList", "Listings", "is_public", "question"]
+
+log = logging.getLogger(__name__)
 
 #: Where an answer means that something is listed (RFC 5782 §2.3).
 LISTED = ip_network("127.0.0.0/8")
@@ -40,7 +44,8 @@ class BlockList:
 
     `of` is what is looked up: the client's "address" (at CONNECT), or the "sender"'s domain (at
     MAIL). `codes` are those answers that count (`127.0.0.2`), empty for all. `does` says what being
-    listed leads to: "refuse", "tag", or "accept" for a list of the good.
+    listed leads to: "refuse", "tag", or "accept" for a list of the good. A list that has what none
+    may have, its test entry, has come to list all the world, and says nothing (RFC 5782 §5).
     """
 
     zone: str
@@ -61,14 +66,10 @@ class BlockList:
         if asked is None:
             return None
         what, name = asked
-        try:
-            answers = await self.resolver.ipv4(name)
-        except ResolveFailed:
-            raise
-        except ResolveError:
+        if not await self._lists(name):
             return None
-        listed = [answer for answer in answers if self._counts(answer)]
-        if not listed:
+        if await self._lists(self._never(what)):
+            log.error("the block list %s lists what no list may (RFC 5782 §5)", self.zone)
             return None
         reason = f"{what} is listed at {self.zone}"
         if self.does == "accept":
@@ -79,6 +80,25 @@ class BlockList:
         text = f"{reason}: {why}" if why else reason
         return Refuse(Reply(554 if stage is Stage.CONNECT else 550, "5.7.1", text), text)
 
+    async def _lists(self, name: str) -> bool:
+        try:
+            answers = await self.resolver.ipv4(name)
+        except ResolveFailed:
+            raise
+        except ResolveError:
+            return False
+        return any(self._counts(answer) for answer in answers)
+
+    def _never(self, what: str) -> str:
+        """Return what a list never has, unless it has come to list everything (RFC 5782 §5)."""
+        address = as_address(what)
+        if address is None:
+            return f"invalid.{self.zone}"
+        mapped = IPv6Address("::ffff:127.0.0.1")
+        return question(
+            IPv4Address("127.0.0.1") if isinstance(address, IPv4Address) else mapped, self.zone
+        )
+
     def _question(self, seen: Seen) -> tuple[str, str] | None:
         if self.of == "address":
             address = as_address(seen.session.peer[0])
@@ -88,7 +108,10 @@ class BlockList:
         mailbox = None if seen.mail is None else seen.mail.reverse_path.mailbox
         if seen.trusted or mailbox is None or mailbox.domain.startswith(b"["):
             return None
-        domain = mailbox.domain.decode("utf-8").lower().rstrip(".")
+        try:  # as the DNS has it, and as a reply can (RFC 5890 §2.3.2.1)
+            domain = a_labels(mailbox.domain.decode("utf-8").lower().rstrip("."))
+        except UnicodeError:
+            return None  # there is no such domain
         return domain, f"{domain}.{self.zone}"
 
     def _counts(self, answer: str) -> bool:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 FIELD = "X-Filtered"
 
 NOT_NOW = Reply(451, "4.7.1", "A check of this mail could not be made, try again later")
-#: What is kept of one message, and written into it.
+#: What is kept of each stage of one message, and written into it.
 MAX_FINDINGS = 50
 WIDTH = 77  # octets a line wants to stay within, CRLF not counted (RFC 5322 §2.1.1)
 
@@ -50,7 +50,7 @@ class Outcome:
 
 
 class Chain:
-    """Asks `filters` in this order, each for `seconds` at most.
+    """Asks `filters` in this order, each for `seconds` at most, and for `altogether` at one stage.
 
     `failing` says what is done where one of them fails or is too slow: "pass" goes on without it,
     "defer" answers 451. `hostname` is ours.
@@ -62,6 +62,7 @@ class Chain:
         *,
         hostname: str,
         seconds: float = 30,
+        altogether: float = 60,
         failing: Literal["pass", "defer"] = "pass",
     ) -> None:
         self._filters = {
@@ -69,6 +70,7 @@ class Chain:
         }
         self._hostname = hostname
         self._seconds = seconds
+        self._altogether = altogether
         self._failing = failing
 
     def wants(self, stage: Stage) -> bool:
@@ -79,26 +81,37 @@ class Chain:
         """Ask at a stage; None is to go on.
 
         `seen.findings` are those that hold; it is brought up to date here. What led to a refusal
-        is not among them: nothing comes of it.
+        is not among them: nothing comes of it. Nor is what was found of a recipient who is refused.
         """
         seen.findings = tuple(f for f in seen.findings if _holds(f, stage))
         if any(isinstance(f.answer, Accept) and _covers(f.stage, stage) for f in seen.findings):
             return None
+        before = seen.findings
+        ends = anyio.current_time() + self._altogether  # nobody waits for our greeting for long
         for each in self._filters[stage]:
-            finding = await self._ask(each, stage, seen)
-            if isinstance(finding.answer, Refuse):
-                return No(finding.answer.reply, finding)
-            if finding.failed is not None and self._failing == "defer":
-                return No(NOT_NOW, finding)
+            seconds = min(self._seconds, ends - anyio.current_time())
+            finding = await self._ask(each, stage, seen, seconds)
+            no = self._refused(finding)
+            if no is not None:
+                if stage is Stage.RCPT:
+                    seen.findings = before
+                return no
             seen.findings = _with(seen.findings, finding)
             if isinstance(finding.answer, Accept):
                 break
         return None
 
-    async def _ask(self, each: Filter, stage: Stage, seen: Seen) -> Finding:
+    def _refused(self, finding: Finding) -> No | None:
+        if isinstance(finding.answer, Refuse):
+            return No(finding.answer.reply, finding)
+        if finding.failed is not None and self._failing == "defer":
+            return No(NOT_NOW, finding)
+        return None
+
+    async def _ask(self, each: Filter, stage: Stage, seen: Seen, seconds: float) -> Finding:
         answer: Answer | None = None
         failed: str | None = "it took too long"
-        with anyio.move_on_after(self._seconds):
+        with anyio.move_on_after(seconds):
             try:
                 answer = await each.judge(stage, seen)
                 failed = None
@@ -127,9 +140,19 @@ class Chain:
 
 
 def _with(findings: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...]:
-    """Add one that says something new; a thousand recipients that pass are one."""
-    new = finding not in findings and len(findings) < MAX_FINDINGS
-    return (*findings, finding) if new else findings
+    """Add one that says something new; a thousand recipients that pass are one.
+
+    Those of one stage crowd out none of another, and nothing crowds out the first Quarantine.
+    """
+    if finding in findings:
+        return findings
+    quarantine = isinstance(finding.answer, Quarantine)
+    alike = [
+        each
+        for each in findings
+        if (isinstance(each.answer, Quarantine) if quarantine else each.stage is finding.stage)
+    ]
+    return (*findings, finding) if len(alike) < MAX_FINDINGS else findings
 
 
 def _holds(finding: Finding, stage: Stage) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from hashlib import blake2b
 from ipaddress import IPv4Address, ip_network
 
 from attrs import field, frozen
@@ -26,13 +27,14 @@ class Greylist:
     over (RFC 6647 §5: from a minute to a day); it is known then for `known` without mail, at
     least a week. A network (of `ipv4_prefix`, `ipv6_prefix` bits, for big senders come from many
     addresses) that has done so `enough` times is not asked again. Trusted clients are not at all.
+    Of senders and recipients only a hash is remembered.
     """
 
     memory: Memory
     delay: float = 60
     window: float = DAY
     known: float = 35 * DAY
-    enough: int = 5
+    enough: int = 1
     ipv4_prefix: int = 24
     ipv6_prefix: int = 64
     name: str = "greylist"
@@ -47,7 +49,8 @@ class Greylist:
         network = str(ip_network((address, prefix), strict=False))
         sender = seen.mail.reverse_path.serialize().lower().decode("utf-8", "replace")
         recipient = seen.rcpt.forward_path.serialize().lower().decode("utf-8", "replace")
-        triplet, now = f"grey {network} {sender} {recipient}", seen.now
+        pair = blake2b(f"{sender} {recipient}".encode(), digest_size=16).hexdigest()
+        triplet, now = f"grey {network} {pair}", seen.now
 
         def work(book: Book) -> float:
             """Return for how many seconds it has to wait."""
@@ -56,7 +59,7 @@ class Greylist:
                 book.put(f"friend {network}", friend, now + self.known)
                 return 0
             first = book.get(triplet, now)
-            if first is None:
+            if first is None or first[0] > now:  # or the clock was put back
                 book.put(triplet, (now, 0), now + self.window)
                 return self.delay
             came, passed = first

@@ -1,5 +1,9 @@
 """Limits: so many messages, recipients or octets in a time, for whoever it is.
 
+What is counted is what is taken. It is looked at MAIL and RCPT whether there is room, and counted
+when the content has come, at once for all limits: what is refused before, by our own rules or a
+filter that is asked earlier, is not counted, nor is a transaction that ends without content.
+
 Counted over a window that slides: what was used in the last whole window counts for as much of it
 as is still within reach. So no more than the limit passes in any stretch of a window's length, as
 near as two numbers can tell, and who is turned away is told when there is room again.
@@ -8,55 +12,68 @@ near as two numbers can tell, and who is turned away is told when there is room 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, ip_network
 from typing import Literal, TypeAlias
 
 from attrs import field, frozen
 
+from smtpproto.core.command import Rcpt
+from smtpproto.core.errors import GrammarError
 from smtpproto.core.reply import Reply
+from smtpproto.extensions.size import SIZE_OCTETS
+from smtpproto.relay.account_file import key_of
 from smtpproto.trust import as_address
 
 from .memory import Book, Memory
 from .seam import Answer, Refuse, Seen, Stage
 
-__all__ = ["Limit", "Limits"]
+__all__ = ["Limit", "Limits", "What", "Whom"]
 
-What: TypeAlias = Literal["messages", "recipients", "octets"]
+What: TypeAlias = Literal["messages", "recipients", "octets", "size"]
 Whom: TypeAlias = Literal["account", "network", "domain"]
 
-_STAGES: dict[What, Stage] = {
+#: Where it can be seen, before the content, that there is no room.
+_LOOKED_AT: Mapping[What, Stage] = {
     "messages": Stage.MAIL,
     "recipients": Stage.RCPT,
-    "octets": Stage.CONTENT,
+    "octets": Stage.MAIL,
+    "size": Stage.MAIL,
 }
-_UNITS = ((86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
+_UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 @frozen
 class Limit:
     """At most `most` of something in `seconds`, for each account, client network or domain.
 
-    A "domain" is a recipient's; messages have none, so that its limit is one of recipients. Of
-    octets, what is in one message is counted once; `who` names the one account, network or domain
-    that it is for, None for each of them by itself.
+    A "size" is the octets of one message, and has no time. A "domain" is a recipient's, so that its
+    limit is one of recipients, or the size of what goes there. `who` names the one account, network
+    (`192.0.2.0/24`, as a whole) or domain that it is for, in place of what holds for each of them
+    by itself (None). ValueError for a limit that cannot be kept.
     """
 
     what: What
     per: Whom
-    most: float
-    seconds: float
+    most: int
+    seconds: float = 0
     who: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        if self.per == "domain" and self.what != "recipients":
-            raise ValueError("a domain's limit is one of recipients")
-        if self.most < 0 or self.seconds <= 0:
-            raise ValueError("a limit wants a number, and a time in which it is not passed")
+        if self.per == "domain" and self.what not in ("recipients", "size"):
+            raise ValueError("a domain's limit is one of recipients, or a size")
+        if self.most < 1:
+            raise ValueError("a limit wants a number above 0")
+        if (self.seconds > 0) is (self.what == "size"):
+            raise ValueError("a size has no time, and any other limit wants one")
 
     def __str__(self) -> str:
-        unit, name = next((u, n) for u, n in _UNITS if self.seconds >= u)
-        return f"{self.most:g} {self.what} in {self.seconds / unit:g} {name}"
+        if self.what == "size":
+            return f"{self.most} octets in one message"
+        unit, name = next((u, n) for u, n in (*_UNITS, (0, "")) if self.seconds >= u)
+        count = self.seconds / (unit or 1)
+        return f"{self.most} {self.what} in {count:g} {name}{'' if count == 1 else 's'}"
 
 
 def _now(limit: Limit, used: tuple[float, ...] | None, now: float) -> tuple[float, float, float]:
@@ -69,11 +86,17 @@ def _now(limit: Limit, used: tuple[float, ...] | None, now: float) -> tuple[floa
     return used[0], used[1], used[2]  # a clock that was put back changes nothing
 
 
-def _wait(limit: Limit, used: tuple[float, ...] | None, amount: float, now: float) -> float:
-    """Return in how many seconds there is room for so much more: 0 for now, inf for never."""
+def _wait(
+    limit: Limit, used: tuple[float, ...] | None, amount: float, now: float, *, pending: float = 0
+) -> float:
+    """Return in how many seconds there is room for so much more: 0 for now, inf for never.
+
+    `pending` is what will have been used by then, though it is not counted yet.
+    """
     if amount > limit.most:
         return math.inf
     window, before, within = _now(limit, used, now)
+    within += pending
     room = limit.most - amount
     # What the window before counts for falls in a straight line, to nothing at its end.
     left = (window + 1) * limit.seconds - now
@@ -86,76 +109,173 @@ def _wait(limit: Limit, used: tuple[float, ...] | None, amount: float, now: floa
 
 
 @frozen
+class _Claim:
+    """What somebody wants of a limit: `amount` more, behind what is `pending`."""
+
+    limit: Limit
+    key: str
+    amount: float
+    pending: float = 0
+
+
+@frozen
 class Limits:
     """Refuses, with when to come back, what is over one of the limits (450, 452).
 
-    `size` bounds the octets of one message by account (`""` for who has none): 552 for more.
+    What is too large for ever is refused for good (552). A network is one of `ipv4_prefix` or
+    `ipv6_prefix` bits.
     """
 
     limits: Sequence[Limit]
     memory: Memory
-    size: dict[str, int] = field(factory=dict[str, int])
     ipv4_prefix: int = 32
     ipv6_prefix: int = 64
     name: str = "limits"
+    stages: Collection[Stage] = field(init=False)
 
-    @property
-    def stages(self) -> Collection[Stage]:
-        """Return those at which something is counted."""
-        stages = {_STAGES[limit.what] for limit in self.limits}
-        return stages | {Stage.CONTENT} if self.size else stages
+    def __attrs_post_init__(self) -> None:
+        stages = {
+            Stage.RCPT if limit.per == "domain" else _LOOKED_AT[limit.what] for limit in self.limits
+        }
+        object.__setattr__(self, "stages", frozenset(stages | {Stage.CONTENT}))
 
     async def judge(self, stage: Stage, seen: Seen) -> Answer | None:
-        """Count it, where all limits have room for it; of what is refused nothing is counted."""
-        amount = 1.0
-        if stage is Stage.CONTENT and seen.content is not None:
-            amount = float(seen.content.octets)
-            largest = self.size.get(seen.session.identity or "")
-            if largest is not None and amount > largest:
-                return Refuse(Reply(552, "5.3.4", f"The message has more than {largest} octets"))
-        applying = [
-            (limit, f"limit {limit.what} {limit.per} {who} {limit.seconds:g}")
-            for limit in self.limits
-            if _STAGES[limit.what] is stage
-            and (who := self._who(limit.per, seen)) is not None
-            and limit.who in (None, who)
+        """Look whether there is room; of a message that has come, count it where there is."""
+        octets = self._octets(stage, seen)
+        rcpts = seen.rcpts if stage is not Stage.RCPT or seen.rcpt is None else [seen.rcpt]
+        for limit, _, _ in self._applying(["size"], seen, rcpts):
+            if octets > limit.most:
+                return _never(limit)
+        match stage:
+            case Stage.CONTENT:
+                return await self._count(octets, seen)
+            case Stage.RCPT:
+                mine = self._applying(["recipients"], seen, rcpts)
+                before = {key: n for _, key, n in self._applying(["recipients"], seen, seen.rcpts)}
+                claims = [_Claim(limit, key, 1, before.get(key, 0)) for limit, key, _ in mine]
+            case _:
+                claims = [
+                    _Claim(limit, key, 1 if limit.what == "messages" else octets)
+                    for limit, key, _ in self._applying(["messages", "octets"], seen, ())
+                ]
+        if not claims:
+            return None
+        return _refusal(stage, await self.memory.transact(lambda book: _look(book, claims, seen)))
+
+    async def _count(self, octets: float, seen: Seen) -> Answer | None:
+        what: list[What] = ["messages", "recipients", "octets"]
+        claims = [
+            _Claim(limit, key, {"messages": 1, "octets": octets}.get(limit.what, recipients))
+            for limit, key, recipients in self._applying(what, seen, seen.rcpts)
         ]
-        if not applying:
+        if not claims:
             return None
 
         def work(book: Book) -> tuple[float, Limit] | None:
-            found = [(limit, key, book.get(key, seen.now)) for limit, key in applying]
-            waits = [(_wait(limit, used, amount, seen.now), limit) for limit, _, used in found]
-            longest = max(waits, key=lambda wait: wait[0])
-            if longest[0] > 0:
-                return longest
-            for limit, key, used in found:
-                window, before, within = _now(limit, used, seen.now)
-                book.put(key, (window, before, within + amount), (window + 2) * limit.seconds)
-            return None
+            full = _look(book, claims, seen)
+            if full is None:
+                for key, claim in {claim.key: claim for claim in claims}.items():
+                    used = book.get(key, seen.now)
+                    window, before, within = _now(claim.limit, used, seen.now)
+                    expires = (window + 2) * claim.limit.seconds
+                    book.put(key, (window, before, within + claim.amount), expires)
+            return full
 
-        full = await self.memory.transact(work)
-        if full is None:
-            return None
-        wait, limit = full
-        when = "" if math.isinf(wait) else f", come again in {math.ceil(wait)} seconds"
-        code, status = (452, "4.5.3") if limit.what == "recipients" else (450, "4.7.1")
-        return Refuse(
-            Reply(code, status, f"Too much mail: {limit} is the limit{when}"),
-            f"{limit} for each {limit.per}",
-        )
+        return _refusal(Stage.CONTENT, await self.memory.transact(work))
 
-    def _who(self, per: Whom, seen: Seen) -> str | None:
-        if per == "account":
-            return seen.session.identity
-        if per == "domain":
-            return (
-                None
-                if seen.rcpt is None
-                else seen.rcpt.forward_path.mailbox.domain.decode("utf-8", "replace").lower()
-            )
+    def _octets(self, stage: Stage, seen: Seen) -> int:
+        """Return how large the message is, or is said to be (RFC 1870 §6)."""
+        if stage is Stage.CONTENT and seen.content is not None:
+            return seen.content.octets
+        declared = None if seen.mail is None else SIZE_OCTETS.of(seen.mail.parameters)
+        return declared or 0
+
+    def _applying(
+        self, what: Collection[What], seen: Seen, rcpts: Sequence[Rcpt]
+    ) -> Iterable[tuple[Limit, str, int]]:
+        """Return the limits that hold here, whose count each is, and of how many recipients."""
+        for per, whos in self._whos(seen, rcpts).items():
+            for who, recipients in whos.items():
+                some = [each for each in self.limits if each.what in what and each.per == per]
+                named = [each for each in some if each.who is not None and _is(each, who)]
+                own = {each.what for each in named}
+                general = [each for each in some if each.who is None and each.what not in own]
+                for limit in (*named, *general):
+                    whose = who if limit.who is None else limit.who
+                    if per == "network" and limit.who is None:
+                        whose = self._network(who)
+                    key = f"limit {limit.what} {per} {whose} {limit.seconds:g}"
+                    yield limit, key, recipients
+
+    def _whos(self, seen: Seen, rcpts: Sequence[Rcpt]) -> dict[Whom, Mapping[str, int]]:
+        account = seen.session.identity
         address = as_address(seen.session.peer[0])
-        if address is None:
-            return None
+        domains = Counter(
+            rcpt.forward_path.mailbox.domain.decode("utf-8", "replace").lower() for rcpt in rcpts
+        )
+        return {
+            "account": {} if account is None else {_account(account): len(rcpts)},
+            "network": {} if address is None else {str(address): len(rcpts)},
+            "domain": domains,
+        }
+
+    def _network(self, host: str) -> str:
+        address = as_address(host)
+        assert address is not None
         prefix = self.ipv4_prefix if isinstance(address, IPv4Address) else self.ipv6_prefix
         return str(ip_network((address, prefix), strict=False))
+
+
+def _account(name: str) -> str:
+    """Return an account's name as its file does: Ann and ann are the same (key_of)."""
+    try:
+        return key_of(name)
+    except GrammarError:
+        return name
+
+
+def _is(limit: Limit, who: str) -> bool:
+    assert limit.who is not None
+    if limit.per == "account":
+        return _account(limit.who) == who
+    if limit.per == "network":
+        address = as_address(who)
+        return address is not None and address in ip_network(limit.who)
+    return limit.who.lower() == who
+
+
+def _look(book: Book, claims: Sequence[_Claim], seen: Seen) -> tuple[float, Limit] | None:
+    """Return the longest wait, and for what; None if there is room for all."""
+    waits = [
+        (
+            _wait(c.limit, book.get(c.key, seen.now), c.amount, seen.now, pending=c.pending),
+            c.limit,
+        )
+        for c in claims
+    ]
+    longest = max(waits, key=lambda wait: wait[0])
+    return longest if longest[0] > 0 else None
+
+
+def _refusal(stage: Stage, full: tuple[float, Limit] | None) -> Refuse | None:
+    if full is None:
+        return None
+    wait, limit = full
+    if math.isinf(wait):
+        return _never(limit)
+    # For MAIL there is no 450 (RFC 5321 §4.3.2).
+    code = 450 if stage is Stage.CONTENT else 452
+    status = "4.5.3" if limit.what == "recipients" else "4.7.1"
+    return Refuse(
+        Reply(
+            code,
+            status,
+            f"Too much mail: {limit} is the limit, come again in {math.ceil(wait)} seconds",
+        ),
+        f"{limit} for each {limit.per}" if limit.who is None else f"{limit} for {limit.who}",
+    )
+
+
+def _never(limit: Limit) -> Refuse:
+    """Refuse what will never fit (RFC 1870 §6.1)."""
+    return Refuse(Reply(552, "5.3.4", f"The message is too large: {limit} is the limit"))

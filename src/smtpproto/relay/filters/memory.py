@@ -1,11 +1,12 @@
 """What is remembered of clients, over restarts: a few numbers for each key, until they expire.
 
-One small SQLite database, in a thread. It survives a crash of ours; a power cut may cost the last
-moments of it (synchronous=NORMAL), for it is no mail.
+One small SQLite database, for its owner alone to read, used in a thread. It survives a crash of
+ours; a power cut may cost the last moments of it (synchronous=NORMAL), for it is no mail.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -40,12 +41,18 @@ class Memory(Protocol):
         ...
 
 
+#: After so many that were written, those that have expired are forgotten.
+SWEEP = 1000
+
+
 class _Book:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self.puts = 0
+        self.now = 0.0
 
     def get(self, key: str, now: float) -> tuple[float, ...] | None:
+        self.now = max(self.now, now)
         row = self._db.execute(
             "SELECT value FROM memory WHERE key = ? AND expires > ?", (key, now)
         ).fetchone()
@@ -60,14 +67,15 @@ class _Book:
 class SQLiteMemory:
     """A `Memory` in a file. Make one by `open`.
 
-    Some `capacity` keys are kept, and a tenth more at most for a while: of more, those that expire
-    first are forgotten, for it is strangers who choose the keys.
+    What has expired is forgotten soon. Some `capacity` keys are kept, and a tenth more at most for
+    a while: of more, those that expire first are forgotten, for it is strangers who choose the
+    keys.
     """
 
     def __init__(self, db: sqlite3.Connection, capacity: int) -> None:
         self._db = db
         self._capacity = capacity
-        self._puts = 0
+        self._puts = self._old = 0
         self._one = CapacityLimiter(1)
 
     @classmethod
@@ -75,7 +83,7 @@ class SQLiteMemory:
     async def open(
         cls, path: Path | str, *, capacity: int = 1_000_000
     ) -> AsyncGenerator[SQLiteMemory]:
-        """Open the file at `path`, made if need be; sqlite3.Error if that cannot be done."""
+        """Open the file at `path`, made if need be; sqlite3.Error, OSError if it cannot be."""
         db = await to_thread.run_sync(_connect, path)
         memory = cls(db, capacity)
         try:
@@ -93,12 +101,17 @@ class SQLiteMemory:
             book = _Book(self._db)
             result = work(book)
             self._puts += book.puts
+            self._old += book.puts
+            if self._old > SWEEP and book.now:
+                self._old = 0
+                self._db.execute("DELETE FROM memory WHERE expires <= ?", (book.now,))
             if self._puts > self._capacity // 10:
                 self._puts = 0
                 self._forget()
             self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # of a full disk, SQLite has ended it itself
+                self._db.execute("ROLLBACK")
             raise
         return result
 
@@ -112,6 +125,8 @@ class SQLiteMemory:
 
 
 def _connect(path: Path | str) -> sqlite3.Connection:
+    if path != ":memory:":  # it knows who writes to whom; what SQLite adds has the same mode
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA journal_mode = WAL")

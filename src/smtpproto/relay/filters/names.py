@@ -8,6 +8,7 @@ be sending mail at all.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from attrs import field, frozen
@@ -17,6 +18,7 @@ from smtpproto.core.reply import Reply
 from smtpproto.resolve import ResolveError, ResolveFailed
 from smtpproto.trust import as_address
 
+from .blocklist import is_public
 from .seam import Answer, Refuse, Seen, Stage, Tag
 
 __all__ = ["ClientNames", "Names"]
@@ -45,7 +47,8 @@ class ClientNames:
 
     `hostname` is ours: nobody else's. `bare` and `nameless` say what becomes of a client that gives
     a name without a dot, and of one whose address has no name that leads back to it ("FCrDNS",
-    RFC 8601 §2.7.3): "tag" them or "refuse" them.
+    RFC 8601 §2.7.3): "tag" them or "refuse" them. This machine may have our name, and addresses
+    that are not public need none.
     """
 
     resolver: Names
@@ -60,16 +63,18 @@ class ClientNames:
         if seen.trusted:
             return None
         said = seen.helo
-        if said.lower().rstrip(".") == self.hostname.lower():
+        address = as_address(seen.session.peer[0])
+        here = address is None or address.is_loopback or peer_is_local(seen)
+        if not here and said.lower().rstrip(".") == self.hostname.lower():
             return Refuse(NOT_OURS, f"it says that it is {said}")
         if not _is_full(said):
             if self.bare == "refuse":
                 return Refuse(BARE, f"it says that it is {said}")
             return Tag(f"it says that it is {said}")
-        if as_address(seen.session.peer[0]) is None:
+        if address is None or not is_public(address):
             return None
         try:
-            found = await self._confirmed(seen.session.peer[0])
+            found = await self._confirmed(address)
         except ResolveFailed:
             return Refuse(NO_NAME_YET) if self.nameless == "refuse" else None
         if found:
@@ -78,9 +83,8 @@ class ClientNames:
             return Refuse(NO_NAME)
         return Tag("its address has no name that leads back to it")
 
-    async def _confirmed(self, peer: str) -> str | None:
+    async def _confirmed(self, address: IPv4Address | IPv6Address) -> str | None:
         """Return a name of the address that has the address (RFC 8601 §2.7.3)."""
-        address = as_address(peer)
         failed: ResolveFailed | None = None
         try:
             names = await self.resolver.names(str(address))
@@ -101,6 +105,11 @@ class ClientNames:
         if failed is not None:
             raise failed
         return None
+
+
+def peer_is_local(seen: Seen) -> bool:
+    """Tell whether a client comes from this machine."""
+    return as_address(seen.session.peer[0]) == as_address(seen.session.local[0])
 
 
 def _is_full(name: str) -> bool:

@@ -1,10 +1,17 @@
-"""What rspamd thinks: the message goes to its HTTP interface, and what it says is done."""
+"""What rspamd thinks: the message goes to its HTTP interface, and what it says is done.
+
+It needs httpx, and is therefore imported by itself: `from smtpproto.relay.filters.rspamd import
+Rspamd`.
+"""
 
 from __future__ import annotations
 
+import json
+import ssl
 from collections.abc import AsyncIterator, Collection
 from typing import Any
 
+import anyio
 import httpx
 from attrs import define, field
 
@@ -14,13 +21,17 @@ from .seam import Answer, Quarantine, Refuse, Seen, Stage, Tag
 
 __all__ = ["Rspamd"]
 
+#: Octets of an answer.
+LONGEST = 1 << 20
+
 
 @define(eq=False)
 class Rspamd:
     """Asks the rspamd at `url` (its normal worker, `http://127.0.0.1:11333`).
 
     What it rejects is refused, or with `quarantine` taken and held. Its "add header" and "rewrite
-    subject" are a tag (`X-Spam: yes`), its "soft reject" and "greylist" a deferral. A message is
+    subject" are a tag (`X-Spam: yes`), its "soft reject" a deferral. "greylist" is a wish that
+    rspamd fulfils itself, by a soft reject, where it is set up to; it is none of ours. A message is
     bounded by the server's SIZE; over `largest` octets it is not asked.
     """
 
@@ -32,21 +43,43 @@ class Rspamd:
     name: str = "rspamd"
     stages: Collection[Stage] = field(default=frozenset({Stage.CONTENT}), init=False)
     transport: httpx.AsyncBaseTransport | None = field(default=None, kw_only=True)
+    _tls: ssl.SSLContext | bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Once, for it takes a while; and not at all where there is no TLS.
+        self._tls = ssl.create_default_context() if self.url.startswith("https:") else False
 
     async def judge(self, stage: Stage, seen: Seen) -> Answer | None:
         """Ask; that rspamd cannot be asked is a failure (`Chain`)."""
         content = seen.content
         if content is None or content.octets > self.largest:
             return None
-        async with httpx.AsyncClient(transport=self.transport, timeout=self.seconds) as http:
-            answer = await http.post(
+        async with (
+            httpx.AsyncClient(
+                transport=self.transport,
+                verify=self._tls,
+                timeout=self.seconds,
+                trust_env=False,  # no proxy of the environment's is shown people's mail
+            ) as http,
+            http.stream(
+                "POST",
                 f"{self.url.rstrip('/')}/checkv2",
                 content=_bytes(content.chunks()),
                 headers=[*self._about(seen), (b"Content-Length", b"%d" % content.octets)],
-            )
+            ) as answer,
+        ):
             answer.raise_for_status()
-            said: Any = answer.json()
-        return self._answer(said)
+            said = bytearray()
+            with anyio.CancelScope() as enough:
+                # Not left by `break`: cancelled, httpx' generators come to their end here and now.
+                async for chunk in answer.aiter_bytes():
+                    if len(said) <= LONGEST:
+                        said += chunk
+                    if len(said) > LONGEST:
+                        enough.cancel()
+        if len(said) > LONGEST:
+            raise ValueError(f"its answer has more than {LONGEST} octets")
+        return self._answer(json.loads(said))
 
     def _about(self, seen: Seen) -> list[tuple[bytes, bytes]]:
         session = seen.session
@@ -69,9 +102,9 @@ class Rspamd:
         if symbols:
             reason += ": " + " ".join(symbols)
         match action:
-            case "no action":
+            case "no action" | "greylist":
                 return Tag(reason)
-            case "greylist" | "soft reject":
+            case "soft reject":
                 return Refuse(Reply(451, "4.7.1", "Try again later"), reason)
             case "add header" | "rewrite subject":
                 return Tag(reason, (("X-Spam", "yes"), ("X-Spam-Score", f"{score:g}")))

@@ -63,10 +63,15 @@ def fault_of(beginning: bytes, *, whole: int) -> str | None:
     lines = _LINE_END.split(beginning if end is None else beginning[: end.start()])
     count: Counter[bytes] = Counter()
     dates: list[bytes] = []
+    name = b""
     for line in lines:
         if len(line) > LONGEST:
             return f"a line has more than {LONGEST} octets"
-        if not line or line[:1] in b" \t":
+        if not line:
+            continue
+        if line[:1] in b" \t":
+            if name == b"date":
+                dates[-1] += b" " + line.strip()  # folded (RFC 5322 §2.2.3)
             continue
         match = _FIELD.match(line)
         if match is None:

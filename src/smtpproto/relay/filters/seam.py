@@ -11,6 +11,7 @@ class NoMondays:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from enum import Enum
 from typing import Protocol, TypeAlias
@@ -34,6 +35,9 @@ __all__ = [
     "Stage",
     "Tag",
 ]
+
+
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,70}")
 
 
 class Stage(Enum):
@@ -67,10 +71,18 @@ class Refuse:
 
 @frozen
 class Tag:
-    """Go on, and let it be seen: `fields` are put in front of the message, as (name, value)."""
+    """Go on, and let it be seen: `fields` are put in front of the message, as (name, value).
+
+    ValueError for what can be no field's name (RFC 5322 §2.2).
+    """
 
     reason: str
     fields: tuple[tuple[str, str], ...] = ()
+
+    def __attrs_post_init__(self) -> None:
+        for name, _ in self.fields:
+            if _FIELD_NAME.fullmatch(name) is None:
+                raise ValueError(f"{name!r} is no name of a field")
 
 
 @frozen

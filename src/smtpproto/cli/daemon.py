@@ -1,0 +1,60 @@
+"""What a node is to the system that runs it: who it is there, and when it is ready."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+
+from .options import Failure
+
+__all__ = ["become", "notify"]
+
+
+def become(user: str, group: str | None = None) -> None:
+    """Give up root for good, and be this user, with his groups; `group` is another first one.
+
+    Names or numbers. For who is that user already nothing is done. Failure if there is no such
+    user or group, if it is root, if we may not, or if he cannot read this program.
+    """
+    try:
+        import grp  # noqa: PLC0415 - none on Windows
+        import pwd  # noqa: PLC0415
+    except ImportError:
+        raise Failure("user and group are for systems that have such") from None
+    try:
+        who = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+    except KeyError:
+        raise Failure(f"user: there is no user {user}; make one: useradd --system {user}") from None
+    gid = who.pw_gid
+    if group is not None:
+        try:
+            gid = (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
+        except KeyError:
+            raise Failure(f"group: there is no group {group}") from None
+    if who.pw_uid == 0:
+        raise Failure("user: root is whom not to be")
+    if (os.geteuid(), os.getegid()) == (who.pw_uid, gid):
+        return
+    if os.geteuid() != 0:
+        raise Failure(f"user: only root can become {user}; leave it out, or start the node as root")
+    # In this order: after the last there is no right to do the others.
+    os.initgroups(who.pw_name, gid)
+    os.setgid(gid)
+    os.setuid(who.pw_uid)
+    if os.getresuid() != (who.pw_uid,) * 3 or os.getresgid() != (gid,) * 3:
+        raise Failure(f"user: the system did not let us become {user}")
+    for needed in (os.__file__, __file__):  # of which there is more to import
+        if not os.access(needed, os.R_OK):
+            raise Failure(f"user: {user} cannot read {needed}: install it where he can")
+
+
+def notify(state: str) -> None:
+    """Tell a service manager a state, such as `READY=1`, where one has asked for it (sd_notify)."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as stream:
+        stream.setblocking(False)
+        with suppress(OSError):  # nobody listens any more
+            stream.sendto(state.encode(), path.replace("@", "\0", 1) if path[0] == "@" else path)
