@@ -254,10 +254,9 @@ def _in_ascii(rcpt: Rcpt) -> Rcpt:
 
     It mostly has one (RFC 6533 §3).
     """
-    if rcpt.is_ascii:
-        return rcpt
-    path = ForwardPath(_a_labelled(rcpt.forward_path.mailbox))
-    rcpt = evolve(rcpt, forward_path=path)
+    if not rcpt.is_ascii:
+        path = ForwardPath(_a_labelled(rcpt.forward_path.mailbox))
+        rcpt = evolve(rcpt, forward_path=path)
     if rcpt.parameters.is_ascii:
         return rcpt
     kept = {key: value for key, value in rcpt.parameters.items() if key != "ORCPT"}
