@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,15 +23,15 @@ from shared import HOST
 
 __all__ = ["Start", "postfix", "smtpproto"]
 
+#: What `serve` is told to run on.
+BACKEND = "asyncio" if find_spec("uvloop") is None else "uvloop"
 #: Starts a relay in a directory, which may be of an earlier run, for a next hop at a port.
 Start: TypeAlias = "Callable[[Path, int | None], AbstractContextManager[Serving]]"
 
 
 @contextmanager
-def smtpproto(
-    directory: Path, next_hop: int | None, backend: str = "asyncio"
-) -> Generator[Serving]:
-    """`smtpproto serve`, as it is installed."""
+def smtpproto(directory: Path, next_hop: int | None, backend: str = BACKEND) -> Generator[Serving]:
+    """`smtpproto serve`, as it is installed; on uvloop if that is."""
     hop = () if next_hop is None else ("--smart-host", f"{HOST}:{next_hop}")
     directory.mkdir(exist_ok=True)
     with serving(

@@ -18,12 +18,12 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.spool import Entry, SpoolUnavailable
 from smtpproto.relay.sqlite_check import Checked, Finding, check_spool
+from smtpproto.relay.sqlite_database import PAGE_OCTETS
 from smtpproto.relay.sqlite_salvage import MENDED
 from smtpproto.relay.sqlite_spool import SQLiteSpool
 
 SMALL = b"Subject: small\r\n\r\nbody\r\n"
 LARGE = bytes(range(256)) * 600
-PAGE = 4096
 
 
 def filled(path: Path, *contents: bytes, rcpts: int = 2) -> list[str]:
@@ -219,7 +219,7 @@ def pages_of(path: Path, name: str) -> list[int]:
     while todo:
         page = todo.pop()
         pages.append(page)
-        at = (page - 1) * PAGE
+        at = (page - 1) * PAGE_OCTETS
         if octets[at] in (2, 5):  # an inner page: its children
             count = int.from_bytes(octets[at + 3 : at + 5], "big")
             cells = [at + 12 + 2 * n for n in range(count)]
@@ -231,8 +231,8 @@ def pages_of(path: Path, name: str) -> list[int]:
 def tear(path: Path, page: int) -> None:
     """Overwrite a page with rubbish."""
     with (path / "spool.db").open("r+b") as file:
-        file.seek((page - 1) * PAGE)
-        file.write(random.Random(page).randbytes(PAGE))
+        file.seek((page - 1) * PAGE_OCTETS)
+        file.write(random.Random(page).randbytes(PAGE_OCTETS))
 
 
 def many(path: Path, count: int = 300) -> dict[str, bytes]:

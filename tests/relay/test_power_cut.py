@@ -125,14 +125,15 @@ def test_a_repair_is_done_or_can_be_done_again(disk: Path) -> None:
     async def fill() -> None:
         async with SQLiteSpool.open(path) as spool:
             for key in range(60):
-                await Client(spool, Tape(), itertools.count(1)).keep(key, 9000 if key < 3 else 40)
+                await Client(spool, Tape(), itertools.count(1)).keep(key, 9000 if key < 3 else 140)
 
     anyio.run(fill)
     with closing(sqlite3.connect(path / "spool.db")) as db:
         (last_root,) = db.execute("SELECT max(rootpage) FROM sqlite_master").fetchone()
     with (path / "spool.db").open("r+b") as file:
-        file.seek(last_root * 4096)  # the first page that is none's root: rows of a table
-        file.write(random.Random(1).randbytes(4096))
+        # The first page that is none's root: rows of a table.
+        file.seek(last_root * database.PAGE_OCTETS)
+        file.write(random.Random(1).randbytes(database.PAGE_OCTETS))
     before: Image = {path / "content": None}
     before |= {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     with Tape().runs() as tape:

@@ -751,7 +751,7 @@ async def test_a_full_disk_is_told_and_loses_nothing(
         return db
 
     monkeypatch.setattr(database, "connect", small)
-    content = bytes(20_000)
+    content = bytes(40_000)
     kept: list[str] = []
     async with opened(tmp_path) as spool:
 

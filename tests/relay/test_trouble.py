@@ -172,7 +172,7 @@ async def test_where_no_file_may_grow_the_queue_is_emptied(tmp_path: Path) -> No
 async def test_a_database_that_may_not_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pragma(monkeypatch, "PRAGMA max_page_count = 30")
+    pragma(monkeypatch, "PRAGMA max_page_count = 20")
     async with world(tmp_path) as w:
         node = await w.node("relay.example")
         ids = await held_up(node)
@@ -231,8 +231,8 @@ async def test_a_database_that_is_damaged(tmp_path: Path, caplog: pytest.LogCapt
         await node.stop()
         page = page_of(spool, "recipient_due")
         with (spool / "spool.db").open("r+b") as file:
-            file.seek((page - 1) * 4096)
-            file.write(b"rubbish!" * 512)
+            file.seek((page - 1) * database.PAGE_OCTETS)
+            file.write(b"rubbish!" * (database.PAGE_OCTETS // 8))
         node = await w.node("relay.example")
         assert (await said(node)).startswith("451 4.3.0")
         assert (

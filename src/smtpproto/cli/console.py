@@ -86,8 +86,8 @@ def say(*parts: str | tuple[str, str], console: Console | None = None) -> None:
     """Print one line of parts: text, or (text, style). Each is made `safe`; nothing is cut."""
     if console is None and not _is_terminal(sys.stdout):
         # Rich would write the same, and take twenty times as long: a log has a line by the message.
-        texts = [safe(part if isinstance(part, str) else part[0]) for part in parts]
-        sys.stdout.write("".join((*texts, "\n")))
+        texts = [part if isinstance(part, str) else part[0] for part in parts]
+        sys.stdout.write(safe("".join(texts)) + "\n")
         sys.stdout.flush()
         return
     shown = [safe(part) if isinstance(part, str) else (safe(part[0]), part[1]) for part in parts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from attrs import field, frozen
+from attrs import frozen
 
 from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
@@ -15,7 +15,7 @@ from .report import Action
 from .schedule import Schedule
 from .spool import Recipient, Successor
 from .transport import Discard, OnHold
-from .verp import Notice
+from .verp import NO_NOTICE, Notice
 
 __all__ = ["Attempt", "Done"]
 
@@ -49,7 +49,7 @@ class Attempt:
     becomes: tuple[Successor, ...] = ()
     alias: Mailbox | None = None
     returned: tuple[Mailbox, Mailbox] | None = None
-    notice: Notice = field(factory=Notice)
+    notice: Notice = NO_NOTICE
     by_rule: OnHold | Discard | None = None
     schedule: Schedule | None = None
 

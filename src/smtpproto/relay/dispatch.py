@@ -198,6 +198,8 @@ class Dispatcher:
 
         Until then it is queued, and lent: who dies before has lost nothing, and tries it again.
         """
+        if not waiting and not self._untold:
+            return
         key = entry.id, entry.mail.serialize()
         if not waiting and key not in self._untold:
             return

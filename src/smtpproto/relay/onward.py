@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 
@@ -46,6 +46,8 @@ from .times import OVERDUE, deadline
 from .transport import canonical
 
 __all__ = ["Batches", "Onward", "is_crowded", "own_word"]
+
+C = TypeVar("C", Mail, Rcpt)
 
 NO_PROMISE = Reply(554, "5.3.3", "The next server does not promise to deliver in time")
 NO_UTF8_HEADER = Reply(554, "5.6.9", "The next server takes no header beyond ASCII")
@@ -104,11 +106,10 @@ class Onward:
     ) -> Result:
         """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError."""
         self.begun = False
-        asked = _of(DSN.mail, self.entry.mail)
+        mail = _with_those(DSN.mail, self.entry.mail)
         if host.access is not None and host.access.login is not None:
-            asked = Parameters({**asked, **SUBMITTER(Submitter(None))})
-        mail = Mail(self.entry.mail.reverse_path, asked)
-        rcpts = [Rcpt(r.rcpt.forward_path, _of(DSN.rcpt, r.rcpt)) for r in recipients]
+            mail = evolve(mail, parameters={**mail.parameters, **SUBMITTER(Submitter(None))})
+        rcpts = [_with_those(DSN.rcpt, recipient.rcpt) for recipient in recipients]
         result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
         of_content = (_CONTENT, _HEADER)
         unmet = [n for n, each in enumerate(result.outcomes) if _said_by_us(each, of_content)]
@@ -134,7 +135,8 @@ class Onward:
         self._offered = offered
         self.relayed = False
         if "SMTPUTF8" not in offered:
-            if (sender := mail.reverse_path.mailbox) is not None:
+            sender = mail.reverse_path.mailbox
+            if sender is not None and not sender.domain.isascii():
                 mail = evolve(mail, reverse_path=ReversePath(_a_labelled(sender)))
             rcpts = [_in_ascii(rcpt) for rcpt in rcpts]
         by = self._deadline
@@ -230,11 +232,13 @@ class _Reading(AsyncIterator[bytes]):
         return first or await anext(self._chunks)
 
 
-def _of(parameters: Iterable[Parameter[Any]], command: Mail | Rcpt) -> Parameters:
-    """Return those of a command's parameters, as they came."""
+def _with_those(parameters: Iterable[Parameter[Any]], command: C) -> C:
+    """Return a command with those of its parameters alone, as they came."""
     there = command.parameters
+    if not there:  # as of most: it is written already
+        return command
     wanted = {p.keyword: there[p.keyword] for p in parameters if p.keyword in there}
-    return Parameters(wanted) if wanted else NO_PARAMETERS
+    return evolve(command, parameters=Parameters(wanted) if wanted else NO_PARAMETERS)
 
 
 def _a_labelled(mailbox: Mailbox) -> Mailbox:

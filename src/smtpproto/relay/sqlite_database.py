@@ -42,6 +42,7 @@ from .spool import SpoolUnavailable
 
 __all__ = [
     "MIGRATIONS",
+    "PAGE_OCTETS",
     "Database",
     "Work",
     "as_unavailable",
@@ -55,6 +56,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+#: A page of a new database: a usual message is in one, and a large one in half as many as by
+#: default, each of which is a write to the log.
+PAGE_OCTETS = 8192
 #: Pages of log after which they are copied into the database (a checkpoint).
 CHECKPOINT_PAGES = 1000
 #: Questions are answered by so many threads.
@@ -122,6 +126,7 @@ def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connect
         check_same_thread=False,
     )
     try:
+        db.execute(f"PRAGMA page_size = {PAGE_OCTETS}")  # of one that is there it stays what it is
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise SpoolUnavailable(f"{path}: no write-ahead log on this file system")

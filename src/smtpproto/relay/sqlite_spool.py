@@ -68,7 +68,7 @@ PAGE_ENTRIES = 100
 #: Messages that wait in memory to be claimed, what recipients each may have, and octets of content.
 ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS = 1000, 10, 1 << 24
 #: Octets of the disk to be left free: some times what the database's log takes.
-RESERVE = 1 << 24
+RESERVE = 1 << 25
 #: Files that are looked up at a time.
 MANY = 500
 REPAIR = "run `smtpproto queue check --repair`"

@@ -55,7 +55,7 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@frozen
+@frozen(cache_hash=True)  # what is known of next hops is kept by them
 class Host:
     """One attempt: connect to `address` at `port`, and expect `name` there (TLS, Remote-MTA).
 

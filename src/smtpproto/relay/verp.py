@@ -23,7 +23,7 @@ from .aliases import Aliases, MailingList
 from .spool import Entry, Recipient
 from .transport import folded
 
-__all__ = ["Notice", "Returns", "Verp", "envelopes", "notice_in"]
+__all__ = ["NO_NOTICE", "Notice", "Returns", "Verp", "envelopes", "notice_in"]
 
 
 def _known(senders: Iterable[AnyMailbox]) -> dict[bytes, Mailbox]:
@@ -67,9 +67,11 @@ class Verp:
 
     def read(self, mailbox: Mailbox) -> tuple[Mailbox, Mailbox] | None:
         """Return whose return path `mailbox` is, and for which recipient; None if it is none."""
+        if not self.senders:
+            return None
         separator = self.separator.encode()
         parts = mailbox.local_part.split(separator)
-        for number in range(1, len(parts) if self.senders else 1):
+        for number in range(1, len(parts)):
             local = separator.join(parts[:number])
             user, equals, domain = separator.join(parts[number:]).rpartition(b"=")
             if not equals:
@@ -88,6 +90,8 @@ def envelopes(entry: Entry, verp: Verp) -> list[Entry]:
 
     A list's recipients go on under the list's, and with VERP each recipient has one of its own.
     """
+    if not verp.senders and all(recipient.mail is None for recipient in entry.recipients):
+        return [entry]
     parts: dict[bytes, tuple[Mail, list[Recipient]]] = {}
     for recipient in entry.recipients:
         mail = recipient.mail or entry.mail
@@ -133,6 +137,8 @@ class Notice:
     status: EnhancedStatus | None = None
 
 
+NO_NOTICE = Notice()
+
 _ACTION = re.compile(
     rb"^action[ \t]{0,16}:[ \t]{0,16}(failed|delayed|delivered|relayed|expanded)\b",
     re.IGNORECASE | re.MULTILINE,
@@ -146,6 +152,6 @@ def notice_in(beginning: bytes) -> Notice:
     """Read what the beginning of a message says of a delivery. It is searched, not parsed."""
     action, status = _ACTION.search(beginning), _STATUS.search(beginning)
     if action is None:
-        return Notice()
+        return NO_NOTICE
     told = None if status is None else EnhancedStatus(*map(int, status.groups()))
     return Notice(action[1].decode().lower(), told)
