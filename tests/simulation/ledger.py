@@ -41,8 +41,8 @@ class Broken(AssertionError):  # noqa: N818 - an invariant
 class Copy:
     """A next hop, or a mailbox, has taken a message for a recipient.
 
-    It was heard where the sender has read its reply's last octet, the one at `until` of `pipe`;
-    a mailbox (no pipe) is heard when its rename returns: `heard` says so.
+    It was heard where the sender has read its reply's last octet, the one at `until` of `pipe`. A
+    mailbox has no pipe: what stands there can be found again by whoever delivers after a death.
     """
 
     where: str
@@ -57,7 +57,7 @@ class Copy:
     @property
     def excused(self) -> bool:
         """Whether the sender cannot know, so that it may be sent once more (RFC 1047)."""
-        return not self.recorded and self.unheard
+        return self.pipe is not None and not self.recorded and self.unheard
 
     @property
     def unheard(self) -> bool:
