@@ -52,7 +52,6 @@ class Copy:
     until: int = 0
     dsn: bool = False
     recorded: bool = False
-    returned: bool = False
 
     @property
     def excused(self) -> bool:
@@ -282,6 +281,10 @@ class Ledger:
                 for each in event.becomes:
                     new = str(each.mailbox).lower()
                     held.owed[new] = held.asked[new] = _behind(rcpt, each, len(event.becomes))
+                due = bool(held.sender) and len(event.becomes) > 1 and owed(rcpt, "expanded")
+                reported = (key, path, "expanded") in self.reports
+                if due != reported:
+                    raise self.breach("reports", f"{path} of {key} expanded; {due=}, {reported=}")
             case _:
                 pass
 
