@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import anyio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
@@ -75,6 +75,8 @@ class Dispatcher:
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: dict[int, Entry] = field(factory=dict[int, Entry], init=False)  # by Python's id()
+    #: Recipients who are done, and the disk does not take it: a lease may end over that.
+    _unwritten: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False)
     _untold: dict[tuple[str, bytes], list[_Untold]] = field(
         factory=dict[tuple[str, bytes], list[_Untold]], init=False
     )
@@ -113,7 +115,13 @@ class Dispatcher:
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
         claimed = [] if room <= 0 else await self.spool.claim(self.clock(), room, self.lease)
+        if self._unwritten:
+            claimed = [rest for entry in claimed if (rest := self._without_unwritten(entry))]
         return [part for entry in claimed for part in envelopes(entry, self.verp)]
+
+    def _without_unwritten(self, entry: Entry) -> Entry | None:
+        rest = [r for r in entry.recipients if (entry.id, r.number) not in self._unwritten]
+        return evolve(entry, recipients=tuple(rest)) if rest else None
 
     async def _nothing_due(self) -> float:
         """Return for how many seconds there will be nothing to claim."""
@@ -294,19 +302,24 @@ class Dispatcher:
     ) -> list[str]:
         """Write it down, again and again if need be: what is not written is sent twice."""
         wait = 0.1
-        while True:
-            try:
-                return await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
-            except SpoolUnavailable as error:
-                log.error("message %s: what was done cannot be written: %s", entry.id, error)
-            try:
-                await anyio.sleep(wait)
-            except anyio.get_cancelled_exc_class():
-                # We are to end: the disk may have come back since we tried.
-                with suppress(SpoolUnavailable), anyio.CancelScope(shield=True):
-                    await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
-                raise
-            wait = min(wait * 2, 30)
+        ours = {(entry.id, settlement.recipient) for settlement in settlements}
+        try:
+            while True:
+                try:
+                    return await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
+                except SpoolUnavailable as error:
+                    log.error("message %s: what was done cannot be written: %s", entry.id, error)
+                self._unwritten |= ours
+                try:
+                    await anyio.sleep(wait)
+                except anyio.get_cancelled_exc_class():
+                    # We are to end: the disk may have come back since we tried.
+                    with suppress(SpoolUnavailable), anyio.CancelScope(shield=True):
+                        await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
+                    raise
+                wait = min(wait * 2, 30)
+        finally:
+            self._unwritten -= ours
 
 
 def _comes_soon(settlement: Settlement, by: float) -> bool:
