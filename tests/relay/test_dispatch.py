@@ -217,6 +217,27 @@ async def test_an_attempt_without_end_is_cut_off_before_its_lease_ends(tmp_path:
         assert (recipient.attempts, recipient.next_attempt) == (1, w.now + 600)
 
 
+async def test_what_cannot_be_written_down_is_not_sent_again_when_its_lease_ends(
+    tmp_path: Path,
+) -> None:
+    # A disk may be full for longer than a lease lasts, and to claim takes no room on it.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        dispatcher, tried = node.relay.dispatcher, list[str]()
+
+        async def attempt(entry: Entry, done: Any) -> None:
+            tried.extend(str(recipient.rcpt.forward_path) for recipient in entry.recipients)
+            await accepted(entry, done)
+
+        dispatcher.deliverer = as_deliverer(attempt)
+        dispatcher.lease = dispatcher.poll = 0.05
+        node.faults["settle"] = [SpoolUnavailable("full", full=True)] * 3
+        await w.put(node, SENDER, "v@our.dom", content=MESSAGE)
+        await node.until(Delivered)
+        assert node.faults["settle"] == []
+        assert tried == ["<v@our.dom>"]
+
+
 # --- what others do to the spool -------------------------------------------------------------
 
 

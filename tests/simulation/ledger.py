@@ -41,8 +41,8 @@ class Broken(AssertionError):  # noqa: N818 - an invariant
 class Copy:
     """A next hop, or a mailbox, has taken a message for a recipient.
 
-    It was heard where the sender has read its reply's last octet, the one at `until` of `pipe`;
-    a mailbox (no pipe) is heard when its rename returns: `heard` says so.
+    It was heard where the sender has read its reply's last octet, the one at `until` of `pipe`. A
+    mailbox has no pipe: what stands there can be found again by whoever delivers after a death.
     """
 
     where: str
@@ -52,12 +52,11 @@ class Copy:
     until: int = 0
     dsn: bool = False
     recorded: bool = False
-    returned: bool = False
 
     @property
     def excused(self) -> bool:
         """Whether the sender cannot know, so that it may be sent once more (RFC 1047)."""
-        return not self.recorded and self.unheard
+        return self.pipe is not None and not self.recorded and self.unheard
 
     @property
     def unheard(self) -> bool:
@@ -282,6 +281,10 @@ class Ledger:
                 for each in event.becomes:
                     new = str(each.mailbox).lower()
                     held.owed[new] = held.asked[new] = _behind(rcpt, each, len(event.becomes))
+                due = bool(held.sender) and len(event.becomes) > 1 and owed(rcpt, "expanded")
+                reported = (key, path, "expanded") in self.reports
+                if due != reported:
+                    raise self.breach("reports", f"{path} of {key} expanded; {due=}, {reported=}")
             case _:
                 pass
 

@@ -7,8 +7,9 @@ disk takes; anyio's one function for that is replaced for the while.
 """
 
 import gc
+import itertools
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -135,14 +136,14 @@ async def _latency(dice: random.Random) -> None:
         await trio.sleep(0.02 if luck < 0.995 else 2.0)
 
 
-async def bury(life: Life, task: trio.lowlevel.Task) -> None:
-    """Return when no task of a dead process is left.
+async def bury(life: Life, tasks: Sequence[trio.lowlevel.Task]) -> None:
+    """Return when no task of a dead process is left: of `tasks`, or below them.
 
     Whatever shields itself from cancellation is no longer shielded: SIGKILL asks nobody.
     """
     life.scope.cancel()
     while not life.ended.is_set():
-        for each in _below(task):
+        for each in itertools.chain.from_iterable(map(_below, tasks)):
             status: Any = each._cancel_status
             while status is not None and status._scope is not life.scope:
                 if status._scope.shield:

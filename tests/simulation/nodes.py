@@ -5,7 +5,6 @@ import random
 import shutil
 from collections import deque
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Iterator,
@@ -30,7 +29,9 @@ from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import AliasTable, HostPort, Maildir, Relay, Router, SQLiteSpool
 from smtpproto.relay.mailbox import listed_mailboxes
 from smtpproto.relay.spool import Entry, Fresh, Settlement, SpoolUnavailable
+from smtpproto.relay.sqlite_database import READERS
 from smtpproto.relay.sqlite_incoming import SQLiteIncoming
+from smtpproto.relay.sqlite_spool import ARRIVAL_OCTETS, ARRIVALS
 from smtpproto.relay.story import Event
 from smtpproto.resolve import Resolver
 from smtpproto.server import Server
@@ -144,12 +145,11 @@ class WitnessedSpool(SQLiteSpool):
             self.settling.pop(task, None)
         return ids
 
-    @asynccontextmanager
-    async def _begin(self) -> AsyncGenerator[SQLiteIncoming, None]:
-        async with super()._begin() as incoming:
-            _, reports = self.settling.get(trio.lowlevel.current_task(), ((), []))
-            reports.append(incoming)
-            yield incoming
+    def _begin(self) -> SQLiteIncoming:
+        incoming = super()._begin()
+        _, reports = self.settling.get(trio.lowlevel.current_task(), ((), []))
+        reports.append(incoming)
+        return incoming
 
     async def _remove(self, paths: Sequence[Path]) -> None:
         # It is committed, and from here on the reports may be delivered: now they are known.
@@ -178,32 +178,35 @@ class WitnessedMaildir(Maildir):
     node: "Node"
     life: Life
 
-    async def deliver(self, mailbox: Mailbox, content: AsyncIterable[bytes]) -> None:
+    async def deliver_once(
+        self, mailbox: Mailbox, content: AsyncIterable[bytes], *, key: str, again: bool
+    ) -> None:
         if self.node.trouble and self.node.world.dice.random() < 0.2:
             raise self.node.mailbox_trouble()
         octets = b"".join([chunk async for chunk in content])
 
-        async def again() -> AsyncIterator[bytes]:
+        async def same() -> AsyncIterator[bytes]:
             yield octets
 
         ledger = self.node.world.ledger
-        key = ledger.identify(octets)
-        if key is None:
+        message = ledger.identify(octets)
+        if message is None:
             raise ledger.breach("content", f"mailbox {mailbox} got what is of none of our nodes")
         copy = Copy(f"mailbox {mailbox}", self.life, self.node.world.clock(), None)
         directory = self.directory(mailbox)
-        before = files_in(directory)
+        before = files_in(directory, key)
         try:
-            await super().deliver(mailbox, again())
+            await super().deliver_once(mailbox, same(), key=key, again=again)
         finally:
             # Dead or alive: it is there if it has its name.
-            if files_in(directory) > before:
-                ledger.arrived_for(copy, key, str(mailbox))
+            if files_in(directory, key) > before:
+                ledger.arrived_for(copy, message, str(mailbox))
 
 
-def files_in(directory: Path) -> int:
+def files_in(directory: Path, key: str) -> int:
+    """Count what stands there of the delivery with this key."""
     try:
-        return sum(1 for _ in (directory / "new").iterdir())
+        return sum(f"K{key}." in path.name for path in (directory / "new").iterdir())
     except FileNotFoundError:
         return 0
 
@@ -348,26 +351,36 @@ class Node(Host):
         async with trio.open_nursery() as nursery:
             found: list[trio.lowlevel.Task] = []
             nursery.start_soon(self._work, life, found)
-            with anyio.CancelScope(deadline=until):
-                async with anyio.create_task_group() as either:
-
-                    async def first(event: anyio.Event) -> None:
-                        await event.wait()
-                        either.cancel_scope.cancel()
-
-                    either.start_soon(first, life.died)
-                    either.start_soon(first, life.ended)
-            if gently and not life.dead and not life.ended.is_set():
-                await self._stop(life)
+            try:
+                await self._end_of(life, until)
+                if gently and not life.dead and not life.ended.is_set():
+                    await self._stop(life)
+            except trio.Cancelled:  # the world is over
+                life.dead = True
+                with trio.CancelScope(shield=True):
+                    await bury(life, found)
+                self._close(life)
+                raise
             if not life.ended.is_set():
                 if not life.dead:
                     self._die(life)
-                await bury(life, found[0])
+                await bury(life, found)
         self.up = False
         if life.dead:
             self._clean(life)
         elif self.trouble:
             life.refused = True
+
+    async def _end_of(self, life: Life, until: float) -> None:
+        with anyio.CancelScope(deadline=until):
+            async with anyio.create_task_group() as either:
+
+                async def first(event: anyio.Event) -> None:
+                    await event.wait()
+                    either.cancel_scope.cancel()
+
+                either.start_soon(first, life.died)
+                either.start_soon(first, life.ended)
 
     async def _stop(self, life: Life) -> None:
         self.world.tell(f"{self.name} is asked to end")
@@ -410,12 +423,15 @@ class Node(Host):
 
     def _clean(self, life: Life) -> None:
         """Take away what the dead one had open, and put in its place what was on its disk."""
+        self._close(life)
+        shutil.rmtree(self.directory)
+        self.directory.with_name("left").rename(self.directory)
+
+    def _close(self, life: Life) -> None:
         life.buried = True
         if self.spool is not None:
             self.spool._stop()
             self.spool = None
-        shutil.rmtree(self.directory)
-        self.directory.with_name("left").rename(self.directory)
 
     async def _work(self, life: Life, found: list[trio.lowlevel.Task]) -> None:
         found.append(trio.lowlevel.current_task())
@@ -530,7 +546,14 @@ class Node(Host):
         yield "who stands in them", users, WORKERS * 10
         yield "next hops that are held", len(relay.hops._down), 100
         yield "works for the database", len(spool.database._queue), WORKERS + 200
-        yield "readers of the database", len(spool.database._readers), 4
+        yield "readers of the database", len(spool.database._readers), READERS
+        yield "questions to the database", len(spool.database._questions), WORKERS + 200
+        yield "messages that have just come in", len(spool.arrivals._entries), ARRIVALS
+        octets = sum(map(len, spool.arrivals._content.values()))
+        yield "octets of content at hand", octets, ARRIVAL_OCTETS
+        yield "recipients that are lent", len(spool._leases._lent), (WORKERS + ARRIVALS) * 20
+        untold = sum(map(len, relay.dispatcher._untold.values()))
+        yield "attempts that nobody has been told of", untold, WORKERS
 
     def check_bounds(self) -> None:
         if self.relay is None or self.spool is None:

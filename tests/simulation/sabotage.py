@@ -5,6 +5,7 @@ Each of these is a fault that somebody could make, and the invariant that has to
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -12,12 +13,14 @@ import anyio
 from anyio import CancelScope
 from attrs import evolve, frozen
 
-from smtpproto.relay import dispatch, sqlite_spool, verdict
-from smtpproto.relay.deliver import Attempt, Deliverer
+from smtpproto.maildir import MaildirWriter
+from smtpproto.relay import dispatch, sqlite_database, sqlite_spool, verdict
+from smtpproto.relay.attempt import Attempt
+from smtpproto.relay.deliver import Deliverer
 from smtpproto.relay.disk import Disk
 from smtpproto.relay.dispatch import Dispatcher
 from smtpproto.relay.hops import Hops
-from smtpproto.relay.spool import Pages
+from smtpproto.relay.spool import Fresh, Pages
 from smtpproto.relay.sqlite_database import Work
 from smtpproto.relay.sqlite_incoming import SQLiteIncoming
 from smtpproto.result import Fate
@@ -46,10 +49,14 @@ def _replace(cls: Any, name: str, make: Callable[[Any], Any]) -> AbstractContext
 def early_250() -> Iterator[None]:
     """250 is said when the message is about to be written."""
 
-    async def commit(self: Any, mail: Any, rcpts: Any, *, now: float, origin: str = "") -> None:
+    async def commit(
+        self: Any, mail: Any, rcpts: Any, *, now: float, origin: str = "", held: Any = None
+    ) -> None:
+        new = Fresh(mail, tuple(rcpts), b"", origin)
         with CancelScope(shield=True):
             await self.finish()
-            self.work = Work(lambda db: self.insert(db, mail, rcpts, now, origin))
+            back = partial(self._spool._leases.back_to, now, self.id)
+            self.work = Work(lambda db: self.insert(db, new, now), then=back)
             self.work.kept = True
             self._spool.database._queue.append(self.work)
             self._spool.database._wake.set()
@@ -61,13 +68,15 @@ def early_250() -> Iterator[None]:
 def no_sync() -> AbstractContextManager[Any]:
     """The database is not synced at a commit."""
 
-    def make(init: Any) -> Any:
-        def careless(self: Any, run: Any, *, lasting: bool = True) -> None:
-            init(self, run, lasting=False)
+    def make(connect: Any) -> Any:
+        def careless(*args: Any, **how: Any) -> Any:
+            db = connect(*args, **how)
+            db.execute("PRAGMA synchronous = NORMAL")
+            return db
 
         return careless
 
-    return _replace(Work, "__init__", make)
+    return _replace(sqlite_database, "connect", make)
 
 
 def no_directory_sync() -> AbstractContextManager[Any]:
@@ -198,13 +207,22 @@ def sends_again() -> AbstractContextManager[Any]:
     """What was sent is sent once more."""
 
     def make(to_host: Any) -> Any:
-        async def careless(self: Any, entry: Any, host: Any, recipients: Any) -> Any:
-            await to_host(self, entry, host, recipients)
-            return await to_host(self, entry, host, recipients)
+        async def careless(self: Any, onward: Any, host: Any, recipients: Any) -> Any:
+            await to_host(self, onward, host, recipients)
+            return await to_host(self, onward, host, recipients)
 
         return careless
 
     return _replace(Deliverer, "_to_host", make)
+
+
+def looks_for_nothing() -> AbstractContextManager[Any]:
+    """Nobody looks whether a mailbox has the message from a life before."""
+
+    async def nothing(self: Any, directory: Any, key: str) -> bool:
+        return False
+
+    return patch.object(MaildirWriter, "find", nothing)
 
 
 # What is reported
@@ -294,7 +312,7 @@ def forgets_its_hands() -> AbstractContextManager[Any]:
     def make(work: Any) -> Any:
         async def careless(self: Any, entry: Any) -> None:
             await work(self, entry)
-            self._busy.append(entry)
+            self._busy[-1 - len(self._busy)] = entry
 
         return careless
 
@@ -325,7 +343,7 @@ def leaves_files() -> AbstractContextManager[Any]:
 
 SABOTAGES = (
     Sabotage("250 before the commit", ("lost",), early_250),
-    Sabotage("no sync of the database", ("lost", "twice"), no_sync),
+    Sabotage("no sync of the database", ("lost", "twice", "starts"), no_sync),
     Sabotage("no sync of a name", ("lost", "starts"), no_directory_sync),
     Sabotage("a start that tidies up too much", ("lost", "content", "faults"), tidy_start),
     Sabotage("half of the content", ("content", "faults", "lost"), half_content),
@@ -334,6 +352,7 @@ SABOTAGES = (
     Sabotage("a lease that is too short", ("twice",), short_lease),
     Sabotage("4yz is taken for 5yz", ("lost",), hasty),
     Sabotage("sends again", ("twice",), sends_again),
+    Sabotage("a mailbox that knows nothing again", ("twice",), looks_for_nothing),
     Sabotage("drops reports", ("reports",), drops_reports),
     Sabotage("reports later", ("lost", "reports"), reports_later),
     Sabotage("reports against NOTIFY", ("reports",), always_reports),

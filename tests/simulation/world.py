@@ -487,7 +487,7 @@ def _logged(world: World) -> Iterator[None]:
 
 @contextmanager
 def _small() -> Iterator[None]:
-    """What takes 64 KiB in life happens here with 4."""
+    """What takes 128 KiB in life happens here with 4."""
     before, incoming.INLINE_OCTETS = incoming.INLINE_OCTETS, 4096
     try:
         yield

@@ -76,8 +76,8 @@ class Dispatcher:
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _stopping: bool = field(default=False, init=False)
     _busy: dict[int, Entry] = field(factory=dict[int, Entry], init=False)  # by Python's id()
-    #: Whom the busy have tried, or may yet try, and of whom nothing is written down so far.
-    _open: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False)
+    #: Recipients who are done, and the disk does not take it: a lease may end over that.
+    _unwritten: set[tuple[str, int]] = field(factory=set[tuple[str, int]], init=False)
     _untold: dict[tuple[str, bytes], list[_Untold]] = field(
         factory=dict[tuple[str, bytes], list[_Untold]], init=False
     )
@@ -116,15 +116,13 @@ class Dispatcher:
     async def _claim(self) -> list[Entry]:
         room = self.workers - len(self._busy)
         claimed = [] if room <= 0 else await self.spool.claim(self.clock(), room, self.lease)
-        ours = [entry for entry in map(self._without_open, claimed) if entry.recipients]
-        for entry in ours:
-            self._open.update((entry.id, recipient.number) for recipient in entry.recipients)
-        return [part for entry in ours for part in envelopes(entry, self.verp)]
+        if self._unwritten:
+            claimed = [rest for entry in claimed if (rest := self._without_unwritten(entry))]
+        return [part for entry in claimed for part in envelopes(entry, self.verp)]
 
-    def _without_open(self, entry: Entry) -> Entry:
-        """Leave out whom we are at already: the disk may refuse for longer than a lease lasts."""
-        rest = tuple(r for r in entry.recipients if (entry.id, r.number) not in self._open)
-        return entry if len(rest) == len(entry.recipients) else evolve(entry, recipients=rest)
+    def _without_unwritten(self, entry: Entry) -> Entry | None:
+        rest = [r for r in entry.recipients if (entry.id, r.number) not in self._unwritten]
+        return evolve(entry, recipients=tuple(rest)) if rest else None
 
     async def _nothing_due(self) -> float:
         """Return for how many seconds there will be nothing to claim."""
@@ -142,7 +140,6 @@ class Dispatcher:
             await self._release([entry])
         # A cancelled attempt stays among the busy: `run` gives it back.
         full = len(self._busy) >= self.workers
-        self._open.difference_update((entry.id, each.number) for each in entry.recipients)
         del self._busy[id(entry)]
         if full:
             self.wake()
@@ -264,7 +261,6 @@ class Dispatcher:
             fresh.append(Fresh(mail, (rcpt,), content, f"report on {entry.id}"))
         settlements = [verdict.settlement for verdict in verdicts]
         reports = await self._settle(entry, settlements, fresh)
-        self._open.difference_update((entry.id, each.recipient) for each in settlements)
         if reports or any(each.becomes or each.next_attempt is not None for each in settlements):
             self.wake()  # something is in the spool now that may be due before we look again
         for verdict in verdicts:
@@ -312,19 +308,24 @@ class Dispatcher:
     ) -> list[str]:
         """Write it down, again and again if need be: what is not written is sent twice."""
         wait = 0.1
-        while True:
-            try:
-                return await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
-            except SpoolUnavailable as error:
-                log.error("message %s: what was done cannot be written: %s", entry.id, error)
-            try:
-                await anyio.sleep(wait)
-            except anyio.get_cancelled_exc_class():
-                # We are to end: the disk may have come back since we tried.
-                with suppress(SpoolUnavailable), anyio.CancelScope(shield=True):
-                    await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
-                raise
-            wait = min(wait * 2, 30)
+        ours = {(entry.id, settlement.recipient) for settlement in settlements}
+        try:
+            while True:
+                try:
+                    return await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
+                except SpoolUnavailable as error:
+                    log.error("message %s: what was done cannot be written: %s", entry.id, error)
+                self._unwritten |= ours
+                try:
+                    await anyio.sleep(wait)
+                except anyio.get_cancelled_exc_class():
+                    # We are to end: the disk may have come back since we tried.
+                    with suppress(SpoolUnavailable), anyio.CancelScope(shield=True):
+                        await self.spool.settle(entry.id, settlements, fresh, now=self.clock())
+                    raise
+                wait = min(wait * 2, 30)
+        finally:
+            self._unwritten -= ours
 
 
 def _comes_soon(settlement: Settlement, by: float) -> bool:
