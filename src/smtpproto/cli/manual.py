@@ -131,6 +131,28 @@ MANUAL: Mapping[str, Explained] = {
         "Whether mail with a tag goes into the mailbox's folder of that name, if there is one.",
         "subaddress-folders = true",
     ),
+    "lists": Explained(
+        "Those of them that have an owner: what fails is reported to him, and not to who wrote. "
+        "With `verp`, each member is written to under a return path of his own.",
+        '[lists."dev@example.org"]\nowner = "ann@example.org"\nmembers = ["bob@example.net"]',
+        default="none",
+    ),
+    "verp": Explained(
+        "Senders whose mail has a return path for each recipient, besides owners of such lists.",
+        'local-domains = ["example.org"]\nverp = ["news@example.org"]',
+        default="nobody",
+    ),
+    "verp-separator": Explained(
+        "What stands between sender and recipient in a return path.", 'verp-separator = "-"'
+    ),
+    "double-bounces": Explained(
+        "Who is told what failed of mail without a sender.",
+        'double-bounces = "postmaster@example.org"',
+        default="nobody: it is shown, and dropped",
+    ),
+    "dsn-to-all": Explained(
+        "Whether strangers, too, may ask for reports (DSN).", "dsn-to-all = true"
+    ),
     "smart-host": Explained(
         "Where all other mail goes.",
         'smart-host = "mail.example.org:587"',
@@ -165,6 +187,21 @@ MANUAL: Mapping[str, Explained] = {
         restart=True,
     ),
     "max-message": Explained("Octets that one message may have.", 'max-message = "50M"'),
+    "filters": Explained(
+        "What is kept out: filters in the order in which they are asked, each with its own keys "
+        "(docs/howto/keep-spam-out.md).",
+        '[[filters]]\nuse = "greylist"',
+        default="none",
+    ),
+    "limits": Explained(
+        "How much is taken of whom in which time.",
+        '[[limits]]\nwhat = "messages"\nper = "account"\nmost = 100\nin = "1h"',
+        default="none",
+    ),
+    "filters-fail": Explained(
+        "What is done where a filter fails or is too slow: mail passes, or is put off.",
+        'filters-fail = "defer"',
+    ),
 }
 
 ROUTE_MANUAL: Mapping[str, Explained] = {

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import random
 import shlex
 import signal
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -20,25 +17,15 @@ import anyio
 import click
 from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
-from attrs import define, evolve, frozen
+from attrs import define, evolve
 
-from smtpproto.core.connection import Limits
 from smtpproto.relay import (
-    Access,
     AccountFile,
-    DnsResolver,
-    Host,
     HostPort,
     Listener,
-    Maildir,
-    Passwords,
     Relay,
-    Router,
-    RouteTable,
     SQLiteSpool,
 )
-from smtpproto.relay.accounts import every_sender
-from smtpproto.relay.quota import Quota, quotas
 from smtpproto.relay.relay import Kind
 from smtpproto.relay.spool import SpoolUnavailable
 from smtpproto.relay.story import Event, Observer, harmless
@@ -46,10 +33,10 @@ from smtpproto.relay.story_file import StoryFile
 from smtpproto.stream import causes
 from smtpproto.wire import listen_tcp
 
+from .assembly import Outside, accounts_of, read_outside, relay_of
 from .config import LOGS, STORY, ConfigError, ServeSettings, build, load
 from .daemon import become, notify
 from .filters import open_filters
-from .lists import alias_table, verp_of
 from .manual import with_fixed
 from .node import (
     Certificate,
@@ -57,7 +44,6 @@ from .node import (
     NodeError,
     ensure_certificate,
     ensure_login,
-    ensure_secret,
 )
 from .options import (
     DATA,
@@ -66,15 +52,13 @@ from .options import (
     Value,
     backend_option,
     listen,
-    password_for,
     run,
     server,
     where,
 )
-from .routes import rules_of
-from .screen import ours, show
+from .screen import show
 from .telling import Teller
-from .values import domain, is_loopback, network
+from .values import domain, network
 from .words import explain
 
 if TYPE_CHECKING:
@@ -204,7 +188,7 @@ async def _serve_at(
     settings: Callable[[], ServeSettings] | None,
 ) -> None:
     try:
-        outside = await to_thread.run_sync(_read_outside, chosen)
+        outside = await to_thread.run_sync(read_outside, chosen)
         names = [chosen.hostname, *chosen.local_domains]
         certificate = await to_thread.run_sync(ensure_certificate, chosen.data, names)
         async with SQLiteSpool.open(chosen.data / "spool") as spool, AsyncExitStack() as opened:
@@ -247,7 +231,7 @@ class _Node:
     chosen: ServeSettings
     spool: SQLiteSpool
     certificate: Certificate
-    outside: _Outside
+    outside: Outside
     teller: Teller
     observe: Observer
     #: Reads them again; None: there is no file.
@@ -267,15 +251,14 @@ class _Node:
         """Make the relay; `port` is that of submission."""
         # Not before the spool is ours: a node that runs on it has its own address in the login.
         login = await _login(self.chosen, port)
-        accounts = await to_thread.run_sync(_accounts, self.chosen)
-        relay = _relay(
+        accounts = await to_thread.run_sync(accounts_of, self.chosen)
+        relay = relay_of(
             self.chosen,
             self.spool,
             self.certificate,
-            self.outside.smart_login,
+            self.outside,
             login=login,
             accounts=accounts,
-            routes=self.outside.routes,
             observe=self.observe,
         )
         if accounts is not None:
@@ -292,7 +275,7 @@ class _Node:
         try:
             told = await to_thread.run_sync(self.settings)
             fresh, kept = with_fixed(told, self.chosen)
-            outside = await to_thread.run_sync(_read_outside, fresh, self)
+            outside = await to_thread.run_sync(read_outside, fresh, self.outside)
             node = evolve(self, chosen=fresh, outside=outside)
             relay = await node.relay(port)
             listeners = await node.guarded(_listeners(fresh))
@@ -415,95 +398,3 @@ async def _login(chosen: ServeSettings, port: int) -> Login | None:
     # A mail program needs an address to connect to, and "all of them" is none.
     host = chosen.submission.host or chosen.hostname
     return await to_thread.run_sync(ensure_login, chosen.data, host, port)
-
-
-def _accounts(chosen: ServeSettings) -> AccountFile | None:
-    if chosen.accounts is None:
-        return None
-    secret = ensure_secret(chosen.data)
-    try:
-        return AccountFile(chosen.accounts, domains=chosen.local_domains, secret=secret)
-    except OSError as error:
-        why = error.strerror or error
-        advice = f"make it: {ours()} account --file {shlex.quote(str(chosen.accounts))} add NAME"
-        raise Failure(f"cannot read the accounts in {chosen.accounts}: {why}\n{advice}") from None
-
-
-@frozen
-class _Outside:
-    """What settings name and others keep: a password, and rules with theirs."""
-
-    smart_login: tuple[str, str] | None
-    routes: RouteTable
-
-
-def _read_outside(chosen: ServeSettings, before: _Node | None = None) -> _Outside:
-    """Read it. A password that somebody was asked for `before` is not asked for again. Blocks."""
-    user, file = chosen.smart_host_login, chosen.smart_host_password_file
-    login = before.outside.smart_login if before is not None else None
-    if user is None:
-        login = None
-    elif login is None or login[0] != user or file is not None:
-        login = user, password_for(user, file)
-    return _Outside(
-        login, RouteTable(rules_of(chosen.routes), separator=chosen.subaddress_separator)
-    )
-
-
-def _relay(
-    chosen: ServeSettings,
-    spool: SQLiteSpool,
-    certificate: Certificate,
-    smart_login: tuple[str, str] | None,
-    *,
-    login: Login | None,
-    accounts: AccountFile | None,
-    routes: RouteTable,
-    observe: Observer,
-) -> Relay:
-    smart_host: Host | None = None
-    if chosen.smart_host is not None:
-        access = Access(
-            chosen.smart_host_tls,
-            login=smart_login,
-            login_in_clear=is_loopback(chosen.smart_host.host),
-        )
-        smart_host = Host(chosen.smart_host.host, None, chosen.smart_host.port, access=access)
-    return Relay(
-        hostname=chosen.hostname,
-        spool=spool,
-        mailboxes=Maildir(
-            chosen.data / "mail",
-            hostname=chosen.hostname,
-            now=time.time,
-            random_bytes=os.urandom,
-            quota=quotas(
-                Quota(chosen.mailbox_quota, chosen.mailbox_quota_messages), chosen.mailbox_quotas
-            ),
-            separator=chosen.subaddress_separator,
-            folders=chosen.subaddress_folders,
-        ),
-        router=Router(
-            local_domains=chosen.local_domains,
-            relay_domains=chosen.relay_domains,
-            routes=routes,
-            smart_host=smart_host,
-            resolver=DnsResolver(),
-            shuffle=random.shuffle,
-            hostname=chosen.hostname,
-        ),
-        aliases=alias_table(chosen.aliases, chosen.lists, separator=chosen.subaddress_separator),
-        verp=verp_of(chosen.verp, chosen.lists, chosen.verp_separator, chosen.local_domains),
-        postmaster=chosen.double_bounces,
-        dsn_to_all=chosen.dsn_to_all,
-        verify="callout" if chosen.verify_recipients else None,
-        # Strangers do not reach loopback, and the DNS may be out of reach from here.
-        check_senders=not is_loopback(chosen.listen.host),
-        failing_filter=chosen.filters_fail,
-        networks=chosen.relay_from,
-        tls=certificate.reloadable(),
-        authenticator=accounts or Passwords({login.username: login.password} if login else {}),
-        senders=every_sender if accounts is None else accounts.may_send,
-        limits=Limits(message=chosen.max_message),
-        observe=observe,
-    )
