@@ -54,7 +54,7 @@ def recipients(number: int) -> Iterator[tuple[object, ...]]:
         rcpt = Rcpt(f"bob@{n % 1000}.example").serialize()
         next_attempt = START + (n % 3600) if n % 2 else START + 1e6 + n
         id = new_id(START + n / 1000, n % 1000)
-        yield id, 0, rcpt, 0, next_attempt, next_attempt, None, 0, None
+        yield id, 0, rcpt, 0, next_attempt, next_attempt, None, 0, None, None
 
 
 async def fill(directory: Path, number: int, octets: int, each: int) -> None:
@@ -65,7 +65,7 @@ async def fill(directory: Path, number: int, octets: int, each: int) -> None:
     db.execute("PRAGMA synchronous = OFF")
     db.execute("BEGIN")
     db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)", rows(number, octets, each))
-    db.executemany("INSERT INTO recipient VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", recipients(number))
+    db.executemany(f"INSERT INTO recipient VALUES ({', '.join('?' * 10)})", recipients(number))
     db.execute("COMMIT")
     for (id,) in db.execute("SELECT id FROM message WHERE content IS NULL"):
         with (directory / "content" / id).open("wb") as file:

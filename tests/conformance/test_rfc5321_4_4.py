@@ -146,7 +146,8 @@ async def test_a_relay_puts_its_lines_on_top_and_leaves_the_rest_as_it_is(tmp_pa
     assert b"Return-Path:" + rest == ODD
     first, _, rest = kept.replace(b"\n", b"\r\n").partition(b"\r\n")
     assert first == b"Return-Path: <a@our.dom>"
-    assert rest == relayed
+    # Where delivery is final, another's Return-Path makes room for ours; that is all.
+    assert rest == ours + b"\r\n" + ODD.partition(b"\r\n")[2]
 
 
 @pytest.mark.anyio

@@ -191,7 +191,6 @@ set from="{ANN}" use_envelope_from=yes hostname="our.test" copy=no
 @pytest.mark.peer("swaks")
 @pytest.mark.peer("mutt")
 @pytest.mark.parametrize("send", [by_swaks, by_mutt])
-@pytest.mark.rfc("8314 §3.3", "6409 §4.3", "5802 §3")
 def test_from_an_account_that_is_added_to_mail_that_is_read(
     site: Site, send: Callable[[Site], tuple[int, str]]
 ) -> None:

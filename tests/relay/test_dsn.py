@@ -150,6 +150,7 @@ async def test_delivery_to_a_mailbox_is_reported(tmp_path: Path) -> None:
         assert [each["Final-Recipient"] for each in theirs] == ["rfc822; bob@our.dom"]
         assert theirs[0]["Action"] == "delivered"
         assert "Remote-MTA" not in theirs[0]
+        await node.until(Delivered, 3)  # theirs, and the report
         assert len(node.mail("bob@our.dom")) == len(node.mail("eve@our.dom")) == 1
 
 

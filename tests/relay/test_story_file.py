@@ -13,9 +13,11 @@ import anyio
 import pytest
 from attrs import fields
 
-from smtpproto.core.path import ForwardPath, ReversePath
+from smtpproto.core.path import ForwardPath, Mailbox, ReversePath
+from smtpproto.core.status import EnhancedStatus
 from smtpproto.relay.story import (
     Accepted,
+    Bounced,
     Deferred,
     Delivered,
     Discarded,
@@ -43,6 +45,16 @@ EVENTS: list[Event] = [
     Held(ID, BOB, "by a rule"),
     Discarded(ID, BOB, ""),
     Failed(ID, ODD, "far.example:25", SAID),
+    Bounced(
+        ID,
+        BOB,
+        Mailbox.parse("news@our.example"),
+        Mailbox.parse("bob@far.example"),
+        "failed",
+        EnhancedStatus(5, 1, 1),
+    ),
+    Bounced(ID, ODD, Mailbox.parse("news@our.example"), Mailbox.parse("b@far.example"), None, None),
+    Reported(ID, "aaaaa9876543210", NOBODY, Mailbox.parse("postmaster@our.example")),
     Reported(ID, "", NOBODY),
     Reported(ID, "edcba9876543210", ANN),
 ]

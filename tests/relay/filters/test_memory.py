@@ -254,7 +254,6 @@ async def test_a_limit_of_ones_own_takes_the_place_of_the_one_for_all() -> None:
         assert [await count(one, 0, "ann") == "" for _ in range(2)] == [True, False]
 
 
-@pytest.mark.rfc("1870 §6.1")
 async def test_a_message_too_large_is_refused_for_good_as_soon_as_it_is_told() -> None:
     some = (
         Limit("size", "account", 800),
