@@ -467,11 +467,13 @@ def test_a_program_that_he_cannot_read_is_explained() -> None:
 
 
 def started(*options: str) -> tuple[int, list[str]]:
+    # Who is nobody cannot write down what was covered, and would say so.
+    plain = {name: value for name, value in environment().items() if "COVERAGE" not in name}
     done = subprocess.run(
         [*MODULE, "serve", *ANY_PORTS, *options],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=plain,
         timeout=PATIENCE,
         check=False,
     )
