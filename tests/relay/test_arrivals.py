@@ -12,7 +12,7 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay import sqlite_spool
 from smtpproto.relay.arrivals import Arrivals
 from smtpproto.relay.spool import Entry, Recipient, Settlement, SpoolUnavailable
-from smtpproto.relay.sqlite_claims import LOOK
+from smtpproto.relay.sqlite_claims import LOOK, Claims
 from smtpproto.relay.sqlite_database import Database
 from smtpproto.relay.sqlite_spool import SQLiteSpool
 
@@ -156,6 +156,26 @@ async def test_what_could_not_be_kept_leaves_nothing(tmp_path: Path) -> None:
         assert spool.arrivals.content(incoming.id) is None
         assert await spool.claim(clock(), 9, LEASE) == []
         assert await spool.next_due() is None
+
+
+def test_a_claim_in_the_moment_of_its_coming_has_an_end() -> None:
+    """The writer's thread takes it in; the loop may claim it before that has drawn breath."""
+    claimed: list[Entry] = []
+
+    class Eager(Arrivals):
+        def add(self, entry: Entry) -> bool:
+            added = super().add(entry)
+            claimed.extend(claims.at_hand(entry.arrived, 9, 60.0))
+            return added
+
+    claims = Claims(Eager(9, 9, 9))
+    claims.leases.quiet_until = 1e9
+    recipient = Recipient(0, Rcpt("bob@far.example"), 0, 5.0, None)
+    entry = Entry("id", 5.0, Mail(None), (recipient,), 0, "")
+    claims.came(entry)
+    assert claimed == [entry]
+    assert claims.leases.is_lent("id", 0, 59.0)
+    assert not claims.leases.is_lent("id", 0, 60.0)
 
 
 def test_its_room_is_given_back() -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "ReversePath",
     "as_domain",
     "as_octets",
+    "is_utf8",
 ]
 
 MAX_PATH = 256  # octets, with the brackets (§4.5.3.1.3)
@@ -96,7 +97,7 @@ class Mailbox:
     domain: bytes = field(converter=as_octets, eq=bytes.lower)
 
     def __attrs_post_init__(self) -> None:
-        if CONTROL.search(self.local_part) or not _is_utf8(self.local_part):
+        if CONTROL.search(self.local_part) or not is_utf8(self.local_part):
             raise LocalProtocolError(f"octets no local part can hold: {self.local_part!r}")
         if not self.domain and self.local_part.lower() == b"postmaster":
             object.__setattr__(self, "local_part", _POSTMASTER)
@@ -144,7 +145,8 @@ class Mailbox:
 _take_mailbox = taker(Mailbox, "local_part", "domain")
 
 
-def _is_utf8(octets: bytes) -> bool:
+def is_utf8(octets: bytes) -> bool:
+    """Tell whether octets are text in UTF-8 (RFC 3629)."""
     try:
         octets.decode()
     except UnicodeDecodeError:

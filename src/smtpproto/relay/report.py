@@ -27,7 +27,7 @@ from typing import Literal, TypeAlias
 from attrs import field, frozen
 
 from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.path import ForwardPath, Mailbox, ReversePath, as_domain, as_octets
+from smtpproto.core.path import ForwardPath, Mailbox, ReversePath, as_domain, as_octets, is_utf8
 from smtpproto.core.reply import Reply
 from smtpproto.core.status import EnhancedStatus
 from smtpproto.extensions.dsn import utf8_in_ascii
@@ -374,7 +374,7 @@ def _returned(original: bytes, whole: bool, utf8: bool, wide: bool) -> bytes:
         if utf8:
             return _part(b"message/global", original, wide)
     header = _header(original)
-    kind = b"message/global-headers" if utf8 and _is_utf8(header) else b"text/rfc822-headers"
+    kind = b"message/global-headers" if utf8 and is_utf8(header) else b"text/rfc822-headers"
     return _part(b"text/rfc822-headers" if header.isascii() else kind, header, wide)
 
 
@@ -407,14 +407,6 @@ def _is_8bit(octets: bytes) -> bool:
     if octets.count(b"\r") != ends or octets.count(b"\n") != ends:
         return False
     return max(map(len, octets.split(b"\r\n"))) <= _MAX_LINE
-
-
-def _is_utf8(octets: bytes) -> bool:
-    try:
-        octets.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _header(original: bytes) -> bytes:

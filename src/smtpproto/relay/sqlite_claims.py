@@ -97,11 +97,14 @@ class Claims:
 
     def came(self, entry: Entry) -> None:
         """Take note of a message that is in the database now."""
-        if entry.arrived < self.leases.quiet_until and self.arrivals.add(entry):
+        if entry.arrived < self.leases.quiet_until:
+            # Before it is there for others to claim: a lease of theirs has an end, and is to stay.
             for recipient in entry.recipients:
                 self.leases.lend(entry.id, recipient.number, Lease(inf, entry.arrived))
-        else:
-            self.leases.back_to(entry.arrived, entry.id)
+            if self.arrivals.add(entry):
+                return
+            self.leases.settled(entry.id, [recipient.number for recipient in entry.recipients])
+        self.leases.back_to(entry.arrived, entry.id)
 
     def settled(self, id: str, numbers: Sequence[int]) -> None:
         """Take note that recipients are done or deferred."""

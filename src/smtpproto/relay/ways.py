@@ -24,11 +24,11 @@ from .transport import (
     canonical,
 )
 
-__all__ = ["Onward", "Ways", "put_off"]
+__all__ = ["Way", "Ways", "put_off"]
 
 
 @frozen
-class Onward:
+class Way:
     """A next hop, who goes there, and how it is held if it is down: None, as all are."""
 
     route: NextHop
@@ -45,7 +45,7 @@ class Ways:
     here: list[Recipient] = field(factory=list[Recipient])
     by_mx: dict[str, list[Recipient]] = field(factory=dict[str, list[Recipient]])
     #: By the next hop, and the alias that they came through: what is sent says so.
-    onward: dict[object, Onward] = field(factory=dict[object, Onward])
+    onward: dict[object, Way] = field(factory=dict[object, Way])
     schedules: dict[int, Schedule] = field(factory=dict[int, Schedule])
 
     def take(self, recipient: Recipient, mailbox: Mailbox, rule: Rule | Attempt) -> None:
@@ -98,7 +98,7 @@ class Ways:
         if (hop := self.onward.get(together)) is None:
             schedule = self.schedules.get(recipient.number)
             hold_by = None if schedule is None else hold_for(schedule)
-            hop = self.onward[together] = Onward(route, hold_by)
+            hop = self.onward[together] = Way(route, hold_by)
         hop.recipients.append(recipient)
 
 

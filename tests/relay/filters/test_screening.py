@@ -1,6 +1,7 @@
 """A relay behind filters: what they say is answered, written into the message, and told."""
 
 from collections.abc import Collection
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,35 @@ async def test_a_disk_that_cannot_hold_it_defers(
         await node.until(Delivered)
         (mail,) = node.mail("bob@our.dom")
         assert mail.endswith(content.replace(b"\r\n", b"\n"))
+
+
+async def test_what_is_accepted_stays_so_when_the_copy_cannot_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 451 behind the commit would have the client send it again."""
+
+    class Sticky(BytesIO):
+        def close(self) -> None:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("smtpproto.relay.filters.held.tempfile.TemporaryFile", Sticky)
+    async with world(tmp_path) as w:
+        node = await strangers(w, At(Stage.CONTENT))
+        content = b"Subject: long\r\n\r\n" + (b"y" * 70 + b"\r\n") * 5000
+        result = await node.send("ann@ext.example", ["bob@our.dom"], content)
+        assert str(result.outcomes[0].reply).startswith("250")
+        await node.until(Delivered)
+
+
+async def test_who_is_sent_away_at_once_is_forgotten_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await strangers(w, At(Stage.CONNECT, no()))
+        for _ in range(3):
+            async with node.dial() as wire:
+                assert (await wire.reply()).startswith("554")
+        (server,) = node.relay._servers
+        await node.stop()
+        assert server.handler._known == {}  # type: ignore[attr-defined]  # ScreenedIntake's
 
 
 async def test_a_client_that_has_gone_is_forgotten(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Self
 
@@ -43,7 +44,7 @@ class Held:
     ) -> None:
         if self._file is not None:
             with CancelScope(shield=True):
-                await to_thread.run_sync(self._file.close)
+                await to_thread.run_sync(self._close)
 
     async def write(self, chunk: bytes) -> None:
         """Take more of the content."""
@@ -52,6 +53,11 @@ class Held:
         if len(self._memory) > IN_MEMORY:
             octets, self._memory = bytes(self._memory), bytearray()
             await to_thread.run_sync(self._append, octets)
+
+    def _close(self) -> None:
+        assert self._file is not None
+        with suppress(OSError):  # the content is where it is to be, or of no use to anybody
+            self._file.close()
 
     def _append(self, octets: bytes) -> None:
         if self._file is None:
