@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from shared import content, peak
 
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.spool import Settlement, new_id
-from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.spool.seam import Settlement, new_id
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 
 START = 1_700_000_000.0
 STEPS = 200

@@ -14,7 +14,7 @@ from relay_loads import Load, send
 from shared import content
 
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.spool import new_id
+from smtpproto.relay.spool.seam import new_id
 
 __all__ = ["fill_postfix", "fill_smtpproto"]
 

@@ -253,7 +253,7 @@ _SETTINGS = {
     "server-deadlines": ("smtpproto.limits", "ServerDeadlines"),
     "connections": ("smtpproto.limits", "Connections"),
     "server": ("smtpproto.server", "Server"),
-    "schedule": ("smtpproto.relay.schedule", "Schedule"),
+    "schedule": ("smtpproto.relay.routing.schedule", "Schedule"),
 }
 
 

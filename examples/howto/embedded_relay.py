@@ -23,7 +23,7 @@ from smtpproto.relay import (
     Spool,
     SQLiteSpool,
 )
-from smtpproto.relay.story import Accepted, Deferred, Delivered, Event, Failed
+from smtpproto.relay.reports.story import Accepted, Deferred, Delivered, Event, Failed
 
 NAME = "shop.example.org"
 

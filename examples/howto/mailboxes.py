@@ -22,7 +22,7 @@ from smtpproto.relay import (
     SQLiteSpool,
     quotas,
 )
-from smtpproto.relay.mailbox import listed_mailboxes
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
 
 NAME = "mail.example.org"
 

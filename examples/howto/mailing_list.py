@@ -21,8 +21,8 @@ from smtpproto.relay import (
     SQLiteSpool,
     Verp,
 )
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.story import Bounced, Delivered, Event, Expanded, Failed, Observer
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import Bounced, Delivered, Event, Expanded, Failed, Observer
 
 OWNER = "dev-owner@example.org"
 DEV = MailingList(["ann@example.org", "gone@example.org"], OWNER)

@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 
 from smtpproto import Mail, Rcpt
 from smtpproto.relay import DnsResolver, Listener, Maildir, Relay, Router
-from smtpproto.relay.spool import (
+from smtpproto.relay.spool.seam import (
     ID_RANDOM,
     Entry,
     Fresh,

@@ -26,7 +26,7 @@ from smtpproto.relay import (
     Router,
     SQLiteSpool,
 )
-from smtpproto.relay.guessing import Bucket, Guessing, Locked
+from smtpproto.relay.accounts.guessing import Bucket, Guessing, Locked
 from smtpproto.result import DeliveryError, LoginError
 
 

@@ -23,7 +23,7 @@ from smtpproto.relay.filters import (
     Seen,
     Stage,
 )
-from smtpproto.relay.story import Event, Held, Judged
+from smtpproto.relay.reports.story import Event, Held, Judged
 
 
 class Crowds:

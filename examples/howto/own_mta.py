@@ -13,11 +13,11 @@ from smtpproto.core.reply import Reply
 from smtpproto.handler import Session
 from smtpproto.pool import Pool
 from smtpproto.relay import DnsResolver, Host, HousePolicy, Maildir, Router, SQLiteSpool
-from smtpproto.relay.clients import Clients
-from smtpproto.relay.deliver import Deliverer
-from smtpproto.relay.dispatch import Dispatcher
-from smtpproto.relay.hops import Hops
-from smtpproto.relay.intake import Intake
+from smtpproto.relay.delivery.clients import Clients
+from smtpproto.relay.delivery.deliver import Deliverer
+from smtpproto.relay.delivery.dispatch import Dispatcher
+from smtpproto.relay.delivery.hops import Hops
+from smtpproto.relay.intake.handler import Intake
 from smtpproto.server import Server
 
 NAME = "mail.example.org"

@@ -30,10 +30,10 @@ from smtpproto.relay import (
     Router,
     Rule,
     SQLiteSpool,
-    transport,
 )
 from smtpproto.relay.filters import Answer, Refuse, Seen, Stage
-from smtpproto.relay.story import Deferred, Delivered, Event
+from smtpproto.relay.reports.story import Deferred, Delivered, Event
+from smtpproto.relay.routing import transport
 from smtpproto.resolve import Mx, NoSuchDomain
 from smtpproto.result import DeliveryError
 from smtpproto.server import At, Server

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 
 from smtpproto.relay import DnsResolver, HostPort, Listener, Maildir, Relay, Router, SQLiteSpool
-from smtpproto.relay.story import Event
+from smtpproto.relay.reports.story import Event
 
 
 def tell(event: Event) -> None:

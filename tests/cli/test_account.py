@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from smtpproto.relay.account_file import read_accounts
-from smtpproto.relay.schemes import SCHEMES
+from smtpproto.relay.accounts.passwd import read_accounts
+from smtpproto.relay.accounts.schemes import SCHEMES
 from tests.cli.conftest import SOURCE, Run
 
 FILE = Path("smtpproto-data/accounts")

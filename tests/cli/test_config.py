@@ -18,7 +18,7 @@ from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
 from smtpproto.relay import ByMx, HostPort
 from smtpproto.relay.filters import Limit
-from smtpproto.relay.quota import Quota
+from smtpproto.relay.mailboxes.quota import Quota
 
 FOLDER = Path("/etc/mail")
 

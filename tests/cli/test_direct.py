@@ -9,7 +9,7 @@ from anyio.abc import ByteStream
 from smtpproto.cli.direct import deliver_direct
 from smtpproto.client import Tls, connect_tcp
 from smtpproto.core.envelope import Envelope
-from smtpproto.relay.route import Router
+from smtpproto.relay.routing.route import Router
 from smtpproto.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.result import Fate, Result
 from tests.cli.servers import Mailroom, scripted

@@ -13,7 +13,7 @@ from smtpproto.cli.routes import ROUTE, read_routes
 from smtpproto.cli.values import host_port, listen_address
 from smtpproto.cli.written import written
 from smtpproto.client import Tls
-from smtpproto.relay.quota import Quota
+from smtpproto.relay.mailboxes.quota import Quota
 
 FOLDER = Path("/etc/mail")
 

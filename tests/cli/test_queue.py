@@ -20,10 +20,10 @@ import pytest
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import ForwardPath, ReversePath
-from smtpproto.relay.spool import Entry, Settlement, Successor
-from smtpproto.relay.sqlite_spool import SQLiteSpool
-from smtpproto.relay.story import Accepted, Failed, Reported
-from smtpproto.relay.story_file import StoryFile
+from smtpproto.relay.reports.story import Accepted, Failed, Reported
+from smtpproto.relay.reports.story_file import StoryFile
+from smtpproto.relay.spool.seam import Entry, Settlement, Successor
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 from tests.cli.conftest import Run
 from tests.relay.process import SOURCE, serving
 
@@ -187,7 +187,7 @@ def test_the_list_holds_one_entry_at_a_time(
             seen.append(ref(entry))
             yield entry
 
-    monkeypatch.setattr("smtpproto.relay.sqlite_spool.PAGE_ENTRIES", 1)
+    monkeypatch.setattr("smtpproto.relay.spool.sqlite.PAGE_ENTRIES", 1)
     monkeypatch.setattr(SQLiteSpool, "entries", entries)
     cli("queue", *options)
     assert len(alive) == 5

@@ -24,7 +24,7 @@ from smtpproto.relay import (
     Rule,
     Schedule,
 )
-from smtpproto.relay.table import RouteTable
+from smtpproto.relay.routing.table import RouteTable
 
 FOLDER = Path("/etc/mail")
 SMART = 'via = "smtp:smart.example:587"\nlogin = "ann"\npassword-file = "pw"'

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.values import domain, host_port, is_loopback, listen_address, network, size
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from smtpproto.core.content import DotWriter
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions import EXPN, HELP, SIZE
 from smtpproto.extensions.size import SIZE_OCTETS
-from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed, Reported
 from smtpproto.result import Fate, Transaction
 from smtpproto.source import source
 from smtpproto.testing import play_client, play_server, suggested

@@ -27,7 +27,7 @@ from smtpproto.extensions import AUTH, PIPELINING, STARTTLS
 from smtpproto.handler import Session
 from smtpproto.mechanisms import PLAIN
 from smtpproto.relay import Access
-from smtpproto.relay.story import Deferred, Delivered, Reported
+from smtpproto.relay.reports.story import Deferred, Delivered, Reported
 from smtpproto.result import RefusedError, TlsError
 from smtpproto.server import Server
 from smtpproto.testing import suggested

@@ -38,8 +38,8 @@ from smtpproto.extensions.dsn import (
     Ret,
 )
 from smtpproto.extensions.rrvs import RRVS
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.story import Delivered, Failed, Reported
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import Delivered, Failed, Reported
 from smtpproto.testing import Pair
 from tests.conformance.ends import MAIL as THEN_MAIL
 from tests.conformance.ends import agreed, client_after, say, server_after

@@ -14,7 +14,7 @@ from smtpproto.core.sasl import (
 from smtpproto.handler import Session
 from smtpproto.mechanisms import PLAIN
 from smtpproto.mechanisms.scram import derive_keys
-from smtpproto.relay.accounts import Passwords
+from smtpproto.relay.accounts.login import Passwords
 from tests.sasl.exchange import Account, join
 
 SESSION = Session(1, ("192.0.2.1", 1), ("192.0.2.2", 587))

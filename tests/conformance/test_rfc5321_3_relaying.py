@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpproto.relay.story import Delivered
+from smtpproto.relay.reports.story import Delivered
 from tests.relay.world import MESSAGE, world
 
 pytestmark = pytest.mark.anyio

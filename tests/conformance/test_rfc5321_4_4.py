@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smtpproto import ForwardPath, ReversePath
-from smtpproto.relay.story import Delivered, Reported
+from smtpproto.relay.reports.story import Delivered, Reported
 from smtpproto.trace import received, return_path
 from tests.relay.world import parsed, world
 

@@ -6,7 +6,7 @@ import dns.name
 import pytest
 
 from smtpproto import Ehlo
-from smtpproto.relay.story import Deferred, Delivered, Reported
+from smtpproto.relay.reports.story import Deferred, Delivered, Reported
 from smtpproto.resolve import NoSuchDomain
 from tests.conformance.ends import client_after, hear
 from tests.relay.test_resolve import Server, resolver

@@ -12,9 +12,9 @@ from smtpproto.client import Client
 from smtpproto.core.path import Mailbox
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.extensions import CHUNKING, ENHANCEDSTATUSCODES
-from smtpproto.relay.mailbox import listed_mailboxes
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.story import Accepted, Delivered
+from smtpproto.relay.reports.story import Accepted, Delivered
 from tests.conformance.ends import RCPT, say, server_after
 from tests.relay.test_policy import with_hops
 from tests.relay.world import LOGIN, MESSAGE, Node, Wire, parsed, world

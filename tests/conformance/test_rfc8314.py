@@ -16,10 +16,10 @@ from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import ForwardPath
 from smtpproto.mechanisms.scram import derive_keys
-from smtpproto.relay.accounts import AccountFile
+from smtpproto.relay.accounts.login import AccountFile
+from smtpproto.relay.accounts.schemes import ScramSha256
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.schemes import ScramSha256
-from smtpproto.relay.story import Accepted, Delivered
+from smtpproto.relay.reports.story import Accepted, Delivered
 from smtpproto.server import Server
 from smtpproto.trace import ciphersuite, received
 from tests.adapters.world import Box, Certificates, certificates, running

@@ -40,8 +40,8 @@ from smtpproto.cli.routes import rules_of
 from smtpproto.client import Client
 from smtpproto.relay import Host as RelayHost
 from smtpproto.relay import Listener, NextHop, Relay, RouteTable, Routing, SQLiteSpool
-from smtpproto.relay.spool import Fresh, Settlement, Spool, SpoolUnavailable, Successor
-from smtpproto.relay.story import Delivered, Event
+from smtpproto.relay.reports.story import Delivered, Event
+from smtpproto.relay.spool.seam import Fresh, Settlement, Spool, SpoolUnavailable, Successor
 from smtpproto.resolve import Srv
 from smtpproto.server import At, Server
 from smtpproto.testing import HARD, SOFT, Fault, SmtpServer

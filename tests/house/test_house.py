@@ -27,6 +27,9 @@ STOREYS = [
     {"relay"},
     {"cli"},
 ]
+#: The same within the relay: a room sees those before it, and itself.
+RELAY = ["spool", "routing", "reports", "content", "accounts", "filters", "mailboxes"]
+RELAY += ["delivery", "intake", "relay", "metrics"]
 #: Files beside those rooms belong to them; what is not named here needs a place first.
 ANNEXES = {
     "__main__": "cli",
@@ -140,6 +143,30 @@ def test_the_core_is_read_in_order() -> None:
         above = {f"smtpproto.core.{other}" for other in order[:at]}
         seen = set(imports(ROOT / "core" / f"{name}.py")) - {"smtpproto.core"}
         assert seen <= above, f"{name} imports {seen - above}"
+
+
+def _room_of_relay(module: str) -> int | None:
+    parts = module.split(".")
+    return RELAY.index(parts[2]) if parts[1] == "relay" and len(parts) > 2 else None
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "relay").rglob("*.py")), ids=module_name)
+def test_the_relay_s_rooms_point_one_way(file: Path) -> None:
+    here = _room_of_relay(module_name(file))
+    for imported in imports(file):
+        there = _room_of_relay(imported)
+        if here is not None and there is not None:
+            assert there <= here, f"{module_name(file)} imports {imported}"
+
+
+@pytest.mark.parametrize("name", ["", *RELAY[:-2]])
+def test_a_room_of_the_relay_tells_what_is_in_it(name: str) -> None:
+    place = ROOT / "relay" / name
+    inside = {path.stem for path in place.iterdir() if path.suffix == ".py" or not path.suffix}
+    inside -= {"__init__", "__pycache__"}
+    told = (place / "__init__.py").read_text(encoding="utf-8").split('"""')[1].split("::")[1]
+    order = [word.strip(",") for word in told.split() if word.strip(",") in inside]
+    assert inside <= set(order)
 
 
 def test_client_and_server_do_not_know_each_other() -> None:

@@ -15,7 +15,7 @@ from smtpproto.cli.account import account
 from smtpproto.client import Client
 from smtpproto.core.envelope import Envelope
 from smtpproto.mechanisms import SCRAM_SHA_256
-from smtpproto.relay.schemes import SCHEMES, make_secret, read_secret
+from smtpproto.relay.accounts.schemes import SCHEMES, make_secret, read_secret
 from tests.relay.process import Served, serving
 
 from .programs import HOST, PATIENCE, dovecot, find, run, swaks

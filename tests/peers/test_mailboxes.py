@@ -15,8 +15,8 @@ import pytest
 from smtpproto import Envelope, Mailbox
 from smtpproto.client import Client, UnixConnector
 from smtpproto.maildir import MailboxUnavailable
-from smtpproto.relay.mailbox import Maildir
-from smtpproto.relay.quota import Quota, quotas
+from smtpproto.relay.mailboxes.mailbox import Maildir
+from smtpproto.relay.mailboxes.quota import Quota, quotas
 from smtpproto.result import Fate
 
 from .programs import HOST, Dovecot, dovecot

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import anyio
 import pytest
 
-from smtpproto.relay.route import NextHop, Route, Router, Undetermined, Unroutable
+from smtpproto.relay.routing.route import NextHop, Route, Router, Undetermined, Unroutable
 from smtpproto.resolve import (
     DnsResolver,
     Mx,

@@ -11,7 +11,7 @@ import pytest
 
 from smtpproto.core.reply import Reply
 from smtpproto.relay.filters.rspamd import Rspamd
-from smtpproto.relay.story import Accepted, Delivered, Held, Judged
+from smtpproto.relay.reports.story import Accepted, Delivered, Held, Judged
 from tests.relay.world import MESSAGE, World, world
 
 from .programs import HOST

@@ -20,11 +20,11 @@ import anyio
 import pytest
 from attrs import define, field, frozen
 
-import smtpproto.relay.sqlite_incoming as incoming
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.disk import Disk
-from smtpproto.relay.spool import Fresh, Settlement, SpoolUnavailable
-from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.spool import incoming
+from smtpproto.relay.spool.disk import Disk
+from smtpproto.relay.spool.seam import Fresh, Settlement, SpoolUnavailable
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 from tests.relay.aftermath import (
     WAYS,
     Dropped,

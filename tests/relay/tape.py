@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import pytest
 from attrs import frozen
 
-from smtpproto.relay.disk import Disk
+from smtpproto.relay.spool.disk import Disk
 
 __all__ = [
     "Create",

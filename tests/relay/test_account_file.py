@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpproto.relay.account_file import (
+from smtpproto.relay.accounts.passwd import (
     AccountFileError,
     add_account,
     as_address,

@@ -15,10 +15,17 @@ from smtpproto.core.sasl import AuthenticationError, Lookup, Mechanism, ScramKey
 from smtpproto.handler import Session
 from smtpproto.mechanisms import LOGIN, PLAIN, SCRAM_SHA_256
 from smtpproto.powers import Powers
-from smtpproto.relay.accounts import AccountFile
-from smtpproto.relay.guessing import Bucket, Guessing
-from smtpproto.relay.schemes import ITERATIONS, SCHEMES, Plain, Secret, ShaCrypt, make_secret
-from smtpproto.relay.story import Delivered
+from smtpproto.relay.accounts.guessing import Bucket, Guessing
+from smtpproto.relay.accounts.login import AccountFile
+from smtpproto.relay.accounts.schemes import (
+    ITERATIONS,
+    SCHEMES,
+    Plain,
+    Secret,
+    ShaCrypt,
+    make_secret,
+)
+from smtpproto.relay.reports.story import Delivered
 from smtpproto.result import LoginError, TlsError
 from tests.relay.world import Node, world
 

@@ -7,9 +7,9 @@ import pytest
 from smtpproto.core.reply import Reply
 from smtpproto.relay import Listener, Relay, Router
 from smtpproto.relay.filters.seam import Answer, Refuse, Seen, Stage
-from smtpproto.relay.story import Accepted, Delivered, Judged
-from smtpproto.relay.table import RouteTable, Rule
-from smtpproto.relay.transport import Here, OnHold
+from smtpproto.relay.reports.story import Accepted, Delivered, Judged
+from smtpproto.relay.routing.table import RouteTable, Rule
+from smtpproto.relay.routing.transport import Here, OnHold
 from tests.relay.world import Node, world
 
 pytestmark = pytest.mark.anyio

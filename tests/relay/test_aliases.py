@@ -9,9 +9,9 @@ from smtpproto.core.command import Rcpt
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.relay import AliasTable, MailingList
-from smtpproto.relay.aliases import TooManyTargetsError, expand, has_been_at
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.story import Deferred, Delivered, Expanded, Failed, Reported
+from smtpproto.relay.mailboxes.aliases import TooManyTargetsError, expand, has_been_at
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import Deferred, Delivered, Expanded, Failed, Reported
 from tests.relay.test_dsn import SENDER, hand_over, reports
 from tests.relay.world import MESSAGE, world
 

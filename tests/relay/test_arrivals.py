@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 import pytest
 
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay import sqlite_spool
-from smtpproto.relay.arrivals import Arrivals
-from smtpproto.relay.spool import Entry, Recipient, Settlement, SpoolUnavailable
-from smtpproto.relay.sqlite_claims import LOOK, Claims
-from smtpproto.relay.sqlite_database import Database
-from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.spool import sqlite
+from smtpproto.relay.spool.arrivals import Arrivals
+from smtpproto.relay.spool.claims import LOOK, Claims
+from smtpproto.relay.spool.database import Database
+from smtpproto.relay.spool.seam import Entry, Recipient, Settlement, SpoolUnavailable
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 
 pytestmark = pytest.mark.anyio
 
@@ -124,8 +124,8 @@ async def test_what_a_visitor_does_to_it_is_seen_soon(tmp_path: Path) -> None:
 async def test_more_than_there_is_room_for_comes_in_the_same_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_spool, "ARRIVALS", 2)
-    monkeypatch.setattr(sqlite_spool, "ARRIVAL_OCTETS", 10)
+    monkeypatch.setattr(sqlite, "ARRIVALS", 2)
+    monkeypatch.setattr(sqlite, "ARRIVAL_OCTETS", 10)
     async with opened(tmp_path) as (spool, clock):
         kept = [await keep(spool, 990.0 + n, rcpts=1 + 20 * (n == 1)) for n in range(6)]
         assert ids(await spool.claim(clock(), 4, LEASE)) == kept[:4]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from smtpproto.core.command import Rcpt
 from smtpproto.core.reply import Reply
 from smtpproto.relay import HostPort
-from smtpproto.relay.onward import Batches, is_crowded
-from smtpproto.relay.spool import Recipient
-from smtpproto.relay.story import Deferred, Delivered, Failed
+from smtpproto.relay.delivery.onward import Batches, is_crowded
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed
+from smtpproto.relay.spool.seam import Recipient
 from tests.relay.world import Host, Node, World, world
 
 SENDER = "ann@our.dom"

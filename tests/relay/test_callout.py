@@ -10,9 +10,9 @@ from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.relay import Access, AliasTable, ByMx, Callout, NextHop, RouteTable, Rule
 from smtpproto.relay import Host as MailHost
-from smtpproto.relay.clients import Clients
-from smtpproto.relay.hops import Hops
-from smtpproto.relay.story import Delivered
+from smtpproto.relay.delivery.clients import Clients
+from smtpproto.relay.delivery.hops import Hops
+from smtpproto.relay.reports.story import Delivered
 from tests.relay.test_routes import SOCKET, asked, store
 from tests.relay.world import DAY, Host, Node, World, world
 

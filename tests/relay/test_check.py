@@ -13,14 +13,14 @@ from typing import Any
 import anyio
 import pytest
 
-import smtpproto.relay.sqlite_database as database
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.disk import Disk
-from smtpproto.relay.spool import Entry, SpoolUnavailable
-from smtpproto.relay.sqlite_check import Checked, Finding, check_spool
-from smtpproto.relay.sqlite_database import PAGE_OCTETS
-from smtpproto.relay.sqlite_salvage import MENDED
-from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.spool import database
+from smtpproto.relay.spool.check import Checked, Finding, check_spool
+from smtpproto.relay.spool.database import PAGE_OCTETS
+from smtpproto.relay.spool.disk import Disk
+from smtpproto.relay.spool.salvage import MENDED
+from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 
 SMALL = b"Subject: small\r\n\r\nbody\r\n"
 LARGE = bytes(range(256)) * 600

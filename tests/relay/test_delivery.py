@@ -14,9 +14,9 @@ from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import Access, ByMx, Host, RouteTable, Rule, Schedule, SQLiteSpool
-from smtpproto.relay.mailbox import Maildir, listed_mailboxes
-from smtpproto.relay.spool import SpoolUnavailable
-from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
+from smtpproto.relay.mailboxes.mailbox import Maildir, listed_mailboxes
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed, Reported
+from smtpproto.relay.spool.seam import SpoolUnavailable
 from tests.relay.world import DAY, LOGIN, MESSAGE, START, Node, World, parsed, world
 
 pytestmark = pytest.mark.anyio

@@ -12,11 +12,11 @@ from attrs import evolve
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
 from smtpproto.relay import Maildir, Schedule, SQLiteSpool
-from smtpproto.relay.attempt import Attempt
-from smtpproto.relay.deliver import Deliverer
-from smtpproto.relay.dispatch import Dispatcher
-from smtpproto.relay.spool import Entry, SpoolUnavailable
-from smtpproto.relay.story import Deferred, Delivered, Failed, Reported, harmless, ignore
+from smtpproto.relay.delivery.attempt import Attempt
+from smtpproto.relay.delivery.deliver import Deliverer
+from smtpproto.relay.delivery.dispatch import Dispatcher
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed, Reported, harmless, ignore
+from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
 from smtpproto.result import Fate
 from tests.relay.world import DAY, MESSAGE, START, World, world
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from smtpproto.relay import downgrade
-from smtpproto.relay.downgrade import Downgrade, Survey, downgraded, survey
+from smtpproto.relay.content import downgrade
+from smtpproto.relay.content.downgrade import Downgrade, Survey, downgraded, survey
 
 
 def convert(content: bytes, cuts: list[int] | None = None, *, eight_bit: bool = False) -> bytes:

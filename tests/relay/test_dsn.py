@@ -11,7 +11,7 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.relay import AliasTable, Schedule
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed, Reported
 from smtpproto.result import Result
 from tests.relay.test_delivery import delivery_status
 from tests.relay.world import MESSAGE, Host, Node, World, world

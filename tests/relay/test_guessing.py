@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from smtpproto.core.reply import Reply
 from smtpproto.handler import LoginGuard, Session
-from smtpproto.relay.guessing import Bucket, Guessing, Locked, network_of
+from smtpproto.relay.accounts.guessing import Bucket, Guessing, Locked, network_of
 
 pytestmark = pytest.mark.anyio
 

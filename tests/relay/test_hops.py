@@ -8,8 +8,8 @@ import pytest
 
 from smtpproto.core.reply import Reply
 from smtpproto.relay import HostPort, Schedule
-from smtpproto.relay.hops import Hops
-from smtpproto.relay.story import Deferred, Delivered, Reported
+from smtpproto.relay.delivery.hops import Hops
+from smtpproto.relay.reports.story import Deferred, Delivered, Reported
 from tests.relay.world import DAY, MESSAGE, World, world
 
 pytestmark = pytest.mark.anyio

@@ -8,8 +8,8 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.relay import AliasTable, MailingList
-from smtpproto.relay.aliases import expand, mail_of_list
-from smtpproto.relay.story import Delivered, Expanded, Failed, Reported
+from smtpproto.relay.mailboxes.aliases import expand, mail_of_list
+from smtpproto.relay.reports.story import Delivered, Expanded, Failed, Reported
 from tests.relay.test_delivery import delivery_status
 from tests.relay.test_dsn import SENDER, hand_over, reports
 from tests.relay.world import MESSAGE, Host, World, world

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from smtpproto import LocalProtocolError, Mailbox
 from smtpproto.maildir import MailboxUnavailable, safe_name
-from smtpproto.relay.mailbox import (
+from smtpproto.relay.mailboxes.mailbox import (
     MailboxPolicy,
     Maildir,
     every_mailbox,

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from smtpproto.core.path import ForwardPath, ReversePath
 from smtpproto.relay.metrics import Metrics
-from smtpproto.relay.spool import ID_RANDOM, made_at, new_id
-from smtpproto.relay.story import Delivered, Judged, Reported
+from smtpproto.relay.reports.story import Delivered, Judged, Reported
+from smtpproto.relay.spool.seam import ID_RANDOM, made_at, new_id
 
 BOB = ForwardPath.of("bob@far.example")
 

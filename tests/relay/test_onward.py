@@ -12,10 +12,11 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.pool import Pool
-from smtpproto.relay import AliasTable, SQLiteSpool, sqlite_spool
-from smtpproto.relay.onward import Onward
-from smtpproto.relay.route import Host as HostAddress
-from smtpproto.relay.story import Deferred, Delivered, Failed, Reported
+from smtpproto.relay import AliasTable, SQLiteSpool
+from smtpproto.relay.delivery.onward import Onward
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed, Reported
+from smtpproto.relay.routing.route import Host as HostAddress
+from smtpproto.relay.spool import sqlite
 from smtpproto.result import Fate, Outcome, Result
 from smtpproto.source import Source
 from tests.relay.test_delivery import the_report
@@ -119,7 +120,7 @@ async def test_size_is_that_of_what_is_sent(tmp_path: Path) -> None:
 async def test_8bit_that_shows_late_costs_a_session_and_no_delay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_spool, "ARRIVAL_OCTETS", 0)  # it is read, and not at hand
+    monkeypatch.setattr(sqlite, "ARRIVAL_OCTETS", 0)  # it is read, and not at hand
     async with world(tmp_path) as w:
         host = await w.host("mx.ext.example", "ext.example", keywords=())
         node = await w.node("relay.example")

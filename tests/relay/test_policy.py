@@ -11,11 +11,12 @@ import pytest
 
 from smtpproto import Envelope, LocalProtocolError, Mail, Rcpt, Reply
 from smtpproto.handler import Session
-from smtpproto.relay import AliasTable, HostPort, policy
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.policy import HousePolicy
-from smtpproto.relay.spool import SpoolUnavailable
-from smtpproto.relay.story import Accepted, Delivered
+from smtpproto.relay import AliasTable, HostPort
+from smtpproto.relay.intake import policy
+from smtpproto.relay.intake.policy import HousePolicy
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import Accepted, Delivered
+from smtpproto.relay.spool.seam import SpoolUnavailable
 from smtpproto.resolve import Mx
 from tests.relay.world import LOGIN, MESSAGE, Node, Wire, world
 

@@ -23,11 +23,10 @@ import anyio
 import pytest
 from attrs import define
 
-import smtpproto.relay.sqlite_database as database
-import smtpproto.relay.sqlite_incoming as incoming
-from smtpproto.relay.spool import SpoolUnavailable
-from smtpproto.relay.sqlite_check import check_spool
-from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.spool import database, incoming
+from smtpproto.relay.spool.check import check_spool
+from smtpproto.relay.spool.seam import SpoolUnavailable
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 from tests.relay.aftermath import (
     WAYS,
     Dropped,

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from smtpproto import Mailbox
 from smtpproto.maildir import MailboxUnavailable
-from smtpproto.relay.mailbox import Maildir, listed_mailboxes
-from smtpproto.relay.quota import MaildirSize, Quota, Usage, quotas
-from smtpproto.relay.story import Deferred, Delivered, Failed
+from smtpproto.relay.mailboxes.mailbox import Maildir, listed_mailboxes
+from smtpproto.relay.mailboxes.quota import MaildirSize, Quota, Usage, quotas
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed
 from tests.relay.world import world
 
 pytestmark = pytest.mark.anyio

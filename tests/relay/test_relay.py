@@ -12,8 +12,8 @@ from smtpproto.client import Client
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.relay import Access, Host, Listener, Passwords
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.story import Accepted, Deferred, Delivered, Event, Failed, Reported
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import Accepted, Deferred, Delivered, Event, Failed, Reported
 from tests.relay.world import LOGIN, MESSAGE, World, parsed, world
 
 pytestmark = pytest.mark.anyio

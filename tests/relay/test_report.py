@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 
 from smtpproto import EnhancedStatus, ForwardPath, LocalProtocolError, Mailbox, Reply, ReversePath
 from smtpproto.core.reply import ReplyReader
-from smtpproto.relay.report import MAX_RETURNED, Action, Failure, failure_report, is_report_owed
+from smtpproto.relay.reports.report import (
+    MAX_RETURNED,
+    Action,
+    Failure,
+    failure_report,
+    is_report_owed,
+)
 
 ARRIVED = datetime(2024, 2, 24, 8, 0, 0, tzinfo=UTC)
 NOW = ARRIVED + timedelta(days=5)

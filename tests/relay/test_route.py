@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from smtpproto.core.path import ForwardPath, Mailbox, ReversePath
-from smtpproto.relay.route import (
+from smtpproto.relay.routing.route import (
     Host,
     HostPort,
     Local,

@@ -24,8 +24,8 @@ from smtpproto.relay import (
     Rule,
     Schedule,
 )
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.story import (
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import (
     Deferred,
     Delivered,
     Discarded,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpproto.relay.schedule import DEFAULT, Schedule, next_attempt
+from smtpproto.relay.routing.schedule import DEFAULT, Schedule, next_attempt
 
 JITTER = st.floats(0, 1, exclude_max=True)
 ATTEMPTS = st.integers(0, 10**6)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.mechanisms.scram import derive_keys
-from smtpproto.relay.schemes import (
+from smtpproto.relay.accounts.schemes import (
     DEFAULT,
     MAX_PASSWORD,
     SCHEMES,
@@ -18,7 +18,7 @@ from smtpproto.relay.schemes import (
     make_secret,
     read_secret,
 )
-from smtpproto.relay.sha_crypt import MAX_ROUNDS, is_sha_crypt, sha_crypt
+from smtpproto.relay.accounts.sha_crypt import MAX_ROUNDS, is_sha_crypt, sha_crypt
 
 # Made by `doveadm pw -s SCHEME -p secret`.
 BY_DOVECOT = [

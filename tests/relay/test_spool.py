@@ -22,12 +22,13 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-import smtpproto.relay.sqlite_database as database
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
-from smtpproto.relay.disk import Disk
-from smtpproto.relay.leases import Leases
-from smtpproto.relay.spool import (
+from smtpproto.relay.spool import database
+from smtpproto.relay.spool.check import Checked, check_spool
+from smtpproto.relay.spool.disk import Disk
+from smtpproto.relay.spool.leases import Leases
+from smtpproto.relay.spool.seam import (
     CHUNK_OCTETS,
     ID_RANDOM,
     Entry,
@@ -39,8 +40,7 @@ from smtpproto.relay.spool import (
     Successor,
     new_id,
 )
-from smtpproto.relay.sqlite_check import Checked, check_spool
-from smtpproto.relay.sqlite_spool import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
+from smtpproto.relay.spool.sqlite import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
 
 pytestmark = pytest.mark.anyio
 
@@ -203,7 +203,7 @@ CHILD = """
 import sys, anyio
 from pathlib import Path
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 
 def content(id):
     return (id.encode() + b"\\r\\n") * (40 if int(id[-1], 36) % 2 else 6000)
@@ -1217,7 +1217,7 @@ async def test_what_a_visitor_asks_for_comes_before_what_was_looked_at(tmp_path:
 async def test_entries_come_page_by_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: Sql
 ) -> None:
-    monkeypatch.setattr("smtpproto.relay.sqlite_spool.PAGE_ENTRIES", 3)
+    monkeypatch.setattr("smtpproto.relay.spool.sqlite.PAGE_ENTRIES", 3)
     async with opened(tmp_path) as spool:
         ids = [await keep(spool, rcpts=(ANN, BOB)) for _ in range(7)]
         statements.clear()
@@ -1230,7 +1230,7 @@ async def test_entries_come_page_by_page(
 VISITOR = """
 import sys, anyio
 from pathlib import Path
-from smtpproto.relay.sqlite_spool import SQLiteSpool
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 
 async def main():
     async with SQLiteSpool.open(Path(sys.argv[1]), serving=False) as spool:

@@ -15,7 +15,7 @@ from attrs import fields
 
 from smtpproto.core.path import ForwardPath, Mailbox, ReversePath
 from smtpproto.core.status import EnhancedStatus
-from smtpproto.relay.story import (
+from smtpproto.relay.reports.story import (
     Accepted,
     Bounced,
     Deferred,
@@ -28,7 +28,7 @@ from smtpproto.relay.story import (
     Judged,
     Reported,
 )
-from smtpproto.relay.story_file import StoryFile, as_record, event_of, read_story
+from smtpproto.relay.reports.story_file import StoryFile, as_record, event_of, read_story
 
 ID = "0123456789abcde"
 ANN, NOBODY = ReversePath.of("ann@our.example"), ReversePath.of(None)

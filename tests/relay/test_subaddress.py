@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from smtpproto import LocalProtocolError, Mailbox
 from smtpproto.maildir import safe_name
 from smtpproto.relay import AliasTable, MailingList
-from smtpproto.relay.mailbox import (
+from smtpproto.relay.mailboxes.mailbox import (
     MailboxesFirst,
     MailboxStore,
     Maildir,
@@ -23,7 +23,7 @@ from smtpproto.relay.mailbox import (
     listed_mailboxes,
     present_mailboxes,
 )
-from smtpproto.relay.story import Delivered, Expanded
+from smtpproto.relay.reports.story import Delivered, Expanded
 from tests.relay.world import MESSAGE, parsed, world
 
 pytestmark = pytest.mark.anyio

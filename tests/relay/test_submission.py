@@ -15,8 +15,8 @@ from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply
 from smtpproto.core.server_connection import ServerEvent
 from smtpproto.handler import ContentError, ContentStream, Session
-from smtpproto.relay.header import MAX_LINE, Field, is_date, is_message_id, split_header
-from smtpproto.relay.submission import Submission
+from smtpproto.relay.content.header import MAX_LINE, Field, is_date, is_message_id, split_header
+from smtpproto.relay.intake.submission import Submission
 from smtpproto.trace import MAX_HEADER
 
 pytestmark = pytest.mark.anyio

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.core.reply import Reply
-from smtpproto.relay.access import Access
-from smtpproto.relay.table import RouteTable, Rule, no_routes
-from smtpproto.relay.transport import Discard, Here, Host, NextHop, Refuse
+from smtpproto.relay.routing.access import Access
+from smtpproto.relay.routing.table import RouteTable, Rule, no_routes
+from smtpproto.relay.routing.transport import Discard, Here, Host, NextHop, Refuse
 
 pytestmark = pytest.mark.anyio
 

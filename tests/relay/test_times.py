@@ -15,9 +15,9 @@ from smtpproto.core.envelope import Envelope
 from smtpproto.extensions.deliverby import ByMode
 from smtpproto.extensions.futurerelease import Horizon
 from smtpproto.relay import AliasTable, Schedule
-from smtpproto.relay.spool import Entry
-from smtpproto.relay.story import Accepted, Deferred, Delivered, Failed, Reported
-from smtpproto.relay.times import Deadline, Times, deadline, release_time
+from smtpproto.relay.delivery.times import Deadline, Times, deadline, release_time
+from smtpproto.relay.reports.story import Accepted, Deferred, Delivered, Failed, Reported
+from smtpproto.relay.spool.seam import Entry
 from smtpproto.result import Result
 from tests.relay.test_dsn import reports
 from tests.relay.world import DAY, LOGIN, MESSAGE, START, Host, Node, World, world

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-import smtpproto.relay.sqlite_database as database
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.disk import Disk
-from smtpproto.relay.spool import Fresh, Settlement, SpoolUnavailable
-from smtpproto.relay.sqlite_check import check_spool
-from smtpproto.relay.sqlite_spool import SQLiteSpool
-from smtpproto.relay.story import Deferred, Delivered, Failed
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed
+from smtpproto.relay.spool import database
+from smtpproto.relay.spool.check import check_spool
+from smtpproto.relay.spool.disk import Disk
+from smtpproto.relay.spool.seam import Fresh, Settlement, SpoolUnavailable
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 from tests.relay.tape import Operation, Sync, Tape, Write
 from tests.relay.world import MESSAGE, Node, world
 
@@ -92,7 +92,7 @@ async def test_a_disk_that_is_full_or_fails(  # noqa: PLR0917 - pytest names the
             tape.trouble = lambda operation: number if isinstance(operation, kind) else 0
             for _ in range(2):
                 assert (await said(node, content)).startswith(answer)
-            logged = [r for r in caplog.records if r.name == "smtpproto.relay.intake"]
+            logged = [r for r in caplog.records if r.name == "smtpproto.relay.intake.handler"]
             assert [r.levelno for r in logged] == [logging.ERROR] * 2
             assert all(told in r.getMessage() for r in logged)
             tape.trouble = lambda _: 0

@@ -13,10 +13,10 @@ from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
 from smtpproto.core.status import EnhancedStatus
 from smtpproto.relay import AliasTable, MailingList, OnHold, RouteTable, Rule, Verp
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.spool import Entry, Recipient
-from smtpproto.relay.story import Bounced, Delivered, Expanded, Held
-from smtpproto.relay.verp import Notice, envelopes, notice_in
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.mailboxes.verp import Notice, envelopes, notice_in
+from smtpproto.relay.reports.story import Bounced, Delivered, Expanded, Held
+from smtpproto.relay.spool.seam import Entry, Recipient
 from smtpproto.testing import strategies
 from tests.relay.world import DAY, Host, World, world
 

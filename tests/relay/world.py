@@ -42,15 +42,15 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.filters import Filter
-from smtpproto.relay.mailbox import MailboxPolicy, every_mailbox
-from smtpproto.relay.policy import Policy
-from smtpproto.relay.quota import QuotaPolicy, no_quotas
+from smtpproto.relay.intake.policy import Policy
+from smtpproto.relay.mailboxes.mailbox import MailboxPolicy, every_mailbox
+from smtpproto.relay.mailboxes.quota import QuotaPolicy, no_quotas
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.spool import Entry, SpoolUnavailable
-from smtpproto.relay.sqlite_spool import SQLiteIncoming
-from smtpproto.relay.story import Event
-from smtpproto.relay.table import Routes, no_routes
-from smtpproto.relay.transport import Host as MailHost
+from smtpproto.relay.reports.story import Event
+from smtpproto.relay.routing.table import Routes, no_routes
+from smtpproto.relay.routing.transport import Host as MailHost
+from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
+from smtpproto.relay.spool.sqlite import SQLiteIncoming
 from smtpproto.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.result import Result
 

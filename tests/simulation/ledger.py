@@ -13,9 +13,9 @@ from attrs import define, field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import ForwardPath
-from smtpproto.relay.schedule import DEFAULT
-from smtpproto.relay.spool import Entry, Fresh
-from smtpproto.relay.story import Delivered, Event, Expanded, Failed
+from smtpproto.relay.reports.story import Delivered, Event, Expanded, Failed
+from smtpproto.relay.routing.schedule import DEFAULT
+from smtpproto.relay.spool.seam import Entry, Fresh
 
 from .loop import Life
 from .network import Pipe

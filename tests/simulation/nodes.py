@@ -27,12 +27,12 @@ from smtpproto.core.reply import Reply
 from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import AliasTable, HostPort, Maildir, Relay, Router, SQLiteSpool
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.spool import Entry, Fresh, Settlement, SpoolUnavailable
-from smtpproto.relay.sqlite_database import READERS
-from smtpproto.relay.sqlite_incoming import SQLiteIncoming
-from smtpproto.relay.sqlite_spool import ARRIVAL_OCTETS, ARRIVALS
-from smtpproto.relay.story import Event
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import Event
+from smtpproto.relay.spool.database import READERS
+from smtpproto.relay.spool.incoming import SQLiteIncoming
+from smtpproto.relay.spool.seam import Entry, Fresh, Settlement, SpoolUnavailable
+from smtpproto.relay.spool.sqlite import ARRIVAL_OCTETS, ARRIVALS
 from smtpproto.resolve import Resolver
 from smtpproto.server import Server
 from tests.relay.aftermath import Platter, Way

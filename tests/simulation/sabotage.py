@@ -14,15 +14,16 @@ from anyio import CancelScope
 from attrs import evolve, frozen
 
 from smtpproto.maildir import MaildirWriter
-from smtpproto.relay import dispatch, sqlite_database, sqlite_spool, verdict
-from smtpproto.relay.attempt import Attempt
-from smtpproto.relay.deliver import Deliverer
-from smtpproto.relay.disk import Disk
-from smtpproto.relay.dispatch import Dispatcher
-from smtpproto.relay.hops import Hops
-from smtpproto.relay.spool import Fresh, Pages
-from smtpproto.relay.sqlite_database import Work
-from smtpproto.relay.sqlite_incoming import SQLiteIncoming
+from smtpproto.relay.delivery import dispatch, verdict
+from smtpproto.relay.delivery.attempt import Attempt
+from smtpproto.relay.delivery.deliver import Deliverer
+from smtpproto.relay.delivery.dispatch import Dispatcher
+from smtpproto.relay.delivery.hops import Hops
+from smtpproto.relay.spool import database, sqlite
+from smtpproto.relay.spool.database import Work
+from smtpproto.relay.spool.disk import Disk
+from smtpproto.relay.spool.incoming import SQLiteIncoming
+from smtpproto.relay.spool.seam import Fresh, Pages
 from smtpproto.result import Fate
 from smtpproto.session import ClientSession
 
@@ -76,7 +77,7 @@ def no_sync() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite_database, "connect", make)
+    return _replace(database, "connect", make)
 
 
 def no_directory_sync() -> AbstractContextManager[Any]:
@@ -103,7 +104,7 @@ def tidy_start() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite_spool.SQLiteSpool, "_recover", make)
+    return _replace(sqlite.SQLiteSpool, "_recover", make)
 
 
 def half_content() -> AbstractContextManager[Any]:
@@ -123,7 +124,7 @@ def half_content() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite_spool.SQLiteSpool, "content", make)
+    return _replace(sqlite.SQLiteSpool, "content", make)
 
 
 # What is settled
@@ -160,7 +161,7 @@ def reports_later() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite_spool.SQLiteSpool, "settle", make)
+    return _replace(sqlite.SQLiteSpool, "settle", make)
 
 
 def short_lease() -> AbstractContextManager[Any]:
@@ -172,7 +173,7 @@ def short_lease() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite_spool.SQLiteSpool, "claim", make)
+    return _replace(sqlite.SQLiteSpool, "claim", make)
 
 
 def settles_before() -> AbstractContextManager[Any]:
@@ -338,7 +339,7 @@ def leaves_files() -> AbstractContextManager[Any]:
     async def nothing(self: Any, paths: Any) -> None:
         pass
 
-    return patch.object(sqlite_spool.SQLiteSpool, "_remove", nothing)
+    return patch.object(sqlite.SQLiteSpool, "_remove", nothing)
 
 
 SABOTAGES = (

@@ -15,12 +15,12 @@ from typing import Any
 import anyio
 from attrs import define, field, frozen
 
-import smtpproto.relay.sqlite_incoming as incoming
 from smtpproto.client import Client, Tls
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.reply import Severity
 from smtpproto.relay import HostPort
+from smtpproto.relay.spool import incoming
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveFailed
 from smtpproto.result import ClientError, Fate, RefusedError
 from tests.relay.aftermath import WAYS

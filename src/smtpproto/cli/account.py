@@ -12,7 +12,7 @@ from attrs import frozen
 
 from smtpproto.core.errors import GrammarError
 from smtpproto.mechanisms.saslprep import saslprep
-from smtpproto.relay.account_file import (
+from smtpproto.relay.accounts.passwd import (
     AccountFileError,
     AccountTable,
     add_account,
@@ -21,7 +21,7 @@ from smtpproto.relay.account_file import (
     read_accounts,
     remove_account,
 )
-from smtpproto.relay.schemes import DEFAULT, SCHEMES, make_secret
+from smtpproto.relay.accounts.schemes import DEFAULT, SCHEMES, make_secret
 
 from .config import ConfigError, load
 from .console import err, out, say, table

@@ -22,9 +22,9 @@ from smtpproto.relay import (
     RouteTable,
     SQLiteSpool,
 )
-from smtpproto.relay.accounts import every_sender
-from smtpproto.relay.quota import Quota, quotas
-from smtpproto.relay.story import Observer
+from smtpproto.relay.accounts.login import every_sender
+from smtpproto.relay.mailboxes.quota import Quota, quotas
+from smtpproto.relay.reports.story import Observer
 
 from .config import ServeSettings
 from .lists import alias_table, verp_of

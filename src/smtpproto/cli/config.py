@@ -19,10 +19,10 @@ from attrs import evolve, field, fields, frozen
 from smtpproto.client import Tls
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
-from smtpproto.relay.aliases import AliasTable
 from smtpproto.relay.filters import Limit
-from smtpproto.relay.quota import Quota
-from smtpproto.relay.transport import HostPort
+from smtpproto.relay.mailboxes.aliases import AliasTable
+from smtpproto.relay.mailboxes.quota import Quota
+from smtpproto.relay.routing.transport import HostPort
 
 from .filters import FAILING, FilterSettings, read_filters, read_limits
 from .lists import ListSettings, alias_table, mailbox, read_lists, separator, verp_of

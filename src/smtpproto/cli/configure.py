@@ -13,7 +13,7 @@ from typing import Any
 import click
 from attrs import asdict, frozen
 
-from smtpproto.relay.account_file import read_accounts
+from smtpproto.relay.accounts.passwd import read_accounts
 
 from .config import SETTINGS, ConfigError, ServeSettings, build, load
 from .console import mark, out, say, table

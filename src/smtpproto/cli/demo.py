@@ -47,7 +47,7 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.story import (
+from smtpproto.relay.reports.story import (
     Accepted,
     Bounced,
     Deferred,

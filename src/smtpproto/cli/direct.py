@@ -10,7 +10,7 @@ from smtpproto.client import Client, Connector, Tls, connect_tcp
 from smtpproto.core.command import Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.reply import Reply, Severity
-from smtpproto.relay.route import Host, NextHop, Router, Undetermined, Unroutable
+from smtpproto.relay.routing.route import Host, NextHop, Router, Undetermined, Unroutable
 from smtpproto.resolve import DnsResolver
 from smtpproto.result import ClientError, Fate, Outcome, RefusedError, Result
 

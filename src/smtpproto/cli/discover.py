@@ -23,7 +23,7 @@ from smtpproto.discover import (
     Verdict,
 )
 from smtpproto.discover import discover as look
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 
 from .console import mark, out, say, table
 from .options import BadInput, backend_option, ca_option, context_for, run

@@ -24,7 +24,7 @@ from smtpproto.core.state import State
 from smtpproto.deadline import DeadlineError, deadline
 from smtpproto.extensions import STANDARD
 from smtpproto.mechanisms import strongest
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 from smtpproto.stream import (
     Pump,
     StreamLostError,

@@ -11,8 +11,8 @@ from attrs import frozen
 
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox
-from smtpproto.relay.aliases import AliasTable, MailingList
-from smtpproto.relay.verp import Verp
+from smtpproto.relay.mailboxes.aliases import AliasTable, MailingList
+from smtpproto.relay.mailboxes.verp import Verp
 
 __all__ = ["ListSettings", "alias_table", "mailbox", "read_lists", "separator", "verp_of"]
 

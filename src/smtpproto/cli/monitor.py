@@ -16,7 +16,7 @@ from attrs import frozen
 
 from smtpproto.relay import Relay, SQLiteSpool
 from smtpproto.relay.metrics import CONTENT_TYPE, Metrics
-from smtpproto.relay.spool import SpoolUnavailable
+from smtpproto.relay.spool.seam import SpoolUnavailable
 
 __all__ = ["Monitor"]
 

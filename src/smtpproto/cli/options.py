@@ -19,7 +19,7 @@ import click
 from smtpproto.client import Tls, verifying
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import as_domain
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 
 from .values import host_port, listen_address
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from smtpproto.client import Tls
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 
 from .certificate import facts
 from .console import dialogue, mark, out, say, table

@@ -14,11 +14,11 @@ from typing import Any, Literal, TypeVar
 import click
 from attrs import asdict, evolve, frozen
 
-from smtpproto.relay.spool import Entry, Recipient, SpoolUnavailable
-from smtpproto.relay.sqlite_check import check_spool
-from smtpproto.relay.sqlite_spool import SQLiteSpool
-from smtpproto.relay.story_file import Told, read_story
-from smtpproto.relay.times import Times
+from smtpproto.relay.delivery.times import Times
+from smtpproto.relay.reports.story_file import Told, read_story
+from smtpproto.relay.spool.check import check_spool
+from smtpproto.relay.spool.seam import Entry, Recipient, SpoolUnavailable
+from smtpproto.relay.spool.sqlite import SQLiteSpool
 
 from .config import STORY
 from .console import amount, mark, out, safe, say, table

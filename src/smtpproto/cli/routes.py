@@ -27,7 +27,7 @@ from smtpproto.relay import (
     Rule,
     Schedule,
 )
-from smtpproto.relay.schedule import DEFAULT
+from smtpproto.relay.routing.schedule import DEFAULT
 
 from .options import context_for, password_for
 from .setting import PASSWORD_FILE, TLS, USER, Setting, a_list, a_path, a_text, read_setting

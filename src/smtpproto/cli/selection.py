@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 from attrs import frozen
 
-from smtpproto.relay.spool import Entry, Recipient, Spool
+from smtpproto.relay.spool.seam import Entry, Recipient, Spool
 
 from .options import Value
 from .values import domain, duration

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from smtpproto.client import Client, Tls
 from smtpproto.core.envelope import Envelope
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 from smtpproto.result import ClientError, Fate, Outcome, RefusedError, Result
 
 from .compose import Correspondent, Draft, compose, finished

@@ -27,9 +27,9 @@ from smtpproto.relay import (
     SQLiteSpool,
 )
 from smtpproto.relay.relay import Kind
-from smtpproto.relay.spool import SpoolUnavailable
-from smtpproto.relay.story import Event, Observer, harmless
-from smtpproto.relay.story_file import StoryFile
+from smtpproto.relay.reports.story import Event, Observer, harmless
+from smtpproto.relay.reports.story_file import StoryFile
+from smtpproto.relay.spool.seam import SpoolUnavailable
 from smtpproto.stream import causes
 from smtpproto.wire import listen_tcp
 

@@ -23,7 +23,7 @@ from smtpproto.core.reply import Reply
 from smtpproto.core.sasl import Verify
 from smtpproto.handler import ContentStream, Handler, Session
 from smtpproto.handlers import Fault, Faulty
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 from smtpproto.server import At, Connections, Server
 from smtpproto.workers import WorkerError
 from smtpproto.workers import run as supervise

@@ -16,7 +16,7 @@ import click
 from attrs import frozen
 
 from smtpproto.core.path import ForwardPath
-from smtpproto.relay.story import (
+from smtpproto.relay.reports.story import (
     Accepted,
     Bounced,
     Deferred,
@@ -29,7 +29,7 @@ from smtpproto.relay.story import (
     Judged,
     Reported,
 )
-from smtpproto.relay.story_file import as_record, timestamp
+from smtpproto.relay.reports.story_file import as_record, timestamp
 
 from .console import amount, say
 

@@ -15,7 +15,7 @@ from ipaddress import (
 
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import as_domain
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.routing.route import HostPort
 
 __all__ = [
     "domain",

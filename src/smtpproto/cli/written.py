@@ -6,8 +6,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from smtpproto.relay.quota import Quota
-from smtpproto.relay.route import HostPort
+from smtpproto.relay.mailboxes.quota import Quota
+from smtpproto.relay.routing.route import HostPort
 
 from .routes import RouteSettings
 

@@ -1,53 +1,40 @@
 """A queueing mail server to embed: it takes mail in, keeps it safe, and carries it on.
 
-In reading order::
+Its rooms, in reading order::
 
-    spool, sqlite_spool     where a message is safe      (sqlite_*, leases, disk: below it)
-    aliases, quota, mailbox who stands for whom; what a mailbox may hold; where mail ends
-    verp                    a return path for each recipient, and the way back
-    access, transport       what can be done with it: next hops, and how they are talked to
-    table, route            what is done with it, by rules; else by the DNS (..resolve)
-    hops                    what is known of next hops
-    schedule, times         when it is tried again; from when on and by when it is wanted
-    report, trace           what is written about it
-    story, story_file       what is told of it, and kept for who asks
-    metrics                 … and its numbers (an extra)
-    callout                 who exists elsewhere
-    submission, header      what mail programs hand over, completed
-    policy                  who may send to whom
-    offers, intake          in: what is taken on; what exists; Received, spool
-    filters, screening      … and what is kept out
-    attempt, ways, clients  out: what came of it, for whom; sessions with next hops
-    onward, content         … what goes on to a next hop, and how
-    downgrade, mime_header  … content made fit for one that takes less
-    deliver, verdict        … attempts, and what follows from them
-    dispatch                the loop over them
-    sha_crypt, schemes      passwords as they are stored
-    account_file, accounts  who may log in, and send as whom
-    guessing                who may not try again so soon
-    relay                   all of it together
+    spool       where a message is safe
+    routing     where mail goes: next hops, and the rules by which one is chosen
+    reports     what is told: to senders, and to operators
+    content     what mail holds, made fit for where it goes
+    accounts    who may log in, and send as whom
+    filters     what is kept out
+    mailboxes   whose mail it is, and where it ends
+    delivery    out: attempts, and what follows from them
+    intake      in: who may send what, and how it comes into the spool
+    relay       all of it together
+    metrics     … and its numbers (an extra)
 """
 
 from __future__ import annotations
 
 from smtpproto.resolve import DnsResolver, Resolver
 
-from .access import Access
-from .accounts import AccountFile, Passwords, SenderPolicy
-from .aliases import Aliases, AliasTable, MailingList
-from .callout import Callout, Verifier
-from .mailbox import MailboxStore, Maildir
-from .policy import HousePolicy, Policy
-from .quota import Quota, quotas
+from .accounts.login import AccountFile, Passwords, SenderPolicy
+from .delivery.callout import Callout, Verifier
+from .intake.policy import HousePolicy, Policy
+from .mailboxes.aliases import Aliases, AliasTable, MailingList
+from .mailboxes.mailbox import MailboxStore, Maildir
+from .mailboxes.quota import Quota, quotas
+from .mailboxes.verp import Verp
 from .relay import Listener, Relay
-from .route import Router, Routing
-from .schedule import Schedule
-from .spool import Spool
-from .sqlite_spool import SQLiteSpool
-from .story import Observer
-from .table import Routes, RouteTable, Rule
-from .transport import ByMx, Discard, Here, Host, HostPort, NextHop, OnHold, Refuse
-from .verp import Verp
+from .reports.story import Observer
+from .routing.access import Access
+from .routing.route import Router, Routing
+from .routing.schedule import Schedule
+from .routing.table import Routes, RouteTable, Rule
+from .routing.transport import ByMx, Discard, Here, Host, HostPort, NextHop, OnHold, Refuse
+from .spool.seam import Spool
+from .spool.sqlite import SQLiteSpool
 
 __all__ = [
     "Access",

@@ -14,8 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from .relay import Relay
-from .spool import Tally, made_at
-from .story import (
+from .reports.story import (
     Accepted,
     Bounced,
     Deferred,
@@ -28,6 +27,7 @@ from .story import (
     Judged,
     Reported,
 )
+from .spool.seam import Tally, made_at
 
 __all__ = ["CONTENT_TYPE", "Metrics", "Tallied"]
 

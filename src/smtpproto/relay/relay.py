@@ -39,29 +39,29 @@ from smtpproto.source import CHUNK, Reading, source
 from smtpproto.trust import Network
 from smtpproto.wire import Listener as Bound
 
-from .access import Access
-from .accounts import SenderPolicy, every_sender
-from .aliases import Aliases, no_aliases
-from .callout import Callout, Verifier
-from .clients import Clients
-from .deliver import Deliverer
-from .dispatch import Dispatcher
+from .accounts.guessing import Guessing
+from .accounts.login import SenderPolicy, every_sender
+from .delivery.callout import Callout, Verifier
+from .delivery.clients import Clients
+from .delivery.deliver import Deliverer
+from .delivery.dispatch import Dispatcher
+from .delivery.hops import Hops, hold_for
 from .filters.chain import Chain
 from .filters.seam import Filter
-from .guessing import Guessing
-from .hops import Hops, hold_for
-from .intake import Intake
-from .mailbox import MailboxesFirst, MailboxStore
-from .offers import RENEWED_EACH, offer
-from .policy import HousePolicy, Policy
-from .route import Routing
-from .schedule import DEFAULT, Schedule
-from .screening import ScreenedIntake
-from .spool import Spool
-from .story import Accepted, Observer, harmless, ignore
-from .submission import Submission
-from .transport import Host
-from .verp import Returns, Verp
+from .intake.handler import Intake
+from .intake.offers import RENEWED_EACH, offer
+from .intake.policy import HousePolicy, Policy
+from .intake.screening import ScreenedIntake
+from .intake.submission import Submission
+from .mailboxes.aliases import Aliases, no_aliases
+from .mailboxes.mailbox import MailboxesFirst, MailboxStore
+from .mailboxes.verp import Returns, Verp
+from .reports.story import Accepted, Observer, harmless, ignore
+from .routing.access import Access
+from .routing.route import Routing
+from .routing.schedule import DEFAULT, Schedule
+from .routing.transport import Host
+from .spool.seam import Spool
 
 __all__ = ["Kind", "Listener", "Relay"]
 

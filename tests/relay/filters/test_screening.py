@@ -23,8 +23,8 @@ from smtpproto.relay.filters import (
     Stage,
     Tag,
 )
-from smtpproto.relay.mailbox import listed_mailboxes
-from smtpproto.relay.story import Accepted, Delivered, Held, Judged
+from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.reports.story import Accepted, Delivered, Held, Judged
 from tests.relay.world import LOGIN, MESSAGE, Node, World, world
 
 pytestmark = pytest.mark.anyio

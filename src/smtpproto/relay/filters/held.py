@@ -13,7 +13,7 @@ from typing import IO, Self
 
 from anyio import CancelScope, to_thread
 
-from smtpproto.relay.spool import Pages
+from smtpproto.relay.spool.seam import Pages
 
 __all__ = ["IN_MEMORY", "Held"]
 

@@ -23,7 +23,7 @@ from smtpproto.core.command import Rcpt
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.reply import Reply
 from smtpproto.extensions.size import SIZE_OCTETS
-from smtpproto.relay.account_file import key_of
+from smtpproto.relay.accounts.passwd import key_of
 from smtpproto.trust import as_address
 
 from .memory import Book, Memory

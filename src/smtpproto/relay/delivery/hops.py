@@ -1,0 +1,254 @@
+"""What the last attempts taught us of next hops: which are down, and which are crowded.
+
+A next hop that cannot be talked with is *held* as one: whatever is due for it meanwhile is put off
+to the end of the hold without being tried, and the first message behind that tries it again. So a
+thousand messages for a dead host cost one connection now and then, and not a thousand.
+
+A next hop that takes mail more slowly than mail comes is *crowded*: only so many messages stand in
+the line before it, and the others are put off for a little while, longer where that does not help.
+So nobody who is slow can fill the hands that the others need, and in the line senders take turns.
+
+All of it is in memory, and may be forgotten: it costs one attempt to learn it again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+import anyio
+from attrs import define, field, frozen
+
+from smtpproto.core.reply import Reply
+from smtpproto.relay.routing.schedule import DEFAULT, Schedule
+
+__all__ = ["HOLD", "Hold", "Hops", "hold_for"]
+
+T = TypeVar("T")
+
+
+def hold_for(schedule: Schedule) -> Schedule:
+    """Return how long next hops are held, for messages that are retried by `schedule`.
+
+    A fifth of a message's first wait after the first failure, a minute by default, and twice as
+    long after each more in a row, up to an eighth of its longest: half an hour.
+    """
+    first = schedule.first / 5
+    return Schedule(first=first, factor=2, longest=max(first, schedule.longest / 8))
+
+
+HOLD = hold_for(DEFAULT)
+
+#: How long a put-off takes, in seconds, at first and at most.
+SHORTEST, LONGEST = 5.0, 300.0
+
+
+@frozen
+class Hold:
+    """A next hop is down: since when, until when (by the clock of its Hops), and how it failed."""
+
+    since: float
+    until: float
+    where: str
+    reply: Reply | None
+    reason: str
+
+
+@define(eq=False)
+class _Line:
+    """The line before one next hop: its free places, and who waits for one, by sender in turn."""
+
+    free: int
+    users: int = 0
+    waiting: OrderedDict[str, deque[anyio.Event]] = field(
+        factory=OrderedDict[str, deque[anyio.Event]]
+    )
+
+    async def take(self, sender: str, patience: float) -> bool:
+        """Take a place; tell whether there was one within so many seconds."""
+        if self.free:
+            self.free -= 1
+            return True
+        if not patience:
+            return False
+        turn = anyio.Event()
+        self.waiting.setdefault(sender, deque()).append(turn)
+        try:
+            with anyio.move_on_after(patience):
+                await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self.leave()
+            raise
+        finally:
+            if not turn.is_set():
+                self.waiting[sender].remove(turn)
+                if not self.waiting[sender]:
+                    del self.waiting[sender]
+        return turn.is_set()
+
+    def leave(self) -> None:
+        """Give the place to the next sender's first, or back."""
+        if not self.waiting:
+            self.free += 1
+            return
+        sender, turns = self.waiting.popitem(last=False)
+        turns.popleft().set()
+        if turns:
+            self.waiting[sender] = turns
+
+
+@define(eq=False)
+class _Turn:
+    """One message's place at the front of a line; a context manager, see `Hops.turn`."""
+
+    hops: Hops
+    name: Hashable
+    sender: str
+    placed: bool = False
+
+    async def __aenter__(self) -> float | None:
+        self.placed = await self.hops.take(self.name, self.sender)
+        return None if self.placed else self.hops.put_off(self.name)
+
+    async def __aexit__(self, *error: object) -> None:
+        self.hops.leave(self.name, placed=self.placed)
+
+
+class Hops:
+    """The memory of next hops, each by its name (`NextHop.name`).
+
+    `clock` gives wall time in seconds since the epoch, `random` numbers in [0, 1). `front` messages
+    may be at one next hop at a time; the others wait for `patience` seconds at most. `capacity`
+    bounds how many next hops that are held or crowded are remembered: of more, those that come
+    back first are forgotten.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        hold: Schedule = HOLD,
+        front: int = 40,
+        patience: float = 5.0,
+        capacity: int = 10_000,
+    ) -> None:
+        self.front = front
+        self.patience = patience
+        self._clock, self._random = clock, random
+        self._hold = hold
+        self._capacity = capacity
+        # The one that failed, or was too slow, longest ago is the first.
+        self._down: OrderedDict[Hashable, tuple[int, Hold]] = OrderedDict()
+        # Until, and the delay.
+        self._slow: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        self._lines: dict[Hashable, _Line] = {}
+
+    # Down
+
+    def held(self, name: Hashable, *, asked: float | None = None) -> Hold | None:
+        """Return the hold on a next hop, if there is one.
+
+        `asked` is when the operator wanted it tried. That ends a hold, but not one that began
+        later: a thousand messages that he asks for do not make a thousand attempts.
+        """
+        known = self._down.get(name)
+        if known is None:
+            return None
+        _, hold = known
+        over = self._clock() >= hold.until or (asked is not None and asked > hold.since)
+        return None if over else hold
+
+    def now(self) -> float:
+        """Return the time: what `down` wants to know of when an attempt began."""
+        return self._clock()
+
+    def down(
+        self,
+        name: Hashable,
+        where: str,
+        reply: Reply | None,
+        reason: str,
+        *,
+        began: float,
+        hold: Schedule | None = None,
+    ) -> None:
+        """Hold a next hop: it could not be talked with. `where` was tried, and how it failed.
+
+        `hold` is for how long (`hold_for`), None for as long as any.
+        Those who tried it side by side, who `began` before one of them failed, make one failure.
+        """
+        now = self._clock()
+        failures, known = self._down.get(name, (0, None))
+        if known is not None and began <= known.since:
+            return
+        hold = hold or self._hold
+        wait = hold.wait(failures + 1) * (1 + hold.spread * self._random())
+        self._remember(
+            self._down, name, (failures + 1, Hold(now, now + wait, where, reply, reason))
+        )
+
+    def up(self, name: Hashable) -> None:
+        """Forget that a next hop was down: it has talked with us."""
+        self._down.pop(name, None)
+
+    def holding(self) -> int:
+        """Return how many next hops are held now."""
+        now = self._clock()
+        return sum(now < hold.until for _, hold in self._down.values())
+
+    # Crowded
+
+    def turn(self, name: Hashable, sender: str) -> AbstractAsyncContextManager[float | None]:
+        """Wait for a place at the front of the line, and hold it in the block.
+
+        `sender` is whose message it is: senders take turns. The value is None; or there is no
+        place to be had, and it is the time to come again.
+        """
+        return _Turn(self, name, sender)
+
+    # What a turn is made of
+
+    async def take(self, name: Hashable, sender: str) -> bool:
+        """Wait for a place; tell whether there was one. Who is told has to `leave`."""
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = _Line(self.front)
+        line.users += 1
+        try:
+            until, _ = self._slow.get(name, (0, 0))
+            return await line.take(sender, self.patience if self._clock() >= until else 0)
+        except BaseException:
+            self.leave(name, placed=False)
+            raise
+
+    def leave(self, name: Hashable, *, placed: bool) -> None:
+        """Give back a place, and go."""
+        line = self._lines[name]
+        if placed:
+            line.leave()
+        line.users -= 1
+        if not line.users:
+            del self._lines[name]
+
+    def put_off(self, name: Hashable) -> float:
+        """Return a time to come again: anywhere within the delay, so that not all come at once.
+
+        The delay doubles for those who find the line full again, and is forgotten when nobody has
+        for as long as it takes.
+        """
+        now = self._clock()
+        until, delay = self._slow.get(name, (0.0, 0.0))
+        if now >= until:
+            delay = min(2 * delay, LONGEST) if now < until + delay else SHORTEST
+            self._remember(self._slow, name, (now + delay, delay))
+        return now + max(delay * self._random(), SHORTEST / 5)
+
+    def _remember(self, book: OrderedDict[Hashable, T], name: Hashable, what: T) -> None:
+        book[name] = what
+        book.move_to_end(name)
+        if len(book) > self._capacity:
+            book.popitem(last=False)

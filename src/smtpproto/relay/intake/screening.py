@@ -1,0 +1,143 @@
+"""Intake behind filters: each stage of a session is shown to them, and what they say is done.
+
+Our own rules come first at every stage: who may not send to somebody is not worth a question, and
+no filter learns of recipients that do not exist.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable
+
+from attrs import evolve, field, frozen
+
+from smtpproto.core.command import Ehlo, Helo, Mail, Rcpt
+from smtpproto.core.envelope import Envelope
+from smtpproto.core.reply import Reply
+from smtpproto.handler import Session
+from smtpproto.relay.filters.chain import Chain, words_of
+from smtpproto.relay.filters.held import Held
+from smtpproto.relay.filters.seam import Finding, Seen, Stage
+from smtpproto.relay.reports.story import Judged
+from smtpproto.relay.spool.seam import Incoming
+
+from .handler import UNAVAILABLE, Intake
+
+__all__ = ["ScreenedIntake"]
+
+log = logging.getLogger(__name__)
+
+
+@frozen
+class ScreenedIntake(Intake):
+    """An Intake that asks filters, too (`filters`)."""
+
+    chain: Chain = field(kw_only=True)
+    _known: dict[int, Seen] = field(factory=dict[int, Seen], init=False)
+
+    async def connect(self, session: Session) -> Reply | None:
+        """Show a client to the filters; what they refuse is sent away."""
+        reply = await self._judge(Stage.CONNECT, session)
+        if reply is None or reply.code in (421, 554):
+            return reply
+        return evolve(reply, code=554 if reply.code >= 500 else 421)
+
+    async def helo(self, session: Session, command: Ehlo | Helo) -> Reply | None:
+        """Show the name that a client gives to the filters."""
+        self._seen(session).helo = command.name.decode("utf-8", "replace")
+        reply = await self._judge(Stage.HELO, session)
+        if reply is None or reply.code in (421, 550):
+            return reply
+        return evolve(reply, code=550 if reply.code >= 500 else 421)
+
+    async def mail(self, session: Session, command: Mail) -> Reply | None:
+        """Judge a sender by the rules, and then by the filters."""
+        reply = await Intake.mail(self, session, command)
+        if reply is not None and reply.code >= 400:
+            return reply
+        seen = self._seen(session)
+        seen.mail, seen.rcpts = command, ()
+        return await self._judge(Stage.MAIL, session) or reply
+
+    async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
+        """Judge a recipient by the rules, and then by the filters."""
+        reply = await Intake.rcpt(self, session, command)
+        if reply is not None and reply.code >= 400:
+            return reply
+        seen = self._seen(session)
+        seen.rcpt = command
+        reply = await self._judge(Stage.RCPT, session) or reply
+        seen.rcpt = None
+        if reply is None or reply.code < 400:
+            seen.rcpts += (command,)
+        return reply
+
+    async def closed(self, session: Session) -> None:
+        """Forget a client that has gone."""
+        self._known.pop(session.id, None)
+
+    async def _keep(
+        self,
+        session: Session,
+        envelope: Envelope,
+        head: bytes,
+        content: AsyncIterable[bytes],
+        incoming: Incoming,
+        *,
+        now: float,
+        held: str | None = None,
+    ) -> Reply:
+        seen = self._seen(session)
+        seen.id = incoming.id
+        try:
+            async with Held() as whole:
+                if self.chain.wants(Stage.CONTENT):
+                    async for chunk in content:
+                        await whole.write(chunk)
+                    content = whole.chunks()
+                    seen.content = whole
+                    reply = await self._judge(Stage.CONTENT, session)
+                    if reply is not None:
+                        return reply
+                outcome = self.chain.outcome(seen)
+                reply = await Intake._keep(
+                    self,
+                    session,
+                    envelope,
+                    head + outcome.fields,
+                    content,
+                    incoming,
+                    now=now,
+                    held=outcome.quarantine,
+                )
+        except OSError as error:
+            log.error("a message from %s cannot be held: %s", session.peer[0], error)
+            return UNAVAILABLE
+        finally:
+            seen.content, seen.id = None, ""
+        if reply.code < 300:
+            for finding in seen.findings:
+                self._tell(incoming.id, seen, finding)
+        return reply
+
+    def _seen(self, session: Session) -> Seen:
+        seen = self._known.get(session.id)
+        if seen is None or seen.session is not session:
+            seen = self._known[session.id] = Seen(session, self.clock())
+        return seen
+
+    async def _judge(self, stage: Stage, session: Session) -> Reply | None:
+        seen = self._seen(session)
+        seen.now = self.clock()
+        seen.trusted = self.policy.trusts(session)
+        no = await self.chain.judge(stage, seen)
+        if no is None:
+            return None
+        if seen.id:  # the whole story of a message that ends here
+            for finding in seen.findings:
+                self._tell(seen.id, seen, finding)
+        self._tell(seen.id, seen, no.finding)
+        return no.reply
+
+    def _tell(self, id: str, seen: Seen, finding: Finding) -> None:
+        self.observe(Judged(id, seen.session.peer[0], finding.stage.value, words_of(finding)))

@@ -1,0 +1,17 @@
+"""Where a message is safe.
+
+In reading order::
+
+    seam        what a spool is, and the values that go through it
+    sqlite      the real one
+    database    … its file, and the thread that writes; many messages share one sync
+    rows        … what stands in a row
+    incoming    … a message on its way in
+    arrivals    … what has just come, and need not be read again
+    leases      … who has a message in hand
+    claims      … what is due
+    settle      … what came of it
+    disk        … synced, and torn in no crash
+    check       what a disk has lost all the same
+    salvage     … and what can be had of it
+"""

@@ -1,0 +1,483 @@
+"""The spool's SQLite database: how it is opened, and the one writer that commits in groups.
+
+*Group commit.* All that changes the database goes through one writer task. What arrives while a
+transaction is being synced waits, and is the next transaction, all of it: many messages, one
+sync. If that fails it is tried again one by one, so nobody fails for another's fault. The writer
+is not touched by cancellation, and whoever waits for it is shielded from it too.
+
+Claims, which change nothing here, have their turn between two of these (`Work.looks`), so that they
+see each change whole, and wait for one sync at most. Readers have connections of their own and wait
+for no writer (WAL); what is asked while they are busy goes to the next one that is free, all of it,
+for to change threads costs more than most questions.
+
+*When a sync fails.* What it was for may be lost, and the next sync says nothing of it: the system
+takes for clean what it could not write. If that is in SQLite's log, the log has a hole that nobody
+sees before the power is cut; then all that was committed behind it is lost, and old pages before it
+are laid over newer ones in the database. So
+
+- every transaction is synced for itself, and its COMMIT says whether that went well. Nothing is
+  left to be synced by a checkpoint, which tells nobody where it fails;
+- the log is written once more before anything is put behind it. What it has for sure is not
+  changed by that;
+- a start does not add to the log that it finds, for who knows how our predecessor ended. It has it
+  copied, and begins another.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from anyio import CancelScope, CapacityLimiter, Event, create_task_group, to_thread
+
+from .disk import Disk
+from .seam import SpoolUnavailable
+
+__all__ = [
+    "MIGRATIONS",
+    "PAGE_OCTETS",
+    "Database",
+    "Work",
+    "as_unavailable",
+    "connect",
+    "is_code",
+    "lock",
+    "migrate",
+]
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+#: A page of a new database: a usual message is in one, and a large one in half as many as by
+#: default, each of which is a write to the log.
+PAGE_OCTETS = 8192
+#: Pages of log after which they are copied into the database (a checkpoint).
+CHECKPOINT_PAGES = 1000
+#: Questions are answered by so many threads.
+READERS = 2
+
+#: What leads from each schema version (PRAGMA user_version) to the next. Only ever append.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE message (
+            id TEXT NOT NULL PRIMARY KEY,
+            arrived REAL NOT NULL,
+            mail BLOB NOT NULL,      -- the MAIL command as on the wire
+            origin TEXT NOT NULL,
+            octets INTEGER NOT NULL,
+            content BLOB             -- NULL: in a file; last, so that reading the rest is cheap
+        )""",
+        """CREATE TABLE recipient (
+            message TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            rcpt BLOB NOT NULL,      -- the RCPT command as on the wire
+            attempts INTEGER NOT NULL,
+            next_attempt REAL NOT NULL,
+            due REAL NOT NULL,
+            last_reply TEXT,
+            PRIMARY KEY (message, number)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX recipient_due ON recipient (due)",
+        "CREATE INDEX recipient_lent ON recipient (due) WHERE due > next_attempt",
+    ),
+    (
+        "ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE recipient ADD COLUMN alias BLOB",  # as SMTP writes an address
+    ),
+    (
+        "ALTER TABLE recipient ADD COLUMN mail BLOB",  # NULL: it goes on under the message's
+        "DROP INDEX recipient_lent",  # leases are kept in memory
+    ),
+)
+
+
+def lock(directory: Path) -> int:
+    """Become the one who serves the spool there, until what is returned is closed.
+
+    Raises SpoolUnavailable if somebody else does.
+    """
+    held = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise SpoolUnavailable(f"spool {directory}: another process serves it") from None
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
+def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:
+    """Open the database, to be used by one thread at a time; `busy_timeout` in seconds."""
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        timeout=busy_timeout,
+        isolation_level=None,  # we say BEGIN and COMMIT
+        check_same_thread=False,
+    )
+    try:
+        db.execute(f"PRAGMA page_size = {PAGE_OCTETS}")  # of one that is there it stays what it is
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise SpoolUnavailable(f"{path}: no write-ahead log on this file system")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA fullfsync = ON")  # where fsync alone stops at the disk's cache
+        db.execute("PRAGMA checkpoint_fullfsync = ON")
+        db.execute("PRAGMA secure_delete = FAST")  # on, it rewrites every message that leaves
+        db.execute("PRAGMA journal_size_limit = 67108864")
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def migrate(db: sqlite3.Connection, *, may_change: bool) -> None:
+    """Bring the schema up to date; a visitor only checks that it is."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == len(MIGRATIONS):
+        return
+    if version > len(MIGRATIONS):
+        raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
+    if not may_change:
+        raise SpoolUnavailable(f"the spool's schema {version} is old; starting the server updates")
+    db.execute("BEGIN IMMEDIATE")
+    for steps in MIGRATIONS[version:]:
+        for step in steps:
+            db.execute(step)
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    db.execute("COMMIT")
+
+
+def as_unavailable(error: sqlite3.Error | OSError, path: Path) -> SpoolUnavailable:
+    """Say it to the operator: what it means, and what the system calls it."""
+    meaning = next((words for code, words in _MEANINGS.items() if is_code(error, code)), "")
+    name = getattr(error, "sqlite_errorname", "")
+    said = f"{error} [{name}]" if name else str(error)
+    text = f"spool {path}: {meaning}: {said}" if meaning else f"spool {path}: {said}"
+    return SpoolUnavailable(text, full=is_code(error, sqlite3.SQLITE_FULL))
+
+
+_DAMAGED = "the database is damaged; stop the server and run `smtpproto queue check`"
+_READ_ONLY = "it cannot be written to (a read-only file system, or not our file)"
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: _READ_ONLY,
+    sqlite3.SQLITE_IOERR: "the disk fails",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_BUSY: "another process has it",
+}
+_ERRNOS = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EACCES: sqlite3.SQLITE_READONLY,
+    errno.EPERM: sqlite3.SQLITE_READONLY,
+    errno.EIO: sqlite3.SQLITE_IOERR,
+}
+
+
+def is_code(error: Exception, code: int) -> bool:
+    """Tell whether an error is what SQLite's primary result code `code` says."""
+    if isinstance(error, OSError):
+        return _ERRNOS.get(error.errno or 0) == code
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
+
+
+class Work(Generic[T]):
+    """Something to do in a transaction of the writer's.
+
+    `run` gets the connection; it may run again, after a rollback. `looks`: it changes nothing in
+    the database. `then` is called in the writer's thread when the transaction is committed, before
+    there is another. `kept` is what is known of it: False, that nothing of it is in
+    the database; True, that it is; None, that it may be, now or after a crash.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[sqlite3.Connection], T],
+        *,
+        looks: bool = False,
+        then: Callable[[], None] | None = None,
+    ) -> None:
+        self.run = run
+        self.looks = looks
+        self.then = then
+        self.done = Event()
+        self.kept: bool | None = False
+        self.error: Exception | None = None
+        self.result: T = cast("T", None)  # until it is done
+
+
+class Database:
+    """The database in one file: `perform` changes it, `read` reads it.
+
+    `start` it in a thread, `run` it as a task until after `finish`, and `stop` it in a thread.
+    `create`: this process serves the spool, and may make or migrate it. `busy_timeout`: seconds to
+    wait for another process's transaction. `reserve`: octets of the disk below which it is `low`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        create: bool,
+        busy_timeout: float,
+        disk: Disk | None = None,
+        reserve: int = 0,
+    ) -> None:
+        self._path = path
+        self._log = path.with_name(f"{path.name}-wal")
+        self._disk = disk or Disk()
+        self._create = create
+        self._busy_timeout = busy_timeout
+        self._writer: sqlite3.Connection | None = None
+        self._doubtful = False  # a sync of the log has failed
+        self._full = False  # there was no room in the log
+        self._reserve = reserve
+        #: Whether so little room is left that nothing more should come in.
+        self.low = False
+        self._readers: list[sqlite3.Connection] = []  # those idle
+        self._queue: list[Work[Any]] = []
+        self._wake = Event()
+        self._questions: list[Work[Any]] = []
+        self._asked = Event()
+        self._closing = False
+        self._writing = CapacityLimiter(1)
+        self._reading = CapacityLimiter(READERS)
+
+    def start(self) -> sqlite3.Connection:
+        """Open it and bring its schema up to date; return the writer's connection."""
+        db = self._connected(create=self._create)
+        if self._create:
+            (busy, _, _) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise SpoolUnavailable(f"{self._path}: its log must be renewed, and is being read")
+        migrate(db, may_change=self._create)
+        self._look_for_room()
+        return db
+
+    def finish(self) -> None:
+        """Let the writer end when it has done what is there."""
+        self._closing = True
+        self._wake.set()
+        self._asked.set()
+
+    def stop(self) -> None:
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
+        if self._writer is not None:
+            with suppress(sqlite3.Error):
+                self._writer.close()
+            self._writer = None
+
+    async def perform(self, work: Work[T]) -> T:
+        """Have the writer do it; return its result, or raise SpoolUnavailable.
+
+        Cancellation waits. If we are torn from the wait all the same, work that has not begun is
+        withdrawn; the rest runs on.
+        """
+        with CancelScope(shield=True):
+            await self._wait(work, self._queue, self._wake)
+        return self._outcome(work)
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a query on a connection of its own, all of it in one snapshot."""
+        work = Work(query, looks=True)
+        await self._wait(work, self._questions, self._asked)
+        return self._outcome(work)
+
+    async def _wait(self, work: Work[Any], queue: list[Work[Any]], wake: Event) -> None:
+        if self._closing:
+            raise SpoolUnavailable(f"{self._path}: closed")
+        queue.append(work)
+        wake.set()
+        try:
+            await work.done.wait()
+        finally:
+            if not work.done.is_set():
+                with suppress(ValueError):
+                    queue.remove(work)
+
+    def _outcome(self, work: Work[T]) -> T:
+        if work.error is not None:
+            if isinstance(work.error, (sqlite3.Error, OSError)):
+                raise as_unavailable(work.error, self._path) from work.error
+            raise work.error
+        return work.result
+
+    async def run(self) -> None:
+        """Do what is there, until `finish` and all is done."""
+        with CancelScope(shield=True):
+            async with create_task_group() as tasks:
+                tasks.start_soon(self.write)
+                for _ in range(READERS):
+                    tasks.start_soon(self.answer)
+
+    async def write(self) -> None:
+        """The writer task: whatever is there, in one transaction, again and again."""
+        while self._queue or not self._closing:
+            if not self._queue:
+                self._wake = Event()
+                await self._wake.wait()
+                continue
+            queue = self._queue[:]
+            self._queue.clear()
+            for work in queue:
+                work.kept = None  # from here on nobody withdraws it
+            looks = [work for work in queue if work.looks]
+            await self._turn(self._look, looks, self._writing)
+            changes = [work for work in queue if not work.looks]
+            await self._turn(self._work, changes, self._writing)
+
+    async def answer(self) -> None:
+        """A reader task."""
+        while self._questions or not self._closing:
+            if not self._questions:
+                if self._asked.is_set():
+                    self._asked = Event()
+                await self._asked.wait()
+                continue
+            questions = self._questions[:]
+            self._questions.clear()
+            await self._turn(self._read, questions, self._reading)
+
+    async def _turn(
+        self,
+        do: Callable[[list[Work[Any]]], None],
+        batch: list[Work[Any]],
+        limiter: CapacityLimiter,
+    ) -> None:
+        if batch:
+            await to_thread.run_sync(do, batch, limiter=limiter)
+            for work in batch:
+                work.done.set()
+
+    def _look(self, batch: list[Work[Any]]) -> None:
+        for work in batch:
+            try:
+                db = self._connected()
+                db.execute("BEGIN")
+                work.result = work.run(db)
+                db.execute("COMMIT")
+            except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+                self._start_over()
+                work.error = error
+
+    def _work(self, batch: list[Work[Any]]) -> None:
+        self._transact(batch)
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        with suppress(OSError):
+            self.low = self._disk.free(self._path.parent) < self._reserve
+
+    def _transact(self, batch: list[Work[Any]], *, doubt: bool = False) -> None:
+        """Do all together; if that fails, each on its own.
+
+        `doubt`: an earlier COMMIT of theirs failed, and may be read back after a crash.
+        """
+        committing = False
+        try:
+            db = self._connected()
+            db.execute("BEGIN IMMEDIATE")
+            results = [work.run(db) for work in batch]
+            committing = True
+            db.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+            self._start_over()
+            # What is left of it in the log may by chance be whole, with what was there before.
+            doubt |= committing
+            if is_code(error, sqlite3.SQLITE_FULL):
+                self._full = True
+            elif committing:
+                self._doubtful = True
+            if len(batch) > 1 and not is_code(error, sqlite3.SQLITE_BUSY):
+                for work in batch:
+                    self._transact([work], doubt=doubt)
+                return
+            for work in batch:
+                work.error = error
+                work.kept = None if doubt else False
+            return
+        for work, result in zip(batch, results, strict=True):
+            work.result = result
+            work.kept = True
+            if work.then is not None:
+                work.then()
+
+    def _connected(self, *, create: bool = False) -> sqlite3.Connection:
+        if self._writer is None:
+            self._writer = connect(self._path, create=create, busy_timeout=self._busy_timeout)
+        db = self._writer
+        if self._doubtful:
+            self._renew(db)
+        if self._full:
+            self._full = False
+            self._make_room(db)
+        return db
+
+    def _renew(self, db: sqlite3.Connection) -> None:
+        """Bring the log to the disk after all. What it has for sure is not changed by that."""
+        db.execute("BEGIN IMMEDIATE")  # so that nobody writes to it meanwhile
+        try:
+            self._disk.rewrite(self._log)
+        finally:
+            db.execute("ROLLBACK")
+        self._doubtful = False
+
+    def _make_room(self, db: sqlite3.Connection) -> None:
+        """Let the log begin again where it has room, if what is in it can be copied."""
+        try:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            if not is_code(error, sqlite3.SQLITE_FULL):
+                self._doubtful = True
+                raise
+
+    def _start_over(self) -> None:
+        """Leave the connection as it is, and what has begun in it, for a new one."""
+        old = self._writer
+        if old is None:
+            return
+        try:
+            self._writer = connect(self._path, create=False, busy_timeout=self._busy_timeout)
+        except (sqlite3.Error, SpoolUnavailable):
+            with suppress(sqlite3.Error):
+                old.rollback()
+            return
+        with suppress(sqlite3.Error):
+            old.close()
+
+    def _read(self, batch: list[Work[Any]]) -> None:
+        for work in batch:
+            db: sqlite3.Connection | None = None
+            try:
+                db = self._reader()
+                db.execute("BEGIN")
+                work.result = work.run(db)
+                db.execute("COMMIT")
+            except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+                if db is not None:
+                    db.close()
+                work.error = error
+            else:
+                self._readers.append(db)
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._readers.pop()
+        except IndexError:
+            return connect(self._path, create=False, busy_timeout=self._busy_timeout)
