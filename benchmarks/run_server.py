@@ -58,7 +58,7 @@ def aiosmtpd(given: argparse.Namespace) -> None:
     asyncio.run(serve())
 
 
-def make_smtpproto(given: argparse.Namespace) -> Server:
+def make_smtpproto(given: argparse.Namespace, number: int = 0) -> Server:
     """Return our server; workers make one each."""
     from smtpproto import Envelope, Reply  # noqa: PLC0415 - none pays for another
     from smtpproto.core.sasl import Verify  # noqa: PLC0415

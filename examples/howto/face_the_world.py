@@ -31,8 +31,8 @@ class Nothing:
         raise AssertionError("nobody gets so far")
 
 
-def make_server(cert: str, key: str) -> Server:
-    """Make the server of this process; `workers.run` calls it in each of them."""
+def make_server(cert: str, key: str, number: int = 0) -> Server:
+    """Make the server of this process; `workers.run` calls it in each of them, with its number."""
     own = KeyPair(cert, key)
     return Server(
         Nothing(),

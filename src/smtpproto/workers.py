@@ -2,7 +2,9 @@
 
 Each worker is an interpreter of its own with a server of its own, and all listen at the same ports
 (SO_REUSEPORT): the kernel shares the connections out. A supervisor starts them, starts anew those
-that die, and passes signals on; it hears no SMTP.
+that die, and passes signals on; it hears no SMTP. The sockets are bound by it and lent to them: so
+who may not bind can work there, and a client that comes for one that has just died waits for the
+next.
 
 Workers are spawned, not forked: one that is started anew years later finds what the first ones
 found, and none inherits another's event loop, threads, locks, files or randomness. So what makes a
@@ -18,37 +20,26 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-    nullcontext,
-    suppress,
-)
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Any, Literal, TypeAlias
+from types import TracebackType
+from typing import Any, Self
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskStatus
 from attrs import define, evolve, field
 
 from .core.errors import LocalProtocolError
-from .server import At, Server
+from .server import At
+from .worker import ANSWER, Answer, Backend, Bound, Make, Order, Question, work
 
-__all__ = ["Backend", "Make", "WorkerError", "run", "supervise"]
+__all__ = ["Backend", "Crew", "Make", "WorkerError", "run", "supervise"]
 
 log = logging.getLogger(__name__)
 
-#: What makes the server of a worker, there; if it is a context, it is left when the server ends.
-Make: TypeAlias = "Callable[[], Server | AbstractAsyncContextManager[Server]]"
-Bound: TypeAlias = "list[tuple[str, int]]"
-Backend: TypeAlias = Literal["asyncio", "trio"]
-Order: TypeAlias = Literal["stop", "cancel", "reload"]
 
 #: Seconds before a worker that died is started anew: at first, and when it dies again and again.
 FIRST_WAIT = 0.1
@@ -76,8 +67,12 @@ def run(
 
     `ready` is called with what is bound. `backend_options` are those of `anyio.run`.
     """
-    begin = partial(_Crew, make, workers, places, backend, backend_options)
-    anyio.run(lambda: begin().work(ready or (lambda _: None)), backend=backend)
+
+    async def work() -> None:
+        async with Crew(make, workers, places, backend, backend_options) as crew:
+            await crew.work(ready or (lambda _: None))
+
+    anyio.run(work, backend=backend)
 
 
 async def supervise(
@@ -104,8 +99,8 @@ async def supervise(
     place cannot be bound. WorkerError if a worker ends before it is ready, at the start: later ones
     are only logged.
     """
-    crew = _Crew(make, workers, places, backend, backend_options)
-    await crew.work(task_status.started)
+    async with Crew(make, workers, places, backend, backend_options) as crew:
+        await crew.work(task_status.started)
 
 
 @define(eq=False)
@@ -116,22 +111,59 @@ class _Worker:
     line: Connection
     #: Seconds that its sessions may have when it is told to stop; None: as long as they like.
     sessions: float | None = 0
+    ready: bool = False
+    #: Who waits for the answer to which question.
+    asked: dict[int, Callable[[Answer], None]] = field(
+        factory=dict[int, "Callable[[Answer], None]"]
+    )
     #: What is left of its time then.
     left: anyio.CancelScope = field(factory=anyio.CancelScope)
 
-    def tell(self, order: Order) -> None:
+    def tell(self, order: Order | Question) -> None:
         with suppress(OSError):  # it has gone
             self.line.send(order)
 
+    async def ask(self, question: Question) -> Answer | None:
+        """Ask it; None if it does not answer in time."""
+        answer: Answer | None = None
+        done = anyio.Event()
+
+        def hear(said: Answer) -> None:
+            nonlocal answer
+            answer = said
+            done.set()
+
+        self.asked[question.number] = hear
+        try:
+            self.tell(question)
+            with anyio.move_on_after(ANSWER):
+                await done.wait()
+        finally:
+            del self.asked[question.number]
+        return answer
+
 
 @define(eq=False)
-class _Crew:
+class Crew:
+    """The workers, and who looks after them: what `supervise` does, in steps.
+
+    To enter it binds `places`, as `supervise` says; `bound` is where. Then this process may give
+    up the right to bind. `work` is once, and as long as there are workers. Of `size` workers those
+    from the number `listening` on get no places: they have something else to do. None: all listen.
+    """
+
     make: Make
     size: int
     places: Sequence[At]
-    backend: Backend
-    backend_options: dict[str, Any] | None
+    backend: Backend = "asyncio"
+    backend_options: dict[str, Any] | None = None
+    listening: int | None = None
 
+    bound: Bound = field(factory=list[tuple[str, int]], init=False)
+    #: For each worker its places, each with the sockets that are lent to it.
+    _lent: list[list[tuple[At, list[socket.socket]]]] = field(init=False)
+    _sockets: ExitStack = field(factory=ExitStack, init=False)
+    _questions: int = field(default=0, init=False)
     _stopping: anyio.Event = field(factory=anyio.Event, init=False)
     _workers: set[_Worker] = field(factory=set[_Worker], init=False)
     _ready: set[int] = field(factory=set[int], init=False)
@@ -144,13 +176,38 @@ class _Crew:
         if any(place.path is not None for place in self.places):
             raise LocalProtocolError("workers cannot share a UNIX socket")
 
+    async def __aenter__(self) -> Self:
+        places = list(self.places)
+        self._lent = [[] for _ in range(self.size)]
+        with ExitStack() as stack:
+            for worker in range(self.size if self.listening is None else self.listening):
+                for index, place in enumerate(places):
+                    sockets = await _listening(place, stack)
+                    # All have the port that the first one has got.
+                    address = sockets[0].getsockname()
+                    places[index] = evolve(place, port=address[1])
+                    self._lent[worker].append((places[index], sockets))
+                    if worker == 0:
+                        self.bound.append(address[:2])
+            self._sockets = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._sockets.close()
+
     async def work(self, ready: Callable[[Bound], None]) -> None:
-        async with AsyncExitStack() as stack:
-            taken = [await stack.enter_async_context(_reserved(place)) for place in self.places]
-            self.places = [place for place, _ in taken]
-            numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-            # Before there is a worker, so that none is left behind by an early signal.
-            signals = stack.enter_context(anyio.open_signal_receiver(*numbers))
+        """Have workers until SIGTERM, SIGINT or cancellation; call `ready` when all are ready.
+
+        WorkerError as `supervise`.
+        """
+        numbers = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+        # Before there is a worker, so that none is left behind by an early signal.
+        with anyio.open_signal_receiver(*numbers) as signals:
             async with anyio.create_task_group() as listening:
                 listening.start_soon(self._pass_on, signals)
                 async with anyio.create_task_group() as keeping:
@@ -158,10 +215,40 @@ class _Crew:
                         keeping.start_soon(self._keep, number, keeping.cancel_scope)
                     await self._all_ready.wait()
                     if not self._stopping.is_set():
-                        ready([address for _, address in taken])
+                        ready(self.bound)
                 listening.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
+
+    @property
+    def ready(self) -> bool:
+        """Whether all workers are there and have said that they are ready, and none is to stop."""
+        there = len(self._workers) == self.size and all(each.ready for each in self._workers)
+        return there and not self._stopping.is_set()
+
+    async def ask(self, question: str) -> list[Any]:
+        """Ask all workers something (`Serving.answer`); return what they answer.
+
+        WorkerError if one of them does not, in a few seconds.
+        """
+        if not self.ready:
+            raise WorkerError("not all workers are there")
+        self._questions += 1
+        asked = Question(self._questions, question)
+        answers: dict[str, Answer | None] = {}
+
+        async def ask(worker: _Worker) -> None:
+            answers[worker.process.name] = await worker.ask(asked)
+
+        async with anyio.create_task_group() as tasks:
+            for worker in self._workers:
+                tasks.start_soon(ask, worker)
+        values: list[Any] = []
+        for name, answer in answers.items():
+            if answer is None or answer.failed:
+                raise WorkerError(f"{name} does not answer")
+            values.append(answer.value)
+        return values
 
     async def _pass_on(self, signals: Any) -> None:
         async for number in signals:
@@ -169,6 +256,7 @@ class _Crew:
                 self._tell("reload")
             elif not self._stopping.is_set():
                 self._stopping.set()
+                self._sockets.close()  # who comes now is refused
                 self._tell("stop")
             else:
                 self._tell("cancel")
@@ -209,8 +297,10 @@ class _Crew:
         """Start a worker and wait until it has ended; return its exit code."""
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
-        what = self.make, self.places, theirs, self.backend, self.backend_options
-        worker = _Worker(spawn.Process(target=_work, args=what, name=f"worker {number}"), ours)
+        lent = self._lent[number]
+        what = partial(self.make, number), lent, theirs, self.backend, self.backend_options
+        name = f"worker {number + 1}"
+        worker = _Worker(spawn.Process(target=work, args=what, name=name), ours)
         with ours:
             with theirs:
                 worker.process.start()
@@ -218,10 +308,7 @@ class _Crew:
             try:
                 async with anyio.create_task_group() as ending:
                     ending.start_soon(self._end, worker)
-                    await anyio.wait_readable(ours.fileno())
-                    with suppress(EOFError, OSError):  # it has gone, perhaps with an order unread
-                        worker.sessions = ours.recv()
-                        self._is_ready(number)
+                    await self._listen(worker, number)
                     await anyio.wait_readable(worker.process.sentinel)
                     ending.cancel_scope.cancel()
             finally:
@@ -229,6 +316,21 @@ class _Crew:
                 worker.process.kill()  # where we are cancelled
                 worker.process.join()
         return worker.process.exitcode
+
+    async def _listen(self, worker: _Worker, number: int) -> None:
+        """Hear what a worker says: that it is ready, and then answers; until it has gone."""
+        while True:
+            await anyio.wait_readable(worker.line.fileno())
+            try:
+                said: Answer | float | None = worker.line.recv()
+            except (EOFError, OSError):  # perhaps with an order unread
+                return
+            if not isinstance(said, Answer):
+                worker.sessions = said
+                worker.ready = True
+                self._is_ready(number)
+            elif (hear := worker.asked.get(said.number)) is not None:
+                hear(said)
 
     async def _end(self, worker: _Worker) -> None:
         """Kill it if it does not end in time."""
@@ -241,96 +343,35 @@ class _Crew:
         worker.process.kill()
 
 
-@asynccontextmanager
-async def _reserved(place: At) -> AsyncGenerator[tuple[At, tuple[str, int]], None]:
-    """Keep a place to ourselves and our workers; give it with its port, and its address.
-
-    Sockets that are bound and do not listen get no connections.
-    """
-    with ExitStack() as stack:
-        port = place.port
-        bound: list[tuple[str, int]] = []
-        try:
-            found = await anyio.getaddrinfo(
-                place.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            for family, kind, _, _, address in found:
-                try:
-                    sock = stack.enter_context(socket.socket(family, kind))
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                    if family == socket.AF_INET6:
-                        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                    sock.bind((address[0], port, *address[2:]))
-                except OSError as error:
-                    if place.host is None and error.errno in _NO_SUCH_FAMILY:
-                        continue
-                    raise
-                port = sock.getsockname()[1]
-                bound.append((sock.getsockname()[0], port))
-            if not bound:
-                raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror or str(error), str(place)) from error
-        yield evolve(place, port=port, reuse_port=True), bound[0]
+async def _listening(place: At, stack: ExitStack) -> list[socket.socket]:
+    """Bind to a place, and listen; the sockets, which `stack` closes. They may be lent."""
+    port = place.port
+    sockets: list[socket.socket] = []
+    try:
+        found = await anyio.getaddrinfo(
+            place.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, _, _, address in found:
+            try:
+                sock = stack.enter_context(socket.socket(family, kind))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind((address[0], port, *address[2:]))
+                sock.listen(socket.SOMAXCONN)
+            except OSError as error:
+                if place.host is None and error.errno in _NO_SUCH_FAMILY:
+                    continue
+                raise
+            port = sock.getsockname()[1]
+            sockets.append(sock)
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(place)) from error
+    return sockets
 
 
 # What is said where a machine has no IPv6.
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-
-
-# In the worker
-
-
-def _work(
-    make: Make,
-    places: Sequence[At],
-    line: Connection,
-    backend: Backend,
-    backend_options: dict[str, Any] | None,
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, who tells us
-    main = partial(_serve, make, places, line)
-    anyio.run(main, backend=backend, backend_options=backend_options)
-
-
-async def _serve(make: Make, places: Sequence[At], line: Connection) -> None:
-    made = make()
-    async with AsyncExitStack() as stack:
-        context = nullcontext(made) if isinstance(made, Server) else made
-        server = await stack.enter_async_context(context)
-        signals = stack.enter_context(anyio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP))
-        async with anyio.create_task_group() as tasks:
-
-            async def serve(*, task_status: TaskStatus[Bound]) -> None:
-                await server.serve_at(places, task_status=task_status)
-                tasks.cancel_scope.cancel()
-
-            async def hear_signals() -> None:
-                async for number in signals:
-                    await obey("stop" if number == signal.SIGTERM else "reload")
-
-            async def hear_orders() -> None:
-                while True:
-                    await anyio.wait_readable(line.fileno())
-                    try:
-                        order: Order = line.recv()
-                    except (EOFError, OSError):
-                        server.stop()  # the supervisor has died
-                        return
-                    await obey(order)
-
-            async def obey(order: Order) -> None:
-                match order:
-                    case "stop":
-                        server.stop()
-                    case "cancel":
-                        tasks.cancel_scope.cancel()
-                    case "reload":
-                        await to_thread.run_sync(server.reload)
-
-            tasks.start_soon(hear_signals)
-            await tasks.start(serve)
-            drain, cut = server.deadlines.drain, server.deadlines.cut
-            line.send(None if drain is None or cut is None else drain + cut)
-            tasks.start_soon(hear_orders)

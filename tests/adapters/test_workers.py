@@ -19,9 +19,10 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from smtpproto import LocalProtocolError, workers
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.server import At
+from smtpproto.worker import Order
 from smtpproto.workers import Make, WorkerError, supervise
 
-from .crew import fails, fails_after, fails_when_told, in_a_context, plain, with_tls
+from .crew import answers, fails, fails_after, fails_when_told, in_a_context, plain, with_tls
 from .wire import HOST, LOST, Wire, connect
 
 pytestmark = pytest.mark.anyio
@@ -137,7 +138,7 @@ async def test_a_signal_lets_transactions_finish(anyio_backend: str) -> None:
 
 
 async def test_what_does_not_finish_hears_421(anyio_backend: str) -> None:
-    async with running(anyio_backend, partial(plain, 0.1), 1) as crew:
+    async with running(anyio_backend, partial(plain, drain=0.1), 1) as crew:
         _, wire = await crew.open()
         async with wire:
             for line in "EHLO x.example", "MAIL FROM:<a@example.org>":
@@ -147,7 +148,7 @@ async def test_what_does_not_finish_hears_421(anyio_backend: str) -> None:
 
 
 async def test_the_second_signal_does_not_wait(anyio_backend: str) -> None:
-    async with running(anyio_backend, partial(plain, ALL_TOGETHER), 1) as crew:
+    async with running(anyio_backend, partial(plain, drain=ALL_TOGETHER), 1) as crew:
         pid, wire = await crew.open()
         async with wire:
             for line in "EHLO x.example", "MAIL FROM:<a@example.org>":
@@ -224,7 +225,7 @@ async def test_one_that_dies_with_an_order_unread_is_started_anew(
     orders: list[str] = []
     tell = workers._Worker.tell
 
-    def told(worker: workers._Worker, order: workers.Order) -> None:
+    def told(worker: workers._Worker, order: Order) -> None:
         tell(worker, order)
         orders.append(order)
 
@@ -254,7 +255,7 @@ async def test_one_that_hangs_is_killed(
 ) -> None:
     monkeypatch.setattr(workers, "PATIENCE", 0.5)
     hung = tmp_path / "hung"
-    async with running(anyio_backend, partial(plain, 0.1, hung), 1) as crew:
+    async with running(anyio_backend, partial(plain, drain=0.1, hung=hung), 1) as crew:
         pid, wire = await crew.open()
         async with wire:
             await wire.ask("EHLO x.example")
@@ -294,6 +295,43 @@ async def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None
                 process.kill()
                 assert (await wire.reply()).startswith("421")
             await wait_until(lambda: not alive(pid))
+
+
+# More than a server
+
+
+async def test_each_has_a_number_and_answers(anyio_backend: str) -> None:
+    async with workers.Crew(answers, 3, [At(HOST)], anyio_backend, listening=2) as crew:  # type: ignore[arg-type]  # one of them
+        ready = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            async def work() -> None:
+                await crew.work(lambda _: ready.set())
+
+            tasks.start_soon(work)
+            with anyio.fail_after(ALL_TOGETHER):
+                await ready.wait()
+                assert crew.ready
+                said = await crew.ask("who?")
+                assert sorted(said) == [(0, "who?", 1), (1, "who?", 1), (2, "who?", 0)]
+                with pytest.raises(WorkerError, match=r"worker \d does not answer"):
+                    await crew.ask("what nobody knows")
+                stop()
+    assert not crew.ready
+
+
+async def test_who_comes_for_one_that_has_died_waits_for_the_next(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "FIRST_WAIT", 0.5)
+    async with running(anyio_backend, plain, 1) as crew:
+        (pid,) = await crew.pids(1)
+        os.kill(pid, signal.SIGKILL)
+        await wait_until(lambda: not alive(pid))
+        new, wire = await crew.open()  # while nobody accepts
+        assert new != pid
+        await anyio.aclose_forcefully(wire.stream)
+        stop()
 
 
 # At the start

@@ -36,6 +36,7 @@ ANNEXES = {
     "handler": "server",
     "limits": "server",
     "certificates": "server",
+    "worker": "server",
     "workers": "server",
     "conversation": "server",
     "dialogue": "server",

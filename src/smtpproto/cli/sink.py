@@ -192,7 +192,11 @@ def drain_mail_together(
 
 @asynccontextmanager
 async def counting(
-    verbose: bool, planned: Sequence[Fault], seed: int, totals: SynchronizedArray[float]
+    verbose: bool,
+    planned: Sequence[Fault],
+    seed: int,
+    totals: SynchronizedArray[float],
+    number: int,
 ) -> AsyncGenerator[Server, None]:
     """Give a worker's server; at its end, add what it took to the totals of all."""
     drain = Drain(verbose)

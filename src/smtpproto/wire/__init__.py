@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from os import PathLike
 from typing import Any
@@ -63,12 +63,21 @@ def _wire(raw: socket.socket) -> Wire:
 
 
 class Listener(AsyncResource):
-    """Listening sockets, bound and not accepting yet. Closed, it refuses new connections."""
+    """Listening sockets, bound and not accepting yet. Closed, it refuses new connections.
 
-    def __init__(self, listener: anyio.abc.Listener[Any]) -> None:
-        self._listener = listener
-        each = getattr(listener, "listeners", [listener])
-        self.sockets = [one.extra(SocketAttribute.raw_socket) for one in each]
+    Made of an anyio listener, or of sockets that listen already; it closes them.
+    """
+
+    def __init__(self, listening: anyio.abc.Listener[Any] | Sequence[socket.socket]) -> None:
+        self._listener: AsyncResource | None = None
+        if isinstance(listening, Sequence):
+            self.sockets = list(listening)
+            for each in self.sockets:
+                each.setblocking(False)
+        else:
+            self._listener = listening
+            several = getattr(listening, "listeners", [listening])
+            self.sockets = [one.extra(SocketAttribute.raw_socket) for one in several]
         self._path: tuple[str, int] | None = None  # of a UNIX socket, with its inode
         if isinstance(path := self.sockets[0].getsockname(), str):
             self._path = path, os.stat(path).st_ino
@@ -87,7 +96,10 @@ class Listener(AsyncResource):
             with suppress(FileNotFoundError):
                 if os.stat(path).st_ino == inode:  # and not another server's by now
                     os.unlink(path)
-        await self._listener.aclose()
+        if self._listener is not None:
+            await self._listener.aclose()
+        for each in self.sockets:
+            each.close()
 
     async def serve(
         self, handler: Callable[[Wire], Coroutine[Any, Any, None]], tasks: TaskGroup
