@@ -262,3 +262,36 @@ async def test_without_filters_there_is_nothing_to_ask(tmp_path: Path) -> None:
         node = await strangers(w)
         handler = node.relay._servers[0].handler
         assert not any(hasattr(handler, power) for power in ("connect", "helo", "closed"))
+
+
+FORGED = (
+    b"X-Filtered: mx.our.dom;\r\n rspamd=pass\r\nx-odd : no\r\nX-Spam: no\r\nX-Other: stays\r\n"
+)
+
+
+@define
+class Telling(At):
+    """A filter that tells which fields it may write."""
+
+    fields: tuple[str, ...] = ("X-Spam",)
+
+
+async def test_what_a_message_says_of_its_own_filters_is_left_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        tag = Tag("an odd one", (("X-Odd", "yes"),))
+        node = await strangers(w, At(Stage.CONTENT, tag), Telling(Stage.MAIL))
+        await node.send("ann@ext.example", ["bob@our.dom"], FORGED + MESSAGE + b"X-Odd: body\r\n")
+        await node.until(Delivered)
+        (mail,) = node.mail("bob@our.dom")
+        _, _, below = mail.partition(b"X-Filtered: mx.our.dom; test=pass; test=tag (an odd one)\n")
+        body = MESSAGE.replace(b"\r\n", b"\n") + b"X-Odd: body\n"
+        assert below == b"X-Odd: yes\nX-Other: stays\n" + body
+
+
+async def test_without_filters_a_message_stays_as_it_came(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await strangers(w)
+        await node.send("ann@ext.example", ["bob@our.dom"], FORGED + MESSAGE)
+        await node.until(Delivered)
+        (mail,) = node.mail("bob@our.dom")
+        assert FORGED.replace(b"\r\n", b"\n") in mail

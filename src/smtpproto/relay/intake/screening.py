@@ -20,6 +20,7 @@ from smtpproto.relay.filters.held import Held
 from smtpproto.relay.filters.seam import Finding, Seen, Stage
 from smtpproto.relay.reports.story import Judged
 from smtpproto.relay.spool.seam import Incoming
+from smtpproto.trace import without_fields
 
 from .handler import UNAVAILABLE, Intake
 
@@ -105,7 +106,7 @@ class ScreenedIntake(Intake):
                     session,
                     envelope,
                     head + outcome.fields,
-                    content,
+                    without_fields(content, outcome.removed),
                     incoming,
                     now=now,
                     held=outcome.quarantine,
