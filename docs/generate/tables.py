@@ -66,6 +66,7 @@ def write_tables(pages: Pages) -> None:
     pages.write("front-door.md", _front_door())
     pages.write("command-line.md", _command_line())
     pages.write("settings.md", _serve_settings())
+    pages.write("queue-json.md", _queue_json())
     for name, (module, cls) in _SETTINGS.items():
         pages.write(f"{name}.md", _settings(getattr(importlib.import_module(module), cls)))
     pages.write("under-pressure.md", _under_pressure())
@@ -299,6 +300,15 @@ def _command_line() -> str:
                 text += f"### smtpproto {name} {below}\n\n" + _help(
                     ["smtpproto", name, below], inner
                 )
+    return text
+
+
+def _queue_json() -> str:
+    listing = importlib.import_module("smtpproto.cli.listing")
+    text = ""
+    for words, members in ("A message:", listing.ENTRY), ("A recipient:", listing.RECIPIENT):
+        rows = [(f"`{name}`", kind, means) for name, (kind, means) in members.items()]
+        text += f"{words}\n\n" + _table(("Member", "Type", "What it is"), rows) + "\n"
     return text
 
 
