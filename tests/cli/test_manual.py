@@ -1,6 +1,7 @@
 """What is said of each setting: nothing is left out, and the examples are accepted."""
 
 import tomllib
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ServeSettings, build, parse
 from smtpproto.cli.manual import MANUAL, ROUTE_MANUAL, default_of
-from smtpproto.cli.routes import ROUTE, read_routes
-from smtpproto.cli.values import host_port, listen_address
+from smtpproto.cli.routes import RETRIES, ROUTE, read_routes
+from smtpproto.cli.values import duration, host_port, listen_address
 from smtpproto.cli.written import written
 from smtpproto.client import Tls
 from smtpproto.relay.mailboxes.quota import Quota
@@ -47,6 +48,11 @@ def test_a_default_without_words_is_what_a_file_would_say(name: str) -> None:
     assert build(said) == ServeSettings()
 
 
+@pytest.mark.parametrize("name", [*RETRIES, "longest-hold"])
+def test_a_default_in_words_is_the_one(name: str) -> None:
+    assert duration(default_of(name)) == getattr(ServeSettings(), name.replace("-", "_"))
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -63,6 +69,7 @@ def test_a_default_without_words_is_what_a_file_would_say(name: str) -> None:
         ({"ann": Quota(5, 7)}, "{ ann = { size = 5, messages = 7 } }"),
         ({"ann": Quota(0, 0)}, '{ ann = { size = "none" } }'),
         ({}, "{}"),
+        (inf, '"never"'),
     ],
 )
 def test_a_value_as_a_file_has_it(value: object, text: str) -> None:

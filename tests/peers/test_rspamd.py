@@ -165,9 +165,8 @@ async def test_the_story_of_a_refused_message_is_told_by_the_id_in_its_reply(
     first, second, third = traced(data, id).splitlines()
     assert "judged    127.0.0.1 at content: header=tag (no field Date)" in first
     assert "judged    127.0.0.1 at content: rspamd=refuse (reject, 15 of 15: GTUBE)" in second
-    assert third.endswith(
-        f" refused   from <ann@ext.example> for <bob@localhost>, 127.0.0.1 by ESMTP: 554 {said.decode()}"
-    )
+    by = "from <ann@ext.example> for <bob@localhost>, 127.0.0.1 by ESMTP"
+    assert third.endswith(f" refused   {by}: 554 {said.decode()}")
     told = json.loads(traced(data, id, "--json"))
     assert [each["event"] for each in told["story"]] == ["judged", "judged", "refused"]
     assert told["queue"] is None
