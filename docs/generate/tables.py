@@ -314,8 +314,9 @@ def _queue_json() -> str:
 
 def _serve_settings() -> str:
     """Tell of every key in a file of `serve`, with a heading each."""
-    config, manual, routes = (
-        importlib.import_module(f"smtpproto.cli.{name}") for name in ("config", "manual", "routes")
+    config, manual, routes, filters, told_of = (
+        importlib.import_module(f"smtpproto.cli.{name}")
+        for name in ("config", "manual", "routes", "filters", "manual_filters")
     )
     text = ""
     for name, setting in config.SETTINGS.items():
@@ -323,6 +324,19 @@ def _serve_settings() -> str:
     text += "## In an entry of `[[routes]]`\n\n"
     for name, setting in routes.ROUTE.items():
         told = manual.ROUTE_MANUAL[name]
+        text += _setting(name, setting, told, told.default, below="#")
+    text += "## In an entry of `[[filters]]`\n\n"
+    for name, setting in filters.COMMON.items():
+        told = told_of.COMMON_MANUAL[name]
+        text += _setting(name, setting, told, told.default, below="#")
+    for use, purpose in told_of.USE_MANUAL.items():
+        text += f'## With `use = "{use}"`\n\n{purpose.means}\n\n'
+        for name, setting in filters.USES[use].keys.items():
+            told = purpose.keys[name]
+            text += _setting(name, setting, told, told.default, below="#")
+    text += "## In an entry of `[[limits]]`\n\n"
+    for name, setting in filters.LIMIT.items():
+        told = told_of.LIMIT_MANUAL[name]
         text += _setting(name, setting, told, told.default, below="#")
     return text
 

@@ -257,7 +257,7 @@ MANUAL: Mapping[str, Explained] = {
     ),
     "filters": Explained(
         "What is kept out: filters in the order in which they are asked, each with its own keys "
-        "(docs/howto/keep-spam-out.md).",
+        "(below, and in docs/howto/keep-spam-out.md).",
         '[[filters]]\nuse = "greylist"',
         default="none",
     ),
