@@ -66,6 +66,7 @@ def write_tables(pages: Pages) -> None:
     pages.write("front-door.md", _front_door())
     pages.write("command-line.md", _command_line())
     pages.write("settings.md", _serve_settings())
+    pages.write("queue-json.md", _queue_json())
     for name, (module, cls) in _SETTINGS.items():
         pages.write(f"{name}.md", _settings(getattr(importlib.import_module(module), cls)))
     pages.write("under-pressure.md", _under_pressure())
@@ -302,10 +303,20 @@ def _command_line() -> str:
     return text
 
 
+def _queue_json() -> str:
+    listing = importlib.import_module("smtpproto.cli.listing")
+    text = ""
+    for words, members in ("A message:", listing.ENTRY), ("A recipient:", listing.RECIPIENT):
+        rows = [(f"`{name}`", kind, means) for name, (kind, means) in members.items()]
+        text += f"{words}\n\n" + _table(("Member", "Type", "What it is"), rows) + "\n"
+    return text
+
+
 def _serve_settings() -> str:
     """Tell of every key in a file of `serve`, with a heading each."""
-    config, manual, routes = (
-        importlib.import_module(f"smtpproto.cli.{name}") for name in ("config", "manual", "routes")
+    config, manual, routes, filters, told_of = (
+        importlib.import_module(f"smtpproto.cli.{name}")
+        for name in ("config", "manual", "routes", "filters", "manual_filters")
     )
     text = ""
     for name, setting in config.SETTINGS.items():
@@ -313,6 +324,19 @@ def _serve_settings() -> str:
     text += "## In an entry of `[[routes]]`\n\n"
     for name, setting in routes.ROUTE.items():
         told = manual.ROUTE_MANUAL[name]
+        text += _setting(name, setting, told, told.default, below="#")
+    text += "## In an entry of `[[filters]]`\n\n"
+    for name, setting in filters.COMMON.items():
+        told = told_of.COMMON_MANUAL[name]
+        text += _setting(name, setting, told, told.default, below="#")
+    for use, purpose in told_of.USE_MANUAL.items():
+        text += f'## With `use = "{use}"`\n\n{purpose.means}\n\n'
+        for name, setting in filters.USES[use].keys.items():
+            told = purpose.keys[name]
+            text += _setting(name, setting, told, told.default, below="#")
+    text += "## In an entry of `[[limits]]`\n\n"
+    for name, setting in filters.LIMIT.items():
+        told = told_of.LIMIT_MANUAL[name]
         text += _setting(name, setting, told, told.default, below="#")
     return text
 

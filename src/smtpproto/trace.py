@@ -7,7 +7,7 @@ RFC 5321 §6.3 the use of counting. Nothing here reads a clock; times are handed
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
@@ -23,6 +23,7 @@ __all__ = [
     "END_OF_HEADER",
     "MAX_HEADER",
     "MAX_HOPS",
+    "FieldRemoval",
     "HeaderScan",
     "address_literal",
     "ciphersuite",
@@ -33,7 +34,7 @@ __all__ = [
     "return_path",
     "stamp",
     "transmission_type",
-    "without_return_path",
+    "without_fields",
 ]
 
 #: Received fields from which on a message is taken to be in a loop (RFC 5321 §6.3).
@@ -218,19 +219,104 @@ def return_path(reverse_path: ReversePath) -> bytes:
     return b"Return-Path: %b\r\n" % reverse_path.serialize()
 
 
-_RETURN_PATH = re.compile(
-    rb"^return-path[ \t]{0,16}:[^\n]*(?:\n[ \t][^\n]*)*(?:\n|\Z)", re.IGNORECASE | re.MULTILINE
-)
+class FieldRemoval:
+    """Leaves fields out of a message's header while it streams by, each with its folded lines.
 
-
-def without_return_path(beginning: bytes) -> bytes:
-    """Leave out the Return-Path fields that a message came with: one is enough (RFC 5321 §4.4).
-
-    `beginning` is its header, whole, and any of what is behind, which stays as it is.
+    `names` are those of the fields, in any case; only a whole name fits. Feed it the content's
+    chunks, cut anywhere, until `ended`; what `feed` returns, and `end` behind it, is what stays.
+    It keeps back the beginning of a line that may become such a field, at most what a line may
+    have, and nothing else. A bare LF ends a line, too. All else stays octet by octet.
     """
-    end = END_OF_HEADER.search(beginning)
-    at = len(beginning) if end is None else end.start()
-    return _RETURN_PATH.sub(b"", beginning[:at]) + beginning[at:]
+
+    __slots__ = ("_dropping", "_field", "_held", "_in_line", "_names", "ended")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(name.lower().encode("ascii") for name in names)
+        self._field = _field_pattern(self._names)
+        self._held = b""
+        self._in_line = self._dropping = False
+        #: Whether the header's end has been reached: no need to feed more.
+        self.ended = not self._names
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next octets of the content, and return those that stay."""
+        if self.ended:
+            return chunk
+        octets, self._held = self._held + chunk, b""
+        kept: list[bytes] = []
+        at = 0
+        while at < len(octets):
+            if not self._in_line:
+                if _is_blank(octets, at):
+                    self.ended = True
+                    kept.append(octets[at:])
+                    break
+                if self._is_undecided(octets, at):
+                    self._held = octets[at:]
+                    break
+                if octets[at] not in b" \t":  # folded lines share the fate of their first
+                    found = self._field.match(octets, at, at + _LONGEST)
+                    self._dropping = found is not None
+            end = octets.find(b"\n", at) + 1
+            self._in_line = end == 0
+            if not self._dropping:
+                kept.append(octets[at : end or None])
+            at = end or len(octets)
+        return b"".join(kept)
+
+    def end(self) -> bytes:
+        """Return what was kept back, of a content that ends within a line."""
+        held, self._held = self._held, b""
+        return held
+
+    def _is_undecided(self, octets: bytes, at: int) -> bool:
+        """Tell whether a line that is not all there may become a field of those, or the blank."""
+        if len(octets) - at >= _LONGEST or octets.find(b"\n", at) >= 0:
+            return False
+        begun = octets[at:].lower()
+        name = begun.rstrip(b" \t")
+        if name != begun:
+            return name in self._names
+        return name == b"\r" or any(each.startswith(name) for each in self._names)
+
+
+#: Octets of a line, CRLF not counted (RFC 5322 §2.1.1).
+_LONGEST = 998
+
+
+def _is_blank(octets: bytes, at: int) -> bool:
+    return octets.startswith((b"\r\n", b"\n"), at)
+
+
+@lru_cache(64)
+def _field_pattern(names: frozenset[bytes]) -> re.Pattern[bytes]:
+    # Spaces before the colon are obsolete and read (RFC 5322 §4.5.8), as far as a line goes.
+    some = b"|".join(map(re.escape, sorted(names)))
+    return re.compile(rb"(?:%b)[ \t]*:" % some, re.IGNORECASE)
+
+
+def without_fields(content: AsyncIterable[bytes], names: Iterable[str]) -> AsyncIterator[bytes]:
+    """Leave out the fields of these names that a message came with, while it streams by.
+
+    For those that only we may write: Return-Path at final delivery, of which one is enough
+    (RFC 5321 §4.4), and the findings of filters. See `FieldRemoval`.
+    """
+    return _WithoutFields(content, FieldRemoval(names))
+
+
+class _WithoutFields(AsyncIterator[bytes]):
+    # No generator: whoever breaks off reading owes it nothing.
+    def __init__(self, content: AsyncIterable[bytes], removal: FieldRemoval) -> None:
+        self._chunks = aiter(content)
+        self._removal = removal
+
+    async def __anext__(self) -> bytes:
+        async for chunk in self._chunks:
+            if kept := self._removal.feed(chunk):
+                return kept
+        if kept := self._removal.end():
+            return kept
+        raise StopAsyncIteration
 
 
 # Spaces before the colon are obsolete and read (RFC 5322 §4.5.8), up to a number, so that

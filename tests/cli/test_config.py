@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_network
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from smtpproto.cli.filters import FilterSettings
 from smtpproto.cli.lists import ListSettings
 from smtpproto.cli.routes import RouteSettings
 from smtpproto.client import Tls
-from smtpproto.relay import ByMx, HostPort
+from smtpproto.relay import ByMx, HostPort, Schedule
 from smtpproto.relay.filters import Limit
 from smtpproto.relay.mailboxes.quota import Quota
 
@@ -52,6 +53,19 @@ verp = ["news@example.org"]
 verp-separator = "-"
 double-bounces = "postmaster@example.org"
 dsn-to-all = true
+first-retry = "15 min"
+longest-retry = "2 h"
+lifetime = "3 d"
+notice = "never"
+sessions-out = 30
+sessions-out-each = 3
+least-by = 300
+longest-hold = "7 d"
+keep-bcc = true
+max-recipients = 100
+sessions-in = 200
+sessions-in-each = 10
+check-senders = false
 
 [mailbox-quotas]
 "ann@example.org" = "5G"
@@ -125,6 +139,19 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         verp_separator="-",
         double_bounces="postmaster@example.org",
         dsn_to_all=True,
+        first_retry=900,
+        longest_retry=7200,
+        lifetime=3 * 86400,
+        notice=inf,
+        sessions_out=30,
+        sessions_out_each=3,
+        least_by=300,
+        longest_hold=7 * 86400,
+        keep_bcc=True,
+        max_recipients=100,
+        sessions_in=200,
+        sessions_in_each=10,
+        check_senders=False,
         smart_host=HostPort("mail.example.com", 465),
         smart_host_tls=Tls.IMPLICIT,
         smart_host_login="ann",
@@ -146,6 +173,13 @@ def test_every_setting_can_be_said_in_a_file() -> None:
         limits=(Limit("messages", "account", 100, 3600),),
         filters_fail="defer",
     )
+
+
+def test_a_first_retry_that_is_long_makes_the_longest_as_long_and_the_other_way_round() -> None:
+    assert build(read("first-retry = '6 h'")).longest_retry == 6 * 3600
+    assert build(read("longest-retry = 60")).first_retry == 60
+    usual = build(read("first-retry = '1 min'\nnotice = 'never'")).schedule
+    assert usual == Schedule(first=60, notice=inf)
 
 
 def test_nothing_said_is_a_node_on_loopback_that_relays_for_nobody() -> None:

@@ -1,6 +1,7 @@
 """What is said of each setting: nothing is left out, and the examples are accepted."""
 
 import tomllib
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import SETTINGS, ServeSettings, build, parse
+from smtpproto.cli.filters import (
+    COMMON,
+    LIMIT,
+    USES,
+    FilterSettings,
+    open_filters,
+    read_limits,
+)
 from smtpproto.cli.manual import MANUAL, ROUTE_MANUAL, default_of
-from smtpproto.cli.routes import ROUTE, read_routes
-from smtpproto.cli.values import host_port, listen_address
+from smtpproto.cli.manual_filters import COMMON_MANUAL, LIMIT_MANUAL, USE_MANUAL
+from smtpproto.cli.routes import RETRIES, ROUTE, read_routes
+from smtpproto.cli.values import duration, host_port, listen_address
 from smtpproto.cli.written import written
 from smtpproto.client import Tls
+from smtpproto.relay.filters import Filter
 from smtpproto.relay.mailboxes.quota import Quota
 
 FOLDER = Path("/etc/mail")
@@ -41,10 +52,90 @@ def test_an_example_of_a_route_is_accepted(name: str) -> None:
     assert read_routes([entry], FOLDER)
 
 
+def test_every_key_of_a_filter_and_a_limit_is_explained_and_nothing_else() -> None:
+    assert list(COMMON_MANUAL) == list(COMMON)
+    assert list(LIMIT_MANUAL) == list(LIMIT)
+    assert list(USE_MANUAL) == list(USES)
+    for use, purpose in USE_MANUAL.items():
+        assert list(purpose.keys) == list(USES[use].keys)
+        keys = purpose.keys.values()
+        assert all(means.endswith(".") for means in (purpose.means, *(k.means for k in keys)))
+        assert all(each.default for each in keys)
+
+
+FILTER_KEYS = [(use, key) for use, purpose in USE_MANUAL.items() for key in purpose.keys]
+
+
+def entry_of(use: str, *more: str) -> str:
+    """Write an entry with what it needs, and more."""
+    needed = [USE_MANUAL[use].keys[key].example for key in USES[use].needs]
+    return "\n".join(["[[filters]]", f'use = "{use}"', *dict.fromkeys([*needed, *more])])
+
+
+def filters_of(text: str) -> FilterSettings:
+    (found,) = build(parse(text, "smtp.toml", FOLDER)).filters
+    return found
+
+
+@pytest.mark.parametrize(("use", "key"), FILTER_KEYS)
+def test_an_example_of_a_filter_is_accepted(use: str, key: str) -> None:
+    example = USE_MANUAL[use].keys[key].example
+    assert key in tomllib.loads(example)
+    assert key in filters_of(entry_of(use, example)).given
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("use", "key"), FILTER_KEYS)
+async def test_the_default_of_a_filter_is_its_own(use: str, key: str, tmp_path: Path) -> None:
+    told = USE_MANUAL[use].keys[key].default
+    if key in USES[use].needs:
+        assert told == "none: it has to be there"
+        return
+    if key == "codes":
+        return  # there is no word for all of them
+
+    async def made(text: str) -> Filter:
+        filters = [filters_of(text)]
+        async with open_filters(filters, (), hostname="our.example", data=tmp_path) as found:
+            (filter,) = found["smtp"]
+            return filter
+
+    said = told if told[0] == '"' or told.isdigit() else f'"{told}"'
+    attribute = "quarantine" if key == "rejects" else key
+    default, same, other = [
+        getattr(await made(text), attribute)
+        for text in (
+            entry_of(use),
+            entry_of(use, f"{key} = {said}"),
+            entry_of(use, USE_MANUAL[use].keys[key].example),
+        )
+    ]
+    assert default == same
+    assert default != other
+
+
+@pytest.mark.parametrize("key", COMMON_MANUAL)
+def test_an_example_of_any_filter_is_accepted(key: str) -> None:
+    assert key in tomllib.loads(COMMON_MANUAL[key].example)
+    assert filters_of(f"[[filters]]\n{COMMON_MANUAL[key].example}").use == "header"
+
+
+@pytest.mark.parametrize("key", LIMIT_MANUAL)
+def test_an_example_of_a_limit_is_accepted(key: str) -> None:
+    entry = tomllib.loads(LIMIT_MANUAL[key].example)
+    assert key in entry
+    assert len(read_limits([entry], FOLDER)) == 1
+
+
 @pytest.mark.parametrize("name", [name for name, told in MANUAL.items() if not told.default])
 def test_a_default_without_words_is_what_a_file_would_say(name: str) -> None:
     said = parse(f"{name} = {default_of(name)}", "smtp.toml", Path())
     assert build(said) == ServeSettings()
+
+
+@pytest.mark.parametrize("name", [*RETRIES, "longest-hold"])
+def test_a_default_in_words_is_the_one(name: str) -> None:
+    assert duration(default_of(name)) == getattr(ServeSettings(), name.replace("-", "_"))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +154,7 @@ def test_a_default_without_words_is_what_a_file_would_say(name: str) -> None:
         ({"ann": Quota(5, 7)}, "{ ann = { size = 5, messages = 7 } }"),
         ({"ann": Quota(0, 0)}, '{ ann = { size = "none" } }'),
         ({}, "{}"),
+        (inf, '"never"'),
     ],
 )
 def test_a_value_as_a_file_has_it(value: object, text: str) -> None:

@@ -366,12 +366,14 @@ def test_what_is_no_request_is_answered_or_left(sent: bytes, code: bytes) -> Non
 
 
 def test_a_port_for_metrics_that_is_taken(cli: Run) -> None:
+    """It is bound before anybody else is become, as those for mail are."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        Path("smtp.toml").write_text(f'metrics = "127.0.0.1:{port}"\n')
+        Path("smtp.toml").write_text(f'metrics = "127.0.0.1:{port}"\nuser = "nosuchuser"\n')
         result = cli("serve", *ANY_PORTS, "--config", "smtp.toml")
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1:{port}: the address is in use" in result.stderr
+    assert not DATA.exists()  # it was found before anything was made
 
 
 # Who it is
@@ -411,12 +413,16 @@ def test_it_is_somebody_else_once_it_is_bound(backend: str) -> None:
     home = Path("home")
     home.mkdir()
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
-    Path("smtp.toml").write_text('user = "nobody"\ndata = "home/data"\n')
-    with free_low_port() as port:
+    with free_low_ports(2) as (port, watched):
+        Path("smtp.toml").write_text(
+            f'user = "nobody"\ndata = "home/data"\nmetrics = "127.0.0.1:{watched}"\n'
+        )
         at = f"127.0.0.1:{port}"
         options = ("--config", "smtp.toml", "--backend", backend, "--listen", at)
         with logging_json(*options, before=KEEPING) as node:
             assert node.port() == port < 1024
+            assert node.port("metrics") == watched < 1024
+            assert ask(node, "/ready") == (200, "ready\n")
             status = Path(f"/proc/{node.process.pid}/status").read_text()
             send(node.port(), "bob@localhost")
             node.until("delivered")
@@ -434,13 +440,28 @@ def test_it_is_somebody_else_once_it_is_bound(backend: str) -> None:
 
 
 @contextmanager
-def free_low_port() -> Iterator[int]:
+def free_low_ports(number: int) -> Iterator[list[int]]:
+    found: list[int] = []
     for port in range(1023, 600, -1):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+        if len(found) == number:
             break
     else:
-        pytest.skip("no port below 1024 is free")
-    yield port
+        pytest.skip(f"no {number} ports below 1024 are free")
+    yield found
+
+
+@as_root
+@pytest.mark.parametrize("key", ["metrics", "submissions"])
+def test_who_may_not_bind_a_port_is_told_what_to_do(key: str) -> None:
+    with free_low_ports(1) as (port,):
+        Path("smtp.toml").write_text(f'{key} = "127.0.0.1:{port}"\n')
+        less = ("setpriv", "--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service")
+        code, lines = started("--config", "smtp.toml", before=less)
+    assert code == 1
+    assert lines[0] == f"smtpproto: cannot listen on 127.0.0.1:{port}: permission denied"
+    assert "low ports are root's" in lines[1]
 
 
 @as_root
@@ -466,11 +487,11 @@ def test_a_program_that_he_cannot_read_is_explained() -> None:
     assert not DATA.exists()
 
 
-def started(*options: str) -> tuple[int, list[str]]:
+def started(*options: str, before: tuple[str, ...] = ()) -> tuple[int, list[str]]:
     # Who is nobody cannot write down what was covered, and would say so.
     plain = {name: value for name, value in environment().items() if "COVERAGE" not in name}
     done = subprocess.run(
-        [*MODULE, "serve", *ANY_PORTS, *options],
+        [*before, *MODULE, "serve", *ANY_PORTS, *options],
         capture_output=True,
         text=True,
         env=plain,

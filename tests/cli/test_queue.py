@@ -17,7 +17,9 @@ from weakref import ref
 import anyio
 import anyio.lowlevel
 import pytest
+from rich.cells import cell_len
 
+from smtpproto.cli.listing import ENTRY, RECIPIENT
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import ForwardPath, ReversePath
 from smtpproto.relay.reports.story import Accepted, Failed, Reported
@@ -39,7 +41,7 @@ def stored(
     *recipients: str,
     sender: str | None = "ann@our.example",
     attempts: int = 0,
-    asked: dict[str, str] | None = None,
+    asked: dict[str, str | None] | None = None,
 ) -> str:
     """Put a message into the spool of a node that does not run; its id."""
 
@@ -67,11 +69,11 @@ def parsed(cli: Run, *arguments: object) -> Any:
     return json.loads(result.stdout)
 
 
-def said(cli: Run, *arguments: object) -> str:
-    result = cli("queue", *arguments)
+def said(cli: Run, *arguments: object, width: int = 200, **env: str) -> str:
+    result = cli("queue", *arguments, **env)
     assert result.exit_code == 0, result.output
     lines: list[str] = result.stdout.splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(map(cell_len, lines)) <= width
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -92,7 +94,7 @@ def test_who_sends_to_a_member_of_a_list_is_named(cli: Run) -> None:
 
     anyio.run(expand)
     for arguments in (), ("show", id):
-        assert "<bob@far.example>, sent by <owner@our.example>: " in said(cli, *arguments)
+        assert "<bob@far.example>, sent by <owner@our.example>" in said(cli, *arguments)
     (entry,) = parsed(cli, "--json")
     assert [recipient["from"] for recipient in entry["recipients"]] == ["<owner@our.example>"]
 
@@ -113,16 +115,46 @@ def test_the_list_has_each_recipient_and_why_it_waits(
     first = stored("bob@far.example", "eve@far.example", attempts=1)
     second = stored("bob@far.example", sender=None)
     visible = REPLY.replace("\x1b", "\\x1b").replace("\x9b", "\\x9b")
-    assert said(cli, *command, "--backend", backend) == "\n".join(
-        [
-            f"{first}  2 h ago, {len(CONTENT)} octets, from <ann@our.example>",
-            "  to <bob@far.example>: next try in 10 min; tried 1 time",
-            f"    {visible}",
-            "  to <eve@far.example>: next try in 10 min; tried 1 time",
-            f"    {visible}",
-            f"{second}  2 h ago, {len(CONTENT)} octets, from <>",
-            "  to <bob@far.example>: due",
-        ]
+    assert said(cli, *command, "--backend", backend).split("\n") == [
+        "ID                    AGE      SIZE  SENDER",
+        "  STATE    NEXT     TRIES            RECIPIENT",
+        f"{first}       2 h      {len(CONTENT)} B  <ann@our.example>",
+        "  deferred 10 min       1            <bob@far.example>",
+        f"                                     {visible}",
+        "  deferred 10 min       1            <eve@far.example>",
+        f"                                     {visible}",
+        f"{second}       2 h      {len(CONTENT)} B  <>",
+        "  new      now                       <bob@far.example>",
+        f"2 messages for 3 recipients (2 deferred), {2 * len(CONTENT)} octets; the oldest came "
+        "2 h ago.",
+    ]
+
+
+def test_in_a_terminal_long_text_is_folded_within_its_column(cli: Run) -> None:
+    long = "a.very.long.name.of.somebody.who.is.at@a.very.long.name.of.a.domain.example"
+    id = stored(long, "\u7528\u6237@far.example", attempts=1, asked={"SMTPUTF8": None})
+    cli("queue", "hold", id, "--reason", "nobody knows why, " * 9)
+    for width in 80, 120:
+        terminal = {"TTY_COMPATIBLE": "1", "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": str(width)}
+        head, words, first, *rest, last = said(cli, width=width, **terminal).split("\n")
+        edge = head.index("SENDER")
+        assert first.startswith(id)
+        assert words.index("RECIPIENT") == first.index("<ann@") == edge
+        starts = [line[:edge].split() for line in rest]
+        assert [each for each in starts if each] == [["on", "hold", "1"]] * 2
+        texts = "".join(line[edge:] for line in rest)
+        assert f"<{long}>" in texts
+        assert "<\u7528\u6237@far.example>" in texts
+        assert last.startswith("1 message for 2 recipients (2 on hold), ")
+
+
+def test_the_summary_counts_what_is_listed(cli: Run) -> None:
+    stored("bob@far.example", attempts=1)
+    cli("queue", "hold", stored("bob@far.example", "eve@far.example"))
+    said_of_all = said(cli).split("\n")[-1]
+    assert said_of_all.startswith("2 messages for 3 recipients (1 deferred, 2 on hold), ")
+    assert said(cli, "list", "--deferred").split("\n")[-1] == (
+        f"1 message for 1 recipient (1 deferred), {len(CONTENT)} octets; the oldest came 2 h ago."
     )
 
 
@@ -130,7 +162,9 @@ def test_the_list_as_json(cli: Run) -> None:
     before = time.time()
     id = stored("bob@far.example", attempts=2)
     (entry,) = parsed(cli, "--json")
+    assert list(entry) == list(ENTRY)  # as the reference has them
     (recipient,) = entry.pop("recipients")
+    assert list(recipient) == list(RECIPIENT)
     assert 7100 < before - entry.pop("arrived") < 7201
     assert 590 < recipient.pop("next_attempt") - before < 700
     assert entry == {
@@ -217,8 +251,9 @@ def test_a_list_that_nobody_reads_to_its_end_is_no_fault(cli: Run, options: list
 def test_what_is_held_is_told_from_what_waits(cli: Run) -> None:
     # It came two hours ago.
     id = stored("bob@far.example", asked={"HOLDFOR": "18000", "BY": "19000;R"})
-    assert "  to <bob@far.example>: held for 3 h, as its sender asked" in said(cli, "list")
+    assert "\n  later    3 h                       <bob@far.example>\n" in said(cli, "list")
     shown = said(cli, "show", id)
+    assert "<bob@far.example>: held for 3 h, as its sender asked" in shown
     assert "held until" in shown
     assert re.search(r"wanted by .*, or return", shown)
     (entry,) = parsed(cli, "--json")
@@ -226,7 +261,7 @@ def test_what_is_held_is_told_from_what_waits(cli: Run) -> None:
     assert entry["wanted_by"] == entry["arrived"] + 19000
     cli("queue", "delete", id)
     stored("bob@far.example", asked={"HOLDFOR": "60"})
-    assert "  to <bob@far.example>: due" in said(cli, "list")
+    assert "\n  new      now                       <bob@far.example>\n" in said(cli, "list")
 
 
 def test_retry_makes_one_or_all_due_now(cli: Run) -> None:

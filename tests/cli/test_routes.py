@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpproto.cli.config import ConfigError, build, parse
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.cli.options import BadInput
-from smtpproto.cli.routes import ROUTE, RouteSettings, read_routes, rules_of
+from smtpproto.cli.routes import ROUTE, RouteSettings, read_routes, rules_of, schedule_of
 from smtpproto.client import Tls
 from smtpproto.core.reply import Reply
 from smtpproto.relay import (
@@ -64,7 +65,7 @@ def wrong(*entries: str) -> str:
 def test_what_is_done(via: str, meant: object) -> None:
     (route,) = routes(f'via = "{via}"')
     assert route.via == meant
-    assert (route.recipients, route.senders, route.schedule) == ((), (), None)
+    assert (route.recipients, route.senders, route.times) == ((), (), {})
 
 
 def test_whom_it_is_for_is_one_or_a_list() -> None:
@@ -100,7 +101,7 @@ def test_how_a_host_is_talked_to(entry: str, tls: Tls) -> None:
 
 def test_a_route_has_times_of_its_own() -> None:
     mine, slow, never = (
-        route.schedule
+        schedule_of(route.times)
         for route in routes(
             'via = "mx"\nfirst-retry = 30\nlongest-retry = "10 min"\n'
             'lifetime = "2h"\nnotice = "1 h"',
@@ -111,6 +112,13 @@ def test_a_route_has_times_of_its_own() -> None:
     assert mine == Schedule(first=30, longest=600, lifetime=7200, notice=3600)
     assert slow == Schedule(first=6 * 3600, longest=6 * 3600)
     assert never == Schedule(lifetime=7 * 86400, notice=float("inf"))
+
+
+def test_what_a_route_does_not_say_is_as_for_all_mail() -> None:
+    usual = Schedule(first=60, longest=3600, lifetime=86400, notice=7200)
+    one, other = routes('via = "mx"\nlifetime = "2 h"', 'via = "mx"\nlongest-retry = 30')
+    assert schedule_of(one.times, usual) == evolve(usual, lifetime=7200)
+    assert schedule_of(other.times, usual) == evolve(usual, first=30, longest=30)
 
 
 @pytest.mark.parametrize(

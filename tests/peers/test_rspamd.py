@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import re
+import smtplib
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +18,7 @@ import pytest
 from smtpproto.core.reply import Reply
 from smtpproto.relay.filters.rspamd import Rspamd
 from smtpproto.relay.reports.story import Accepted, Delivered, Held, Judged
+from tests.relay.process import SOURCE, serving
 from tests.relay.world import MESSAGE, World, world
 
 from .programs import HOST
@@ -60,7 +67,7 @@ async def send(
 async def test_gtube_is_refused_and_its_story_is_told(server: RspamdServer, tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         reply, told = await send(w, Rspamd(server.url, "mx.our.dom"), SPAM)
-        assert str(reply) == "554 5.7.1 This is taken for spam"
+        assert re.fullmatch(r"554 5\.7\.1 This is taken for spam \(\w{15}\)", str(reply))
         assert told == ["rspamd=refuse (reject, 15 of 15: GTUBE)"]
 
 
@@ -123,3 +130,43 @@ async def test_one_that_does_not_answer_lets_mail_pass_or_wait(
             assert reply.code == code
             error = "ConnectError" if way == "unreachable" else "ReadTimeout"
             assert told[0].startswith(f"rspamd=error ({error}: ")
+
+
+def traced(data: Path, id: str, *options: str) -> str:
+    command = [sys.executable, "-m", "smtpproto", "queue", "trace", id, "--data", str(data)]
+    env = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    return subprocess.run(
+        [*command, *options], env=env, capture_output=True, text=True, check=True
+    ).stdout
+
+
+async def test_the_story_of_a_refused_message_is_told_by_the_id_in_its_reply(
+    server: RspamdServer, tmp_path: Path
+) -> None:
+    """Its sender's report has our reply: with that he asks us, and we ask `queue trace`."""
+    config, data = tmp_path / "smtpproto.toml", tmp_path / "data"
+    config.write_text(
+        '[[filters]]\nuse = "header"\ndoes = "tag"\n'
+        f'[[filters]]\nuse = "rspamd"\nurl = "{server.url}"\n'
+    )
+    with serving(data, "--config", config) as node:
+        with (
+            smtplib.SMTP(HOST, node.smtp, timeout=60) as smtp,
+            pytest.raises(smtplib.SMTPDataError) as refused,
+        ):
+            smtp.sendmail("ann@ext.example", ["bob@localhost"], SPAM)
+        said = refused.value.smtp_error
+        assert isinstance(said, bytes)
+        found = re.search(r"This is taken for spam \((\w+)\)$", said.decode())
+        assert found
+        id = found[1]
+        assert node.stop() == 0
+        assert f"{id} refused " in "".join(node.lines)  # the log names it, too
+    first, second, third = traced(data, id).splitlines()
+    assert "judged    127.0.0.1 at content: header=tag (no field Date)" in first
+    assert "judged    127.0.0.1 at content: rspamd=refuse (reject, 15 of 15: GTUBE)" in second
+    by = "from <ann@ext.example> for <bob@localhost>, 127.0.0.1 by ESMTP"
+    assert third.endswith(f" refused   {by}: 554 {said.decode()}")
+    told = json.loads(traced(data, id, "--json"))
+    assert [each["event"] for each in told["story"]] == ["judged", "judged", "refused"]
+    assert told["queue"] is None

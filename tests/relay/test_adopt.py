@@ -100,3 +100,24 @@ async def test_it_is_ready_between_binding_and_stopping(tmp_path: Path) -> None:
             assert node.relay.sessions_in == 1
         await node.stop()
         assert not node.relay.ready
+
+
+async def offered(node: Node) -> list[str]:
+    async with node.dial("submission") as wire:
+        await wire.reply()
+        await wire.stream.send(b"EHLO client.example\r\n")
+        return await wire.lines()
+
+
+async def test_what_is_offered_is_new_for_new_sessions(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("our.example", ["our.example"], kinds=["submission"])
+        before = " ".join(await offered(node))
+        other = another(node)
+        other.longest_hold, other.least_by = 0, 300
+        node.relay.adopt(other, [Listener("submission", None, 0)])
+        after = " ".join(await offered(node))
+        assert "FUTURERELEASE" in before
+        assert "DELIVERBY 300" not in before
+        assert "FUTURERELEASE" not in after
+        assert "DELIVERBY 300" in after

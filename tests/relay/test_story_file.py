@@ -26,6 +26,7 @@ from smtpproto.relay.reports.story import (
     Failed,
     Held,
     Judged,
+    Refused,
     Reported,
 )
 from smtpproto.relay.reports.story_file import StoryFile, as_record, event_of, read_story
@@ -56,6 +57,7 @@ EVENTS: list[Event] = [
     Bounced(ID, ODD, Mailbox.parse("news@our.example"), Mailbox.parse("b@far.example"), None, None),
     Reported(ID, "aaaaa9876543210", NOBODY, Mailbox.parse("postmaster@our.example")),
     Reported(ID, "", NOBODY),
+    Refused(ID, NOBODY, (BOB, ODD), "2001:db8::7 by ESMTP", "554 5.7.1 No"),
     Reported(ID, "edcba9876543210", ANN),
 ]
 

@@ -25,6 +25,7 @@ from smtpproto.relay import (
 from smtpproto.relay.accounts.login import every_sender
 from smtpproto.relay.mailboxes.quota import Quota, quotas
 from smtpproto.relay.reports.story import Observer
+from smtpproto.server import Connections
 
 from .config import ServeSettings
 from .lists import alias_table, verp_of
@@ -67,7 +68,8 @@ def read_outside(chosen: ServeSettings, before: Outside | None = None) -> Outsid
     elif login is None or login[0] != user or file is not None:
         login = user, password_for(user, file)
     return Outside(
-        login, RouteTable(rules_of(chosen.routes), separator=chosen.subaddress_separator)
+        login,
+        RouteTable(rules_of(chosen.routes, chosen.schedule), separator=chosen.subaddress_separator),
     )
 
 
@@ -119,12 +121,21 @@ def relay_of(
         dsn_to_all=chosen.dsn_to_all,
         verify="callout" if chosen.verify_recipients else None,
         # Strangers do not reach loopback, and the DNS may be out of reach from here.
-        check_senders=not is_loopback(chosen.listen.host),
+        check_senders=not is_loopback(chosen.listen.host)
+        if chosen.check_senders is None
+        else chosen.check_senders,
         failing_filter=chosen.filters_fail,
         networks=chosen.relay_from,
         tls=certificate.reloadable(),
         authenticator=accounts or Passwords({login.username: login.password} if login else {}),
         senders=every_sender if accounts is None else accounts.may_send,
-        limits=Limits(message=chosen.max_message),
+        keep_bcc=chosen.keep_bcc,
+        schedule=chosen.schedule,
+        least_by=None if chosen.least_by is None else int(chosen.least_by),
+        longest_hold=int(chosen.longest_hold),
+        limits=Limits(message=chosen.max_message, recipients=chosen.max_recipients),
+        connections=Connections(chosen.sessions_in, chosen.sessions_in_each),
+        sessions=chosen.sessions_out,
+        sessions_each=chosen.sessions_out_each,
         observe=observe,
     )

@@ -22,16 +22,19 @@ from smtpproto.core.path import Mailbox
 from smtpproto.relay.filters import Limit
 from smtpproto.relay.mailboxes.aliases import AliasTable
 from smtpproto.relay.mailboxes.quota import Quota
+from smtpproto.relay.routing.schedule import DEFAULT, Schedule
 from smtpproto.relay.routing.transport import HostPort
 
 from .filters import FAILING, FilterSettings, read_filters, read_limits
 from .lists import ListSettings, alias_table, mailbox, read_lists, separator, verp_of
-from .routes import RouteSettings, read_routes
+from .routes import RETRIES, RouteSettings, read_routes, schedule_of
 from .setting import (
     PASSWORD_FILE,
+    TIME,
     TLS,
     USER,
     Setting,
+    a_duration,
     a_list,
     a_path,
     a_text,
@@ -116,10 +119,28 @@ class ServeSettings:
     #: Senders whose mail has a return path for each recipient, besides owners of such lists.
     verp: tuple[str, ...] = ()
     verp_separator: str = "+"
+    #: Seconds from a first failure to the second attempt; further waits double,
+    first_retry: float = DEFAULT.first
+    #: up to this one.
+    longest_retry: float = DEFAULT.longest
+    #: The age in seconds at which mail is given up,
+    lifetime: float = DEFAULT.lifetime
+    #: and that at which its sender hears that it is late.
+    notice: float = DEFAULT.notice
+    #: How many sessions there are with next hops,
+    sessions_out: int = 100
+    #: and with one of them.
+    sessions_out_each: int = 20
     #: Who is told what failed of mail without a sender; None: it is shown, and dropped.
     double_bounces: str | None = None
     #: Whether strangers, too, may ask for reports.
     dsn_to_all: bool = False
+    #: Seconds that mail has to have left, to be deliverable by a time or returned; None: any.
+    least_by: float | None = None
+    #: Seconds for which submitted mail is held if it asks for that; 0: it is not.
+    longest_hold: float = 30 * 86_400.0
+    #: Whether Bcc stays in what is submitted.
+    keep_bcc: bool = False
     #: Where all other mail goes; None: by MX.
     smart_host: HostPort | None = None
     #: How sessions with it are secured. `build` makes it implicit on port 465 and else required
@@ -134,12 +155,25 @@ class ServeSettings:
     hostname: str = "localhost"
     #: Octets that one message may have.
     max_message: int = 26_214_400
+    #: Recipients that one transaction may have.
+    max_recipients: int = 1000
+    #: How many clients may be connected,
+    sessions_in: int = 1000
+    #: and from one network.
+    sessions_in_each: int = 50
+    #: Whether a stranger's domain has to take mail; None: unless we are on loopback.
+    check_senders: bool | None = None
     #: What is kept out: filters in the order in which they are asked.
     filters: tuple[FilterSettings, ...] = ()
     #: How much is taken of whom in which time; `filters` may say where in their order.
     limits: tuple[Limit, ...] = ()
     #: What becomes of mail where a filter fails.
     filters_fail: Literal["pass", "defer"] = "pass"
+
+    @property
+    def schedule(self) -> Schedule:
+        """When mail is tried again that no route has a schedule for."""
+        return schedule_of({key: getattr(self, _name(key)) for key in RETRIES})
 
 
 def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
@@ -229,6 +263,17 @@ def _count(value: object, folder: Path) -> int:
     return value
 
 
+def _recipients(value: object, folder: Path) -> int:
+    found = _count(value, folder)
+    if found < 100:
+        raise ValueError(f"{found} is too few: every server takes 100 (RFC 5321 §4.5.3.1.8)")
+    return found
+
+
+def _hold(value: object, folder: Path) -> float:
+    return 0.0 if value == "none" else a_duration(value, folder)
+
+
 def _separator(text: str) -> str:
     if text and text not in SEPARATORS:
         raise ValueError(f"none of {' '.join(SEPARATORS)}, nor empty")
@@ -284,10 +329,16 @@ SETTINGS: Mapping[str, Setting] = {
         partial(a_list, read=mailbox), 'a list of senders, such as ["news@example.org"]'
     ),
     "verp-separator": Setting(partial(a_text, read=separator), 'a text of one character: "+"'),
+    **RETRIES,
+    "sessions-out": Setting(_count, "a number of sessions"),
+    "sessions-out-each": Setting(_count, "a number of sessions"),
     "double-bounces": Setting(
         partial(a_text, read=mailbox), 'a text: an address, such as "postmaster@example.org"'
     ),
     "dsn-to-all": Setting(yes_or_no, "true or false"),
+    "least-by": TIME,
+    "longest-hold": Setting(_hold, f'{TIME.accepts}, or "none"'),
+    "keep-bcc": Setting(yes_or_no, "true or false"),
     "smart-host": Setting(
         partial(a_text, read=_SMTP_HOST), 'a text HOST:PORT, such as "mail.example.org:587"'
     ),
@@ -301,6 +352,10 @@ SETTINGS: Mapping[str, Setting] = {
         partial(a_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
     ),
     "max-message": Setting(_size, 'a number of octets, or a text such as "25M"'),
+    "max-recipients": Setting(_recipients, "a number of recipients, 100 or more"),
+    "sessions-in": Setting(_count, "a number of sessions"),
+    "sessions-in-each": Setting(_count, "a number of sessions"),
+    "check-senders": Setting(yes_or_no, "true or false"),
     "filters": Setting(
         read_filters, 'tables, each below its own [[filters]], such as use = "greylist"'
     ),
@@ -365,7 +420,14 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
     """
     given = {name: value for name, value in (flags or {}).items() if value not in (None, ())}
     merged: dict[str, Any] = {**file, **given}
-    settings = ServeSettings(**merged)
+    try:
+        times = {key: merged[_name(key)] for key in RETRIES if _name(key) in merged}
+        usual = schedule_of(times)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    settings = ServeSettings(
+        **{**merged, "first_retry": usual.first, "longest_retry": usual.longest}
+    )
     if "smart_host_tls" not in merged and settings.smart_host is not None:
         if settings.smart_host.port == 465:
             settings = evolve(settings, smart_host_tls=Tls.IMPLICIT)

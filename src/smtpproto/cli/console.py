@@ -22,6 +22,7 @@ from smtpproto.core.reply import Reply
 
 __all__ = [
     "amount",
+    "columns",
     "dialogue",
     "err",
     "mark",
@@ -101,6 +102,11 @@ def _is_terminal(stream: TextIO) -> bool:
         or os.environ.get("TTY_COMPATIBLE") == "1"
         or stream.isatty()
     )
+
+
+def columns() -> int | None:
+    """Return how wide the terminal is; None where the output is none."""
+    return out().width if _is_terminal(sys.stdout) else None
 
 
 def dialogue(line: str, *, console: Console | None = None) -> None:

@@ -58,6 +58,7 @@ from smtpproto.relay.reports.story import (
     Failed,
     Held,
     Judged,
+    Refused,
     Reported,
 )
 from smtpproto.resolve import Mx, NoSuchDomain
@@ -176,7 +177,7 @@ class Demo:
                 again = f"{event.reply}; again in {event.wait:.0f} s"
                 self.say(who, f"… {event.id} {event.forward_path}: {again}", "bold yellow")
                 self.retried = True
-            case Judged() | Held() | Discarded():
+            case Judged() | Refused() | Held() | Discarded():
                 pass  # there are no filters and rules here
             case Failed():
                 self.say(who, f"✗ {event.id} {event.forward_path}: {event.reply}", "bold red")

@@ -29,8 +29,8 @@ from smtpproto.relay.relay import Kind
 from smtpproto.resolve import DnsResolver
 
 from .options import Failure
-from .setting import Setting, a_list, a_text, instead, read_setting
-from .values import domain, duration, network, size
+from .setting import TIME, Setting, a_list, a_text, instead, read_setting
+from .values import domain, network, size
 
 __all__ = [
     "FAILING",
@@ -111,12 +111,6 @@ def _url(text: str) -> str:
     return text
 
 
-def _seconds(value: object, folder: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError
-    return a_text(str(value), folder, duration)
-
-
 def _octets(value: object, folder: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError
@@ -129,9 +123,7 @@ def _listener(text: str) -> str:
     return text
 
 
-_DURATION = 'a number of seconds, or a text such as "30 s", "10 min", "4 h" or "5 d"'
 _SIZE = 'a number, or for octets a text such as "25M"'
-_TIME = Setting(_seconds, _DURATION)
 _DOES = _one_of("refuse", "tag")
 
 USES: Mapping[str, Use] = {
@@ -159,7 +151,7 @@ USES: Mapping[str, Use] = {
         strangers=True,
     ),
     "names": Use({"bare": _DOES, "nameless": _DOES}, strangers=True),
-    "greylist": Use({"delay": _TIME, "window": _TIME, "known": _TIME}, strangers=True),
+    "greylist": Use({"delay": TIME, "window": TIME, "known": TIME}, strangers=True),
     "header": Use({"does": _DOES}),
     "rspamd": Use(
         {
@@ -244,7 +236,7 @@ LIMIT: Mapping[str, Setting] = {
     "what": _one_of("messages", "recipients", "octets", "size"),
     "per": _one_of("account", "network", "domain"),
     "most": Setting(_number, _SIZE),
-    "in": _TIME,
+    "in": TIME,
     "who": Setting(partial(a_text, read=_name), "a text: an account, a network or a domain"),
 }
 
@@ -258,7 +250,7 @@ def _limit(entry: Mapping[str, object], folder: Path) -> Limit:
     if what == "size" and "in" in given:
         raise ValueError("in: the size of one message has no time")
     if what != "size" and "in" not in given:
-        raise ValueError(f"in is missing: it takes {_DURATION}")
+        raise ValueError(f"in is missing: it takes {TIME.accepts}")
     if per == "domain" and what not in {"recipients", "size"}:
         raise ValueError(f'what = "{what}" is not for a domain, which has recipients and size')
     if who is not None and per != "account":

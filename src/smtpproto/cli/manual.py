@@ -145,6 +145,38 @@ MANUAL: Mapping[str, Explained] = {
     "verp-separator": Explained(
         "What stands between sender and recipient in a return path.", 'verp-separator = "-"'
     ),
+    "first-retry": Explained(
+        "How long after a first failure the second attempt is made; further waits double.",
+        'first-retry = "15 min"',
+        restart=True,
+        default="5 min",
+    ),
+    "longest-retry": Explained(
+        "The longest time between two attempts.",
+        'longest-retry = "2 h"',
+        restart=True,
+        default="4 h",
+    ),
+    "lifetime": Explained(
+        "How old mail grows before it is given up, and its sender has it back.",
+        'lifetime = "2 d"',
+        restart=True,
+        default="5 d",
+    ),
+    "notice": Explained(
+        "After how long its sender hears that it is late.",
+        'notice = "never"',
+        restart=True,
+        default="4 h",
+    ),
+    "sessions-out": Explained(
+        "How many sessions there are with other servers at a time.",
+        "sessions-out = 20",
+        restart=True,
+    ),
+    "sessions-out-each": Explained(
+        "How many of them there are with one host.", "sessions-out-each = 2", restart=True
+    ),
     "double-bounces": Explained(
         "Who is told what failed of mail without a sender.",
         'double-bounces = "postmaster@example.org"',
@@ -152,6 +184,22 @@ MANUAL: Mapping[str, Explained] = {
     ),
     "dsn-to-all": Explained(
         "Whether strangers, too, may ask for reports (DSN).", "dsn-to-all = true"
+    ),
+    "least-by": Explained(
+        "How long mail has to have left, of what is to be delivered by a time or returned "
+        "(RFC 2852): what asks for less is refused at once.",
+        'least-by = "5 min"',
+        default="any",
+    ),
+    "longest-hold": Explained(
+        'For how long submitted mail is held, if it asks for that (RFC 4865); "none": it cannot '
+        "ask.",
+        'longest-hold = "7 d"',
+        default="30 d",
+    ),
+    "keep-bcc": Explained(
+        "Whether Bcc stays in submitted mail, for all to read, where it is removed otherwise.",
+        "keep-bcc = true",
     ),
     "smart-host": Explained(
         "Where all other mail goes.",
@@ -187,9 +235,29 @@ MANUAL: Mapping[str, Explained] = {
         restart=True,
     ),
     "max-message": Explained("Octets that one message may have.", 'max-message = "50M"'),
+    "max-recipients": Explained(
+        "Recipients that one transaction may have; more of them hear 452, and come in another.",
+        "max-recipients = 100",
+    ),
+    "sessions-in": Explained(
+        "How many clients may be connected at a time; more of them hear 421.",
+        "sessions-in = 200",
+        restart=True,
+    ),
+    "sessions-in-each": Explained(
+        "How many of them may come from one address, or one IPv6 /64.",
+        "sessions-in-each = 10",
+        restart=True,
+    ),
+    "check-senders": Explained(
+        "Whether the DNS is asked, of a stranger's mail, if its sender's domain takes mail at all "
+        "(RFC 7505).",
+        "check-senders = false",
+        default="true, unless `listen` is on loopback",
+    ),
     "filters": Explained(
         "What is kept out: filters in the order in which they are asked, each with its own keys "
-        "(docs/howto/keep-spam-out.md).",
+        "(below, and in docs/howto/keep-spam-out.md).",
         '[[filters]]\nuse = "greylist"',
         default="none",
     ),

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 import h11
-from anyio.abc import SocketStream, TaskStatus
+from anyio.abc import Listener, SocketStream
 from attrs import frozen
 
 from smtpproto.relay import Relay, SQLiteSpool
@@ -39,15 +39,8 @@ class Monitor:
     spool: SQLiteSpool
     metrics: Metrics
 
-    async def serve(
-        self,
-        host: str | None,
-        port: int,
-        *,
-        task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Listen until cancellation; reports the port. OSError if it cannot be bound."""
-        listeners = await anyio.create_tcp_listener(local_host=host, local_port=port)
+    async def serve(self, listener: Listener[SocketStream]) -> None:
+        """Answer whoever comes there, until cancellation."""
         places = anyio.CapacityLimiter(AT_ONCE)
 
         async def visit(stream: SocketStream) -> None:
@@ -60,9 +53,7 @@ class Monitor:
                     except Exception:
                         log.exception("a question about the node could not be answered")
 
-        async with listeners:
-            task_status.started(listeners.extra(anyio.abc.SocketAttribute.local_port))
-            await listeners.serve(visit)
+        await listener.serve(visit)
 
     async def _answer(self, stream: SocketStream) -> None:
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 from textwrap import indent
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import click
 from attrs import asdict, evolve, frozen
@@ -17,11 +17,12 @@ from attrs import asdict, evolve, frozen
 from smtpproto.relay.delivery.times import Times
 from smtpproto.relay.reports.story_file import Told, read_story
 from smtpproto.relay.spool.check import check_spool
-from smtpproto.relay.spool.seam import Entry, Recipient, SpoolUnavailable
+from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
 from smtpproto.relay.spool.sqlite import SQLiteSpool
 
 from .config import STORY
 from .console import amount, mark, out, safe, say, table
+from .listing import Listing, ago, as_dict, now, state, whom
 from .options import Failure, backend_option, data_option, run
 from .selection import Wanted, confirmed, selection
 from .telling import in_words
@@ -67,7 +68,7 @@ class _Visit:
                 await _get(spool, id)
             if ids:
                 return list(ids)
-            return [entry.id async for entry in wanted.among(spool, _now())]
+            return [entry.id async for entry in wanted.among(spool, now())]
 
         found = self.spool(find)
         if found and not ids and not yes:
@@ -129,30 +130,21 @@ def list_(visit: _Visit, wanted: Wanted) -> None:
         if visit.as_json:
             await _list_json(spool, wanted)
             return
-        empty = True
-        async for entry in wanted.among(spool, _now()):
-            empty = False
-            _list_entry(entry)
-        if empty:
+        listing = Listing()
+        async for entry in wanted.among(spool, now()):
+            listing.add(entry)
+        listing.end()
+        if not listing.messages:
             say("Nothing in the queue is so." if wanted else "The queue is empty.")
 
     visit.spool(ask)
 
 
-def _list_entry(entry: Entry) -> None:
-    said = f"  {_ago(entry.arrived)}, {amount(entry.octets)}, from {entry.mail.reverse_path}"
-    say((entry.id, "head"), said)
-    for recipient in entry.recipients:
-        say(f"  to {_whom(recipient)}: ", (_state(entry, recipient), "warn"))
-        if recipient.last_reply:
-            say("    ", (recipient.last_reply, "dim"))
-
-
 async def _list_json(spool: SQLiteSpool, wanted: Wanted) -> None:
     """Print an array as `print_json` does, one entry at a time."""
     before = "["
-    async for entry in wanted.among(spool, _now()):
-        click.echo(f"{before}\n{indent(json.dumps(_as_dict(entry), indent=2), '  ')}", nl=False)
+    async for entry in wanted.among(spool, now()):
+        click.echo(f"{before}\n{indent(json.dumps(as_dict(entry), indent=2), '  ')}", nl=False)
         before = ","
     click.echo("[]" if before == "[" else "\n]")
 
@@ -175,12 +167,12 @@ def show(visit: _Visit, id: str) -> None:
     entry, header = visit.spool(ask)
     if visit.as_json:
         shown = header.decode("utf-8", "backslashreplace")
-        visit.print_json({**_as_dict(entry), "header": shown})
+        visit.print_json({**as_dict(entry), "header": shown})
         return
     rows: list[tuple[object, object]] = [
         ("id", entry.id),
         ("from", entry.mail.reverse_path),
-        ("arrived", f"{_date(entry.arrived)} ({_ago(entry.arrived)})"),
+        ("arrived", f"{_date(entry.arrived)} ({ago(entry.arrived)})"),
         ("size", amount(entry.octets)),
         ("origin", entry.origin),
     ]
@@ -191,7 +183,7 @@ def show(visit: _Visit, id: str) -> None:
         mode = times.wanted.mode.name.lower()
         rows.append(("wanted by", f"{_date(times.wanted.at)}, or {mode}"))
     for recipient in entry.recipients:
-        rows.append(("to", f"{_whom(recipient)}: {_state(entry, recipient)}"))
+        rows.append(("to", f"{whom(recipient)}: {state(entry, recipient)}"))
         if recipient.last_reply:
             rows.append(("", recipient.last_reply))
     out().print(table("", "", rows=rows))
@@ -222,13 +214,13 @@ def trace(visit: _Visit, id: str) -> None:
         raise Failure(f"nothing is known of a message {id}")
     if visit.as_json:
         found = {"id": id, "story": [told.record for told in story]}
-        visit.print_json({**found, "queue": None if entry is None else _as_dict(entry)})
+        visit.print_json({**found, "queue": None if entry is None else as_dict(entry)})
         return
     for told in story:
         _tell(told, id)
     if entry is not None:
         say(("in the queue now:", "head"))
-        _list_entry(entry)
+        Listing().add(entry)
 
 
 def _tell(told: Told, id: str) -> None:
@@ -269,7 +261,7 @@ def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason:
 def release(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
     """Let go of messages that are on hold: they are due now."""
     found = visit.choose("Release", ids, evolve(wanted, held=True) if wanted else wanted, yes=yes)
-    moved = visit.each(found, lambda spool, id: spool.retry(id, _now()))
+    moved = visit.each(found, lambda spool, id: spool.retry(id, now()))
     visit.tell({"recipients": moved}, f"{_recipients(moved)} released.")
 
 
@@ -282,9 +274,9 @@ def retry(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> Non
     """Make messages due now; without ID and filter, all that are not on hold."""
     if ids or wanted:
         found = visit.choose("Retry", ids, wanted, yes=yes)
-        moved = visit.each(found, lambda spool, id: spool.retry(id, _now()))
+        moved = visit.each(found, lambda spool, id: spool.retry(id, now()))
     else:
-        moved = visit.spool(lambda spool: spool.retry(None, _now()))
+        moved = visit.spool(lambda spool: spool.retry(None, now()))
     visit.tell({"recipients": moved}, f"{_recipients(moved)} brought forward to now.")
 
 
@@ -356,64 +348,5 @@ async def _get(spool: SQLiteSpool, id: str) -> Entry:
     return entry
 
 
-def _now() -> float:
-    return datetime.now(UTC).timestamp()
-
-
 def _date(seconds: float) -> str:
     return format_datetime(datetime.fromtimestamp(seconds, UTC))
-
-
-def _ago(seconds: float) -> str:
-    return f"{_span(max(_now() - seconds, 0))} ago"
-
-
-def _span(seconds: float) -> str:
-    """Write a time span for people: `40 s`, `7 min`, `3 h`, `2 d`."""
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _whom(recipient: Recipient) -> str:
-    """Name a recipient, and the owner of the list through which it gets the message."""
-    by = "" if recipient.mail is None else f", sent by {recipient.mail.reverse_path}"
-    return f"{recipient.rcpt.forward_path}{by}"
-
-
-def _state(entry: Entry, recipient: Recipient) -> str:
-    if recipient.held:
-        return "on hold"
-    held = Times.of(entry).begins - _now()
-    if held > 0:
-        return f"held for {_span(held)}, as its sender asked"
-    left = recipient.next_attempt - _now()
-    due = "due" if left <= 0 else f"next try in {_span(left)}"
-    if not recipient.attempts:
-        return due
-    return f"{due}; tried {recipient.attempts} time{'' if recipient.attempts == 1 else 's'}"
-
-
-def _as_dict(entry: Entry) -> dict[str, Any]:
-    times = Times.of(entry)
-    return {
-        "id": entry.id,
-        "arrived": entry.arrived,
-        "from": str(entry.mail.reverse_path),
-        "octets": entry.octets,
-        "origin": entry.origin,
-        "held_until": times.begins if times.begins > entry.arrived else None,
-        "wanted_by": None if times.wanted is None else times.wanted.at,
-        "recipients": [
-            {
-                "to": str(recipient.rcpt.forward_path),
-                "from": str((recipient.mail or entry.mail).reverse_path),
-                "attempts": recipient.attempts,
-                "next_attempt": None if recipient.held else abs(recipient.next_attempt),
-                "held": recipient.held,
-                "last_reply": recipient.last_reply,
-            }
-            for recipient in entry.recipients
-        ],
-    }

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from smtpproto.client import Tls
 from smtpproto.core.errors import LocalProtocolError
@@ -30,10 +30,21 @@ from smtpproto.relay import (
 from smtpproto.relay.routing.schedule import DEFAULT
 
 from .options import context_for, password_for
-from .setting import PASSWORD_FILE, TLS, USER, Setting, a_list, a_path, a_text, read_setting
-from .values import duration, host_port, is_loopback
+from .setting import (
+    PASSWORD_FILE,
+    TIME,
+    TLS,
+    USER,
+    Setting,
+    a_duration,
+    a_list,
+    a_path,
+    a_text,
+    read_setting,
+)
+from .values import host_port, is_loopback
 
-__all__ = ["RouteSettings", "Via", "read_routes", "rules_of"]
+__all__ = ["RETRIES", "RouteSettings", "Via", "read_routes", "rules_of", "schedule_of"]
 
 #: What is done: a host has its access yet to get.
 Via: TypeAlias = Host | Here | ByMx | OnHold | Discard | Refuse
@@ -57,7 +68,8 @@ class RouteSettings:
     password_file: Path | None = None
     #: The certificates that are trusted there, and no others.
     ca_file: Path | None = None
-    schedule: Schedule | None = None
+    #: What is said of its retries, by the names of `RETRIES`; the rest is as for all mail.
+    times: Mapping[str, float] = field(factory=dict[str, float])
 
     @property
     def near(self) -> bool:
@@ -167,17 +179,17 @@ def _via(value: object, folder: Path) -> Via:
     return a_text(value, folder, partial(_read_via, folder=folder))
 
 
-def _duration(value: object, folder: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError
-    return a_text(str(value), folder, duration)
-
-
 def _notice(value: object, folder: Path) -> float:
-    return math.inf if value == "never" else _duration(value, folder)
+    return math.inf if value == "never" else a_duration(value, folder)
 
 
-_DURATION = 'a number of seconds, or a text such as "30 s", "10 min", "4 h" or "5 d"'
+#: When mail is tried again: for all of it, and in an entry for what that is for.
+RETRIES: Mapping[str, Setting] = {
+    "first-retry": TIME,
+    "longest-retry": TIME,
+    "lifetime": TIME,
+    "notice": Setting(_notice, f'{TIME.accepts}, or "never"'),
+}
 _PATTERNS = 'an address, domain or ".domain", or a list of such'
 
 ROUTE: Mapping[str, Setting] = {
@@ -188,10 +200,7 @@ ROUTE: Mapping[str, Setting] = {
     "login": USER,
     "password-file": PASSWORD_FILE,
     "ca-file": Setting(a_path, "a text: the path of a file of certificates to trust, in PEM"),
-    "first-retry": Setting(_duration, _DURATION),
-    "longest-retry": Setting(_duration, _DURATION),
-    "lifetime": Setting(_duration, _DURATION),
-    "notice": Setting(_notice, f'{_DURATION}, or "never"'),
+    **RETRIES,
 }
 
 
@@ -212,14 +221,13 @@ def read_routes(value: object, folder: Path) -> tuple[RouteSettings, ...]:
 
 def _route(entry: Mapping[str, object], folder: Path) -> RouteSettings:
     """Read one entry; ValueError in words, that begin with the key where it is about one."""
-    given = {
-        key.replace("-", "_"): read_setting(ROUTE, key, value, folder)
-        for key, value in entry.items()
-    }
-    if "via" not in given:
+    read = {key: read_setting(ROUTE, key, value, folder) for key, value in entry.items()}
+    if "via" not in read:
         raise ValueError(f"via is missing: {VIA}")
-    times = {name: given.pop(name) for name in _TIMES if name in given}
-    route = RouteSettings(**given, schedule=_schedule(times))
+    times = {name: read.pop(name) for name in RETRIES if name in read}
+    schedule_of(times)
+    given = {key.replace("-", "_"): value for key, value in read.items()}
+    route = RouteSettings(**given, times=times)
     if not isinstance(route.via, Host):
         for name in ("tls", "login", "password_file", "ca_file"):
             if name in given:
@@ -245,28 +253,29 @@ def _route(entry: Mapping[str, object], folder: Path) -> RouteSettings:
     return route
 
 
-_TIMES = {
-    "first_retry": "first",
-    "longest_retry": "longest",
-    "lifetime": "lifetime",
-    "notice": "notice",
-}
+def schedule_of(times: Mapping[str, float], usual: Schedule = DEFAULT) -> Schedule:
+    """Return a schedule by what is said of it, by the names of `RETRIES`; the rest is as usual.
+
+    ValueError in words, if the longest wait is said to be shorter than the first.
+    """
+    first, longest = times.get("first-retry"), times.get("longest-retry")
+    if first is None:
+        first = usual.first if longest is None else min(usual.first, longest)
+    elif longest is not None and longest < first:
+        raise ValueError("longest-retry has to be as long as first-retry, or longer")
+    return evolve(
+        usual,
+        first=first,
+        longest=max(usual.longest, first) if longest is None else longest,
+        lifetime=times.get("lifetime", usual.lifetime),
+        notice=times.get("notice", usual.notice),
+    )
 
 
-def _schedule(times: Mapping[str, float]) -> Schedule | None:
-    if not times:
-        return None
-    given = {_TIMES[name]: seconds for name, seconds in times.items()}
-    longest = max(given.get("first", 0), DEFAULT.longest)
-    try:
-        return evolve(DEFAULT, **{"longest": longest, **given})
-    except ValueError:
-        raise ValueError("longest-retry has to be as long as first-retry, or longer") from None
-
-
-def rules_of(routes: Sequence[RouteSettings]) -> list[Rule]:
+def rules_of(routes: Sequence[RouteSettings], usual: Schedule = DEFAULT) -> list[Rule]:
     """Make the rules, with passwords and certificates from their files. Blocks.
 
+    What an entry does not say of its retries is as `usual`, that of all mail.
     BadInput for a file that cannot be used.
     """
     contexts: dict[Path, ssl.SSLContext | None] = {}  # one for each, so that sessions are shared
@@ -287,7 +296,8 @@ def rules_of(routes: Sequence[RouteSettings]) -> list[Rule]:
         else:
             to = route.via
         assert not isinstance(to, Host)
+        schedule = schedule_of(route.times, usual) if route.times else None
         rules.append(
-            Rule(to, recipients=route.recipients, senders=route.senders, schedule=route.schedule)
+            Rule(to, recipients=route.recipients, senders=route.senders, schedule=schedule)
         )
     return rules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import shlex
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import click
 from anyio import to_thread
-from anyio.abc import TaskGroup, TaskStatus
-from attrs import define, evolve
+from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+from anyio.streams.stapled import MultiListener
+from attrs import define, evolve, frozen
 
 from smtpproto.relay import (
     AccountFile,
@@ -164,10 +166,12 @@ async def _serve(
 ) -> None:
     listeners = _listeners(chosen)
     async with AsyncExitStack() as stack:
+        # All that only root may bind, before there is no root.
+        watch = None if chosen.metrics is None else await _watch_at(chosen.metrics, stack)
         if chosen.user is not None:
             listeners = [await _bound(each, stack) for each in listeners]
             become(chosen.user, chosen.group)
-        await _serve_at(listeners, chosen, backend, teller, settings)
+        await _serve_at(listeners, chosen, backend, teller, settings, watch=watch)
 
 
 async def _bound(listener: Listener, stack: AsyncExitStack) -> Listener:
@@ -175,9 +179,36 @@ async def _bound(listener: Listener, stack: AsyncExitStack) -> Listener:
         bound = await listen_tcp(listener.host, listener.port)
     except OSError as error:
         at = where(HostPort(listener.host or "", listener.port))
-        raise Failure(f"cannot listen on {at}: {explain(error)}") from None
+        raise _not_bound(at, error) from None
     stack.push_async_callback(bound.aclose)
     return evolve(listener, bound=bound)
+
+
+def _not_bound(at: str, error: OSError) -> Failure:
+    said = f"cannot listen on {at}: {explain(error)}"
+    if error.errno == errno.EACCES:
+        said += "\nlow ports are root's: start it as root, and give it a user, or by systemd"
+    return Failure(said)
+
+
+@frozen
+class _Watch:
+    """Where the node is asked how it is, and what it counts for that."""
+
+    counts: Metrics
+    bound: MultiListener[SocketStream]
+    at: str
+
+
+async def _watch_at(at: HostPort, stack: AsyncExitStack) -> _Watch:
+    counts = _metrics()
+    try:
+        bound = await anyio.create_tcp_listener(local_host=at.host or None, local_port=at.port)
+    except OSError as error:
+        raise _not_bound(where(at), error) from None
+    stack.push_async_callback(bound.aclose)
+    port: int = bound.extra(SocketAttribute.local_port)
+    return _Watch(counts, bound, where(HostPort(at.host, port)))
 
 
 async def _serve_at(
@@ -186,6 +217,8 @@ async def _serve_at(
     backend: str,
     teller: Teller,
     settings: Callable[[], ServeSettings] | None,
+    *,
+    watch: _Watch | None,
 ) -> None:
     try:
         outside = await to_thread.run_sync(read_outside, chosen)
@@ -194,9 +227,8 @@ async def _serve_at(
         async with SQLiteSpool.open(chosen.data / "spool") as spool, AsyncExitStack() as opened:
             story = StoryFile(chosen.data / STORY, limit=chosen.story_size)
             observers = [teller.event, *([story.observe] if chosen.story_size else [])]
-            counts = None if chosen.metrics is None else _metrics()
-            if counts is not None:
-                observers.append(counts.observe)
+            if watch is not None:
+                observers.append(watch.counts.observe)
             node = _Node(
                 chosen,
                 spool,
@@ -207,7 +239,7 @@ async def _serve_at(
                 settings=settings,
                 opened=opened,
             )
-            await _run(node, listeners, backend=backend, story=story, counts=counts)
+            await _run(node, listeners, backend=backend, story=story, watch=watch)
     except (SpoolUnavailable, NodeError) as error:
         raise Failure(str(error)) from None
     except OSError as error:
@@ -300,27 +332,13 @@ def _metrics() -> Metrics:
     return Metrics()
 
 
-async def _watch(tasks: TaskGroup, node: _Node, relay: Relay, counts: Metrics) -> str:
-    """Begin to answer over HTTP; where."""
-    from .monitor import Monitor  # noqa: PLC0415 - an extra
-
-    at = node.chosen.metrics
-    assert at is not None
-    monitor = Monitor(relay, node.spool, counts)
-    try:
-        port = await tasks.start(monitor.serve, at.host or None, at.port)
-    except OSError as error:
-        raise Failure(f"cannot listen on {where(at)}: {explain(error)}") from None
-    return where(HostPort(at.host, port))
-
-
 async def _run(
     node: _Node,
     listeners: Sequence[Listener],
     *,
     backend: str,
     story: StoryFile,
-    counts: Metrics | None,
+    watch: _Watch | None,
 ) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
@@ -338,12 +356,16 @@ async def _run(
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(story.run)
-            watched = None if counts is None else await _watch(tasks, node, relay, counts)
+            if watch is not None:
+                from .monitor import Monitor  # noqa: PLC0415 - an extra
+
+                monitor = Monitor(relay, node.spool, watch.counts)
+                tasks.start_soon(monitor.serve, watch.bound)
             try:
                 bound = await tasks.start(run_relay)
             except* OSError as group:
                 error = next(e for e in causes(group) if isinstance(e, OSError))
-                raise Failure(f"cannot listen on {error.filename}: {explain(error)}") from None
+                raise _not_bound(str(error.filename), error) from None
             places: dict[Kind, HostPort] = {
                 listener.kind: HostPort(listener.host or "", port)
                 for listener, (_, port) in zip(listeners, bound, strict=True)
@@ -352,7 +374,7 @@ async def _run(
             login = await _login(chosen, port)
             if teller.as_json:
                 told: dict[str, str] = {kind: where(place) for kind, place in places.items()}
-                told |= {"metrics": watched} if watched else {}
+                told |= {"metrics": watch.at} if watch else {}
                 teller.note("ready", "ready", hostname=chosen.hostname, listening=told)
             else:
                 show(
@@ -361,7 +383,7 @@ async def _run(
                     login=login,
                     certificate=node.certificate,
                     backend=backend,
-                    watched=watched,
+                    watched=watch.at if watch else None,
                 )
             # What there is now stays: nobody has to look through it for what does not.
             gc.collect()

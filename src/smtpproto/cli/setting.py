@@ -16,11 +16,15 @@ from attrs import frozen
 
 from smtpproto.client import Tls
 
+from .values import duration
+
 __all__ = [
     "PASSWORD_FILE",
+    "TIME",
     "TLS",
     "USER",
     "Setting",
+    "a_duration",
     "a_list",
     "a_path",
     "a_text",
@@ -67,6 +71,13 @@ def a_path(value: object, folder: Path) -> Path:
     if not value or "\0" in value:
         raise ValueError(f'"{value}" is no path')
     return folder / value
+
+
+def a_duration(value: object, folder: Path) -> float:
+    """Read a time span, in seconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError
+    return a_text(str(value), folder, duration)
 
 
 def yes_or_no(value: object, folder: Path) -> bool:
@@ -128,6 +139,9 @@ def _kind(value: object) -> str:
     return _KINDS.get(type(value).__name__, "a date or time")
 
 
+TIME = Setting(
+    a_duration, 'a number of seconds, or a text such as "30 s", "10 min", "4 h" or "5 d"'
+)
 TLS = Setting(partial(a_text, read=_tls), "one of " + ", ".join(f'"{tls.value}"' for tls in Tls))
 USER = Setting(partial(a_text, read=_user), "a text: the user to log in as")
 PASSWORD_FILE = Setting(a_path, "a text: the path of a file whose first line is the password")

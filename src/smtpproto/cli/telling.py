@@ -27,6 +27,7 @@ from smtpproto.relay.reports.story import (
     Failed,
     Held,
     Judged,
+    Refused,
     Reported,
 )
 from smtpproto.relay.reports.story_file import as_record, timestamp
@@ -104,6 +105,10 @@ def in_words(event: Event) -> tuple[str, str, str]:
         case Judged():
             style = "warn" if "=refuse" in event.said or "=defer" in event.said else "dim"
             return "judged", style, f"{event.peer} at {event.stage}: {event.said}"
+        case Refused():
+            to = _some(event.forward_paths)
+            said = f"from {event.reverse_path} for {to}, {event.origin}: {event.reply}"
+            return "refused", "warn", said
         case Bounced():
             what = event.action or "no report"
             said = f"{what} {event.status or ''}".rstrip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -21,6 +22,8 @@ def written(value: object) -> str:
             return ""
         case bool():
             return "true" if value else "false"
+        case math.inf:  # the time of what never comes
+            return quoted("never")
         case int() | float():
             return f"{value:g}" if isinstance(value, float) else str(value)
         case enum.Enum():

@@ -82,6 +82,8 @@ _ADOPTED = (
     "verp",
     "postmaster",
     "dsn_to_all",
+    "least_by",
+    "longest_hold",
     "limits",
 )
 
@@ -399,10 +401,10 @@ class Relay:
         """Go on by the rules of another relay, one that is never run.
 
         That is who may send, as whom, and how much (`networks`, `authenticator`, `sasl`, `senders`,
-        `keep_bcc`, `limits`), what is ours and who exists (`mailboxes`, `aliases`, `verify`,
-        `check_senders`), where mail goes (`router`), who is told what of it (`verp`, `postmaster`,
-        `dsn_to_all`), and the filters of `listeners`, those that it
-        runs with, in their order. All of it at once, for new sessions and new attempts;
+        `keep_bcc`, `limits`, `least_by`, `longest_hold`), what is ours and who exists (`mailboxes`,
+        `aliases`, `verify`, `check_senders`), where mail goes (`router`), who is told what of it
+        (`verp`, `postmaster`, `dsn_to_all`), and the filters of `listeners`, those that it runs
+        with, in their order. All of it at once, for new sessions and new attempts;
         sessions that are there go on as they began. Everything else stays: spool, name, schedule,
         certificates, what is known of next hops, who is counted. ValueError for other listeners.
         """
@@ -422,7 +424,7 @@ class Relay:
             fresh = self.server(listener.kind, listener.filters)
             server.handler, server.authenticator = fresh.handler, fresh.authenticator
             server.sasl, server.limits = fresh.sasl, fresh.limits
-            server.offer_only_to = fresh.offer_only_to
+            server.offer, server.offer_only_to = fresh.offer, fresh.offer_only_to
 
     def reload(self) -> bool:
         """Read the files of the certificates again, as `Server.reload`; it blocks."""

@@ -24,7 +24,7 @@ from smtpproto.relay.filters import (
     Tag,
 )
 from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
-from smtpproto.relay.reports.story import Accepted, Delivered, Held, Judged
+from smtpproto.relay.reports.story import Accepted, Delivered, Held, Judged, Refused
 from tests.relay.world import LOGIN, MESSAGE, Node, World, world
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +98,7 @@ async def test_each_stage_is_answered_by_its_filter(tmp_path: Path) -> None:
             assert (await wire.say("RCPT TO:<bob@our.dom>")).startswith("250")
             filters[3].answer = no(554)
             assert (await wire.say("DATA")).startswith("354")
-            assert (await wire.say(MESSAGE + b".")).startswith("554 5.7.1")
+            said = await wire.say(MESSAGE + b".")
         assert node.told(Accepted) == []
         assert await node.queue() == []
         assert filters[2].seen == [
@@ -106,9 +106,23 @@ async def test_each_stage_is_answered_by_its_filter(tmp_path: Path) -> None:
             "good.example <a@ext.example> <bob@our.dom>",
         ]
         assert filters[3].seen == [f"good.example <a@ext.example> {len(MESSAGE) - 1}"]
-        *_, refused = node.told(Judged)
-        assert refused.id
-        assert refused.said == "test=refuse (No, thank you)"
+        *_, judged = node.told(Judged)
+        assert judged.id
+        assert judged.said == "test=refuse (No, thank you)"
+        (refused,) = node.told(Refused)  # by its id there is a story to be told
+        assert said == refused.reply == f"554 5.7.1 No, thank you ({judged.id})"
+        assert refused.id == judged.id
+        assert str(refused.reverse_path) == "<a@ext.example>"
+        assert [str(path) for path in refused.forward_paths] == ["<bob@our.dom>"]
+        assert refused.origin == "127.0.0.1 by ESMTP"
+
+
+async def test_a_reply_without_room_for_an_id_stays_as_it_is(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        long = Refuse(Reply(554, "5.7.1", ["one", "x" * 480]))
+        node = await strangers(w, At(Stage.CONTENT, long))
+        (outcome,) = (await node.send("ann@ext.example", ["bob@our.dom"])).outcomes
+        assert outcome.reply == long.reply
 
 
 async def test_no_filter_learns_of_recipients_that_are_not_ours(tmp_path: Path) -> None:
@@ -262,3 +276,36 @@ async def test_without_filters_there_is_nothing_to_ask(tmp_path: Path) -> None:
         node = await strangers(w)
         handler = node.relay._servers[0].handler
         assert not any(hasattr(handler, power) for power in ("connect", "helo", "closed"))
+
+
+FORGED = (
+    b"X-Filtered: mx.our.dom;\r\n rspamd=pass\r\nx-odd : no\r\nX-Spam: no\r\nX-Other: stays\r\n"
+)
+
+
+@define
+class Telling(At):
+    """A filter that tells which fields it may write."""
+
+    fields: tuple[str, ...] = ("X-Spam",)
+
+
+async def test_what_a_message_says_of_its_own_filters_is_left_out(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        tag = Tag("an odd one", (("X-Odd", "yes"),))
+        node = await strangers(w, At(Stage.CONTENT, tag), Telling(Stage.MAIL))
+        await node.send("ann@ext.example", ["bob@our.dom"], FORGED + MESSAGE + b"X-Odd: body\r\n")
+        await node.until(Delivered)
+        (mail,) = node.mail("bob@our.dom")
+        _, _, below = mail.partition(b"X-Filtered: mx.our.dom; test=pass; test=tag (an odd one)\n")
+        body = MESSAGE.replace(b"\r\n", b"\n") + b"X-Odd: body\n"
+        assert below == b"X-Odd: yes\nX-Other: stays\n" + body
+
+
+async def test_without_filters_a_message_stays_as_it_came(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await strangers(w)
+        await node.send("ann@ext.example", ["bob@our.dom"], FORGED + MESSAGE)
+        await node.until(Delivered)
+        (mail,) = node.mail("bob@our.dom")
+        assert FORGED.replace(b"\r\n", b"\n") in mail

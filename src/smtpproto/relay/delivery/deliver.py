@@ -49,7 +49,7 @@ from smtpproto.relay.routing.table import Rule
 from smtpproto.relay.routing.transport import Host, NextHop, canonical
 from smtpproto.relay.spool.seam import Entry, Recipient, Spool, SpoolUnavailable, Successor
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
-from smtpproto.trace import END_OF_HEADER, MAX_HEADER, return_path, without_return_path
+from smtpproto.trace import MAX_HEADER, return_path, without_fields
 
 from .attempt import Attempt, Done
 from .hops import Hops
@@ -387,13 +387,7 @@ async def _final_content(
     yield return_path(entry.mail.reverse_path)
     if alias is not None:
         yield delivered_to(alias)
-    beginning = b""
-    async for chunk in octets:
-        beginning += chunk
-        if len(beginning) >= MAX_HEADER or END_OF_HEADER.search(beginning):
-            break
-    yield without_return_path(beginning)
-    async for chunk in octets:
+    async for chunk in without_fields(octets, ["Return-Path"]):
         yield chunk
 
 

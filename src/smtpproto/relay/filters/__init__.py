@@ -26,7 +26,7 @@ from .memory import SQLiteMemory
 from .names import ClientNames
 from .networks import Networks
 from .sanity import HeaderSanity
-from .seam import Accept, Answer, Filter, Finding, Quarantine, Refuse, Seen, Stage, Tag
+from .seam import Accept, Answer, Filter, Finding, Quarantine, Refuse, Seen, Stage, Tag, Tagging
 
 __all__ = [
     "Accept",
@@ -47,4 +47,5 @@ __all__ = [
     "Seen",
     "Stage",
     "Tag",
+    "Tagging",
 ]

@@ -15,7 +15,7 @@ from attrs import frozen
 
 from smtpproto.core.reply import Reply
 
-from .seam import Accept, Answer, Filter, Finding, Quarantine, Refuse, Seen, Stage, Tag
+from .seam import Accept, Answer, Filter, Finding, Quarantine, Refuse, Seen, Stage, Tag, Tagging
 
 __all__ = ["FIELD", "Chain", "No", "Outcome", "words_of"]
 
@@ -43,10 +43,14 @@ class No:
 
 @frozen
 class Outcome:
-    """What the filters make of a message: what to write in front of it, and whether to hold it."""
+    """What the filters make of a message: what to write in front of it, and whether to hold it.
+
+    `removed` are the names of fields that are ours to write, and not the stranger's it came from.
+    """
 
     fields: bytes
     quarantine: str | None
+    removed: frozenset[str] = frozenset()
 
 
 class Chain:
@@ -68,6 +72,12 @@ class Chain:
         self._filters = {
             stage: [each for each in filters if stage in each.stages] for stage in Stage
         }
+        self._ours = frozenset(
+            {
+                FIELD,
+                *(name for each in filters if isinstance(each, Tagging) for name in each.fields),
+            }
+        )
         self._hostname = hostname
         self._seconds = seconds
         self._altogether = altogether
@@ -124,11 +134,13 @@ class Chain:
     def outcome(self, seen: Seen) -> Outcome:
         """Return what follows for the message that all of them let pass."""
         fields: list[str] = []
+        removed = set(self._ours)
         quarantine: str | None = None
         for finding in seen.findings:
             match finding.answer:
                 case Tag(_, tags):
                     fields += [_field(name, [value]) for name, value in tags]
+                    removed.update(name for name, _ in tags)
                 case Quarantine(reason):
                     quarantine = quarantine or f"{finding.filter}: {reason}"
                 case _:
@@ -136,7 +148,7 @@ class Chain:
         if seen.findings:
             parts = [self._hostname, *map(words_of, seen.findings)]
             fields.insert(0, _field(FIELD, [f"{part};" for part in parts[:-1]] + parts[-1:]))
-        return Outcome("".join(fields).encode("ascii"), quarantine)
+        return Outcome("".join(fields).encode("ascii"), quarantine, frozenset(removed))
 
 
 def _with(findings: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...]:

@@ -20,6 +20,8 @@ from .seam import Answer, Quarantine, Refuse, Seen, Stage, Tag
 
 __all__ = ["Rspamd"]
 
+#: The fields of a tag.
+SPAM, SCORE = "X-Spam", "X-Spam-Score"
 #: Octets of an answer.
 LONGEST = 1 << 20
 
@@ -41,6 +43,8 @@ class Rspamd:
     seconds: float = 20
     name: str = "rspamd"
     stages: Collection[Stage] = field(default=frozenset({Stage.CONTENT}), init=False)
+    #: What the tag writes.
+    fields: Collection[str] = field(default=(SPAM, SCORE), init=False)
     transport: httpx.AsyncBaseTransport | None = field(default=None, kw_only=True)
     _tls: ssl.SSLContext | bool = field(init=False)
 
@@ -106,7 +110,7 @@ class Rspamd:
             case "soft reject":
                 return Refuse(Reply(451, "4.7.1", "Try again later"), reason)
             case "add header" | "rewrite subject":
-                return Tag(reason, (("X-Spam", "yes"), ("X-Spam-Score", f"{score:g}")))
+                return Tag(reason, ((SPAM, "yes"), (SCORE, f"{score:g}")))
             case "quarantine":
                 return Quarantine(reason)
             case "reject":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from attrs import define, field, frozen
 
@@ -34,6 +34,7 @@ __all__ = [
     "Seen",
     "Stage",
     "Tag",
+    "Tagging",
 ]
 
 
@@ -148,4 +149,18 @@ class Filter(Protocol):
 
         What it raises, and taking too long, is a failure: see `Chain`.
         """
+        ...
+
+
+@runtime_checkable
+class Tagging(Protocol):
+    """A filter that writes fields of its own, and tells which.
+
+    A message that comes with such fields loses them, whatever this filter says of it: who sorts by
+    them goes by ours. Of a filter that does not tell, those are removed that it writes.
+    """
+
+    @property
+    def fields(self) -> Collection[str]:
+        """Return the names of all that its `Tag` may have (RFC 5322 §2.2)."""
         ...

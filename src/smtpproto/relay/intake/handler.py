@@ -39,7 +39,7 @@ from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
 from .policy import Policy
 from .submission import Submission, Submitted
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "origin_of"]
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class Intake:
             await incoming.write(chunk)
         if scan.received >= self.max_hops:
             return LOOP
-        origin = _origin(session)
+        origin = origin_of(session)
         await incoming.commit(envelope.mail, envelope.rcpts, now=now, origin=origin, held=held)
         self.observe(
             Accepted(incoming.id, envelope.reverse_path, envelope.forward_paths, octets, origin)
@@ -187,7 +187,8 @@ class Intake:
         return Reply(250, "2.0.0", f"Accepted as {incoming.id}")
 
 
-def _origin(session: Session) -> str:
+def origin_of(session: Session) -> str:
+    """Say on one line who hands a message in."""
     who = f" as {session.identity}" if session.identity is not None else ""
     tls = "" if session.tls is None else f", {session.tls.version} {session.tls.cipher}"
     return f"{session.peer[0]} by {protocol_of(session)}{who}{tls}"

@@ -18,14 +18,18 @@ from smtpproto.handler import Session
 from smtpproto.relay.filters.chain import Chain, words_of
 from smtpproto.relay.filters.held import Held
 from smtpproto.relay.filters.seam import Finding, Seen, Stage
-from smtpproto.relay.reports.story import Judged
+from smtpproto.relay.reports.story import Judged, Refused
 from smtpproto.relay.spool.seam import Incoming
+from smtpproto.trace import without_fields
 
-from .handler import UNAVAILABLE, Intake
+from .handler import UNAVAILABLE, Intake, origin_of
 
 __all__ = ["ScreenedIntake"]
 
 log = logging.getLogger(__name__)
+
+#: Octets of a reply's line with room for a message's id beside them (RFC 5321 §4.5.3.1.5).
+ROOM = 450
 
 
 @frozen
@@ -98,14 +102,14 @@ class ScreenedIntake(Intake):
                     seen.content = whole
                     reply = await self._judge(Stage.CONTENT, session)
                     if reply is not None:
-                        return reply
+                        return self._refused(session, envelope, incoming.id, reply)
                 outcome = self.chain.outcome(seen)
                 reply = await Intake._keep(
                     self,
                     session,
                     envelope,
                     head + outcome.fields,
-                    content,
+                    without_fields(content, outcome.removed),
                     incoming,
                     now=now,
                     held=outcome.quarantine,
@@ -118,6 +122,15 @@ class ScreenedIntake(Intake):
         if reply.code < 300:
             for finding in seen.findings:
                 self._tell(incoming.id, seen, finding)
+        return reply
+
+    def _refused(self, session: Session, envelope: Envelope, id: str, reply: Reply) -> Reply:
+        """Say no by a name to ask for: whoever complains has it from his server's report."""
+        *others, last = reply.lines
+        if len(last) < ROOM:
+            reply = evolve(reply, lines=[*others, b"%b (%b)" % (last, id.encode())])
+        paths = envelope.reverse_path, envelope.forward_paths
+        self.observe(Refused(id, *paths, origin_of(session), str(reply)))
         return reply
 
     def _seen(self, session: Session) -> Seen:

@@ -28,6 +28,7 @@ __all__ = [
     "Held",
     "Judged",
     "Observer",
+    "Refused",
     "Reported",
     "harmless",
     "ignore",
@@ -60,6 +61,20 @@ class Judged:
     peer: str
     stage: str
     said: str
+
+
+@frozen
+class Refused:
+    """A message has come whole, and is not taken, by what a filter said of it.
+
+    `origin` says who handed it in, `reply` is what he heard.
+    """
+
+    id: str
+    reverse_path: ReversePath
+    forward_paths: tuple[ForwardPath, ...]
+    origin: str
+    reply: str
 
 
 @frozen
@@ -153,6 +168,7 @@ class Reported:
 Event: TypeAlias = (
     Accepted
     | Judged
+    | Refused
     | Bounced
     | Expanded
     | Delivered
