@@ -36,7 +36,7 @@ from .core.errors import LocalProtocolError
 from .server import At
 from .worker import ANSWER, Answer, Backend, Bound, Make, Order, Question, work
 
-__all__ = ["Backend", "Crew", "Make", "WorkerError", "run", "supervise"]
+__all__ = ["Backend", "Crew", "Make", "Sockets", "WorkerError", "run", "supervise"]
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ def run(
     """
 
     async def work() -> None:
-        async with Crew(make, workers, places, backend, backend_options) as crew:
-            await crew.work(ready or (lambda _: None))
+        with await Sockets.bind(places, workers) as sockets:
+            await Crew(make, sockets, backend, backend_options).work(ready or (lambda _: None))
 
     anyio.run(work, backend=backend)
 
@@ -99,8 +99,63 @@ async def supervise(
     place cannot be bound. WorkerError if a worker ends before it is ready, at the start: later ones
     are only logged.
     """
-    async with Crew(make, workers, places, backend, backend_options) as crew:
-        await crew.work(task_status.started)
+    with await Sockets.bind(places, workers) as sockets:
+        await Crew(make, sockets, backend, backend_options).work(task_status.started)
+
+
+class Sockets:
+    """Listening sockets for several workers, who share places by them; made by `bind`."""
+
+    def __init__(self) -> None:
+        self.bound: Bound = []
+        self._lent: list[list[tuple[At, list[socket.socket]]]] = []
+        self._open = ExitStack()
+
+    @classmethod
+    async def bind(cls, places: Sequence[At], workers: int) -> Self:
+        """Listen at `places` for so many; clients wait then, until there is who accepts.
+
+        LocalProtocolError and OSError as `supervise`.
+        """
+        if workers < 1:
+            raise LocalProtocolError(f"not a number of workers: {workers}")
+        if any(place.path is not None for place in places):
+            raise LocalProtocolError("workers cannot share a UNIX socket")
+        made, places = cls(), list(places)
+        with ExitStack() as stack:
+            for worker in range(workers):
+                made._lent.append([])
+                for index, place in enumerate(places):
+                    sockets = await _listening(place, stack)
+                    host, port = sockets[0].getsockname()[:2]
+                    places[index] = evolve(place, port=port)  # the others have it, too
+                    made._lent[worker].append((places[index], sockets))
+                    if worker == 0:
+                        made.bound.append((host, port))
+            made._open = stack.pop_all()
+        return made
+
+    def __len__(self) -> int:
+        return len(self._lent)
+
+    def of(self, worker: int) -> Sequence[tuple[At, Sequence[socket.socket]]]:
+        """Return what a worker listens at; nothing for one that there are no sockets for."""
+        return self._lent[worker] if worker < len(self._lent) else ()
+
+    def close(self) -> None:
+        """Listen no more; workers have sockets of their own."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 @define(eq=False)
@@ -147,22 +202,16 @@ class _Worker:
 class Crew:
     """The workers, and who looks after them: what `supervise` does, in steps.
 
-    To enter it binds `places`, as `supervise` says; `bound` is where. Then this process may give
-    up the right to bind. `work` is once, and as long as there are workers. Of `size` workers those
-    from the number `listening` on get no places: they have something else to do. None: all listen.
+    There is one for each of the `sockets`, and so many `more`, that do not listen: they have
+    something else to do.
     """
 
     make: Make
-    size: int
-    places: Sequence[At]
+    sockets: Sockets
     backend: Backend = "asyncio"
     backend_options: dict[str, Any] | None = None
-    listening: int | None = None
+    more: int = 0
 
-    bound: Bound = field(factory=list[tuple[str, int]], init=False)
-    #: For each worker its places, each with the sockets that are lent to it.
-    _lent: list[list[tuple[At, list[socket.socket]]]] = field(init=False)
-    _sockets: ExitStack = field(factory=ExitStack, init=False)
     _questions: int = field(default=0, init=False)
     _stopping: anyio.Event = field(factory=anyio.Event, init=False)
     _workers: set[_Worker] = field(factory=set[_Worker], init=False)
@@ -170,35 +219,10 @@ class Crew:
     _all_ready: anyio.Event = field(factory=anyio.Event, init=False)
     _failure: WorkerError | None = field(default=None, init=False)
 
-    def __attrs_post_init__(self) -> None:
-        if self.size < 1:
-            raise LocalProtocolError(f"not a number of workers: {self.size}")
-        if any(place.path is not None for place in self.places):
-            raise LocalProtocolError("workers cannot share a UNIX socket")
-
-    async def __aenter__(self) -> Self:
-        places = list(self.places)
-        self._lent = [[] for _ in range(self.size)]
-        with ExitStack() as stack:
-            for worker in range(self.size if self.listening is None else self.listening):
-                for index, place in enumerate(places):
-                    sockets = await _listening(place, stack)
-                    # All have the port that the first one has got.
-                    address = sockets[0].getsockname()
-                    places[index] = evolve(place, port=address[1])
-                    self._lent[worker].append((places[index], sockets))
-                    if worker == 0:
-                        self.bound.append(address[:2])
-            self._sockets = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._sockets.close()
+    @property
+    def size(self) -> int:
+        """How many workers there are to be."""
+        return len(self.sockets) + self.more
 
     async def work(self, ready: Callable[[Bound], None]) -> None:
         """Have workers until SIGTERM, SIGINT or cancellation; call `ready` when all are ready.
@@ -215,7 +239,7 @@ class Crew:
                         keeping.start_soon(self._keep, number, keeping.cancel_scope)
                     await self._all_ready.wait()
                     if not self._stopping.is_set():
-                        ready(self.bound)
+                        ready(self.sockets.bound)
                 listening.cancel_scope.cancel()
         if self._failure is not None:
             raise self._failure
@@ -256,7 +280,7 @@ class Crew:
                 self._tell("reload")
             elif not self._stopping.is_set():
                 self._stopping.set()
-                self._sockets.close()  # who comes now is refused
+                self.sockets.close()  # who comes now is refused
                 self._tell("stop")
             else:
                 self._tell("cancel")
@@ -297,7 +321,7 @@ class Crew:
         """Start a worker and wait until it has ended; return its exit code."""
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
-        lent = self._lent[number]
+        lent = self.sockets.of(number)
         what = partial(self.make, number), lent, theirs, self.backend, self.backend_options
         name = f"worker {number + 1}"
         worker = _Worker(spawn.Process(target=work, args=what, name=name), ours)

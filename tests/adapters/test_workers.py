@@ -20,7 +20,7 @@ from smtpproto import LocalProtocolError, workers
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.server import At
 from smtpproto.worker import Order
-from smtpproto.workers import Make, WorkerError, supervise
+from smtpproto.workers import Make, Sockets, WorkerError, supervise
 
 from .crew import answers, fails, fails_after, fails_when_told, in_a_context, plain, with_tls
 from .wire import HOST, LOST, Wire, connect
@@ -301,7 +301,8 @@ async def test_workers_end_when_the_supervisor_is_killed(tmp_path: Path) -> None
 
 
 async def test_each_has_a_number_and_answers(anyio_backend: str) -> None:
-    async with workers.Crew(answers, 3, [At(HOST)], anyio_backend, listening=2) as crew:  # type: ignore[arg-type]  # one of them
+    with await Sockets.bind([At(HOST)], 2) as sockets:
+        crew = workers.Crew(answers, sockets, anyio_backend, more=1)  # type: ignore[arg-type]  # one of them
         ready = anyio.Event()
         async with anyio.create_task_group() as tasks:
 
