@@ -211,6 +211,8 @@ class Crew:
     backend: Backend = "asyncio"
     backend_options: dict[str, Any] | None = None
     more: int = 0
+    #: Called when a signal has said that it is to end.
+    stopping: Callable[[], None] = lambda: None
 
     _questions: int = field(default=0, init=False)
     _stopping: anyio.Event = field(factory=anyio.Event, init=False)
@@ -280,6 +282,7 @@ class Crew:
                 self._tell("reload")
             elif not self._stopping.is_set():
                 self._stopping.set()
+                self.stopping()
                 self.sockets.close()  # who comes now is refused
                 self._tell("stop")
             else:
@@ -306,7 +309,7 @@ class Crew:
                 break
             if anyio.current_time() - began > LONG_LIFE:
                 wait = FIRST_WAIT
-            log.error("worker %d ended with %s; another one begins in %g s", number, code, wait)
+            log.error("worker %d ended with %s; another one begins in %g s", number + 1, code, wait)
             with anyio.move_on_after(wait):
                 await self._stopping.wait()
             wait = min(2 * wait, LONGEST_WAIT)

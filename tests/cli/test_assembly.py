@@ -8,6 +8,7 @@ import pytest
 from smtpproto.cli.assembly import read_outside, relay_of
 from smtpproto.cli.config import build, parse
 from smtpproto.cli.node import ensure_certificate
+from smtpproto.cli.shares import Share
 from smtpproto.relay import Relay, Schedule, SQLiteSpool
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +27,7 @@ async def relay(folder: Path, text: str) -> Relay:
             login=None,
             accounts=None,
             observe=lambda event: None,
+            share=Share(),
         )
 
 

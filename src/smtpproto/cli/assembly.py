@@ -33,6 +33,7 @@ from .node import Certificate, Login, ensure_secret
 from .options import Failure, password_for
 from .routes import rules_of
 from .screen import ours
+from .shares import Share
 from .values import is_loopback
 
 __all__ = ["Outside", "accounts_of", "read_outside", "relay_of"]
@@ -59,10 +60,10 @@ class Outside:
     routes: RouteTable
 
 
-def read_outside(chosen: ServeSettings, before: Outside | None = None) -> Outside:
-    """Read it. A password that somebody was asked for `before` is not asked for again. Blocks."""
+def read_outside(chosen: ServeSettings, known: tuple[str, str] | None = None) -> Outside:
+    """Read it. For the login that is `known` nobody is asked again. Blocks."""
     user, file = chosen.smart_host_login, chosen.smart_host_password_file
-    login = before.smart_login if before is not None else None
+    login = known
     if user is None:
         login = None
     elif login is None or login[0] != user or file is not None:
@@ -82,6 +83,7 @@ def relay_of(
     login: Login | None,
     accounts: AccountFile | None,
     observe: Observer,
+    share: Share,
 ) -> Relay:
     """Make the relay that the settings ask for; `login` is the one of its own, if it has one."""
     smart_host: Host | None = None
@@ -134,8 +136,9 @@ def relay_of(
         least_by=None if chosen.least_by is None else int(chosen.least_by),
         longest_hold=int(chosen.longest_hold),
         limits=Limits(message=chosen.max_message, recipients=chosen.max_recipients),
-        connections=Connections(chosen.sessions_in, chosen.sessions_in_each),
-        sessions=chosen.sessions_out,
-        sessions_each=chosen.sessions_out_each,
+        guard=share.guard(),
+        connections=Connections(share.each(chosen.sessions_in), chosen.sessions_in_each),
+        sessions=share.each(chosen.sessions_out),
+        sessions_each=share.each(chosen.sessions_out_each),
         observe=observe,
     )

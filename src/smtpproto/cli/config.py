@@ -58,6 +58,9 @@ STORY = "story.jsonl"
 #: and what routed mail in former days (%, !).
 SEPARATORS = ("+", "-", "_", "=", "#", "~", "^", "/", ".")
 
+#: More processes than that help no machine.
+MOST_WORKERS = 64
+
 
 class ConfigError(Exception):
     """Settings that cannot be used; the message names file, key, and what is accepted.
@@ -84,6 +87,8 @@ class ServeSettings:
     user: str | None = None
     #: His group; None: his own first one.
     group: str | None = None
+    #: How many processes take mail, each with a spool of its own.
+    workers: int = 1
     #: Where numbers and health are told over HTTP; None: nowhere.
     metrics: HostPort | None = None
     #: Where mail from other servers comes in; an empty host means all addresses.
@@ -274,6 +279,12 @@ def _hold(value: object, folder: Path) -> float:
     return 0.0 if value == "none" else a_duration(value, folder)
 
 
+def _workers(value: object, folder: Path) -> int:
+    if _count(value, folder) > MOST_WORKERS:
+        raise ValueError(f"{value} is more than {MOST_WORKERS}")
+    return _count(value, folder)
+
+
 def _separator(text: str) -> str:
     if text and text not in SEPARATORS:
         raise ValueError(f"none of {' '.join(SEPARATORS)}, nor empty")
@@ -289,6 +300,7 @@ SETTINGS: Mapping[str, Setting] = {
     "story-size": Setting(_story_size, 'a number of octets, or a text such as "64M", or "none"'),
     "user": Setting(partial(a_text, read=_account), "a text: the name of a user of this system"),
     "group": Setting(partial(a_text, read=_account), "a text: the name of a group of this system"),
+    "workers": Setting(_workers, f"a number of processes, up to {MOST_WORKERS}"),
     "metrics": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "listen": Setting(partial(a_text, read=listen_address), _ADDRESS),
     "submission": Setting(partial(a_text, read=listen_address), _ADDRESS),

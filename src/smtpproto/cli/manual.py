@@ -60,6 +60,14 @@ MANUAL: Mapping[str, Explained] = {
         restart=True,
         default="the user's own",
     ),
+    "workers": Explained(
+        "Processes that take mail and deliver it, each on a core and with a spool of its own: as "
+        "many as the machine has cores to spare, where one is not enough. Sessions that may be "
+        "there at a time (`sessions-in`, `sessions-out`, `sessions-out-each`) are shared out "
+        "among them; `sessions-in-each` is for each of them.",
+        "workers = 4",
+        restart=True,
+    ),
     "metrics": Explained(
         "Where `/metrics` (for Prometheus), `/health` and `/ready` are answered over HTTP, to "
         "everybody who gets there: let it be loopback, or a network of your own. It needs the "

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import anyio
 import h11
 from anyio.abc import Listener, SocketStream
 from attrs import frozen
 
-from smtpproto.relay import Relay, SQLiteSpool
-from smtpproto.relay.metrics import CONTENT_TYPE, Metrics
-from smtpproto.relay.spool.seam import SpoolUnavailable
+from smtpproto.relay.metrics import CONTENT_TYPE
 
-__all__ = ["Monitor"]
+from .running import NotNowError
+
+__all__ = ["Monitor", "Watched"]
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +32,23 @@ LARGEST = 8192
 TEXT = "text/plain; charset=utf-8"
 
 
+class Watched(Protocol):
+    """What is asked: a node, however many processes it has."""
+
+    async def metrics(self) -> bytes:
+        """Return its numbers as `relay.metrics` writes them. NotNowError."""
+        ...
+
+    async def must_be_ready(self) -> None:
+        """Do nothing if all of it listens and can keep mail; else raise NotNowError."""
+        ...
+
+
 @frozen
 class Monitor:
-    """Answers on a port what there is to know of a relay, and of its spool."""
+    """Answers on a port what there is to know of a node."""
 
-    relay: Relay
-    spool: SQLiteSpool
-    metrics: Metrics
+    watched: Watched
 
     async def serve(self, listener: Listener[SocketStream]) -> None:
         """Answer whoever comes there, until cancellation."""
@@ -100,19 +111,17 @@ class Monitor:
 
     async def _metrics(self) -> tuple[int, str, bytes]:
         try:
-            return 200, CONTENT_TYPE, await self.metrics.text(self.relay, self.spool)
-        except SpoolUnavailable as error:
-            return 503, TEXT, f"the spool cannot be counted: {error}\n".encode()
+            return 200, CONTENT_TYPE, await self.watched.metrics()
+        except NotNowError as error:
+            return 503, TEXT, f"{error}\n".encode()
 
     async def _health(self) -> tuple[int, str, bytes]:
         """Say that the event loop turns."""
         return 200, TEXT, b"alive\n"
 
     async def _ready(self) -> tuple[int, str, bytes]:
-        if not self.relay.ready:
-            return 503, TEXT, b"not listening\n"
         try:
-            await self.spool.next_due()
-        except SpoolUnavailable as error:
-            return 503, TEXT, f"the spool cannot be used: {error}\n".encode()
+            await self.watched.must_be_ready()
+        except NotNowError as error:
+            return 503, TEXT, f"{error}\n".encode()
         return 200, TEXT, b"ready\n"

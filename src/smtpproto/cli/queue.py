@@ -16,15 +16,14 @@ from attrs import asdict, evolve, frozen
 
 from smtpproto.relay.delivery.times import Times
 from smtpproto.relay.reports.story_file import Told, read_story
-from smtpproto.relay.spool.check import check_spool
+from smtpproto.relay.spool.check import Checked, Finding, check_spool
 from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
-from smtpproto.relay.spool.sqlite import SQLiteSpool
 
-from .config import STORY
 from .console import amount, mark, out, safe, say, table
 from .listing import Listing, ago, as_dict, now, state, whom
 from .options import Failure, backend_option, data_option, run
 from .selection import Wanted, confirmed, selection
+from .shares import Share, Spools, spools_in, stories_in
 from .telling import in_words
 
 __all__ = ["queue"]
@@ -43,13 +42,13 @@ class _Visit:
     backend: str
     as_json: bool
 
-    def spool(self, ask: Callable[[SQLiteSpool], Awaitable[T]]) -> T:
+    def spool(self, ask: Callable[[Spools], Awaitable[T]]) -> T:
         """Open the spool as a visitor and ask it something."""
 
         async def visit() -> T:
             try:
-                async with SQLiteSpool.open(self.data / "spool", serving=False) as spool:
-                    return await ask(spool)
+                async with Spools.open(self.data) as spools:
+                    return await ask(spools)
             except SpoolUnavailable as error:
                 raise Failure(f"cannot look into the queue: {error}") from None
 
@@ -63,7 +62,7 @@ class _Visit:
         if bool(ids) == bool(wanted):
             raise click.UsageError("give either an ID (or several) or a filter, such as --to")
 
-        async def find(spool: SQLiteSpool) -> list[str]:
+        async def find(spool: Spools) -> list[str]:
             for id in ids:
                 await _get(spool, id)
             if ids:
@@ -78,10 +77,10 @@ class _Visit:
             click.confirm(f"{what} {many}?", abort=True, err=True)
         return found
 
-    def each(self, ids: Sequence[str], act: Callable[[SQLiteSpool, str], Awaitable[int]]) -> int:
+    def each(self, ids: Sequence[str], act: Callable[[Spools, str], Awaitable[int]]) -> int:
         """Do something to each message, in one visit; the sum of what that returns."""
 
-        async def act_on_all(spool: SQLiteSpool) -> int:
+        async def act_on_all(spool: Spools) -> int:
             return sum([await act(spool, id) for id in ids])
 
         return self.spool(act_on_all) if ids else 0
@@ -125,7 +124,7 @@ def queue(ctx: click.Context, data: Path, backend: str, as_json: bool) -> None:
 def list_(visit: _Visit, wanted: Wanted) -> None:
     """List the messages, the oldest first."""
 
-    async def ask(spool: SQLiteSpool) -> None:
+    async def ask(spool: Spools) -> None:
         # As they come: there may be a million.
         if visit.as_json:
             await _list_json(spool, wanted)
@@ -140,7 +139,7 @@ def list_(visit: _Visit, wanted: Wanted) -> None:
     visit.spool(ask)
 
 
-async def _list_json(spool: SQLiteSpool, wanted: Wanted) -> None:
+async def _list_json(spool: Spools, wanted: Wanted) -> None:
     """Print an array as `print_json` does, one entry at a time."""
     before = "["
     async for entry in wanted.among(spool, now()):
@@ -155,7 +154,7 @@ async def _list_json(spool: SQLiteSpool, wanted: Wanted) -> None:
 def show(visit: _Visit, id: str) -> None:
     """Show one message: its recipients, and its header."""
 
-    async def ask(spool: SQLiteSpool) -> tuple[Entry, bytes]:
+    async def ask(spool: Spools) -> tuple[Entry, bytes]:
         entry = await _get(spool, id)
         content = bytearray()
         async for chunk in spool.content(id):
@@ -201,11 +200,15 @@ def trace(visit: _Visit, id: str) -> None:
     It is read from DIR/story.jsonl, which `serve` keeps, up to the size that `story-size` says.
     """
     try:
-        story = read_story(visit.data / STORY, id)
+        stories = stories_in(visit.data)
+        story = [told for path in stories for told in read_story(path, id)]
     except OSError as error:
         raise Failure(
-            f"no story is kept in {visit.data / STORY}: {error.strerror or error}"
+            f"the stories in {visit.data} cannot be read: {error.strerror or error}"
         ) from None
+    if not stories:
+        raise Failure(f"no story is kept in {visit.data}")
+    story.sort(key=lambda told: told.time)
     try:
         entry = visit.spool(lambda spool: spool.get(id))
     except Failure:
@@ -290,7 +293,7 @@ def delete(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> No
     found = visit.choose("Delete", ids, wanted, yes=yes)
     deleted: list[str] = []
 
-    async def drop(spool: SQLiteSpool, id: str) -> int:
+    async def drop(spool: Spools, id: str) -> int:
         if await spool.delete(id):
             deleted.append(id)
         return 1
@@ -319,7 +322,7 @@ def check(visit: _Visit, repair: bool) -> None:
     kept in DIR/spool/quarantine.
     """
     try:
-        checked = check_spool(visit.data / "spool", repair=repair)
+        checked = _checked(visit.data, repair=repair)
     except SpoolUnavailable as error:
         raise Failure(f"cannot check the queue: {error}") from None
     if visit.as_json:
@@ -341,7 +344,22 @@ def check(visit: _Visit, repair: bool) -> None:
     raise SystemExit(0 if checked.sound else 1)
 
 
-async def _get(spool: SQLiteSpool, id: str) -> Entry:
+def _checked(data: Path, *, repair: bool) -> Checked:
+    """Check all spools of a node; of more than one, each finding says where it is."""
+    shares = spools_in(data) or [Share()]
+    messages, served = 0, False
+    findings: list[Finding] = []
+    for share in shares:
+        path = share.spool(data)
+        checked = check_spool(path, repair=repair)
+        messages += checked.messages
+        served = served or checked.served
+        where = f"{path.name}: " if len(shares) > 1 else ""
+        findings += [evolve(each, what=f"{where}{each.what}") for each in checked.findings]
+    return Checked(messages, served, tuple(findings))
+
+
+async def _get(spool: Spools, id: str) -> Entry:
     entry = await spool.get(id)
     if entry is None:
         raise Failure(f"no message {id} in the queue")

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import click
 from attrs import frozen
 
-from smtpproto.relay.spool.seam import Entry, Recipient, Spool
+from smtpproto.relay.spool.seam import Entry, Recipient
 
 from .options import Value
+from .shares import Spools
 from .values import domain, duration
 
 __all__ = ["Wanted", "confirmed", "selection"]
@@ -53,9 +54,9 @@ class Wanted:
             and (not self.deferred or (recipient.attempts > 0 and not recipient.held))
         )
 
-    async def among(self, spool: Spool, now: float) -> AsyncIterator[Entry]:
+    async def among(self, spools: Spools, now: float) -> AsyncIterator[Entry]:
         """Read the messages that are meant, as they come: there may be a million."""
-        async for entry in spool.entries():
+        async for entry in spools.entries():
             if self.takes(entry, now):
                 yield entry
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import gc
 import logging
-import shlex
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,36 +16,20 @@ import click
 from anyio import to_thread
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 from anyio.streams.stapled import MultiListener
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
-from smtpproto.relay import (
-    AccountFile,
-    HostPort,
-    Listener,
-    Relay,
-    SQLiteSpool,
-)
-from smtpproto.relay.relay import Kind
-from smtpproto.relay.reports.story import Event, Observer, harmless
-from smtpproto.relay.reports.story_file import StoryFile
-from smtpproto.relay.spool.seam import SpoolUnavailable
+from smtpproto.relay import HostPort
+from smtpproto.server import At
 from smtpproto.stream import causes
-from smtpproto.wire import listen_tcp
+from smtpproto.worker import Bound
+from smtpproto.workers import Crew, Sockets, WorkerError
 
-from .assembly import Outside, accounts_of, read_outside, relay_of
-from .config import LOGS, STORY, ConfigError, ServeSettings, build, load
+from .assembly import read_outside
+from .config import LOGS, MOST_WORKERS, ConfigError, ServeSettings
 from .daemon import become, notify
-from .filters import open_filters
-from .manual import with_fixed
-from .node import (
-    Certificate,
-    Login,
-    NodeError,
-    ensure_certificate,
-    ensure_login,
-)
 from .options import (
     DATA,
+    Backend,
     BadInput,
     Failure,
     Value,
@@ -58,20 +39,29 @@ from .options import (
     server,
     where,
 )
+from .running import (
+    Node,
+    Source,
+    certificate_of,
+    explained,
+    login_of,
+    metrics_installed,
+    open_node,
+    places_of,
+)
 from .screen import show
+from .shares import Share, holds_mail, spools_in
 from .telling import Teller
+from .together import Together
 from .values import domain, network
 from .words import explain
 
 if TYPE_CHECKING:
-    from smtpproto.relay.metrics import Metrics
+    from .monitor import Watched
 
 __all__ = ["serve"]
 
 log = logging.getLogger(__name__)
-
-#: Objects that come before what is garbage among them is looked for; Python's own is 700.
-GARBAGE = 10_000
 
 
 @click.command()
@@ -133,6 +123,12 @@ GARBAGE = 10_000
     help="Relay for clients in this network without a login; may be repeated. [default: nobody]",
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    metavar="N",
+    help="Take mail and deliver it in so many processes. [default: 1]",
+)
+@click.option(
     "--log",
     type=click.Choice(LOGS),
     help="How what happens is told: in words, or as a JSON object a line. [default: people]",
@@ -146,42 +142,52 @@ def serve(*, config: Path | None, backend: str, **given: Any) -> None:
     and exits with 0. SIGHUP reads the file and the certificate again, without a restart.
     """
 
-    def settings() -> ServeSettings:
-        return build(load(config) if config else {}, given)
-
+    source = Source(config, given)
     try:
-        chosen = settings()
+        chosen = source.read()
     except ConfigError as error:
         raise BadInput(str(error)) from None
     teller = Teller(chosen.log == "json")
     teller.listen()
-    run(backend, partial(_serve, chosen, backend, teller, settings if config else None))
+    run(backend, partial(_serve, chosen, source, backend, teller))
 
 
-async def _serve(
-    chosen: ServeSettings,
-    backend: str,
-    teller: Teller,
-    settings: Callable[[], ServeSettings] | None,
-) -> None:
-    listeners = _listeners(chosen)
+async def _serve(chosen: ServeSettings, source: Source, backend: str, teller: Teller) -> None:
     async with AsyncExitStack() as stack:
         # All that only root may bind, before there is no root.
         watch = None if chosen.metrics is None else await _watch_at(chosen.metrics, stack)
+        places = places_of(chosen)
+        several = chosen.workers > 1 or await to_thread.run_sync(_are_more, chosen.data)
+        sockets: Sockets | None = None
+        if several:
+            try:
+                sockets = await Sockets.bind([*places.values()], chosen.workers)
+            except OSError as error:
+                raise _not_bound(str(error.filename), error) from None
+            stack.callback(sockets.close)
+        elif chosen.user is not None:
+            places = {kind: await _bound(at, stack) for kind, at in places.items()}
         if chosen.user is not None:
-            listeners = [await _bound(each, stack) for each in listeners]
             become(chosen.user, chosen.group)
-        await _serve_at(listeners, chosen, backend, teller, settings, watch=watch)
+        begun = _Begun(chosen, backend, teller, watch)
+        if sockets is None:
+            await _serve_alone(begun, source, [*places.values()])
+        else:
+            await _serve_together(begun, source, sockets)
 
 
-async def _bound(listener: Listener, stack: AsyncExitStack) -> Listener:
+def _are_more(data: Path) -> bool:
+    """Tell whether there are spools beside the one of the first process."""
+    return any(share.number for share in spools_in(data))
+
+
+async def _bound(place: At, stack: AsyncExitStack) -> At:
     try:
-        bound = await listen_tcp(listener.host, listener.port)
+        bound = await place.listen()
     except OSError as error:
-        at = where(HostPort(listener.host or "", listener.port))
-        raise _not_bound(at, error) from None
+        raise _not_bound(str(error.filename), error) from None
     stack.push_async_callback(bound.aclose)
-    return evolve(listener, bound=bound)
+    return evolve(place, bound=bound)
 
 
 def _not_bound(at: str, error: OSError) -> Failure:
@@ -193,230 +199,143 @@ def _not_bound(at: str, error: OSError) -> Failure:
 
 @frozen
 class _Watch:
-    """Where the node is asked how it is, and what it counts for that."""
+    """Where the node is asked how it is."""
 
-    counts: Metrics
     bound: MultiListener[SocketStream]
     at: str
 
+    async def answer(self, watched: Watched) -> None:
+        from .monitor import Monitor  # noqa: PLC0415 - an extra
+
+        await Monitor(watched).serve(self.bound)
+
 
 async def _watch_at(at: HostPort, stack: AsyncExitStack) -> _Watch:
-    counts = _metrics()
+    metrics_installed()
     try:
         bound = await anyio.create_tcp_listener(local_host=at.host or None, local_port=at.port)
     except OSError as error:
         raise _not_bound(where(at), error) from None
     stack.push_async_callback(bound.aclose)
     port: int = bound.extra(SocketAttribute.local_port)
-    return _Watch(counts, bound, where(HostPort(at.host, port)))
+    return _Watch(bound, where(HostPort(at.host, port)))
 
 
-async def _serve_at(
-    listeners: Sequence[Listener],
-    chosen: ServeSettings,
-    backend: str,
-    teller: Teller,
-    settings: Callable[[], ServeSettings] | None,
-    *,
-    watch: _Watch | None,
-) -> None:
-    try:
-        outside = await to_thread.run_sync(read_outside, chosen)
-        names = [chosen.hostname, *chosen.local_domains]
-        certificate = await to_thread.run_sync(ensure_certificate, chosen.data, names)
-        async with SQLiteSpool.open(chosen.data / "spool") as spool, AsyncExitStack() as opened:
-            story = StoryFile(chosen.data / STORY, limit=chosen.story_size)
-            observers = [teller.event, *([story.observe] if chosen.story_size else [])]
-            if watch is not None:
-                observers.append(watch.counts.observe)
-            node = _Node(
-                chosen,
-                spool,
-                certificate,
-                outside,
-                teller,
-                observe=partial(_observe, [harmless(each) for each in observers]),
-                settings=settings,
-                opened=opened,
-            )
-            await _run(node, listeners, backend=backend, story=story, watch=watch)
-    except (SpoolUnavailable, NodeError) as error:
-        raise Failure(str(error)) from None
-    except OSError as error:
-        advice = ""
-        if isinstance(error, PermissionError) and chosen.user is not None:
-            folder = shlex.quote(str(chosen.data))
-            advice = f"\nmake it his: install -d -m 700 -o {shlex.quote(chosen.user)} {folder}"
-        why = f"{error.strerror or error}{advice}"
-        raise Failure(f"cannot keep data in {chosen.data}: {why}") from None
-
-
-def _observe(observers: Sequence[Observer], event: Event) -> None:
-    for observe in observers:
-        observe(event)
-
-
-@define
-class _Node:
-    """What a node runs by, and how it is made anew of settings that have changed."""
+@frozen
+class _Begun:
+    """A node that begins, and what it says when it is ready, and when it ends."""
 
     chosen: ServeSettings
-    spool: SQLiteSpool
-    certificate: Certificate
-    outside: Outside
+    backend: str
     teller: Teller
-    observe: Observer
-    #: Reads them again; None: there is no file.
-    settings: Callable[[], ServeSettings] | None
-    #: What filters remember by; that of old ones stays open, for sessions that began with them.
-    opened: AsyncExitStack
+    watch: _Watch | None
 
-    async def guarded(self, listeners: Sequence[Listener]) -> list[Listener]:
-        """Give each its filters."""
-        chosen = self.chosen
-        filters = await self.opened.enter_async_context(
-            open_filters(chosen.filters, chosen.limits, hostname=chosen.hostname, data=chosen.data)
-        )
-        return [evolve(each, filters=filters.get(each.kind, ())) for each in listeners]
+    def ready(self, bound: Bound) -> None:
+        """Say where it listens. Blocks a little; nobody is served before."""
+        chosen, watched = self.chosen, self.watch.at if self.watch else None
+        places = {
+            kind: HostPort(at.host or "", port)
+            for (kind, at), (_, port) in zip(places_of(chosen).items(), bound, strict=True)
+        }
+        login, certificate = login_of(chosen, places["submission"].port), certificate_of(chosen)
+        if self.teller.as_json:
+            told: dict[str, str] = {kind: where(place) for kind, place in places.items()}
+            told |= {"metrics": watched} if watched else {}
+            self.teller.note("ready", "ready", hostname=chosen.hostname, listening=told)
+        else:
+            show(
+                chosen,
+                places=places,
+                login=login,
+                certificate=certificate,
+                backend=self.backend,
+                watched=watched,
+            )
+        notify("READY=1")
 
-    async def relay(self, port: int) -> Relay:
-        """Make the relay; `port` is that of submission."""
-        # Not before the spool is ours: a node that runs on it has its own address in the login.
-        login = await _login(self.chosen, port)
-        accounts = await to_thread.run_sync(accounts_of, self.chosen)
-        relay = relay_of(
-            self.chosen,
-            self.spool,
-            self.certificate,
-            self.outside,
-            login=login,
-            accounts=accounts,
-            observe=self.observe,
-        )
-        if accounts is not None:
-            accounts.changed = relay.forget
-        return relay
-
-    async def reload(self, running: Relay, port: int) -> None:
-        """Read settings and certificates again; where they are of no use, the old ones stay."""
-        renewed = await to_thread.run_sync(running.reload)
-        if self.settings is None:
-            if renewed:
-                self.teller.note("reloaded", "the certificate was read again")
-            return
-        try:
-            told = await to_thread.run_sync(self.settings)
-            fresh, kept = with_fixed(told, self.chosen)
-            outside = await to_thread.run_sync(read_outside, fresh, self.outside)
-            node = evolve(self, chosen=fresh, outside=outside)
-            relay = await node.relay(port)
-            listeners = await node.guarded(_listeners(fresh))
-        except (ConfigError, click.ClickException, NodeError, OSError) as error:
-            why = error.format_message() if isinstance(error, click.ClickException) else error
-            log.error("the old settings stay: %s", why)
-            return
-        running.adopt(relay, listeners)
-        if isinstance(relay.authenticator, AccountFile):
-            relay.authenticator.changed = running.forget
-        self.chosen, self.outside = fresh, outside
-        what = "settings and certificate were" if renewed else "the settings were"
-        more = f"; {', '.join(kept)}: only after a restart" if kept else ""
-        self.teller.note("reloaded", f"{what} read again{more}", restart=kept)
+    def stopping(self) -> None:
+        notify("STOPPING=1")
+        self.teller.note("stopping", "stopping: what is under way may finish (once more: at once)")
 
 
-def _metrics() -> Metrics:
-    if any(find_spec(needed) is None for needed in ("prometheus_client", "h11")):
-        raise Failure("metrics needs what is not installed: pip install 'smtpproto[metrics]'")
-    from smtpproto.relay.metrics import Metrics  # noqa: PLC0415 - an extra
-
-    return Metrics()
-
-
-async def _run(
-    node: _Node,
-    listeners: Sequence[Listener],
-    *,
-    backend: str,
-    story: StoryFile,
-    watch: _Watch | None,
-) -> None:
+async def _serve_alone(begun: _Begun, source: Source, places: Sequence[At]) -> None:
     """Run until SIGINT or SIGTERM, and drain; a second signal does not wait for that.
 
     SIGHUP has it read its settings and its certificate again.
     """
-    chosen, teller = node.chosen, node.teller
-    listeners = await node.guarded(listeners)
-    relay = await node.relay(chosen.submission.port)
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # there is none on Windows
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
-        async with anyio.create_task_group() as tasks:
+    async with open_node(begun.chosen, source, begun.teller) as node:
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, hangup) as signals:
+            async with anyio.create_task_group() as tasks:
 
-            async def run_relay(*, task_status: TaskStatus[list[tuple[str, int]]]) -> None:
-                await relay.run(listeners, task_status=task_status)
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(story.run)
-            if watch is not None:
-                from .monitor import Monitor  # noqa: PLC0415 - an extra
-
-                monitor = Monitor(relay, node.spool, watch.counts)
-                tasks.start_soon(monitor.serve, watch.bound)
-            try:
-                bound = await tasks.start(run_relay)
-            except* OSError as group:
-                error = next(e for e in causes(group) if isinstance(e, OSError))
-                raise _not_bound(str(error.filename), error) from None
-            places: dict[Kind, HostPort] = {
-                listener.kind: HostPort(listener.host or "", port)
-                for listener, (_, port) in zip(listeners, bound, strict=True)
-            }
-            port = places["submission"].port
-            login = await _login(chosen, port)
-            if teller.as_json:
-                told: dict[str, str] = {kind: where(place) for kind, place in places.items()}
-                told |= {"metrics": watch.at} if watch else {}
-                teller.note("ready", "ready", hostname=chosen.hostname, listening=told)
-            else:
-                show(
-                    chosen,
-                    places=places,
-                    login=login,
-                    certificate=node.certificate,
-                    backend=backend,
-                    watched=watch.at if watch else None,
-                )
-            # What there is now stays: nobody has to look through it for what does not.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(GARBAGE)
-            notify("READY=1")
-            stopping = False
-            async for number in signals:
-                if number == hangup != signal.SIGTERM:
-                    await node.reload(relay, port)
-                    continue
-                if stopping:
+                async def serve(*, task_status: TaskStatus[Bound]) -> None:
+                    await node.serve_at(places, task_status=task_status)
                     tasks.cancel_scope.cancel()
-                    return
-                stopping = True
-                notify("STOPPING=1")
-                teller.note(
-                    "stopping", "stopping: what is under way may finish (once more: at once)"
-                )
-                relay.stop()
+
+                if begun.watch is not None:
+                    tasks.start_soon(begun.watch.answer, node)
+                try:
+                    bound = await tasks.start(serve)
+                except* OSError as group:
+                    error = next(e for e in causes(group) if isinstance(e, OSError))
+                    raise _not_bound(str(error.filename), error) from None
+                await to_thread.run_sync(begun.ready, bound)
+                stopping = False
+                async for number in signals:
+                    if number == hangup != signal.SIGTERM:
+                        await node.reload()
+                        continue
+                    if stopping:
+                        tasks.cancel_scope.cancel()
+                        return
+                    stopping = True
+                    begun.stopping()
+                    node.stop()
 
 
-def _listeners(chosen: ServeSettings) -> list[Listener]:
-    wanted: dict[Kind, HostPort] = {"smtp": chosen.listen, "submission": chosen.submission}
-    if chosen.submissions is not None:
-        wanted["submissions"] = chosen.submissions
-    return [Listener(kind, at.host or None, at.port) for kind, at in wanted.items()]
+async def _serve_together(begun: _Begun, source: Source, sockets: Sockets) -> None:
+    """Do the same in as many processes as there are sockets, and one for each spool with mail."""
+    chosen = begun.chosen
+    with explained(chosen):
+        outside = await to_thread.run_sync(read_outside, chosen)
+        left = [
+            share.number
+            for share in await to_thread.run_sync(spools_in, chosen.data)
+            if share.number >= len(sockets) and await holds_mail(share.spool(chosen.data))
+        ]
+    for number in left:
+        log.warning(
+            "there is mail in %s, of a process that is no more; it is delivered",
+            Share(number).spool(chosen.data),
+        )
+    make = partial(_node_of, chosen, source, outside.smart_login, [*range(len(sockets)), *left])
+    options = Backend(begun.backend).options()
+    crew = Crew(make, sockets, **options, more=len(left), stopping=begun.stopping)
+    async with anyio.create_task_group() as tasks:
+        if begun.watch is not None:
+            tasks.start_soon(begun.watch.answer, Together(crew))
+        try:
+            await crew.work(begun.ready)
+        except WorkerError as error:
+            raise Failure(str(error)) from None
+        tasks.cancel_scope.cancel()
 
 
-async def _login(chosen: ServeSettings, port: int) -> Login | None:
-    """Make sure of the node's own login, where there are no accounts."""
-    if chosen.accounts is not None:
-        return None
-    # A mail program needs an address to connect to, and "all of them" is none.
-    host = chosen.submission.host or chosen.hostname
-    return await to_thread.run_sync(ensure_login, chosen.data, host, port)
+@asynccontextmanager
+async def _node_of(
+    chosen: ServeSettings,
+    source: Source,
+    login: tuple[str, str] | None,
+    numbers: Sequence[int],
+    worker: int,
+) -> AsyncGenerator[Node]:
+    """Give the node of one process, there."""
+    teller = Teller(chosen.log == "json")
+    teller.listen()
+    share = Share(numbers[worker], chosen.workers)
+    try:
+        async with open_node(chosen, source, teller, share=share, login=login) as node:
+            yield node
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from .relay import Relay
 from .reports.story import (
@@ -29,7 +32,7 @@ from .reports.story import (
 )
 from .spool.seam import Tally, made_at
 
-__all__ = ["CONTENT_TYPE", "Metrics", "Tallied"]
+__all__ = ["CONTENT_TYPE", "Metrics", "Tallied", "joined"]
 
 #: What `Metrics.text` is, for HTTP.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -131,6 +134,46 @@ class Metrics:
         self._out.set(relay.sessions_out)
         self._hops.set(relay.hops.holding())
         return generate_latest(self.registry)
+
+
+def joined(texts: Sequence[bytes]) -> bytes:
+    """Return the numbers of several relays (`Metrics.text`) as those of one.
+
+    They are added up, but for what `_MERGED` has, and the time when counting began.
+    """
+    families: dict[str, Metric] = {}
+    samples: dict[tuple[Hashable, ...], Sample] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text.decode()):
+            families.setdefault(family.name, family)
+            usual = min if family.name.endswith("_created") else sum
+            merge = _MERGED.get(family.name, usual)
+            for sample in family.samples:
+                key = (family.name, sample.name, *sorted(sample.labels.items()))
+                old = samples.get(key)
+                value = sample.value if old is None else merge([old.value, sample.value])
+                samples[key] = sample._replace(value=value)
+    for family in families.values():
+        family.samples = [each for key, each in samples.items() if key[0] == family.name]
+    return generate_latest(_Families(list(families.values())))
+
+
+#: What is not the sum of its parts.
+_MERGED: Mapping[str, Callable[[Iterable[float]], float]] = {
+    "smtpproto_queue_oldest_seconds": max,
+    "smtpproto_next_hops_held": max,  # they find out about the same ones
+}
+
+
+class _Families(CollectorRegistry):
+    """Metrics that have been collected elsewhere."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        super().__init__()
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
 
 
 _OUTCOMES: dict[type[Event], str] = {
