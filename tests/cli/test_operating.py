@@ -29,6 +29,7 @@ from tests.cli.test_serve import ANY_PORTS, MODULE, PATIENCE, environment
 DATA = Path("smtpproto-data")
 
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+alone_and_together = pytest.mark.parametrize("workers", [1, 2])
 
 
 class Lines:
@@ -278,11 +279,13 @@ via = "smtp:127.0.0.1:1"
 """
 
 
+@alone_and_together
 @both_backends
-def test_what_is_scraped_is_what_happened(backend: str) -> None:
+def test_what_is_scraped_is_what_happened(backend: str, workers: int) -> None:
     """A load of known messages; no address or domain of theirs is in it."""
     Path("smtp.toml").write_text(METRICS)
-    with logging_json("--config", "smtp.toml", "--backend", backend) as node:
+    options = ("--config", "smtp.toml", "--backend", backend, "--workers", workers)
+    with logging_json(*options) as node:
         before = numbers(ask(node, "/metrics")[1])
         assert before["smtpproto_messages_accepted_total"] == 0
         assert before["smtpproto_recipients_total failed"] == 0
@@ -321,10 +324,12 @@ def test_what_is_scraped_is_what_happened(backend: str) -> None:
 TIMES = ("smtpproto_delivery_seconds", "smtpproto_queue_oldest_seconds")
 
 
+@alone_and_together
 @both_backends
-def test_health_and_readiness(backend: str) -> None:
+def test_health_and_readiness(backend: str, workers: int) -> None:
     Path("smtp.toml").write_text(METRICS)
-    with logging_json("--config", "smtp.toml", "--backend", backend) as node:
+    options = ("--config", "smtp.toml", "--backend", backend, "--workers", workers)
+    with logging_json(*options) as node:
         assert ask(node, "/health") == (200, "alive\n")
         assert ask(node, "/ready") == (200, "ready\n")
         assert ask(node, "/ready?why", "HEAD") == (200, "")
@@ -335,7 +340,8 @@ def test_health_and_readiness(backend: str) -> None:
             session.mail("ann@far.example")
             node.process.terminate()
             node.until("stopping")
-            assert ask(node, "/ready") == (503, "not listening\n")
+            why = "not listening" if workers == 1 else "not all workers are there"
+            assert ask(node, "/ready") == (503, f"{why}\n")
             assert ask(node, "/health") == (200, "alive\n")
             session.quit()
 
@@ -406,8 +412,9 @@ KEEPING = () if READABLE else ("setpriv", "--securebits", "+no_setuid_fixup")
 
 @as_root
 @pytest.mark.usefixtures("everybody_can_go_there")
+@alone_and_together
 @both_backends
-def test_it_is_somebody_else_once_it_is_bound(backend: str) -> None:
+def test_it_is_somebody_else_once_it_is_bound(backend: str, workers: int) -> None:
     """And what it writes is his; root is given up for good, with all its groups."""
     nobody = pwd.getpwnam("nobody")
     home = Path("home")
@@ -416,6 +423,7 @@ def test_it_is_somebody_else_once_it_is_bound(backend: str) -> None:
     with free_low_ports(2) as (port, watched):
         Path("smtp.toml").write_text(
             f'user = "nobody"\ndata = "home/data"\nmetrics = "127.0.0.1:{watched}"\n'
+            f"workers = {workers}\n"
         )
         at = f"127.0.0.1:{port}"
         options = ("--config", "smtp.toml", "--backend", backend, "--listen", at)

@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.exposition import generate_latest
 
 from smtpproto.core.path import ForwardPath, ReversePath
-from smtpproto.relay.metrics import Metrics
-from smtpproto.relay.reports.story import Delivered, Judged, Reported
+from smtpproto.relay.metrics import Metrics, joined
+from smtpproto.relay.reports.story import Accepted, Delivered, Judged, Reported
 from smtpproto.relay.spool.seam import ID_RANDOM, made_at, new_id
 
 BOB = ForwardPath.of("bob@far.example")
@@ -48,3 +49,23 @@ def test_what_nobody_is_told_is_no_report() -> None:
     metrics.observe(Reported("a", "", ReversePath.of("ann@our.example")))
     metrics.observe(Reported("a", "b", ReversePath.of("ann@our.example")))
     assert metrics.registry.get_sample_value("smtpproto_reports_total") == 1
+
+
+def test_numbers_of_several_are_added_up() -> None:
+    """But not ages, and not what all of them know."""
+    first, second = Metrics(clock=lambda: 100.0), Metrics(clock=lambda: 100.0)
+    for counts, many in (first, 2), (second, 5):
+        for _ in range(many):
+            counts.observe(Accepted("id", ReversePath(None), (), 10, "client"))
+    texts = [
+        b"# TYPE smtpproto_queue_oldest_seconds gauge\nsmtpproto_queue_oldest_seconds 7.0\n",
+        b"# TYPE smtpproto_queue_oldest_seconds gauge\nsmtpproto_queue_oldest_seconds 3.0\n",
+        generate_latest(first.registry),
+        generate_latest(second.registry),
+    ]
+    found = joined(texts).decode()
+    assert "\nsmtpproto_messages_accepted_total 7.0\n" in found
+    assert "\nsmtpproto_octets_accepted_total 70.0\n" in found
+    assert "\nsmtpproto_queue_oldest_seconds 7.0\n" in found
+    assert found.count("# TYPE smtpproto_messages_accepted_total counter\n") == 1
+    assert joined([found.encode()]).decode() == found

@@ -11,7 +11,7 @@ import click
 
 from smtpproto import __version__
 
-from .console import err, say
+from .console import complain, err, say
 
 __all__ = ["COMMANDS", "app"]
 
@@ -58,22 +58,15 @@ class App(click.Group):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "smtpproto"
-            _tell(error, path, f"  (see {path} --help)")
+            complain(error, path, f"  (see {path} --help)")
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            _tell(error, "smtpproto")
+            complain(error, "smtpproto")
             sys.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             say("interrupted", console=err())
             sys.exit(130)
         sys.exit(code if isinstance(code, int) else 0)
-
-
-def _tell(error: click.ClickException, path: str, advice: str = "") -> None:
-    first, *others = error.format_message().split("\n")
-    say((f"{path}: ", "bad"), first, (advice, "dim"), console=err())
-    for line in others:
-        say("  ", line, console=err())
 
 
 @click.command("smtpproto", cls=App, context_settings={"help_option_names": ["-h", "--help"]})

@@ -23,6 +23,7 @@ from smtpproto.core.reply import Reply
 __all__ = [
     "amount",
     "columns",
+    "complain",
     "dialogue",
     "err",
     "mark",
@@ -161,3 +162,11 @@ def amount(octets: int) -> str:
 def per_second(count: int, seconds: float) -> str:
     """Write a rate; nothing can be said of no time at all."""
     return f"{count / seconds:.0f}/s" if seconds > 0 else "-"
+
+
+def complain(error: click.ClickException, path: str, advice: str = "") -> None:
+    """Print what is wrong on the error console; `path` is the command that says it."""
+    first, *others = error.format_message().split("\n")
+    say((f"{path}: ", "bad"), first, (advice, "dim"), console=err())
+    for line in others:
+        say("  ", line, console=err())

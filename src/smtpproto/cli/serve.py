@@ -26,6 +26,7 @@ from smtpproto.workers import Crew, Sockets, WorkerError
 
 from .assembly import read_outside
 from .config import LOGS, MOST_WORKERS, ConfigError, ServeSettings
+from .console import complain
 from .daemon import become, notify
 from .options import (
     DATA,
@@ -337,5 +338,5 @@ async def _node_of(
         async with open_node(chosen, source, teller, share=share, login=login) as node:
             yield node
     except click.ClickException as error:
-        error.show()
+        complain(error, "smtpproto")
         raise SystemExit(error.exit_code) from None
