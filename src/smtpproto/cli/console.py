@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Literal, TextIO
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
