@@ -25,18 +25,22 @@ __all__ = ["Start", "postfix", "smtpproto"]
 
 #: What `serve` is told to run on.
 BACKEND = "asyncio" if find_spec("uvloop") is None else "uvloop"
+CORES = os.cpu_count() or 1
 #: Starts a relay in a directory, which may be of an earlier run, for a next hop at a port.
 Start: TypeAlias = "Callable[[Path, int | None], AbstractContextManager[Serving]]"
 
 
 @contextmanager
-def smtpproto(directory: Path, next_hop: int | None, backend: str = BACKEND) -> Generator[Serving]:
-    """`smtpproto serve`, as it is installed; on uvloop if that is."""
+def smtpproto(
+    directory: Path, next_hop: int | None, backend: str = BACKEND, workers: int = CORES
+) -> Generator[Serving]:
+    """`smtpproto serve`, as it is installed; on uvloop if that is, and on all cores."""
     hop = () if next_hop is None else ("--smart-host", f"{HOST}:{next_hop}")
     directory.mkdir(exist_ok=True)
     with serving(
         *(sys.executable, "-c", "from smtpproto.cli import main; main()"),
         *("serve", "--data", f"{directory / 'data'}", "--backend", backend),
+        *("--workers", f"{workers}"),
         *("--listen", f"{HOST}:{{port}}", "--submission", f"{HOST}:0"),
         *("--relay-from", f"{HOST}/32", *hop),
         log=directory / "log",

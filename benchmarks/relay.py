@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from environment import existing, machine
@@ -22,21 +23,31 @@ from page import filled_with
 from processes import BenchmarkError, interruptible
 from relay_loads import LOADS, Figures, Load, count_syncs, measure
 from relay_queued import fill_postfix, fill_smtpproto
-from relay_report import OURS, THEIRS, RelayReport, table, verdicts
+from relay_report import ALONE, OURS, THEIRS, RelayReport, table, verdicts
 from report import aligned
 
-RELAYS: dict[str, Start] = {OURS: smtpproto, THEIRS: postfix}
+RELAYS: dict[str, Start] = {
+    OURS: smtpproto,
+    ALONE: partial(smtpproto, workers=1),
+    THEIRS: postfix,
+}
 FILL = {OURS: fill_smtpproto, THEIRS: fill_postfix}
+#: Loads that one process of ours has, too.
+PLAIN = ("4 KiB", "100 KiB")
 TRACED = 500  # messages of the run in which syncs are counted
 
 
 def run(given: argparse.Namespace, loads: list[Load], top: Path) -> RelayReport:
     """Measure each load with each relay, once a round; then count syncs."""
-    names = [name for name in RELAYS if given.relay in name]
+    wanted = [name for name in RELAYS if given.relay in name]
     report = RelayReport(machine(existing(Path(sys.executable), top)), given.rounds)
-    kept = {load: {name: prepared(load, name, top) for name in names} for load in loads}
+    names_for = {
+        load: [name for name in wanted if name != ALONE or load.title in PLAIN] for load in loads
+    }
+    kept = {load: {name: prepared(load, name, top) for name in names_for[load]} for load in loads}
     for turn in range(given.rounds):
         for load in loads:
+            names = names_for[load]
             first = turn % len(names)
             found: dict[str, Figures] = {}
             for name in names[first:] + names[:first]:
@@ -49,7 +60,7 @@ def run(given: argparse.Namespace, loads: list[Load], top: Path) -> RelayReport:
     for load in loads if given.syncs else ():
         if load.down:
             continue  # what is put off is synced as well, and how often says nothing
-        for name in names:
+        for name in names_for[load]:
             tell(f"syncs: {load.title}: {name}")
             traced = replace(load, messages=min(load.messages, TRACED))
             with at_work(kept[load][name], top) as directory:

@@ -24,11 +24,17 @@ NEXT_HOP_DOWN = 9  # nobody listens at discard
 
 
 def fill_smtpproto(start: Start, directory: Path, number: int) -> None:
-    """Put so many messages into its database, due tomorrow."""
+    """Put so many messages into its spools, due tomorrow."""
     with start(directory, NEXT_HOP_DOWN):
-        pass  # it makes the database
+        pass  # it makes them
+    spools = [*(directory / "data").glob("spool*/spool.db")]
+    for path in spools:
+        _fill(path, number // len(spools))
+
+
+def _fill(path: Path, number: int) -> None:
     now = time.time() - number
-    db = sqlite3.connect(directory / "data" / "spool" / "spool.db", isolation_level=None)
+    db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
     db.execute("BEGIN")
     mail, octets = Mail("ann@example.org").serialize(), content(OCTETS)

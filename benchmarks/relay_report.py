@@ -10,9 +10,11 @@ from typing import Any, Literal
 from relay_loads import Figures
 from report import Spread, cell
 
-__all__ = ["FLOORS", "OURS", "THEIRS", "RelayReport", "table", "verdicts"]
+__all__ = ["ALONE", "FLOORS", "OURS", "THEIRS", "RelayReport", "table", "verdicts"]
 
 OURS, THEIRS = "smtpproto", "Postfix"
+#: Ours in one process; OURS has one for each core.
+ALONE = "smtpproto, one process"
 HEADINGS = {
     "accepted": "accepted/s",
     "delivered": "delivered/s",
@@ -94,9 +96,11 @@ def table(report: RelayReport) -> list[tuple[str, ...]]:
             cells = (cell(spread([getattr(one, each) for one in rounds])) for each in HEADINGS)
             syncs = report.syncs.get(load, {}).get(name)
             rows.append((load, name, *cells, "" if syncs is None else f"{syncs:.2f}"))
-        if found.keys() >= {OURS, THEIRS}:
-            both = found[OURS], found[THEIRS]
-            rows.append((load, "ratio", *(cell(ratios(*both, each), "×") for each in HEADINGS), ""))
+        for ours, word in (OURS, "ratio"), (ALONE, "ratio of one process"):
+            if found.keys() >= {ours, THEIRS}:
+                both = found[ours], found[THEIRS]
+                cells = (cell(ratios(*both, each), "×") for each in HEADINGS)
+                rows.append((load, word, *cells, ""))
     return rows
 
 
