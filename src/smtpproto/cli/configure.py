@@ -12,11 +12,13 @@ from typing import Any
 import click
 from attrs import asdict, frozen
 
+from smtpproto.resolve import DnsResolver
+
 from .config import SETTINGS, ConfigError, ServeSettings, build, load
 from .console import mark, out, say, table
 from .manual import default_of
 from .options import BadInput, backend_option, run
-from .public import Dns, Finding, Names, Public
+from .public import Finding, Names, Public
 from .serve import serve
 from .usable import doubts, unusable
 from .written import written
@@ -24,7 +26,7 @@ from .written import written
 __all__ = ["config"]
 
 #: What `--public` asks by.
-DNS: Callable[[], Names] = Dns
+DNS: Callable[[], Names] = DnsResolver
 
 
 @frozen
