@@ -30,13 +30,25 @@ Start: TypeAlias = "Callable[[Path, int | None], AbstractContextManager[Serving]
 
 
 @contextmanager
-def smtpproto(directory: Path, next_hop: int | None, backend: str = BACKEND) -> Generator[Serving]:
-    """`smtpproto serve`, as it is installed; on uvloop if that is."""
+def smtpproto(
+    directory: Path,
+    next_hop: int | None,
+    backend: str = BACKEND,
+    *,
+    config: Path | None = None,
+    source: Path | None = None,
+) -> Generator[Serving]:
+    """`smtpproto serve`, as it is installed; on uvloop if that is.
+
+    `config` is a file of settings, and `source` where another version of it is.
+    """
+    path = "" if source is None else f"import sys; sys.path.insert(0, {str(source)!r}); "
+    told = () if config is None else ("--config", f"{config}")
     hop = () if next_hop is None else ("--smart-host", f"{HOST}:{next_hop}")
     directory.mkdir(exist_ok=True)
     with serving(
-        *(sys.executable, "-c", "from smtpproto.cli import main; main()"),
-        *("serve", "--data", f"{directory / 'data'}", "--backend", backend),
+        *(sys.executable, "-c", f"{path}from smtpproto.cli import main; main()"),
+        *("serve", *told, "--data", f"{directory / 'data'}", "--backend", backend),
         *("--listen", f"{HOST}:{{port}}", "--submission", f"{HOST}:0"),
         *("--relay-from", f"{HOST}/32", *hop),
         log=directory / "log",
