@@ -396,9 +396,8 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
         usual = schedule_of(times)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    settings = ServeSettings(
-        **{**merged, "first_retry": usual.first, "longest_retry": usual.longest}
-    )
+    settings = ServeSettings(**merged)
+    settings = evolve(settings, first_retry=usual.first, longest_retry=usual.longest)
     if "smart_host_tls" not in merged and settings.smart_host is not None:
         if settings.smart_host.port == 465:
             settings = evolve(settings, smart_host_tls=Tls.IMPLICIT)

@@ -219,9 +219,10 @@ def _silent_filters(settings: ServeSettings) -> Iterator[str]:
     for number, each in enumerate(settings.filters, start=1):
         if each.use != "rspamd":
             continue
-        url = urlsplit(each.given["url"])
-        host = url.hostname or ""
-        port = url.port or (443 if url.scheme == "https" else 80)
+        url: str = each.given["url"]
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
             socket.create_connection((host, port), PATIENCE).close()
         except OSError as error:
@@ -230,6 +231,6 @@ def _silent_filters(settings: ServeSettings) -> Iterator[str]:
                 why = explain(error, host)
             then = "passes unseen" if settings.filters_fail == "pass" else "is put off"
             yield (
-                f"filters: entry {number}: rspamd at {each.given['url']} is not in reach: {why}; "
+                f"filters: entry {number}: rspamd at {url} is not in reach: {why}; "
                 f"as long as that is so mail {then} (filters-fail)"
             )
