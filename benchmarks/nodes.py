@@ -32,15 +32,26 @@ Start: TypeAlias = "Callable[[Path, int | None], AbstractContextManager[Serving]
 
 @contextmanager
 def smtpproto(
-    directory: Path, next_hop: int | None, backend: str = BACKEND, workers: int = CORES
+    directory: Path,
+    next_hop: int | None,
+    backend: str = BACKEND,
+    *,
+    workers: int = CORES,
+    config: Path | None = None,
+    source: Path | None = None,
 ) -> Generator[Serving]:
-    """`smtpproto serve`, as it is installed; on uvloop if that is, and on all cores."""
+    """`smtpproto serve`, as it is installed; on uvloop if that is, and on all cores.
+
+    `config` is a file of settings, and `source` where another version of it is.
+    """
+    path = "" if source is None else f"import sys; sys.path.insert(0, {str(source)!r}); "
+    told = () if config is None else ("--config", f"{config}")
     hop = () if next_hop is None else ("--smart-host", f"{HOST}:{next_hop}")
+    many = () if workers == 1 else ("--workers", f"{workers}")
     directory.mkdir(exist_ok=True)
     with serving(
-        *(sys.executable, "-c", "from smtpproto.cli import main; main()"),
-        *("serve", "--data", f"{directory / 'data'}", "--backend", backend),
-        *("--workers", f"{workers}"),
+        *(sys.executable, "-c", f"{path}from smtpproto.cli import main; main()"),
+        *("serve", *told, "--data", f"{directory / 'data'}", "--backend", backend, *many),
         *("--listen", f"{HOST}:{{port}}", "--submission", f"{HOST}:0"),
         *("--relay-from", f"{HOST}/32", *hop),
         log=directory / "log",

@@ -43,6 +43,23 @@ def test_relays_are_measured_and_lose_nothing(tmp_path: Path) -> None:
     assert f"{DOWN}: delivered/s ≥ 0.81 × with {DOMAINS}  " in done.stdout
 
 
+@pytest.mark.peer("postfix")
+def test_filters_are_measured_beside_none(tmp_path: Path) -> None:
+    find("smtp-source", "postfix")
+    file, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    page.write_text("<!-- measured: written by benchmarks/filters.py -->\n<!-- /measured -->\n")
+    small = "--rounds", 1, "--messages", 40, "--also", ROOT
+    benchmark("filters.py", *small, "--json", file, "--page", page)
+    measured = json.loads(file.read_text())["measured"]
+    other = f"none, {ROOT.name}"
+    assert list(measured) == ["none", "none, again", "header", "networks, header, limits", other]
+    for (figures,) in measured.values():
+        assert figures.keys() == FIGURES
+        assert min(figures["accepted"], figures["delivered"], figures["cpu"]) > 0
+    written = page.read_text()
+    assert all(f"\n| {kind} | " in written for kind in measured)
+
+
 def rounds(*delivered: float) -> list[dict[str, float]]:
     return [
         {"accepted": 2 * each, "delivered": each, "cpu": 500.0, "peak": 50.0} for each in delivered

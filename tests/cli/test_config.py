@@ -326,14 +326,14 @@ def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("group = 'mail'", "group needs user"),
+        ("group = 'mail'", "group: it needs user"),
         ("listen = ':25'\nsubmission = ':25'", "they have to differ"),
         ("listen = ':25'\nsubmissions = ':25'", "listen and submissions are both"),
         ("submission = ':25'\nsubmissions = ':25'", "submission and submissions are both"),
         (
             "[aliases]\ndev = 'a@b.example'\n"
             "[lists.dev]\nowner = 'a@b.example'\nmembers = ['a@b.example']",
-            "aliases and lists: both an alias and a list: dev",
+            "aliases: with lists: both an alias and a list: dev",
         ),
         ("verp = ['news@b.example']", "verp: news@b.example is in no local domain"),
         (
@@ -341,11 +341,11 @@ def test_a_wrong_value_names_file_key_and_what_is_accepted(text: str, key: str, 
             "verp: a@b.example is in no local domain",
         ),
         ("verp = ['a@localhost', 'a+b@localhost']", "verp: return paths of a+b@localhost could be"),
-        ("smart-host-login = 'ann'", "smart-host-login needs a smart-host"),
-        ("smart-host-tls = 'none'", "smart-host-tls needs a smart-host"),
+        ("smart-host-login = 'ann'", "smart-host-login: it needs a smart-host"),
+        ("smart-host-tls = 'none'", "smart-host-tls: it needs a smart-host"),
         (
             "smart-host = 'a.example:25'\nsmart-host-password-file = 'f'",
-            "smart-host-password-file needs smart-host-login",
+            "smart-host-password-file: it needs smart-host-login",
         ),
         (
             "smart-host = 'a.example:25'\nsmart-host-login = 'ann'\nsmart-host-tls = 'none'",

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from smtpproto.cli import usable
 from smtpproto.cli.config import SETTINGS
 from tests.cli.conftest import Run
 
 FILE = Path("smtp.toml")
+
+
+@pytest.fixture(autouse=True)
+def _ports_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usable, "_bind", lambda at: None)
 
 
 def checked(cli: Run, text: str, *options: object) -> tuple[int, list[str]]:
@@ -102,7 +108,7 @@ def test_doubts_are_no_errors(cli: Run) -> None:
     code, lines = checked(cli, 'listen = ":25"\n')
     assert code == 0
     assert [line[0] for line in lines] == ["•", "•", "•", "✓"]
-    assert "hostname is localhost" in lines[0]
+    assert "hostname: it is localhost" in lines[0]
 
 
 def test_as_json(cli: Run) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import anyio
@@ -11,10 +12,11 @@ from anyio.abc import ByteStream
 from attrs import evolve, field, frozen
 
 from smtpproto.cli import configure
-from smtpproto.cli.config import ServeSettings
+from smtpproto.cli.config import ServeSettings, build, parse
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.cli.public import Finding, Public
 from smtpproto.cli.values import host_port
+from smtpproto.relay.filters.blocklist import question
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveFailed
 from tests.cli.conftest import Run
 from tests.cli.servers import scripted
@@ -149,6 +151,79 @@ def test_block_lists(answer: str, words: str, kind: str) -> None:
     assert found.kind == kind
     assert ADDRESS in found.said
     assert (PROVIDER in found.advice) == (kind == "bad")
+
+
+LISTED = {"2.0.0.127.bl.example": ["127.0.0.2"], "test.dom.example": ["127.0.1.2"]}
+
+
+def with_lists(text: str = "") -> ServeSettings:
+    entries = '[[filters]]\nuse = "blocklist"\nzone = "bl.example"\n' + text
+    return evolve(SMART, filters=build(parse(entries, "smtp.toml", Path())).filters)
+
+
+def test_a_configured_block_list_that_is_alive() -> None:
+    more = '[[filters]]\nuse = "blocklist"\nzone = "dom.example"\nof = "sender"\n'
+    findings = look(World(lists=LISTED), with_lists(more))
+    for zone in "bl.example", "dom.example":
+        found = about(findings, f"the block list {zone} answers")
+        assert found.kind == "good"
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ({}, "bl.example does not have its test entry, 127.0.0.2: it is dead, or does not answer"),
+        ({"2.0.0.127.bl.example": ["203.0.113.1"]}, "does not have its test entry"),
+        ({"1.0.0.127.bl.example": ["127.0.0.2"]}, "does not have its test entry"),
+        (
+            {"2.0.0.127.bl.example": ["127.255.255.254"]},
+            "bl.example does not answer this resolver (127.255.255.254)",
+        ),
+        (
+            {**LISTED, "1.0.0.127.bl.example": ["127.0.0.2"]},
+            "bl.example has 127.0.0.1, which none may have",
+        ),
+    ],
+)
+def test_a_configured_block_list_that_is_of_no_use(lists: dict[str, list[str]], words: str) -> None:
+    found = about(look(World(lists=lists), with_lists()), "the block list")
+    assert found.kind == "bad"
+    assert words in found.said
+    assert "take it out of filters" in found.advice
+
+
+def test_a_list_of_domains_has_test_and_not_invalid() -> None:
+    settings = evolve(
+        SMART,
+        filters=build(
+            parse(
+                '[[filters]]\nuse = "blocklist"\nzone = "dom.example"\nof = "sender"\n', "", Path()
+            )
+        ).filters,
+    )
+    assert "its test entry, test:" in about(look(World(), settings), "the block list").said
+    everybody = World(lists={**LISTED, "invalid.dom.example": ["127.0.1.2"]})
+    assert "has invalid, which none" in about(look(everybody, settings), "the block list").said
+
+
+def test_a_list_of_ipv6_addresses_alone_has_its_own_test_entry() -> None:
+    listed, never = (question(ip_address(f"::ffff:127.0.0.{n}"), "bl.example") for n in (2, 1))
+    lists = {listed: ["127.0.0.2"]}
+    assert about(look(World(lists=lists), with_lists()), "bl.example answers").kind == "good"
+    lists[never] = ["127.0.0.2"]
+    assert about(look(World(lists=lists), with_lists()), "which none may have").kind == "bad"
+
+
+def test_a_block_list_that_is_silent_is_no_verdict() -> None:
+    world = World(lists=LISTED, silent=frozenset({"2.0.0.127.bl.example"}))
+    found = about(look(world, with_lists()), "bl.example")
+    assert found.kind == "warn"
+    assert "the DNS did not answer: bl.example about its test entry" in found.said
+
+
+def test_a_block_list_is_asked_about_once() -> None:
+    twice = '[[filters]]\nuse = "blocklist"\nzone = "bl.example"\ndoes = "tag"\n'
+    about(look(World(lists=LISTED), with_lists(twice)), "the block list bl.example")
 
 
 @pytest.mark.parametrize(

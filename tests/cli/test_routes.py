@@ -156,7 +156,10 @@ def test_what_a_route_does_not_say_is_as_for_all_mail() -> None:
         ('via = "mx"\nfirst-retry = 0', "first-retry:"),
         ('via = "mx"\nfirst-retry = true', "first-retry: takes a number of seconds, or a text"),
         ('via = "mx"\nnotice = "soon"', 'notice: "soon" is no time above 0'),
-        ('via = "mx"\nfirst-retry = 60\nlongest-retry = 30', "longest-retry has to be as long as"),
+        (
+            'via = "mx"\nfirst-retry = 60\nlongest-retry = 30',
+            "longest-retry: it has to be as long as",
+        ),
     ],
 )
 def test_a_wrong_entry_is_named_with_what_is_accepted(entry: str, words: str) -> None:

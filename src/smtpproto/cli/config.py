@@ -8,7 +8,7 @@ reads the file.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -17,16 +17,14 @@ from typing import Any, Literal, TypeVar, cast
 from attrs import evolve, field, fields, frozen
 
 from smtpproto.client import Tls
-from smtpproto.core.errors import LocalProtocolError
-from smtpproto.core.path import Mailbox
 from smtpproto.relay.filters import Limit
-from smtpproto.relay.mailboxes.aliases import AliasTable
 from smtpproto.relay.mailboxes.quota import Quota
 from smtpproto.relay.routing.schedule import DEFAULT, Schedule
 from smtpproto.relay.routing.transport import HostPort
 
 from .filters import FAILING, FilterSettings, read_filters, read_limits
 from .lists import ListSettings, alias_table, mailbox, read_lists, separator, verp_of
+from .mailboxes import read_aliases, read_quotas
 from .routes import RETRIES, RouteSettings, read_routes, schedule_of
 from .setting import (
     PASSWORD_FILE,
@@ -34,15 +32,18 @@ from .setting import (
     TLS,
     USER,
     Setting,
+    a_count,
     a_duration,
     a_list,
     a_path,
+    a_size,
     a_text,
     instead,
+    problems_of,
     read_setting,
     yes_or_no,
 )
-from .values import domain, host_port, is_loopback, listen_address, network, size
+from .values import domain, host_port, is_loopback, listen_address, network
 
 __all__ = ["SETTINGS", "ConfigError", "ServeSettings", "build", "load", "parse"]
 
@@ -181,71 +182,8 @@ class ServeSettings:
         return schedule_of({key: getattr(self, _name(key)) for key in RETRIES})
 
 
-def _aliases(value: object, folder: Path) -> dict[str, tuple[str, ...]]:
-    if not isinstance(value, dict):
-        raise TypeError
-    found: dict[str, tuple[str, ...]] = {}
-    for name, targets in cast("dict[str, object]", value).items():
-        some = [targets] if isinstance(targets, str) else targets
-        if not isinstance(some, list):
-            raise TypeError
-        texts = cast("list[object]", some)
-        found[name] = tuple(each for each in texts if isinstance(each, str))
-        if len(found[name]) != len(texts):
-            raise TypeError
-    for name, targets in found.items():
-        if not targets:
-            raise ValueError(f'"{name}" stands for nobody')
-        if not _is_alias(name, "a@example.org"):
-            raise ValueError(f'"{name}" is no address, local part or @domain')
-        for target in targets:
-            if not _is_alias("a", target):
-                raise ValueError(f'"{target}" is no address or @domain')
-    return found
-
-
-def _quotas(value: object, folder: Path) -> dict[str, Quota]:
-    if not isinstance(value, dict):
-        raise TypeError
-    found: dict[str, Quota] = {}
-    for name, told in cast("dict[str, object]", value).items():
-        if not _is_mailbox(name):
-            raise ValueError(f'"{name}" is no address or local part')
-        limits = cast("dict[str, object]", told) if isinstance(told, dict) else {"size": told}
-        if odd := sorted(limits.keys() - {"size", "messages"}):
-            raise ValueError(f'"{name}" has "{odd[0]}", and takes "size" and "messages"')
-        octets = limits.get("size", "none")
-        found[name] = Quota(
-            0 if octets == "none" else _size(octets, folder),
-            _count(limits["messages"], folder) if "messages" in limits else 0,
-        )
-    return found
-
-
-def _is_mailbox(name: str) -> bool:
-    try:
-        Mailbox.of(name) if "@" in name else Mailbox(name, "x.example")
-    except LocalProtocolError:
-        return False
-    return bool(name)
-
-
-def _is_alias(name: str, target: str) -> bool:
-    try:
-        AliasTable({name: [target]})
-    except LocalProtocolError:
-        return False
-    return True
-
-
-def _size(value: object, folder: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError
-    return a_text(str(value), folder, size)
-
-
 def _story_size(value: object, folder: Path) -> int:
-    return 0 if value == "none" else _size(value, folder)
+    return 0 if value == "none" else a_size(value, folder)
 
 
 def _log(text: str) -> str:
@@ -260,16 +198,8 @@ def _account(text: str) -> str:
     return text
 
 
-def _count(value: object, folder: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError
-    if not 0 < value < 10**15:
-        raise ValueError(f"{value} is no number above 0")
-    return value
-
-
 def _recipients(value: object, folder: Path) -> int:
-    found = _count(value, folder)
+    found = a_count(value, folder)
     if found < 100:
         raise ValueError(f"{found} is too few: every server takes 100 (RFC 5321 §4.5.3.1.8)")
     return found
@@ -314,17 +244,17 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "verify-recipients": Setting(yes_or_no, "true or false"),
     "aliases": Setting(
-        _aliases,
+        read_aliases,
         'a table of names and whom each stands for, such as "sales@example.org" = '
         '["ann@example.org", "bob@example.net"]',
     ),
     "routes": Setting(
         read_routes, 'tables, each below its own [[routes]], such as via = "lmtp:unix:/run/lmtp"'
     ),
-    "mailbox-quota": Setting(_size, 'a number of octets, or a text such as "1G"'),
-    "mailbox-quota-messages": Setting(_count, "a number of messages"),
+    "mailbox-quota": Setting(a_size, 'a number of octets, or a text such as "1G"'),
+    "mailbox-quota-messages": Setting(a_count, "a number of messages"),
     "mailbox-quotas": Setting(
-        _quotas,
+        read_quotas,
         'a table of mailboxes and what each may hold, such as "ann@example.org" = "5G", '
         '"bob" = { size = "1G", messages = 10000 } or "postmaster" = "none"',
     ),
@@ -342,8 +272,8 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "verp-separator": Setting(partial(a_text, read=separator), 'a text of one character: "+"'),
     **RETRIES,
-    "sessions-out": Setting(_count, "a number of sessions"),
-    "sessions-out-each": Setting(_count, "a number of sessions"),
+    "sessions-out": Setting(a_count, "a number of sessions"),
+    "sessions-out-each": Setting(a_count, "a number of sessions"),
     "double-bounces": Setting(
         partial(a_text, read=mailbox), 'a text: an address, such as "postmaster@example.org"'
     ),
@@ -363,10 +293,10 @@ SETTINGS: Mapping[str, Setting] = {
     "hostname": Setting(
         partial(a_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
     ),
-    "max-message": Setting(_size, 'a number of octets, or a text such as "25M"'),
+    "max-message": Setting(a_size, 'a number of octets, or a text such as "25M"'),
     "max-recipients": Setting(_recipients, "a number of recipients, 100 or more"),
-    "sessions-in": Setting(_count, "a number of sessions"),
-    "sessions-in-each": Setting(_count, "a number of sessions"),
+    "sessions-in": Setting(a_count, "a number of sessions"),
+    "sessions-in-each": Setting(a_count, "a number of sessions"),
     "check-senders": Setting(yes_or_no, "true or false"),
     "filters": Setting(
         read_filters, 'tables, each below its own [[filters]], such as use = "greylist"'
@@ -409,19 +339,60 @@ def parse(text: str, source: str, folder: Path) -> dict[str, Any]:
     accepted.
     """
     try:
-        found = tomllib.loads(text)
+        found = tomllib.loads(f"{text}\n")  # else what is wrong is "at end of document"
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: no TOML: {error}") from None
+        raise ConfigError(f"{source}: no TOML: {_in_words(error)}") from None
     read: dict[str, Any] = {}
     problems: list[str] = []
     for key, value in found.items():
         try:
             read[_name(key)] = read_setting(SETTINGS, key, value, folder)
         except ValueError as error:
-            problems.append(f"{source}: {error}")
+            problems += [
+                f"{source}: {each}{_misplaced(key, value, each)}" for each in problems_of(error)
+            ]
     if problems:
         raise ConfigError(*problems)
     return read
+
+
+#: Settings that have tables below them.
+_TABLES = ("aliases", "filters", "limits", "lists", "mailbox-quotas", "routes")
+
+
+def _misplaced(key: str, value: object, problem: str) -> str:
+    """Say which setting stands below a table by mistake, where TOML takes it for its own."""
+    tables = cast("list[object]", value if isinstance(value, list) else [value])
+    names = [
+        name
+        for each in tables
+        if isinstance(each, dict)
+        for name in cast("dict[str, object]", each)
+        if name in SETTINGS
+    ]
+    if not names or key not in _TABLES:
+        return ""
+    name = next((name for name in names if f" {name}: " in problem), names[0])
+    return f' ("{name}" is a setting of its own: it has to stand above all tables)'
+
+
+def _in_words(error: tomllib.TOMLDecodeError) -> str:
+    said = str(error)
+    for beginning, words in _TOML.items():
+        if said.startswith(beginning):
+            return f"{said} - {words}"
+    return said
+
+
+#: What the reader of TOML says, and what that means.
+_TOML = {
+    "Invalid value": 'a text stands in quotes, as in key = "text"',
+    "Cannot overwrite a value": "this key is there already, above",
+    "Cannot declare": "this table is there already, above; entries have two brackets: [[routes]]",
+    "Illegal character '\\n'": "a text has no end: its second quote is missing",
+    "Unterminated": "something has no end: a quote or bracket is missing",
+    "Expected '=' after a key": "a line has a key, = and a value",
+}
 
 
 def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> ServeSettings:
@@ -437,9 +408,8 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
         usual = schedule_of(times)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    settings = ServeSettings(
-        **{**merged, "first_retry": usual.first, "longest_retry": usual.longest}
-    )
+    settings = ServeSettings(**merged)
+    settings = evolve(settings, first_retry=usual.first, longest_retry=usual.longest)
     if "smart_host_tls" not in merged and settings.smart_host is not None:
         if settings.smart_host.port == 465:
             settings = evolve(settings, smart_host_tls=Tls.IMPLICIT)
@@ -450,40 +420,67 @@ def build(file: Mapping[str, Any], flags: Mapping[str, Any] | None = None) -> Se
 
 
 def _check(settings: ServeSettings, given: Collection[str]) -> None:
+    """Raise what contradicts each other: all of it, each beginning with a key."""
+    problems = [*_clashes(settings), *_contradictions(settings, given)]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _clashes(settings: ServeSettings) -> Iterator[str]:
+    """Say which ports are meant for two things."""
+    taken: dict[str, HostPort] = {}
+    for name in ("listen", "submission", "submissions", "metrics"):
+        at: HostPort | None = getattr(settings, name)
+        if at is None or not at.port:
+            continue
+        for other, there in taken.items():
+            if at.port == there.port and (at.host == there.host or not (at.host and there.host)):
+                yield f"{name}: {other} and {name} are both at port {at.port}; they have to differ"
+        taken[name] = at
+    if settings.smart_host is not None and _is_ours(settings.smart_host, settings, taken.values()):
+        yield f"smart-host: {settings.smart_host} is this node: mail would go round and round"
+
+
+def _is_ours(host: HostPort, settings: ServeSettings, places: Iterable[HostPort]) -> bool:
+    by_name = host.host.lower() == settings.hostname
+    near = is_loopback(host.host)
+    return any(
+        host.port == at.port and (by_name or (near and (not at.host or is_loopback(at.host))))
+        for at in places
+    )
+
+
+def _contradictions(settings: ServeSettings, given: Collection[str]) -> Iterator[str]:
     if settings.group is not None and settings.user is None:
-        raise ConfigError("group needs user")
-    if settings.listen == settings.submission and settings.listen.port:
-        raise ConfigError(f"listen and submission are both {settings.listen}; they have to differ")
+        yield "group: it needs user"
     for name in settings.relay_domains:
         if name in settings.local_domains:
-            raise ConfigError(f"{name} is both in local-domains and relay-domains")
+            yield f"relay-domains: {name} is both in local-domains and relay-domains"
     if not settings.limits and any(each.use == "limits" for each in settings.filters):
-        raise ConfigError('use = "limits" needs [[limits]] that say which')
+        yield 'filters: use = "limits" needs [[limits]] that say which'
     if settings.submissions is None:
         for each in settings.filters:
             if each.listeners == ("submissions",):
-                raise ConfigError(f"{each.use} has the listener submissions, and there is none")
-    for name, other in ("listen", settings.listen), ("submission", settings.submission):
-        if settings.submissions == other and other.port:
-            raise ConfigError(f"{name} and submissions are both {other}; they have to differ")
+                yield f"filters: {each.use} has the listener submissions, and there is none"
     try:
         alias_table(settings.aliases, settings.lists)
     except ValueError as error:
-        raise ConfigError(f"aliases and lists: {error}") from None
+        yield f"aliases: with lists: {error}"
     try:
         verp_of(settings.verp, settings.lists, settings.verp_separator, settings.local_domains)
     except ValueError as error:
-        raise ConfigError(f"verp: {error}") from None
-    if settings.smart_host is None:
+        yield f"verp: {error}"
+    host, tls = settings.smart_host, settings.smart_host_tls
+    if host is None:
         for name in sorted(given):
             if name.startswith("smart_host_"):
-                raise ConfigError(f"{name.replace('_', '-')} needs a smart-host")
-    if settings.smart_host_password_file is not None and settings.smart_host_login is None:
-        raise ConfigError("smart-host-password-file needs smart-host-login")
-    host, tls = settings.smart_host, settings.smart_host_tls
-    risky = tls in {Tls.NONE, Tls.OPPORTUNISTIC} and host and not is_loopback(host.host)
-    if risky and settings.smart_host_login is not None:
-        raise ConfigError(
-            f'smart-host-tls = "{tls.value}" could give the password to somebody in between; '
+                yield f"{name.replace('_', '-')}: it needs a smart-host"
+    elif settings.smart_host_password_file is not None and settings.smart_host_login is None:
+        yield "smart-host-password-file: it needs smart-host-login"
+    elif settings.smart_host_login is None or is_loopback(host.host):
+        pass
+    elif tls in {Tls.NONE, Tls.OPPORTUNISTIC}:
+        yield (
+            f'smart-host-tls: "{tls.value}" could give the password to somebody in between; '
             'with smart-host-login it takes "required" or "implicit"'
         )

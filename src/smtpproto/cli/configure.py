@@ -6,29 +6,27 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from attrs import asdict, frozen
 
-from smtpproto.relay.accounts.passwd import read_accounts
+from smtpproto.resolve import DnsResolver
 
 from .config import SETTINGS, ConfigError, ServeSettings, build, load
 from .console import mark, out, say, table
 from .manual import default_of
-from .options import BadInput, backend_option, password_for, run
-from .public import Dns, Finding, Names, Public
-from .routes import rules_of
+from .options import BadInput, backend_option, run
+from .public import Finding, Names, Public
 from .serve import serve
-from .values import is_loopback
+from .usable import doubts, unusable
 from .written import written
 
 __all__ = ["config"]
 
 #: What `--public` asks by.
-DNS: Callable[[], Names] = Dns
+DNS: Callable[[], Names] = DnsResolver
 
 
 @frozen
@@ -70,7 +68,7 @@ def check(*, file: Path | None, as_json: bool, public: bool, backend: str, **giv
     server's port 25.
     """
     settings, problems = examine(file, given)
-    warnings = [] if settings is None else list(_doubts(settings))
+    warnings = [] if settings is None else [_located(each, file) for each in doubts(settings)]
     findings: list[Finding] = []
     if public and settings is not None:
         findings = run(backend, Public(settings, DNS()).look)
@@ -78,7 +76,7 @@ def check(*, file: Path | None, as_json: bool, public: bool, backend: str, **giv
         found = {
             "sound": not problems,
             "problems": [asdict(problem) for problem in problems],
-            "warnings": warnings,
+            "warnings": [asdict(warning) for warning in warnings],
             **({"public": [asdict(each) for each in findings]} if public else {}),
         }
         click.echo(json.dumps(found, indent=2))
@@ -105,12 +103,14 @@ def examine(
         settings = build(load(file) if file else {}, given)
     except ConfigError as error:
         return None, [_located(problem, file) for problem in error.problems]
-    return settings, [_located(problem, file) for problem in _unusable(settings)]
+    return settings, [_located(problem, file) for problem in unusable(settings)]
 
 
 def _located(problem: str, file: Path | None) -> Problem:
     """Find the line that a problem is about; TOML's own reader does not tell it."""
     text = problem.removeprefix(f"{file}: ")
+    if (place := re.search(r"^no TOML: .* \(at line (\d+), column", text)) is not None:
+        return Problem(text, int(place[1]))
     key, colon, _ = text.partition(":")
     if not colon or file is None or re.fullmatch(r"[\w-]+", key) is None:
         return Problem(text)
@@ -124,56 +124,6 @@ def _located(problem: str, file: Path | None) -> Problem:
     entry = re.match(r"[\w-]+: entry (\d+):", text)
     which = 0 if entry is None else int(entry[1]) - 1
     return Problem(text, found[which] if which < len(found) else None, key)
-
-
-def _unusable(settings: ServeSettings) -> list[str]:
-    """Say which of the files that are named cannot be used."""
-
-    def accounts() -> None:
-        if settings.accounts is not None:
-            try:
-                read_accounts(settings.accounts.read_bytes())
-            except OSError as error:
-                raise BadInput(
-                    f"accounts: {settings.accounts}: {error.strerror or error}"
-                ) from None
-
-    def password() -> None:
-        if settings.smart_host_login is not None and settings.smart_host_password_file is not None:
-            password_for(settings.smart_host_login, settings.smart_host_password_file)
-
-    readers: list[tuple[str, Callable[[], object]]] = [
-        ("accounts", accounts),
-        ("smart-host-password-file", password),
-    ]
-    for number, route in enumerate(settings.routes, start=1):
-        readers.append((f"routes: entry {number}", partial(rules_of, [route])))
-    problems: list[str] = []
-    for key, read in readers:
-        try:
-            read()
-        except click.ClickException as error:
-            problems.append(f"{key}: {error.format_message().removeprefix(f'{key}: ')}")
-    return problems
-
-
-def _doubts(settings: ServeSettings) -> list[str]:
-    """Say what can be used, and may not be what is wanted."""
-    doubts: list[str] = []
-    if not is_loopback(settings.listen.host):
-        if settings.hostname == "localhost":
-            doubts.append(
-                "hostname is localhost, and others are let in: give the name that the DNS has for "
-                "this machine"
-            )
-        if settings.local_domains == ("localhost",) and not settings.relay_domains:
-            doubts.append("local-domains has none of yours: mail from outside is refused")
-    if settings.smart_host is None and not is_loopback(settings.listen.host):
-        doubts.append(
-            "without a smart-host mail goes to each domain's own server, by port 25, which many "
-            "providers block, and from an address that has to be trusted"
-        )
-    return doubts
 
 
 @config.command()

@@ -8,14 +8,13 @@ from contextlib import suppress
 
 from .options import Failure
 
-__all__ = ["become", "notify"]
+__all__ = ["become", "find", "notify"]
 
 
-def become(user: str, group: str | None = None) -> None:
-    """Give up root for good, and be this user, with his groups; `group` is another first one.
+def find(user: str, group: str | None = None) -> tuple[str, int, int]:
+    """Return a user's name, his number, and that of his group, or of another one.
 
-    Names or numbers. For who is that user already nothing is done. Failure if there is no such
-    user or group, if it is root, if we may not, or if he cannot read this program.
+    Names or numbers. Failure if there is no such user or group, or if it is root.
     """
     try:
         import grp  # noqa: PLC0415 - none on Windows
@@ -34,15 +33,25 @@ def become(user: str, group: str | None = None) -> None:
             raise Failure(f"group: there is no group {group}") from None
     if who.pw_uid == 0:
         raise Failure("user: root is whom not to be")
-    if (os.geteuid(), os.getegid()) == (who.pw_uid, gid):
+    return who.pw_name, who.pw_uid, gid
+
+
+def become(user: str, group: str | None = None) -> None:
+    """Give up root for good, and be this user, with his groups; `group` is another first one.
+
+    For who is that user already nothing is done. Failure as of `find`, if we may not, or if he
+    cannot read this program.
+    """
+    name, uid, gid = find(user, group)
+    if (os.geteuid(), os.getegid()) == (uid, gid):
         return
     if os.geteuid() != 0:
         raise Failure(f"user: only root can become {user}; leave it out, or start the node as root")
     # In this order: after the last there is no right to do the others.
-    os.initgroups(who.pw_name, gid)
+    os.initgroups(name, gid)
     os.setgid(gid)
-    os.setuid(who.pw_uid)
-    if os.getresuid() != (who.pw_uid,) * 3 or os.getresgid() != (gid,) * 3:
+    os.setuid(uid)
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
         raise Failure(f"user: the system did not let us become {user}")
     for needed in (os.__file__, __file__):  # of which there is more to import
         if not os.access(needed, os.R_OK):

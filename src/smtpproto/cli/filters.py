@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -29,8 +29,18 @@ from smtpproto.relay.relay import Kind
 from smtpproto.resolve import DnsResolver
 
 from .options import Failure
-from .setting import TIME, Setting, a_list, a_text, instead, read_setting
-from .values import domain, network, size
+from .setting import (
+    TIME,
+    Setting,
+    a_list,
+    a_size,
+    a_text,
+    instead,
+    read_entries,
+    read_setting,
+    read_table,
+)
+from .values import domain, network
 
 __all__ = [
     "FAILING",
@@ -111,12 +121,6 @@ def _url(text: str) -> str:
     return text
 
 
-def _octets(value: object, folder: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError
-    return a_text(str(value), folder, size)
-
-
 def _listener(text: str) -> str:
     if text not in KINDS:
         raise ValueError(instead(text, list(KINDS), "no listener"))
@@ -157,7 +161,7 @@ USES: Mapping[str, Use] = {
         {
             "url": Setting(partial(a_text, read=_url), 'a text, such as "http://127.0.0.1:11333"'),
             "rejects": _one_of("refuse", "quarantine"),
-            "largest": Setting(_octets, 'a number of octets, or a text such as "20M"'),
+            "largest": Setting(a_size, 'a number of octets, or a text such as "20M"'),
         },
         needs=("url",),
     ),
@@ -176,26 +180,12 @@ FAILING = _one_of("pass", "defer")
 
 def read_filters(value: object, folder: Path) -> tuple[FilterSettings, ...]:
     """Read all entries; TypeError and ValueError as a `Setting.read`."""
-    return tuple(_each(value, partial(_filter, folder=folder)))
+    return tuple(read_entries(value, partial(_filter, folder=folder)))
 
 
 def read_limits(value: object, folder: Path) -> tuple[Limit, ...]:
     """Read all entries; TypeError and ValueError as a `Setting.read`."""
-    return tuple(_each(value, partial(_limit, folder=folder)))
-
-
-def _each(value: object, read: Callable[[Mapping[str, object]], Any]) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError
-    found: list[Any] = []
-    for number, entry in enumerate(cast("list[object]", value), start=1):
-        if not isinstance(entry, dict):
-            raise TypeError
-        try:
-            found.append(read(cast("dict[str, object]", entry)))
-        except ValueError as error:
-            raise ValueError(f"entry {number}: {error}") from None
-    return found
+    return tuple(read_entries(value, partial(_limit, folder=folder)))
 
 
 def _filter(entry: Mapping[str, object], folder: Path) -> FilterSettings:
@@ -204,7 +194,7 @@ def _filter(entry: Mapping[str, object], folder: Path) -> FilterSettings:
     name = read_setting(COMMON, "use", entry["use"], folder)
     use = USES[name]
     settings = {**COMMON, **use.keys}
-    given = {key: read_setting(settings, key, value, folder) for key, value in entry.items()}
+    given = read_table(settings, entry, folder)
     for key in use.needs:
         if key not in given:
             raise ValueError(f"{key} is missing: {name} takes {use.keys[key].accepts}")
@@ -220,12 +210,6 @@ def _filter(entry: Mapping[str, object], folder: Path) -> FilterSettings:
     return FilterSettings(name, listeners, given)
 
 
-def _number(value: object, folder: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError
-    return a_text(str(value), folder, size)
-
-
 def _name(text: str) -> str:
     if not text or not text.isprintable():
         raise ValueError("no account, network or domain")
@@ -235,14 +219,14 @@ def _name(text: str) -> str:
 LIMIT: Mapping[str, Setting] = {
     "what": _one_of("messages", "recipients", "octets", "size"),
     "per": _one_of("account", "network", "domain"),
-    "most": Setting(_number, _SIZE),
+    "most": Setting(a_size, _SIZE),
     "in": TIME,
     "who": Setting(partial(a_text, read=_name), "a text: an account, a network or a domain"),
 }
 
 
 def _limit(entry: Mapping[str, object], folder: Path) -> Limit:
-    given = {key: read_setting(LIMIT, key, value, folder) for key, value in entry.items()}
+    given = read_table(LIMIT, entry, folder)
     for key in ("what", "per", "most"):
         if key not in given:
             raise ValueError(f"{key} is missing: it takes {LIMIT[key].accepts}")

@@ -80,7 +80,7 @@ class Certificate:
         try:
             return Certificates(KeyPair(self.cert, self.key))
         except OSError as error:
-            raise NodeError(str(error)) from error
+            raise NodeError(self._fault() or str(error)) from error
 
     def server_context(self) -> ssl.SSLContext:
         """Return a context to serve TLS with. NodeError if the two do not fit."""
@@ -88,8 +88,27 @@ class Certificate:
         try:
             context.load_cert_chain(self.cert, self.key)
         except (OSError, ssl.SSLError) as error:
-            raise NodeError(f"{self.cert} with {self.key}: {error}") from error
+            words = self._fault() or f"{self.cert} with {self.key}: {error}"
+            raise NodeError(words) from error
         return context
+
+    def _fault(self) -> str:
+        """Say in words what is wrong with the files, if that is one of the usual mistakes."""
+        file = self.cert
+        try:
+            certificate = x509.load_pem_x509_certificate(file.read_bytes())
+            file = self.key
+            key = serialization.load_pem_private_key(file.read_bytes(), None)
+        except OSError as error:
+            return f"{file} cannot be read: {error.strerror or error}"
+        except TypeError:
+            return f"{file} has a password, which nobody is there to give; take it off"
+        except ValueError:
+            what = "certificate" if file == self.cert else "private key"
+            return f"{file} has no {what} in PEM that can be read"
+        if key.public_key() != certificate.public_key():
+            return f"{self.key} is not the key of {self.cert}"
+        return ""
 
 
 def machine_name() -> str:

@@ -144,8 +144,10 @@ def context_for(ca: Path | None) -> ssl.SSLContext | None:
         return None
     try:
         return verifying(ca)
-    except (OSError, ssl.SSLError) as error:
+    except ssl.SSLError as error:
         raise BadInput(f"{ca} has no certificates in PEM: {error}") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {ca}: {error.strerror or error}") from None
 
 
 def _helo_name(text: str) -> str:
@@ -195,7 +197,8 @@ def password_for(username: str, file: Path | None) -> str:
             with click.open_file(str(file), encoding="utf-8") as lines:
                 text: str = lines.readline()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"cannot read the password from {file}: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+            raise BadInput(f"cannot read the password from {file}: {why}") from None
         password = text.rstrip("\r\n")
         if not password:
             raise BadInput(f"{file}: the first line, which should be the password, is empty")

@@ -14,19 +14,16 @@ from typing import Literal, Protocol, TypeAlias
 import anyio
 from attrs import field, frozen
 from cryptography import x509
-from dns.rdatatype import RdataType
-from dns.rdtypes.ANY.PTR import PTR
-from dns.rdtypes.IN.A import A
 
 from smtpproto.connector import Connector, connect_tcp
 from smtpproto.relay.filters.blocklist import LISTED, REFUSALS, is_public, question
-from smtpproto.resolve import DnsResolver, Mx, ResolveError, ResolveFailed
+from smtpproto.resolve import Mx, ResolveError, ResolveFailed
 
 from .config import ServeSettings
 from .values import is_loopback
 from .words import explain
 
-__all__ = ["Dns", "Finding", "Names", "Public"]
+__all__ = ["Finding", "Names", "Public"]
 
 Kind: TypeAlias = Literal["good", "warn", "bad"]
 
@@ -62,23 +59,6 @@ class Names(Protocol):
     async def names(self, address: str) -> Sequence[str]:
         """Return the names that an address has."""
         ...
-
-
-class Dns(DnsResolver):
-    """The DNS as it is, for such questions."""
-
-    async def ipv4(self, name: str) -> Sequence[str]:
-        """Return A records."""
-        return [r.address for r in await self._ask(name, RdataType.A) if isinstance(r, A)]
-
-    async def names(self, address: str) -> Sequence[str]:
-        """Return the names that an IP address has (PTR, RFC 1035 §3.5)."""
-        asked = ip_address(address).reverse_pointer
-        return [
-            r.target.to_text(omit_final_dot=True)
-            for r in await self._ask(asked, RdataType.PTR)
-            if isinstance(r, PTR)
-        ]
 
 
 @frozen
@@ -119,6 +99,8 @@ class Public:
             found += await self._asked(f"the name of {address}", self._reverse, address)
             for zone in LISTS:
                 found += await self._asked(f"{zone} about {address}", self._listed, address, zone)
+        for zone, of in self._own_lists():
+            found += await self._asked(f"{zone} about its test entry", self._answers, zone, of)
         if self.settings.smart_host is None:
             found += await self._way_out()
         else:
@@ -224,6 +206,57 @@ class Public:
                 f"{SMART_HOST}; find out why at the list's own site, end that, and ask for removal",
             )
         ]
+
+    def _own_lists(self) -> list[tuple[str, str]]:
+        """Return the block lists that the settings name, and what is looked up there."""
+        lists = [each.given for each in self.settings.filters if each.use == "blocklist"]
+        return list(dict.fromkeys((each["zone"], each.get("of", "address")) for each in lists))
+
+    async def _answers(self, zone: str, of: str) -> list[Finding]:
+        """Ask a list for what each has, and for what none may have (RFC 5782 §5)."""
+        listed, never = ("test", "invalid") if of == "sender" else ("127.0.0.2", "127.0.0.1")
+        has = await self._has(zone, listed)
+        if not has and of == "address" and (v6 := await self._has(zone, f"::ffff:{listed}")):
+            has, never = v6, f"::ffff:{never}"  # a list of IPv6 addresses alone
+        if any(ip_address(answer) in REFUSALS for answer in has):
+            return [
+                Finding(
+                    "bad",
+                    f"the block list {zone} does not answer this resolver ({', '.join(has)}): the "
+                    "filter finds nothing",
+                    "ask by a resolver of your own: most lists do not answer large public ones, or "
+                    "who asks too much; else take it out of filters",
+                )
+            ]
+        if not any(ip_address(answer) in LISTED for answer in has):
+            return [
+                Finding(
+                    "bad",
+                    f"the block list {zone} does not have its test entry, {listed}: it is dead, or "
+                    "does not answer this resolver, and the filter finds nothing",
+                    "look at the list's own site who may ask, and by which zone; ask by a resolver "
+                    "of your own; else take it out of filters",
+                )
+            ]
+        if any(ip_address(answer) in LISTED for answer in await self._has(zone, never)):
+            return [
+                Finding(
+                    "bad",
+                    f"the block list {zone} has {never}, which none may have: it has come to list "
+                    "everybody, and is passed over",
+                    "take it out of filters",
+                )
+            ]
+        return [Finding("good", f"the block list {zone} answers, and has its test entry")]
+
+    async def _has(self, zone: str, what: str) -> Sequence[str]:
+        asked = f"{what}.{zone}" if what.isalpha() else question(ip_address(what), zone)
+        try:
+            return await self.dns.ipv4(asked)
+        except ResolveFailed:
+            raise
+        except ResolveError:
+            return []
 
     async def _way_out(self) -> list[Finding]:
         host = SOMEBODY

@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from attrs import evolve, field, frozen
 
@@ -40,7 +40,8 @@ from .setting import (
     a_list,
     a_path,
     a_text,
-    read_setting,
+    read_entries,
+    read_table,
 )
 from .values import host_port, is_loopback
 
@@ -206,22 +207,12 @@ ROUTE: Mapping[str, Setting] = {
 
 def read_routes(value: object, folder: Path) -> tuple[RouteSettings, ...]:
     """Read all entries; TypeError and ValueError as a `Setting.read`."""
-    if not isinstance(value, list):
-        raise TypeError
-    found: list[RouteSettings] = []
-    for number, entry in enumerate(cast("list[object]", value), start=1):
-        if not isinstance(entry, dict):
-            raise TypeError
-        try:
-            found.append(_route(cast("dict[str, object]", entry), folder))
-        except ValueError as error:
-            raise ValueError(f"entry {number}: {error}") from None
-    return tuple(found)
+    return tuple(read_entries(value, partial(_route, folder=folder)))
 
 
 def _route(entry: Mapping[str, object], folder: Path) -> RouteSettings:
     """Read one entry; ValueError in words, that begin with the key where it is about one."""
-    read = {key: read_setting(ROUTE, key, value, folder) for key, value in entry.items()}
+    read = read_table(ROUTE, entry, folder)
     if "via" not in read:
         raise ValueError(f"via is missing: {VIA}")
     times = {name: read.pop(name) for name in RETRIES if name in read}
@@ -262,7 +253,7 @@ def schedule_of(times: Mapping[str, float], usual: Schedule = DEFAULT) -> Schedu
     if first is None:
         first = usual.first if longest is None else min(usual.first, longest)
     elif longest is not None and longest < first:
-        raise ValueError("longest-retry has to be as long as first-retry, or longer")
+        raise ValueError("longest-retry: it has to be as long as first-retry, or longer")
     return evolve(
         usual,
         first=first,

@@ -7,7 +7,7 @@ for the wrong type, and ValueError, with the value and words, for the wrong valu
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,7 +16,7 @@ from attrs import frozen
 
 from smtpproto.client import Tls
 
-from .values import duration
+from .values import duration, size
 
 __all__ = [
     "PASSWORD_FILE",
@@ -24,16 +24,23 @@ __all__ = [
     "TLS",
     "USER",
     "Setting",
+    "SeveralError",
+    "a_count",
     "a_duration",
     "a_list",
     "a_path",
+    "a_size",
     "a_text",
     "instead",
+    "problems_of",
+    "read_entries",
     "read_setting",
+    "read_table",
     "yes_or_no",
 ]
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 @frozen
@@ -60,8 +67,35 @@ def a_list(value: object, folder: Path, read: Callable[[str], T]) -> tuple[T, ..
     """Read a list of texts, each one once."""
     if not isinstance(value, list):
         raise TypeError
-    found = tuple(a_text(item, folder, read) for item in cast("list[object]", value))
-    return tuple(dict.fromkeys(found))
+    texts = cast("list[object]", value)
+    return tuple(dict.fromkeys(collected(lambda text: a_text(text, folder, read), texts)))
+
+
+class SeveralError(ValueError):
+    """More than one thing is wrong with a value: `problems`, each in words."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+def problems_of(error: ValueError) -> tuple[str, ...]:
+    """Return all that an error tells of."""
+    return error.problems if isinstance(error, SeveralError) else (str(error),)
+
+
+def collected(read: Callable[[V], T], values: Iterable[V]) -> list[T]:
+    """Read each value, and raise what is wrong with any of them: SeveralError."""
+    found: list[T] = []
+    problems: list[str] = []
+    for value in values:
+        try:
+            found.append(read(value))
+        except ValueError as error:
+            problems += problems_of(error)
+    if problems:
+        raise SeveralError(problems)
+    return found
 
 
 def a_path(value: object, folder: Path) -> Path:
@@ -78,6 +112,22 @@ def a_duration(value: object, folder: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError
     return a_text(str(value), folder, duration)
+
+
+def a_size(value: object, folder: Path) -> int:
+    """Read a number of octets above 0, or of anything that is counted so."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise TypeError
+    return a_text(str(value), folder, size)
+
+
+def a_count(value: object, folder: Path) -> int:
+    """Read a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError
+    if not 0 < value < 10**15:
+        raise ValueError(f"{value} is no number above 0")
+    return value
 
 
 def yes_or_no(value: object, folder: Path) -> bool:
@@ -111,7 +161,34 @@ def read_setting(settings: Mapping[str, Setting], key: str, value: object, folde
         got = f"{_kind(value)} was given"
         raise ValueError(f"{key}: takes {setting.accepts}; {got}") from None
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
+        raise SeveralError(f"{key}: {problem}" for problem in problems_of(error)) from None
+
+
+def read_table(
+    settings: Mapping[str, Setting], table: Mapping[str, object], folder: Path
+) -> dict[str, Any]:
+    """Read all keys of a table, by their names; ValueErrors as of `read_setting`."""
+    return dict(
+        collected(lambda pair: (pair[0], read_setting(settings, *pair, folder)), table.items())
+    )
+
+
+def read_entries(value: object, read: Callable[[Mapping[str, object]], T]) -> list[T]:
+    """Read an array of tables; what is wrong with one begins with its number, from 1."""
+    if not isinstance(value, list):
+        raise TypeError
+    entries = cast("list[object]", value)
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise TypeError
+
+    def numbered(pair: tuple[int, object]) -> T:
+        number, entry = pair
+        try:
+            return read(cast("dict[str, object]", entry))
+        except ValueError as error:
+            raise SeveralError(f"entry {number}: {each}" for each in problems_of(error)) from None
+
+    return collected(numbered, enumerate(entries, start=1))
 
 
 def instead(given: str, accepted: list[str], what: str) -> str:
