@@ -17,8 +17,9 @@ _FIELDS = re.compile(rb"^([!-9;-~]+)[ \t]*:((?:[^\r]|\r(?!\n[^ \t]|\n\Z))*)\r\n"
 _TOKEN = rb"[!#$%&'*+.^_`{|}~0-9A-Za-z-]+"
 _KIND = re.compile(rb"\s*(%b)\s*/\s*(%b)\s*(;.*)?" % (_TOKEN, _TOKEN), re.DOTALL)
 _QUOTED = rb'"(?:[^"\\]|\\.)*"'
+# With its semicolon. No two runs of spaces meet in it: there would be too many ways to part them.
 _PARAMETER = re.compile(
-    rb'\s*([^=;"\s]+)\s*=\s*(%b|[^;"]*)\s*(?:;|\Z)|\s*(?:;|\Z)' % _QUOTED, re.DOTALL
+    rb'\s*(?:([^=;"\s]+)\s*=([^;"]*|\s*%b\s*))?(?:;|\Z)' % _QUOTED, re.DOTALL
 )
 _PIECE = re.compile(rb"%b|[()]|\\.|[^\"()\\]+" % _QUOTED, re.DOTALL)
 
