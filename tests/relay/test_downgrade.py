@@ -1,6 +1,7 @@
 """8-bit and binary content made fit for who takes 7 bits: nothing lost, nothing else touched."""
 
 import email
+import sys
 from collections.abc import AsyncIterator
 from email.message import Message
 from email.policy import compat32
@@ -268,6 +269,10 @@ def signed(text: str) -> bytes:
             downgrade.MALFORMED,
         ),
         (
+            lines(MIME, 'Content-Type: multipart/mixed; boundary="a\tb"', "", "--a\tb", "", "ü"),
+            downgrade.MALFORMED,
+        ),
+        (
             lines(MIME, "A: " + "b" * downgrade.MAX_HEADER, "", "ü"),
             downgrade.TOO_LARGE,
         ),
@@ -340,6 +345,47 @@ def test_memory_does_not_grow_with_the_message() -> None:
             assert len(getattr(walk._body, "_held", b"")) <= downgrade._WINDOW + downgrade._HOLD
     walk.finish()
     assert given_out > 64 * 3 * 65536
+
+
+def test_a_multipart_costs_little_however_many_there_are_and_whatever_they_are_called() -> None:
+    def opened(boundary: str) -> bytes:
+        return lines(f'Content-Type: multipart/mixed; boundary="{boundary}"', "", f"--{boundary}")
+
+    around = [f"{depth}." + "+()" * 60 for depth in range(downgrade.MAX_DEPTH - 1)]
+    walk = Downgrade()
+    walk.feed(lines(MIME) + b"".join(map(opened, around)))
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        for number in range(100):
+            walk.feed(opened(f"x{number}") + lines(f"--{around[-1]}"))
+    finally:
+        sys.setprofile(before)
+    assert walk.objection == ""
+    assert calls < 100 * 500
+
+
+def test_what_looks_like_a_boundary_and_is_none_is_text() -> None:
+    content = lines(
+        MIME,
+        "Content-Type: multipart/mixed; boundary=a",
+        "",
+        "--a",
+        "Content-Transfer-Encoding: 8bit",
+        "",
+        *("--", "--ab", "--a-", "--a--b", " --a", "--a" + " " * 500 + "ü"),
+        "--a--",
+    )
+    converted = convert(content)
+    assert payloads(converted) == payloads(content)
+    assert converted.count(b"quoted-printable") == 1
+    assert lines("--", "--ab", "--a-", "--a--b", " --a") in converted
 
 
 # --- laws ----------------------------------------------------------------------------------------

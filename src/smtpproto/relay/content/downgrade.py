@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from typing import TypeAlias
 
 from attrs import define, field, frozen
@@ -35,7 +35,8 @@ MAX_HEADER = 1 << 18
 MAX_DEPTH = 50
 #: Octets of a line, without CRLF (RFC 5321 §4.5.3.1.6).
 MAX_LINE = 998
-# A line that ends a part has no more octets than this, and is found whole or not at all.
+# A line that ends a part, with the CRLF in front and behind, has no more octets than this: spaces
+# may stand at its end. It is found whole or not at all.
 _HOLD = 2 * MAX_BOUNDARY + 10
 #: Octets of quoted-printable text that are encoded at a time; a longer line is broken.
 _WINDOW = 1 << 16
@@ -124,19 +125,27 @@ class Downgrade:
         decided = len(self._buffer) - (0 if final else _HOLD)
         if decided <= 0 and not (final and self._buffer):
             return False
-        match = self._frames[-1].line.search(self._buffer)
+        match = self._find_boundary(self._buffer)
         if match is None or match.start() >= decided:
             self._pass_on(decided, out)
             return False
-        boundary, last = match["boundary"], match["last"] is not None
+        boundary, last = self._frames[-1].ends[_without_spaces(match)]
         end = match.end() - 2 * (last and match[0].endswith(b"\r\n"))
         self._pass_on(match.start(), out)
-        self._part_ends(bytes(boundary), out, last=last)
+        self._part_ends(boundary, out, last=last)
         # Behind the last part the line's CRLF may belong to the boundary of what is around it.
         out.append(bytes(self._buffer[self._skip : match.end() - match.start()]))
         del self._buffer[: end - match.start()]
         self._skip = 2 if last else 0
         return True
+
+    def _find_boundary(self, text: bytes | bytearray) -> re.Match[bytes] | None:
+        """Find the first line that is a boundary of one of the multiparts that we are in."""
+        ends = self._frames[-1].ends
+        match = _DASHED.search(text)
+        while match is not None and _without_spaces(match) not in ends:
+            match = _DASHED.search(text, match.end(1))
+        return match
 
     def _pass_on(self, octets: int, out: list[bytes]) -> None:
         data = bytes(self._buffer[self._skip : octets])
@@ -185,12 +194,12 @@ class Downgrade:
             else:
                 del self._buffer[:2]
             return True
-        if self._frames and (match := self._frames[-1].line.fullmatch(b"\r\n" + line)):
+        if self._frames and (match := self._find_boundary(b"\r\n" + line)):
             # A part that breaks off before it has a body.
+            boundary, last = self._frames[-1].ends[_without_spaces(match)]
             self._header = None
             out.append(self._begun(bytes(header), b""))
-            last = match["last"] is not None
-            self._part_ends(match["boundary"], out, last=last)
+            self._part_ends(boundary, out, last=last)
             out.append(line)
             del self._buffer[: len(line) - 2 * (last and line.endswith(b"\r\n"))]
             self._skip = 2 if last else 0
@@ -259,27 +268,32 @@ class Downgrade:
             self._body = _Plain(self._sealed or BETWEEN)
             self._sealed = self._sealed or (SEALED if kind in _SEALED else "")
             digest = kind == b"multipart/digest"
-            others = [frame.boundary for frame in self._frames]
-            line = _lines_of([boundary, *reversed(others)])
-            self._frames.append(_Frame(boundary, line, self._sealed, digest))
+            ends = {**self._frames[-1].ends} if self._frames else {}
+            ends |= {b"--" + boundary: (boundary, False), b"--%b--" % boundary: (boundary, True)}
+            self._frames.append(_Frame(boundary, ends, self._sealed, digest))
 
 
 @frozen
 class _Frame:
-    """A multipart that we are in. `line` is a boundary of it, or of one around it."""
+    """A multipart that we are in.
+
+    `ends` has the lines that end a part of it, or of one around it: each with its boundary, and
+    whether it is behind the last part.
+    """
 
     boundary: bytes
-    line: re.Pattern[bytes]
+    ends: Mapping[bytes, tuple[bytes, bool]]
     sealed: str
     digest: bool
 
 
-def _lines_of(boundaries: list[bytes]) -> re.Pattern[bytes]:
-    any_of = b"|".join(map(re.escape, boundaries))
-    spaces = b"[ \\t]{0,%d}" % MAX_BOUNDARY
-    return re.compile(
-        b"\\r\\n--(?P<boundary>%b)(?P<last>--)?%b(?:\\r\\n|\\Z)" % (any_of, spaces), re.DOTALL
-    )
+# A line that may end a part. Boundaries come from the content: a regex made of each costs more
+# than all else.
+_DASHED = re.compile(rb"\r\n(--[^\r\n]{1,%d})(?:\r\n|\Z)" % (_HOLD - 6))
+
+
+def _without_spaces(match: re.Match[bytes]) -> bytes:
+    return match[1].rstrip(b" \t")
 
 
 # --- bodies ----------------------------------------------------------------------------------
