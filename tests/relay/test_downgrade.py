@@ -385,7 +385,28 @@ def test_what_looks_like_a_boundary_and_is_none_is_text() -> None:
     converted = convert(content)
     assert payloads(converted) == payloads(content)
     assert converted.count(b"quoted-printable") == 1
-    assert lines("--", "--ab", "--a-", "--a--b", " --a") in converted
+    assert lines("=2D-", "=2D-ab", "=2D-a-", "=2D-a--b", " --a") in converted
+
+
+@pytest.mark.rfc("3030 §3 encoded-is-valid-mime")
+@pytest.mark.parametrize("long", range(60, 80))
+@pytest.mark.parametrize("lead", ["", "-" * 65536, "x" * 65466])
+@pytest.mark.parametrize("boundary", ["a", "---a"])
+def test_where_a_line_is_broken_no_boundary_comes_to_be(
+    lead: str, long: int, boundary: str
+) -> None:
+    content = lines(
+        MIME,
+        f"Content-Type: multipart/mixed; boundary={boundary}",
+        "",
+        f"--{boundary}",
+        "Content-Transfer-Encoding: 8bit",
+        "",
+        f"ü{lead}{'x' * long}--{boundary}",
+        f"{lead}{'-' * long}{boundary}",
+        f"--{boundary}--",
+    )
+    assert payloads(convert(content)) == payloads(content)
 
 
 # --- laws ----------------------------------------------------------------------------------------
@@ -478,6 +499,7 @@ def test_7bit_text_of_any_kind_is_left_alone(text: bytes, data: st.DataObject) -
 
 @example(b"\t\n" * 40_000, [])
 @example(b"x" * 150_000, [])
+@example(b"-" * 150_000, [])
 @example(b"\r\n" * 75_000, [])
 @example(b"x" * 65535 + b"\r\n" + b"x" * 65533 + b"\r\n", [])
 @given(LONG, st.lists(st.integers(0, 150_000), max_size=5))
@@ -486,6 +508,7 @@ def test_a_line_of_any_length_becomes_short_ones(body: bytes, cuts: list[int]) -
     converted = convert(content, [cut for cut in cuts if cut <= len(content)])
     assert converted == convert(content)
     assert max(map(len, converted.split(b"\r\n"))) <= 76
+    assert b"\r\n--" not in converted
     assert payloads(converted) == payloads(content)
 
 

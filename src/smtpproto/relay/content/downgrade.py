@@ -315,7 +315,10 @@ class _Plain:
 
 
 class _QuotedPrintable:
-    """Encodes as RFC 2045 §6.7 has it, line by line; a CR or LF that stands alone is encoded."""
+    """Encodes as RFC 2045 §6.7 has it, line by line; a CR or LF that stands alone is encoded.
+
+    No line begins with two hyphens: one that was broken here might become a boundary.
+    """
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -350,9 +353,11 @@ def _quoted_beginning(text: bytes | bytearray) -> bytes:
 
 def _quoted(line: bytes | bytearray) -> bytes:
     """Encode one line, in lines of at most 76 octets."""
-    if b"\n" not in line:
-        return binascii.b2a_qp(line, istext=False)
-    # There `b2a_qp` loses count.
+    if b"\n" not in line:  # there `b2a_qp` loses count
+        dashed = line.startswith(b"--")
+        encoded = binascii.b2a_qp(b"\0" + line[1:] if dashed else line, istext=False)
+        if b"=\n--" not in encoded:
+            return b"=2D" + encoded[3:] if dashed else encoded
     octets = b"".join(b"=%02X" % octet for octet in line)
     return b"=\n".join(octets[at : at + 75] for at in range(0, len(octets), 75))
 
