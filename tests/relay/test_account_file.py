@@ -6,11 +6,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from smtpproto.core.errors import GrammarError
 from smtpproto.relay.accounts.passwd import (
     AccountFileError,
     add_account,
     as_address,
+    key_of,
     read_accounts,
     remove_account,
 )
@@ -62,6 +66,18 @@ def test_a_line_that_is_wrong_is_told_by_its_number_and_the_others_stand() -> No
     assert "'nobody' is no address" in told["line 8"]
     assert told["line 9"] == "hal: allow_nets is not known here, so nobody logs in"
     assert "secret" not in repr(found)
+
+
+@given(st.text(max_size=8))
+@example("H\u0331")
+@example("\u10a0")
+def test_a_name_is_read_as_it_was_written(name: str) -> None:
+    try:
+        key = key_of(name, stored=True)
+    except GrammarError:
+        return
+    assert key_of(key, stored=True) == key
+    assert key_of(name) == key
 
 
 def test_a_file_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:

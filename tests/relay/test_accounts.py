@@ -63,6 +63,14 @@ async def test_a_password_lets_its_user_in_and_nobody_else(tmp_path: Path, schem
         assert not await lets_in(them, *wrong)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_a_password_that_no_keys_are_of_is_wrong(tmp_path: Path, scheme: str) -> None:
+    # A query may have what Unicode 3.2 does not know, and what is stored may not (RFC 3454 §7).
+    them = accounts(tmp_path, f"ann:{make_secret('horse', scheme)}")
+    assert not await lets_in(them, "ann", "horse\U0001f600")
+    assert not await lets_in(them, "eve", "horse\U0001f600")
+
+
 async def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
     them = accounts(tmp_path)
     assert not await lets_in(them, "ann", "")
@@ -258,6 +266,16 @@ async def test_others_are_told_when_other_mechanisms_can_be_offered(tmp_path: Pa
         ("carl", "carl@our.dom", False),
         ("dora@x.example", "dora@x.example", True),
         ("dora@x.example", "dora@our.dom", False),
+        ("fay", "fay@bücher.example", True),
+        ("fay", "fay@xn--bcher-kva.example", True),
+        ("gus", "gus@bücher.example", True),
+        ("gus", "gus@xn--bcher-kva.example", True),
+        ("gus", "Änne@grün.example", True),
+        ("gus", "änne@xn--grn-ioa.example", True),
+        ("gus", "gus@grün.example", False),
+        ("hal@bücher.example", "hal@bücher.example", True),
+        ("hal@bücher.example", "hal@xn--bcher-kva.example", True),
+        ("ida@", "ida@our.dom", False),
         ("eve", "eve@our.dom", False),
         ("", "@our.dom", False),
     ],
@@ -271,7 +289,11 @@ async def test_an_account_sends_as_itself(
         "bob:{PLAIN}x::::::addresses=sales@our.dom,@shop.example",
         "carl:{PLAIN}x::::::addresses=",
         "dora@x.example:{PLAIN}x",
-        domains=["our.dom", "second.dom"],
+        "fay:{PLAIN}x",
+        "gus:{PLAIN}x::::::addresses=@bücher.example,Änne@grün.example",
+        "hal@bücher.example:{PLAIN}x",
+        "ida@:{PLAIN}x",
+        domains=["our.dom", "second.dom", "bücher.example"],
     )
     local, _, domain = address.rpartition("@")
     mailbox = Mailbox(local or "x", domain) if not local.startswith('"') else Mailbox.parse(address)

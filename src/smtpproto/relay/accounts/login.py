@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -23,7 +24,7 @@ from smtpproto.handler import Session
 from smtpproto.mechanisms.saslprep import saslprep
 from smtpproto.relay.routing.route import canonical
 
-from .passwd import Account, AccountTable, key_of, read_accounts
+from .passwd import Account, AccountTable, as_address, key_of, read_accounts, spelled
 from .schemes import MAX_PASSWORD, Plain, ScramSha256
 
 __all__ = ["AccountFile", "Passwords", "SenderPolicy", "every_sender"]
@@ -137,11 +138,13 @@ class AccountFile:
         return account is not None and self._owns(account, mailbox)
 
     def _owns(self, account: Account, mailbox: Mailbox) -> bool:
-        address, domain = str(mailbox).lower(), canonical(mailbox.domain)
+        address, domain = spelled(mailbox), canonical(mailbox.domain)
         if account.addresses is not None:
             return address in account.addresses or f"@{domain}" in account.addresses
         if "@" in account.name:
-            return address == account.name
+            with suppress(ValueError):  # a name need be no address
+                return address == as_address(account.name)
+            return False
         local = mailbox.local_part.decode().lower()
         return domain in self._domains and local == account.name
 

@@ -25,6 +25,7 @@ from attrs import field, frozen
 from smtpproto.core.errors import GrammarError, LocalProtocolError
 from smtpproto.core.path import Mailbox, as_domain
 from smtpproto.mechanisms.saslprep import saslprep
+from smtpproto.relay.routing.transport import canonical
 
 from .schemes import Secret, read_secret
 
@@ -37,6 +38,7 @@ __all__ = [
     "key_of",
     "read_accounts",
     "remove_account",
+    "spelled",
 ]
 
 #: Extra fields that keep somebody out in Dovecot; what they say is not known here.
@@ -66,19 +68,26 @@ class AccountTable:
 
 def key_of(name: str, *, stored: bool = False) -> str:
     """Return the form of a name that is compared: SASLprep, and small letters. GrammarError."""
-    return saslprep(name, stored=stored).lower()
+    # Small letters may be one with the mark behind them where capitals are not.
+    return saslprep(saslprep(name, stored=stored).lower(), stored=stored)
+
+
+def spelled(mailbox: Mailbox) -> str:
+    """Spell an address in the one way it is compared in: small letters, its domain `canonical`."""
+    local, at, _ = str(mailbox).lower().rpartition("@")
+    return f"{local}{at}{canonical(mailbox.domain)}"
 
 
 def as_address(text: str) -> str:
     """Read what an account may send as: `ann@example.org`, or `@example.org` for all there.
 
-    Returns it in small letters. ValueError for what is neither, or cannot stand in the file.
+    Returns it as it is compared. ValueError for what is neither, or cannot stand in the file.
     """
     try:
         if text.startswith("@"):
-            found = f"@{as_domain(text[1:], utf8=True).decode().lower()}"
+            found = f"@{canonical(as_domain(text[1:], utf8=True))}"
         else:
-            found = str(Mailbox.parse(text)).lower()
+            found = spelled(Mailbox.parse(text))
     except (GrammarError, LocalProtocolError):
         raise ValueError(f"{text!r} is no address") from None
     if set(found) & set(":,% "):  # Dovecot replaces what begins with %
