@@ -100,6 +100,21 @@ def test_all_that_is_not_asked_for_stays_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == others
     add_account(path, "bob", "{PLAIN}y", replace=True)
     assert path.read_bytes() == others.replace(b"{PLAIN}x", b"{PLAIN}y")
+    add_account(path, "bob", "{PLAIN}z", ["b@x.example"], replace=True)
+    add_account(path, "bob", "{PLAIN}z", ["c@x.example"], replace=True)
+    given = others.replace(b"{PLAIN}x", b"{PLAIN}z")
+    assert path.read_bytes() == given.replace(b"quota=1", b"quota=1 addresses=c@x.example")
+
+
+def test_a_link_to_the_file_stays_one(tmp_path: Path) -> None:
+    path, target = tmp_path / "accounts", tmp_path / "dovecot" / "users"
+    target.parent.mkdir()
+    path.symlink_to(target)
+    add_account(path, "ann", KEYS)
+    add_account(path, "bob", KEYS)
+    remove_account(path, "ann")
+    assert path.is_symlink()
+    assert list(read_accounts(target.read_bytes()).by_name) == ["bob"]
 
 
 def test_an_account_is_added_and_removed_once(tmp_path: Path) -> None:
