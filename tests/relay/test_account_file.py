@@ -55,10 +55,13 @@ def test_a_line_that_is_wrong_is_told_by_its_number_and_the_others_stand() -> No
         b"hal:{PLAIN}secret::::::allow_nets=127.0.0.1\n"
         b"ida:{PLAIN}secret::::::nologin\n"
         b"jim:{PLAIN}secret::::::nodelay=y\n"
+        b"kim:{PLAIN}secret::::::allow_real_nets=127.0.0.1\n"
+        b"leo:{PLAIN}secret::::::fail=y\n"
+        b"mia:{PLAIN}secret::::::noauthenticate=y\n"
     )
     assert sorted(found.by_name) == ["ann", "jim"]
     told = dict(line.split(": ", 1) for line in found.broken)
-    assert list(told) == [f"line {number}" for number in range(2, 11)]
+    assert list(told) == [f"line {number}" for number in (*range(2, 11), 12, 13, 14)]
     assert told["line 2"] == "bob: no password"
     assert "{SSHA} is not known here" in told["line 3"]
     assert told["line 4"] == "not UTF-8"

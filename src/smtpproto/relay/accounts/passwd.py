@@ -45,7 +45,7 @@ __all__ = [
 #: Which of a line's fields, by colons, are extra ones: all from there on.
 _EXTRA = 7
 #: Extra fields that keep somebody out in Dovecot; what they say is not known here.
-_KEEPS_OUT = {"allow_nets", "nologin", "nopassword"}
+_KEEPS_OUT = {"allow_nets", "allow_real_nets", "fail", "noauthenticate", "nologin", "nopassword"}
 
 
 class AccountFileError(Exception):
