@@ -140,6 +140,72 @@ def test_a_recipient_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: P
     sound(tmp_path, 1)
 
 
+COLUMNS = {
+    "message": ("id", "arrived", "mail", "origin", "octets", "content"),
+    "recipient": (
+        *("message", "number", "rcpt", "attempts", "next_attempt", "due", "last_reply"),
+        *("warned", "alias", "mail"),
+    ),
+}
+ODD = {
+    "blob": "x'fffe'",
+    "text": "'no such thing'",
+    "no UTF-8": "CAST(x'fffe' AS TEXT)",
+    "NUL": "'a' || char(0) || 'b'",
+    "path up": "'../../precious'",
+    "path": "'{}/precious'",
+    "directory": "'.'",
+    "empty": "''",
+    "long": "printf('%300s', 'a')",
+    "number": "5",
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("table", COLUMNS)
+def test_whatever_a_column_holds_is_kept_and_hurts_nothing_else(
+    tmp_path: Path, table: str, odd: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"somebody's")
+    for column in COLUMNS[table]:
+        path = tmp_path / column
+        path.mkdir()
+        first, bad, last = filled(path, SMALL, LARGE, SMALL)
+        key, only = ("id", "") if table == "message" else ("message", " AND number = 0")
+        value = odd.format(tmp_path)
+        sql(path, f"UPDATE {table} SET {column} = {value} WHERE {key} = ?{only}", bad)
+        found = check_spool(path, repair=True).findings
+        again = check_spool(path).findings
+        assert all("octets, and should have" in finding.problem for finding in again), column
+        assert precious.read_bytes() == b"somebody's"
+        assert {file.name for file in tmp_path.iterdir()} == {
+            "precious",
+            *COLUMNS[table][: COLUMNS[table].index(column) + 1],
+        }
+
+        there = {entry.id: entry for entry in anyio.run(entries, path)}
+        assert {first, last} <= there.keys()
+        owed = len(there[bad].recipients) if bad in there else 0
+        kept = b"".join(quarantined(path).values())
+        assert owed + kept.count(b'"last_reply"') == 2, column
+        assert owed or kept.count(LARGE) == 1
+        assert bool(found) == bool(owed < 2 or again), column
+
+
+async def entries(path: Path) -> list[Entry]:
+    async with SQLiteSpool.open(path) as spool:
+        return [entry async for entry in spool.entries()]
+
+
+def test_a_command_that_is_no_octets_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    ids = filled(tmp_path, SMALL, SMALL, SMALL, SMALL)
+    sql(tmp_path, "UPDATE message SET mail = 'MAIL FROM:<a@b.example>' WHERE id = ?", ids[0])
+    sql(tmp_path, "UPDATE recipient SET rcpt = 5 WHERE message = ?", ids[1])
+    sql(tmp_path, "UPDATE recipient SET mail = 5 WHERE message = ?", ids[2])
+    assert set(left(tmp_path)) == {ids[3]}
+
+
 @pytest.mark.parametrize("alias", ["x'ff'", "'ann'", "x'00'"])
 def test_an_alias_that_cannot_be_read_is_found_too(tmp_path: Path, alias: str) -> None:
     (id,) = filled(tmp_path, LARGE, rcpts=3)

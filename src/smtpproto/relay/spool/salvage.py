@@ -20,7 +20,7 @@ from .database import connect, is_code, migrate
 from .disk import Disk
 from .seam import SpoolUnavailable
 
-__all__ = ["MENDED", "finish", "keep_file", "legible", "rebuild", "until_damage"]
+__all__ = ["MENDED", "finish", "keep_file", "rebuild", "until_damage"]
 
 #: Complete, and about to take the place of `spool.db`.
 MENDED = "spool.db.mended"
@@ -133,11 +133,11 @@ def _readable(directory: Path, disk: Disk) -> Iterator[sqlite3.Connection]:
 
 def _opened(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-    db.text_factory = legible
+    db.text_factory = _legible
     return db
 
 
-def legible(octets: bytes) -> str:
+def _legible(octets: bytes) -> str:
     """Read text from the database, where not all of it need be text any more."""
     return octets.decode("utf-8", "replace")
 
