@@ -379,6 +379,36 @@ def test_where_the_first_page_is_gone_and_a_log_was_left_both_are_read(
     all_is_somewhere(killed, sent, len(sent))
 
 
+def schema(path: Path, old: bytes, new: bytes) -> None:
+    """Change what the first page says of the tables, or itself."""
+    octets = bytearray((path / "spool.db").read_bytes())
+    first = bytes(octets[:PAGE_OCTETS])
+    assert first.count(old) >= 1
+    octets[:PAGE_OCTETS] = first.replace(old, new)
+    (path / "spool.db").write_bytes(octets)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"content BLOB", b"cnntent BLOB"),
+        (b"due REAL", b"dve REAL"),
+        (b"last_reply TEXT", b"last_rfply TEXT"),
+        (b"rcpt BLOB", b"\xf2cpt BLOB"),
+        (b"CREATE TABLE message", b"CREATE \xd4ABLE message"),
+        (b"CREATE TABLE recipient", b"CREATE TABME recipient"),
+        (b"\x00\x00\x00\x04", b"\x00\x00\x00\x44"),  # the format of the schema
+    ],
+)
+def test_where_the_schema_is_damaged_another_is_lent(
+    tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    sent = many(tmp_path)
+    schema(tmp_path, old, new)
+    check_and_mend(tmp_path)
+    all_is_somewhere(tmp_path, sent, len(sent))
+
+
 @pytest.mark.parametrize("octets", [b"", b"this is no database" * 1000, None])
 def test_where_the_database_is_none_its_files_are_kept(
     tmp_path: Path, octets: bytes | None

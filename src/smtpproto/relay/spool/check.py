@@ -25,7 +25,7 @@ from smtpproto.core.path import Mailbox
 
 from .database import MIGRATIONS, as_unavailable, connect, lock, migrate
 from .disk import Disk
-from .rows import C, parsed
+from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, C, parsed
 from .salvage import MENDED, finish, keep_file, rebuild, until_damage
 from .seam import SpoolUnavailable
 
@@ -34,6 +34,8 @@ __all__ = ["Checked", "Finding", "check_spool"]
 #: Lines of SQLite's verdict that are passed on; a torn page makes thousands.
 VERDICTS = 10
 
+#: What the spool reads besides.
+SELECT_HIDDEN = "SELECT content, due FROM message, recipient"
 #: Characters of an id at most; they have far fewer.
 MAX_ID = 100
 # What columns hold that are neither a command nor an address. Damage may leave anything in them.
@@ -176,6 +178,11 @@ class _Check:
                 raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
             rows = db.execute(f"PRAGMA integrity_check({VERDICTS})").fetchall()
             lines = [line for (text,) in rows for line in str(text).splitlines()]
+            if lines == ["ok"] and version == len(MIGRATIONS):
+                lines = ["its tables lack columns"]
+                for query in (SELECT_MESSAGE, SELECT_RECIPIENT, SELECT_HIDDEN):
+                    db.execute(query)
+                lines = ["ok"]
         return [] if lines == ["ok"] else lines[:VERDICTS]
 
     def _mend(self) -> str:

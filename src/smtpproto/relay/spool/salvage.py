@@ -32,8 +32,13 @@ _LOGS = ("-wal", "-shm", "-journal")
 _PATIENCE = 100_000
 
 
-#: SQLite's result codes for what cannot be read.
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+#: SQLite's result codes for what cannot be read; the last one where the schema says what is none.
+_DAMAGE = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_ERROR,
+)
 
 
 @contextmanager
@@ -45,6 +50,8 @@ def until_damage() -> Generator[Callable[[], bool], None, None]:
     except sqlite3.DatabaseError as error:
         if not any(is_code(error, code) for code in _DAMAGE):
             raise
+        whole = False
+    except UnicodeDecodeError:  # a name in the schema, which SQLite would have said
         whole = False
 
 
@@ -120,10 +127,12 @@ def _readable(directory: Path, disk: Disk) -> Iterator[sqlite3.Connection]:
     if not database.exists():
         return
     db = _opened(database)
-    names: set[str] = set()
+    legible = False
     with until_damage():
-        names.update(name for (name,) in db.execute("SELECT name FROM sqlite_master"))
-    if names >= {"message", "recipient"}:
+        for query in (_MESSAGES, _RECIPIENTS):
+            db.execute(f"{query} LIMIT 0")
+        legible = True
+    if legible:
         yield db
         return
     db.close()
