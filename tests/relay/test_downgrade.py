@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from smtpproto.relay.content import downgrade
+from smtpproto.relay.content import downgrade, quoted
 from smtpproto.relay.content.downgrade import Downgrade, Survey, downgraded, survey
 
 
@@ -342,7 +342,7 @@ def test_memory_does_not_grow_with_the_message() -> None:
         for _ in range(64):
             given_out += len(walk.feed(b"x" * 65536))  # one line that does not end
             assert len(walk._buffer) <= downgrade._HOLD
-            assert len(getattr(walk._body, "_held", b"")) <= downgrade._WINDOW + downgrade._HOLD
+            assert len(getattr(walk._body, "_held", b"")) <= quoted.WINDOW + downgrade._HOLD
     walk.finish()
     assert given_out > 64 * 3 * 65536
 

@@ -26,6 +26,7 @@ from attrs import define, field, frozen
 from smtpproto.core.content import LineEnds
 
 from .mime_header import FIELD, MAX_BOUNDARY, Said
+from .quoted import QuotedPrintable
 
 __all__ = ["Downgrade", "Survey", "downgraded", "survey"]
 
@@ -38,8 +39,6 @@ MAX_LINE = 998
 # A line that ends a part, with the CRLF in front and behind, has no more octets than this: spaces
 # may stand at its end. It is found whole or not at all.
 _HOLD = 2 * MAX_BOUNDARY + 10
-#: Octets of quoted-printable text that are encoded at a time; a longer line is broken.
-_WINDOW = 1 << 16
 
 # Why it is not converted. They follow "this message cannot be converted: ".
 NOT_MIME = "it is no MIME message, and so does not say what its 8-bit text is"
@@ -254,7 +253,7 @@ class Downgrade:
             self._body = _Base64()
             return b"base64"
         if coding == b"8bit" and not self._eight_bit:
-            self._body = _QuotedPrintable()
+            self._body = QuotedPrintable()
             return b"quoted-printable"
         self._body = _Plain(UNSAID)
         return coding
@@ -314,54 +313,6 @@ class _Plain:
         return b""
 
 
-class _QuotedPrintable:
-    """Encodes as RFC 2045 §6.7 has it, line by line; a CR or LF that stands alone is encoded.
-
-    No line begins with two hyphens: one that was broken here might become a boundary.
-    """
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-
-    def feed(self, data: bytes) -> bytes:
-        self._held += data
-        out: list[bytes] = []
-        # Cut by what there is and not by how it came, so that the same always becomes the same.
-        while len(self._held) > _WINDOW:
-            end = self._held.rfind(b"\r\n", 0, _WINDOW) + 2
-            if end >= 2:
-                out.append(_quoted_lines(self._held[:end]))
-            else:
-                end = _WINDOW - self._held.startswith(b"\r", _WINDOW - 1)
-                out.append(_quoted_beginning(self._held[:end]))
-            del self._held[:end]
-        return b"".join(out)
-
-    def finish(self) -> bytes:
-        return _quoted_lines(self._held)
-
-
-def _quoted_lines(text: bytes | bytearray) -> bytes:
-    return b"\r\n".join(map(_quoted, text.split(b"\r\n"))).replace(b"=\n", b"=\r\n")
-
-
-def _quoted_beginning(text: bytes | bytearray) -> bytes:
-    """Encode the beginning of a line, and break it; the stand-in keeps room for the break."""
-    encoded = _quoted(text + b"\0").removesuffix(b"=00").removesuffix(b"=\n")
-    return encoded.replace(b"=\n", b"=\r\n") + b"=\r\n"
-
-
-def _quoted(line: bytes | bytearray) -> bytes:
-    """Encode one line, in lines of at most 76 octets."""
-    if b"\n" not in line:  # there `b2a_qp` loses count
-        dashed = line.startswith(b"--")
-        encoded = binascii.b2a_qp(b"\0" + line[1:] if dashed else line, istext=False)
-        if b"=\n--" not in encoded:
-            return b"=2D" + encoded[3:] if dashed else encoded
-    octets = b"".join(b"=%02X" % octet for octet in line)
-    return b"=\n".join(octets[at : at + 75] for at in range(0, len(octets), 75))
-
-
 class _Base64:
     """Encodes as RFC 2045 §6.8 has it; there is no CRLF behind its last line."""
 
@@ -387,7 +338,7 @@ class _Base64:
         return between + lines
 
 
-_Body: TypeAlias = _Plain | _QuotedPrintable | _Base64
+_Body: TypeAlias = _Plain | QuotedPrintable | _Base64
 
 
 # --- both passes -----------------------------------------------------------------------------
