@@ -14,6 +14,7 @@ from smtpproto.core.path import Mailbox
 from smtpproto.core.sasl import AuthenticationError, Lookup, Mechanism, ScramKeys, Verify
 from smtpproto.handler import Session
 from smtpproto.mechanisms import LOGIN, PLAIN, SCRAM_SHA_256
+from smtpproto.mechanisms.scram import derive_keys
 from smtpproto.powers import Powers
 from smtpproto.relay.accounts.guessing import Bucket, Guessing
 from smtpproto.relay.accounts.login import AccountFile
@@ -21,6 +22,7 @@ from smtpproto.relay.accounts.schemes import (
     ITERATIONS,
     SCHEMES,
     Plain,
+    ScramSha256,
     Secret,
     ShaCrypt,
     make_secret,
@@ -184,6 +186,15 @@ async def test_who_does_not_exist_looks_like_somebody_who_does(tmp_path: Path) -
     other = await accounts(tmp_path, *lines).lookup(SESSION, Lookup("adam", "SCRAM-SHA-256"))
     assert isinstance(other, ScramKeys)
     assert other.salt != first.salt
+
+
+@pytest.mark.parametrize("octets", [1, 16, 100])
+async def test_who_does_not_exist_has_a_salt_as_long_as_others(tmp_path: Path, octets: int) -> None:
+    keys = ScramSha256(derive_keys("horse", bytes(octets), iterations=4096))
+    them = accounts(tmp_path, f"ann:{{SCRAM-SHA-256}}{keys.written()}")
+    found = await them.lookup(SESSION, Lookup("eve", "SCRAM-SHA-256"))
+    assert isinstance(found, ScramKeys)
+    assert len(found.salt) == octets
 
 
 async def test_the_salt_of_a_plain_password_stays(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import os
@@ -153,10 +154,10 @@ class AccountFile:
     def _verify(self, question: Verify) -> bool:
         table = self._current()
         name = _key(question.username)
-        account = table.by_name.get(name)
+        account, like = table.by_name.get(name), self._some(table, name)
         itself = question.authorization == "" or _key(question.authorization) == name
         short = len(question.password.encode()) <= MAX_PASSWORD
-        other = account or self._some(table, name)
+        other = account or like
         if other is None:
             return False
         fits = other.secret.fits(question.password if short else "")
@@ -165,24 +166,29 @@ class AccountFile:
     def _lookup(self, username: str) -> ScramKeys | None:
         table = self._current()
         name = _key(username)
+        like = self._some(table, name)
         with self._lock:
-            if (keys := self._keys.get(name)) is not None:
-                return keys
-            like = self._some(table, name)
+            keys = self._keys.get(name)
             other = None if like is None else self._keys.get(like.name)
-        salt, stored, server = (self._made_up(use, name) for use in ("salt", "stored", "server"))
-        size = 16 if other is None else len(other.salt)
-        return ScramKeys(salt[:size], 4096 if other is None else other.iterations, stored, server)
+        size, iterations = (16, 4096) if other is None else (len(other.salt), other.iterations)
+        # Made for who exists, too, and thrown away: it takes as long.
+        made_up = ScramKeys(
+            self._made_up("salt", name, size),
+            iterations,
+            self._made_up("stored", name),
+            self._made_up("server", name),
+        )
+        return made_up if keys is None else keys
 
     def _some(self, table: AccountTable, name: str) -> Account | None:
         """Return an account for one that is not there to look like: for a name always the same."""
-        accounts = list(table.by_name.values())
-        if not accounts:
-            return None
-        return accounts[int.from_bytes(self._made_up("like", name)) % len(accounts)]
+        number = int.from_bytes(self._made_up("like", name))
+        names = table.names
+        return table.by_name[names[number % len(names)]] if names else None
 
-    def _made_up(self, use: str, name: str) -> bytes:
-        return hmac.digest(self._secret, f"{use}\0{name}".encode(), "sha256")
+    def _made_up(self, use: str, name: str, octets: int = 32) -> bytes:
+        # Once round, PBKDF2 is HMAC for any number of octets.
+        return hashlib.pbkdf2_hmac("sha256", self._secret, f"{use}\0{name}".encode(), 1, octets)
 
     def _current(self) -> AccountTable:
         """Return what the file says now."""
@@ -211,7 +217,7 @@ class AccountFile:
                 case ScramSha256(its):
                     keys[name] = its
                 case Plain() as plain:
-                    keys[name] = plain.keys(self._made_up("salt", name)[:16])
+                    keys[name] = plain.keys(self._made_up("salt", name, 16))
                 case _:
                     pass
         self._table, self._keys, self._stamp = table, keys, stamp

@@ -67,10 +67,18 @@ class Account:
 
 @frozen
 class AccountTable:
-    """What a file says: accounts by name, and what is wrong, by line, in words for its owner."""
+    """What a file says: accounts by name, and what is wrong, by line, in words for its owner.
+
+    `names` are those of `by_name`, to be counted off.
+    """
 
     by_name: Mapping[str, Account]
     broken: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(init=False, repr=False)
+
+    @names.default
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.by_name)
 
 
 def key_of(name: str, *, stored: bool = False) -> str:
