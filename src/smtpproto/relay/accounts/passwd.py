@@ -20,7 +20,7 @@ import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from smtpproto.core.errors import GrammarError, LocalProtocolError
 from smtpproto.core.path import Mailbox, as_domain
@@ -65,6 +65,10 @@ class Account:
     addresses: tuple[str, ...] | None = None
 
 
+def _names_of(table: AccountTable) -> tuple[str, ...]:
+    return tuple(table.by_name)
+
+
 @frozen
 class AccountTable:
     """What a file says: accounts by name, and what is wrong, by line, in words for its owner.
@@ -74,11 +78,9 @@ class AccountTable:
 
     by_name: Mapping[str, Account]
     broken: tuple[str, ...] = ()
-    names: tuple[str, ...] = field(init=False, repr=False)
-
-    @names.default
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self.by_name)
+    names: tuple[str, ...] = field(
+        init=False, repr=False, default=Factory(_names_of, takes_self=True)
+    )
 
 
 def key_of(name: str, *, stored: bool = False) -> str:

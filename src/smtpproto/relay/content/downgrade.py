@@ -25,6 +25,7 @@ from attrs import define, field, frozen
 
 from smtpproto.core.content import LineEnds
 
+from .header import MAX_LINE
 from .mime_header import FIELD, MAX_BOUNDARY, Said
 from .quoted import QuotedPrintable
 
@@ -34,8 +35,6 @@ __all__ = ["Downgrade", "Survey", "downgraded", "survey"]
 MAX_HEADER = 1 << 18
 #: Multiparts within each other.
 MAX_DEPTH = 50
-#: Octets of a line, without CRLF (RFC 5321 §4.5.3.1.6).
-MAX_LINE = 998
 # A line that ends a part, with the CRLF in front and behind, has no more octets than this: spaces
 # may stand at its end. It is found whole or not at all.
 _HOLD = 2 * MAX_BOUNDARY + 10

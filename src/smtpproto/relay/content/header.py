@@ -8,7 +8,7 @@ from attrs import frozen
 
 __all__ = ["MAX_LINE", "Field", "ImproperError", "is_date", "is_message_id", "split_header"]
 
-#: Octets of a line, CRLF not counted (RFC 5322 §2.1.1).
+#: Octets of a line, CRLF not counted (RFC 5322 §2.1.1, RFC 5321 §4.5.3.1.6).
 MAX_LINE = 998
 
 

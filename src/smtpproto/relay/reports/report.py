@@ -30,6 +30,7 @@ from smtpproto.core.path import ForwardPath, Mailbox, ReversePath, as_domain, as
 from smtpproto.core.reply import Reply
 from smtpproto.core.status import EnhancedStatus
 from smtpproto.extensions.dsn import utf8_in_ascii
+from smtpproto.relay.content.header import MAX_LINE
 from smtpproto.relay.content.quoted import quoted_printable
 from smtpproto.trace import END_OF_HEADER, date_time
 
@@ -364,8 +365,6 @@ def _reply_lines(reply: Reply, most: int = _MAX_LINES) -> list[str]:
 
 # --- what is returned ------------------------------------------------------------------------
 
-_MAX_LINE = 998  # octets, without CRLF (RFC 5322 §2.1.1)
-
 
 def _returned(original: bytes, whole: bool, utf8: bool, wide: bool) -> bytes:
     if whole and len(original) <= MAX_RETURNED:
@@ -406,7 +405,7 @@ def _is_8bit(octets: bytes) -> bool:
     ends = octets.count(b"\r\n")
     if octets.count(b"\r") != ends or octets.count(b"\n") != ends:
         return False
-    return max(map(len, octets.split(b"\r\n"))) <= _MAX_LINE
+    return max(map(len, octets.split(b"\r\n"))) <= MAX_LINE
 
 
 def _header(original: bytes) -> bytes:

@@ -1,8 +1,8 @@
 """Is the SQLite spool sound, and can it be mended? For `smtpproto queue check`. It blocks.
 
 What cannot stay goes to `DIRECTORY/quarantine` and not away: a message as `ID.json`, its envelope
-and what is wrong with it, and `ID.eml`, its content; a database as it was. Nothing there is read
-again by anybody but you.
+and what is wrong with it, and `ID.eml`, its content (`damaged.json` and `damaged.eml`, where its id
+is none any more); a database as it was. Nothing there is read again by anybody but you.
 """
 
 from __future__ import annotations
