@@ -2,6 +2,7 @@
 
 import email
 import sys
+import threading
 from collections.abc import AsyncIterator
 from email.message import Message
 from email.policy import compat32
@@ -331,6 +332,25 @@ async def test_the_second_pass_gives_what_the_first_one_measured() -> None:
 
     octets = b"".join([piece async for piece in downgraded(chunks())])
     assert octets == convert(SIMPLE)
+
+
+@pytest.mark.anyio
+async def test_the_event_loop_does_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield SIMPLE
+
+    threads: list[int] = []
+    feed = Downgrade.feed
+
+    def noted(walk: Downgrade, chunk: bytes) -> bytes:
+        threads.append(threading.get_ident())
+        return feed(walk, chunk)
+
+    monkeypatch.setattr(Downgrade, "feed", noted)
+    await survey(chunks())
+    assert b"".join([piece async for piece in downgraded(chunks())])
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
 def test_memory_does_not_grow_with_the_message() -> None:

@@ -8,7 +8,8 @@ or contradicts itself, is not converted, and `objection` says why, in words for 
 
 It streams: the content is walked in one pass, in memory that does not grow with it. Whether it can
 be converted is known at its end only, and has to be known before MAIL; so the relay walks it twice,
-the first time to look (`survey`). It lies in the spool, and nothing is kept between the two.
+the first time to look (`survey`). It lies in the spool, and nothing is kept between the two. Both
+go in a thread: a chunk that is all boundaries takes a quarter of a second.
 
 Boundaries are looked for as RFC 2046 §5.1 has them, those of outer multiparts within inner ones,
 too, but as whole lines: that is how readers find them.
@@ -21,6 +22,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from typing import TypeAlias
 
+from anyio import to_thread
 from attrs import define, field, frozen
 
 from smtpproto.core.content import LineEnds
@@ -397,9 +399,13 @@ async def survey(
     """
     walk = Downgrade(eight_bit=eight_bit)
     before, after = _Shape(), _Shape()
-    async for chunk in content:
+
+    def look(chunk: bytes) -> None:
         before.feed(chunk)
         after.feed(walk.feed(chunk))
+
+    async for chunk in content:
+        await to_thread.run_sync(look, chunk)
     after.feed(walk.finish())
     longest = MAX_LINE if lines else None
     objection = walk.objection or ("" if after.has_lines(longest) else NO_LINES)
@@ -413,7 +419,7 @@ async def downgraded(
     """Give content as a Downgrade makes it; `survey` has found no objection to that."""
     walk = Downgrade(eight_bit=eight_bit)
     async for chunk in content:
-        if converted := walk.feed(chunk):
+        if converted := await to_thread.run_sync(walk.feed, chunk):
             yield converted
     if converted := walk.finish():
         yield converted
