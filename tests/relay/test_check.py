@@ -349,6 +349,31 @@ def test_of_a_damaged_table_all_is_saved_that_can_be_read(
     all_is_somewhere(tmp_path, sent, len(sent) - 120, findings)
 
 
+@pytest.mark.parametrize("pages", [(1, -1), (5, 10)])
+def test_what_lies_between_two_damaged_pages_is_saved(
+    tmp_path: Path, pages: tuple[int, int]
+) -> None:
+    sent = many(tmp_path)
+    found = pages_of(tmp_path, "message")  # the last leaf comes first
+    for page in pages:
+        tear(tmp_path, found[page])
+    findings = check_and_mend(tmp_path)
+    all_is_somewhere(tmp_path, sent, len(sent) - 60, findings)
+
+
+def test_recipients_of_one_message_between_two_damaged_pages_are_saved(tmp_path: Path) -> None:
+    (id,) = filled(tmp_path, SMALL, rcpts=1000)
+    pages = pages_of(tmp_path, "recipient")
+    assert len(pages) > 8
+    for page in (2, -2):
+        tear(tmp_path, pages[page])
+    findings = check_spool(tmp_path, repair=True).findings
+    lost = [finding for finding in findings if finding.what == id]
+    there = left(tmp_path)[id][0].recipients
+    assert len(there) + len(lost) == 1000
+    assert len(there) > 1000 - 3 * 1000 // (len(pages) - 1)
+
+
 def test_where_the_first_page_is_gone_all_else_is_saved(tmp_path: Path) -> None:
     sent = many(tmp_path)
     tear(tmp_path, 1)

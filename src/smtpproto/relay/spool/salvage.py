@@ -32,6 +32,8 @@ _LOGS = ("-wal", "-shm", "-journal")
 _PATIENCE = 100_000
 
 
+_MAX_ROWID = (1 << 63) - 1
+
 #: SQLite's result codes for what cannot be read; the last one where the schema says what is none.
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
@@ -191,18 +193,18 @@ def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     if whole:
         return
     _, first = copy("WHERE rowid > ? ORDER BY rowid DESC", last)
-    between = [(last + 1, first - 1)]
+    between = [(last + 1, (first or _MAX_ROWID) - 1)]
     for _ in range(_PATIENCE):
         if not between:
             return
         low, high = between.pop()
         if low <= high and not copy("WHERE rowid BETWEEN ? AND ?", low, high)[0] and low < high:
             middle = (low + high) // 2
-            between += [(low, middle), (middle + 1, high)]
+            between += [(middle + 1, high), (low, middle)]  # the lower first: there may be no end
 
 
 def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
-    def copy(where: str, *arguments: str) -> None:
+    def copy(where: str, *arguments: str | int) -> None:
         with until_damage():
             for row in old.execute(f"{_RECIPIENTS} {where}", arguments):
                 _insert(new, "recipient", (*row, *_ADDED[len(row) - 7 :]))
@@ -214,6 +216,8 @@ def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     ).fetchall()
     for (id,) in left:
         copy("WHERE message = ?", id)
+    for named in _lost_recipients(old, new):
+        copy("WHERE message = ? AND number = ?", *named)
 
 
 def _lost_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> list[tuple[str, int]]:
