@@ -371,7 +371,7 @@ class Dialogue(Conversation):
             raise AuthenticationError(refusal)
         self.admitted = name
 
-    async def tell_guard(self, *, success: bool) -> float:
+    async def tell_guard(self, *, success: bool | None) -> float:
         """Tell the guard how the attempt ended; return how long a refusal has to wait."""
         guard, name, self.admitted = self.server.guard, self.admitted, None
         if guard is None or name is None:
@@ -416,11 +416,12 @@ class Dialogue(Conversation):
         return step
 
     async def refuse_login(self, reply: Reply) -> None:
+        success = None if reply.code == 454 else False  # RFC 4954 §6: it was not found out
         self.failed_logins += 1
         if self.failed_logins >= self.server.max_failed_logins:
             reply = TOO_MANY_LOGINS
         # Guessing costs time (RFC 4954 §9).
-        seconds = max(self.server.failed_login_delay, await self.tell_guard(success=False))
+        seconds = max(self.server.failed_login_delay, await self.tell_guard(success=success))
         self.wait("session", None)
         await anyio.sleep(seconds)
         await self.answer(reply)

@@ -379,8 +379,12 @@ class LoginGuard(Protocol):
         """
         ...
 
-    async def ended(self, session: Session, username: str, *, success: bool) -> float:
-        """Hear how an admitted attempt ended; return how many seconds a refusal has to wait."""
+    async def ended(self, session: Session, username: str, *, success: bool | None) -> float:
+        """Hear how an admitted attempt ended; return how many seconds a refusal has to wait.
+
+        `success` is None where nobody could say whether the secret was right: 454 from the
+        authenticator. That is no fault of the client, and no guess of a password.
+        """
         ...
 
 

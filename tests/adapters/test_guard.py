@@ -61,9 +61,10 @@ class Guard:
         self.story.append(f"admit {username}")
         return self.refusal
 
-    async def ended(self, session: Session, username: str, *, success: bool) -> float:
+    async def ended(self, session: Session, username: str, *, success: bool | None) -> float:
         assert session.identity is None
-        self.story.append(f"{username} {'in' if success else 'out'}")
+        how = "unknown" if success is None else "in" if success else "out"
+        self.story.append(f"{username} {how}")
         return 0.0
 
 
@@ -128,7 +129,7 @@ async def test_the_wait_that_it_asks_for_is_waited(box: Box) -> None:
     waiting = anyio.Event()
 
     class Slow(Guard):
-        async def ended(self, session: Session, username: str, *, success: bool) -> float:
+        async def ended(self, session: Session, username: str, *, success: bool | None) -> float:
             waiting.set()
             return 3600.0
 
@@ -161,11 +162,27 @@ async def test_a_guard_that_fails_is_a_temporary_failure(
     assert "something private" in caplog.text
 
 
+@pytest.mark.rfc("4954 §6 454-is-temporary-failure")
+@pytest.mark.parametrize("error", [AuthenticationError(LOCKED), RuntimeError()])
+async def test_what_the_authenticator_cannot_say_is_no_failure(box: Box, error: Exception) -> None:
+    story: list[str] = []
+
+    class Busy(Everybody):
+        async def verify(self, session: Session, question: Verify) -> bool:
+            raise error
+
+    server_ = server(box, story, Guard(story), authenticator=Busy(story))
+    async with running(server_) as port:
+        with pytest.raises(LoginError, match="454"):
+            await log_in(port, PLAIN, "horse")
+    assert story == ["admit ann", "ann unknown"]
+
+
 async def test_a_guard_that_cannot_take_note_keeps_nobody_out(box: Box) -> None:
     story: list[str] = []
 
     class Broken(Guard):
-        async def ended(self, session: Session, username: str, *, success: bool) -> float:
+        async def ended(self, session: Session, username: str, *, success: bool | None) -> float:
             raise RuntimeError
 
     async with running(server(box, story, Broken(story))) as port:

@@ -52,6 +52,15 @@ def test_an_account_is_added_listed_and_removed(cli: Run) -> None:
     assert list(read_accounts(FILE.read_bytes()).by_name) == ["bob"]
 
 
+def test_who_is_kept_out_by_something_else_is_not_said_to_be_let_in(cli: Run) -> None:
+    FILE.parent.mkdir()
+    FILE.write_text("ann:{PLAIN}x::::::nologin=y\n")
+    said = add(cli, "ann", "--replace", "--address", "ann@example.org")
+    assert "ann may not log in" in said
+    assert "nologin is not known here" in said
+    assert FILE.read_text().endswith("::::::nologin=y addresses=ann@example.org\n")
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_password_is_kept_as_it_was_asked_for(cli: Run, scheme: str) -> None:
     add(cli, "ann", "--scheme", scheme.lower())

@@ -28,7 +28,7 @@ STOREYS = [
     {"cli"},
 ]
 #: The same within the relay: a room sees those before it, and itself.
-RELAY = ["spool", "routing", "reports", "content", "accounts", "filters", "mailboxes"]
+RELAY = ["spool", "routing", "content", "reports", "accounts", "filters", "mailboxes"]
 RELAY += ["delivery", "intake", "relay", "metrics"]
 #: Files beside those rooms belong to them; what is not named here needs a place first.
 ANNEXES = {

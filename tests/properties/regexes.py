@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 parser: Any = importlib.import_module("re._parser")  # no stubs know it
 
-#: What to do at one place: match one character, go on at either of two places, look ahead, end.
+#: What to do at one place: match one character, go on at either of two places, look, end.
 Instruction: TypeAlias = tuple[str, Any, Any]
 
 
@@ -56,9 +56,16 @@ def _run(
                 waiting.append((other, position))
                 at = one
             elif what == "look":
-                found, more = _run(one, text, most - done, position, whole=False)
+                inside, back = one
+                found, more = position >= back, 0
+                if found:
+                    found, more = _run(inside, text, most - done, position - back, whole=False)
                 done += more
                 if found is not other:
+                    break
+                at += 1
+            elif what == "at":
+                if not one(text, position):
                     break
                 at += 1
             else:
@@ -77,13 +84,36 @@ def _emit(program: list[Instruction], tree: Any, flags: int) -> None:
             _emit_branch(program, argument[1], flags)
         elif name == "MAX_REPEAT":
             _emit_repeat(program, argument, flags)
+        elif name == "AT":
+            program.append(("at", _PLACES[str(argument), bool(flags & re.MULTILINE)], None))
         elif name in ("ASSERT", "ASSERT_NOT"):
+            direction, tree_inside = argument
             inside: list[Instruction] = []
-            _emit(inside, argument[1], flags)
+            _emit(inside, tree_inside, flags)
             inside.append(("end", None, None))
-            program.append(("look", inside, name == "ASSERT"))
+            back = tree_inside.getwidth()[0] if direction < 0 else 0
+            program.append(("look", (inside, back), name == "ASSERT"))
         else:
             raise NotImplementedError(name)
+
+
+_WORD = frozenset(b"_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+
+def _is_boundary(text: bytes, at: int) -> bool:
+    before, behind = at > 0 and text[at - 1] in _WORD, at < len(text) and text[at] in _WORD
+    return before is not behind
+
+
+_PLACES: dict[tuple[str, bool], Callable[[bytes, int], bool]] = {
+    ("AT_BEGINNING", False): lambda text, at: at == 0,
+    ("AT_BEGINNING", True): lambda text, at: at == 0 or text[at - 1] == 10,
+    ("AT_END", True): lambda text, at: at == len(text) or text[at] == 10,
+    ("AT_BOUNDARY", True): _is_boundary,
+    ("AT_END_STRING", False): lambda text, at: at == len(text),
+    ("AT_END_STRING", True): lambda text, at: at == len(text),
+}
+_CATEGORIES = {"CATEGORY_SPACE": b" \t\n\r\f\v", "CATEGORY_DIGIT": b"0123456789"}
 
 
 def _emit_branch(program: list[Instruction], branches: Sequence[Any], flags: int) -> None:
@@ -129,6 +159,8 @@ def _one_of(name: str, argument: Any, flags: int) -> Callable[[int], bool]:
                 octets |= {*range(value[0], min(value[1], 255) + 1)}
             elif str(kind) == "LITERAL":
                 octets.add(value)
+            elif str(kind) == "CATEGORY":
+                octets |= {*_CATEGORIES[str(value)]}
             elif str(kind) != "NEGATE":
                 raise NotImplementedError(str(kind))
         if flags & re.IGNORECASE:

@@ -6,11 +6,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from smtpproto.core.errors import GrammarError
 from smtpproto.relay.accounts.passwd import (
     AccountFileError,
     add_account,
     as_address,
+    key_of,
     read_accounts,
     remove_account,
 )
@@ -51,10 +55,13 @@ def test_a_line_that_is_wrong_is_told_by_its_number_and_the_others_stand() -> No
         b"hal:{PLAIN}secret::::::allow_nets=127.0.0.1\n"
         b"ida:{PLAIN}secret::::::nologin\n"
         b"jim:{PLAIN}secret::::::nodelay=y\n"
+        b"kim:{PLAIN}secret::::::allow_real_nets=127.0.0.1\n"
+        b"leo:{PLAIN}secret::::::fail=y\n"
+        b"mia:{PLAIN}secret::::::noauthenticate=y\n"
     )
     assert sorted(found.by_name) == ["ann", "jim"]
     told = dict(line.split(": ", 1) for line in found.broken)
-    assert list(told) == [f"line {number}" for number in range(2, 11)]
+    assert list(told) == [f"line {number}" for number in (*range(2, 11), 12, 13, 14)]
     assert told["line 2"] == "bob: no password"
     assert "{SSHA} is not known here" in told["line 3"]
     assert told["line 4"] == "not UTF-8"
@@ -62,6 +69,18 @@ def test_a_line_that_is_wrong_is_told_by_its_number_and_the_others_stand() -> No
     assert "'nobody' is no address" in told["line 8"]
     assert told["line 9"] == "hal: allow_nets is not known here, so nobody logs in"
     assert "secret" not in repr(found)
+
+
+@given(st.text(max_size=8))
+@example("H\u0331")
+@example("\u10a0")
+def test_a_name_is_read_as_it_was_written(name: str) -> None:
+    try:
+        key = key_of(name, stored=True)
+    except GrammarError:
+        return
+    assert key_of(key, stored=True) == key
+    assert key_of(name) == key
 
 
 def test_a_file_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:
@@ -84,6 +103,21 @@ def test_all_that_is_not_asked_for_stays_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == others
     add_account(path, "bob", "{PLAIN}y", replace=True)
     assert path.read_bytes() == others.replace(b"{PLAIN}x", b"{PLAIN}y")
+    add_account(path, "bob", "{PLAIN}z", ["b@x.example"], replace=True)
+    add_account(path, "bob", "{PLAIN}z", ["c@x.example"], replace=True)
+    given = others.replace(b"{PLAIN}x", b"{PLAIN}z")
+    assert path.read_bytes() == given.replace(b"quota=1", b"quota=1 addresses=c@x.example")
+
+
+def test_a_link_to_the_file_stays_one(tmp_path: Path) -> None:
+    path, target = tmp_path / "accounts", tmp_path / "dovecot" / "users"
+    target.parent.mkdir()
+    path.symlink_to(target)
+    add_account(path, "ann", KEYS)
+    add_account(path, "bob", KEYS)
+    remove_account(path, "ann")
+    assert path.is_symlink()
+    assert list(read_accounts(target.read_bytes()).by_name) == ["bob"]
 
 
 def test_an_account_is_added_and_removed_once(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from smtpproto.core.path import Mailbox
 from smtpproto.core.sasl import AuthenticationError, Lookup, Mechanism, ScramKeys, Verify
 from smtpproto.handler import Session
 from smtpproto.mechanisms import LOGIN, PLAIN, SCRAM_SHA_256
+from smtpproto.mechanisms.scram import derive_keys
 from smtpproto.powers import Powers
 from smtpproto.relay.accounts.guessing import Bucket, Guessing
 from smtpproto.relay.accounts.login import AccountFile
@@ -21,6 +22,7 @@ from smtpproto.relay.accounts.schemes import (
     ITERATIONS,
     SCHEMES,
     Plain,
+    ScramSha256,
     Secret,
     ShaCrypt,
     make_secret,
@@ -61,6 +63,14 @@ async def test_a_password_lets_its_user_in_and_nobody_else(tmp_path: Path, schem
     assert await lets_in(them, "Ann", "horse", "ANN")
     for wrong in ("ann", "mouse"), ("ann", "horse", "bob"), ("bob", "horse"), ("eve", "horse"):
         assert not await lets_in(them, *wrong)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+async def test_a_password_that_no_keys_are_of_is_wrong(tmp_path: Path, scheme: str) -> None:
+    # A query may have what Unicode 3.2 does not know, and what is stored may not (RFC 3454 §7).
+    them = accounts(tmp_path, f"ann:{make_secret('horse', scheme)}")
+    assert not await lets_in(them, "ann", "horse\U0001f600")
+    assert not await lets_in(them, "eve", "horse\U0001f600")
 
 
 async def test_an_empty_file_lets_nobody_in(tmp_path: Path) -> None:
@@ -178,6 +188,15 @@ async def test_who_does_not_exist_looks_like_somebody_who_does(tmp_path: Path) -
     assert other.salt != first.salt
 
 
+@pytest.mark.parametrize("octets", [1, 16, 100])
+async def test_who_does_not_exist_has_a_salt_as_long_as_others(tmp_path: Path, octets: int) -> None:
+    keys = ScramSha256(derive_keys("horse", bytes(octets), iterations=4096))
+    them = accounts(tmp_path, f"ann:{{SCRAM-SHA-256}}{keys.written()}")
+    found = await them.lookup(SESSION, Lookup("eve", "SCRAM-SHA-256"))
+    assert isinstance(found, ScramKeys)
+    assert len(found.salt) == octets
+
+
 async def test_the_salt_of_a_plain_password_stays(tmp_path: Path) -> None:
     question = Lookup("ann", "SCRAM-SHA-256")
     first = await accounts(tmp_path, "ann:{PLAIN}horse").lookup(SESSION, question)
@@ -258,6 +277,16 @@ async def test_others_are_told_when_other_mechanisms_can_be_offered(tmp_path: Pa
         ("carl", "carl@our.dom", False),
         ("dora@x.example", "dora@x.example", True),
         ("dora@x.example", "dora@our.dom", False),
+        ("fay", "fay@bücher.example", True),
+        ("fay", "fay@xn--bcher-kva.example", True),
+        ("gus", "gus@bücher.example", True),
+        ("gus", "gus@xn--bcher-kva.example", True),
+        ("gus", "Änne@grün.example", True),
+        ("gus", "änne@xn--grn-ioa.example", True),
+        ("gus", "gus@grün.example", False),
+        ("hal@bücher.example", "hal@bücher.example", True),
+        ("hal@bücher.example", "hal@xn--bcher-kva.example", True),
+        ("ida@", "ida@our.dom", False),
         ("eve", "eve@our.dom", False),
         ("", "@our.dom", False),
     ],
@@ -271,7 +300,11 @@ async def test_an_account_sends_as_itself(
         "bob:{PLAIN}x::::::addresses=sales@our.dom,@shop.example",
         "carl:{PLAIN}x::::::addresses=",
         "dora@x.example:{PLAIN}x",
-        domains=["our.dom", "second.dom"],
+        "fay:{PLAIN}x",
+        "gus:{PLAIN}x::::::addresses=@bücher.example,Änne@grün.example",
+        "hal@bücher.example:{PLAIN}x",
+        "ida@:{PLAIN}x",
+        domains=["our.dom", "second.dom", "bücher.example"],
     )
     local, _, domain = address.rpartition("@")
     mailbox = Mailbox(local or "x", domain) if not local.startswith('"') else Mailbox.parse(address)

@@ -140,6 +140,72 @@ def test_a_recipient_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: P
     sound(tmp_path, 1)
 
 
+COLUMNS = {
+    "message": ("id", "arrived", "mail", "origin", "octets", "content"),
+    "recipient": (
+        *("message", "number", "rcpt", "attempts", "next_attempt", "due", "last_reply"),
+        *("warned", "alias", "mail"),
+    ),
+}
+ODD = {
+    "blob": "x'fffe'",
+    "text": "'no such thing'",
+    "no UTF-8": "CAST(x'fffe' AS TEXT)",
+    "NUL": "'a' || char(0) || 'b'",
+    "path up": "'../../precious'",
+    "path": "'{}/precious'",
+    "directory": "'.'",
+    "empty": "''",
+    "long": "printf('%300s', 'a')",
+    "number": "5",
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("table", COLUMNS)
+def test_whatever_a_column_holds_is_kept_and_hurts_nothing_else(
+    tmp_path: Path, table: str, odd: str
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"somebody's")
+    for column in COLUMNS[table]:
+        path = tmp_path / column
+        path.mkdir()
+        first, bad, last = filled(path, SMALL, LARGE, SMALL)
+        key, only = ("id", "") if table == "message" else ("message", " AND number = 0")
+        value = odd.format(tmp_path)
+        sql(path, f"UPDATE {table} SET {column} = {value} WHERE {key} = ?{only}", bad)
+        found = check_spool(path, repair=True).findings
+        again = check_spool(path).findings
+        assert all("octets, and should have" in finding.problem for finding in again), column
+        assert precious.read_bytes() == b"somebody's"
+        assert {file.name for file in tmp_path.iterdir()} == {
+            "precious",
+            *COLUMNS[table][: COLUMNS[table].index(column) + 1],
+        }
+
+        there = {entry.id: entry for entry in anyio.run(entries, path)}
+        assert {first, last} <= there.keys()
+        owed = len(there[bad].recipients) if bad in there else 0
+        kept = b"".join(quarantined(path).values())
+        assert owed + kept.count(b'"last_reply"') == 2, column
+        assert owed or kept.count(LARGE) == 1
+        assert bool(found) == bool(owed < 2 or again), column
+
+
+async def entries(path: Path) -> list[Entry]:
+    async with SQLiteSpool.open(path) as spool:
+        return [entry async for entry in spool.entries()]
+
+
+def test_a_command_that_is_no_octets_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    ids = filled(tmp_path, SMALL, SMALL, SMALL, SMALL)
+    sql(tmp_path, "UPDATE message SET mail = 'MAIL FROM:<a@b.example>' WHERE id = ?", ids[0])
+    sql(tmp_path, "UPDATE recipient SET rcpt = 5 WHERE message = ?", ids[1])
+    sql(tmp_path, "UPDATE recipient SET mail = 5 WHERE message = ?", ids[2])
+    assert set(left(tmp_path)) == {ids[3]}
+
+
 @pytest.mark.parametrize("alias", ["x'ff'", "'ann'", "x'00'"])
 def test_an_alias_that_cannot_be_read_is_found_too(tmp_path: Path, alias: str) -> None:
     (id,) = filled(tmp_path, LARGE, rcpts=3)
@@ -283,6 +349,31 @@ def test_of_a_damaged_table_all_is_saved_that_can_be_read(
     all_is_somewhere(tmp_path, sent, len(sent) - 120, findings)
 
 
+@pytest.mark.parametrize("pages", [(1, -1), (5, 10)])
+def test_what_lies_between_two_damaged_pages_is_saved(
+    tmp_path: Path, pages: tuple[int, int]
+) -> None:
+    sent = many(tmp_path)
+    found = pages_of(tmp_path, "message")  # the last leaf comes first
+    for page in pages:
+        tear(tmp_path, found[page])
+    findings = check_and_mend(tmp_path)
+    all_is_somewhere(tmp_path, sent, len(sent) - 60, findings)
+
+
+def test_recipients_of_one_message_between_two_damaged_pages_are_saved(tmp_path: Path) -> None:
+    (id,) = filled(tmp_path, SMALL, rcpts=1000)
+    pages = pages_of(tmp_path, "recipient")
+    assert len(pages) > 8
+    for page in (2, -2):
+        tear(tmp_path, pages[page])
+    findings = check_spool(tmp_path, repair=True).findings
+    lost = [finding for finding in findings if finding.what == id]
+    there = left(tmp_path)[id][0].recipients
+    assert len(there) + len(lost) == 1000
+    assert len(there) > 1000 - 3 * 1000 // (len(pages) - 1)
+
+
 def test_where_the_first_page_is_gone_all_else_is_saved(tmp_path: Path) -> None:
     sent = many(tmp_path)
     tear(tmp_path, 1)
@@ -311,6 +402,36 @@ def test_where_the_first_page_is_gone_and_a_log_was_left_both_are_read(
     tear(killed, 1)
     check_spool(killed, repair=True)
     all_is_somewhere(killed, sent, len(sent))
+
+
+def schema(path: Path, old: bytes, new: bytes) -> None:
+    """Change what the first page says of the tables, or itself."""
+    octets = bytearray((path / "spool.db").read_bytes())
+    first = bytes(octets[:PAGE_OCTETS])
+    assert first.count(old) >= 1
+    octets[:PAGE_OCTETS] = first.replace(old, new)
+    (path / "spool.db").write_bytes(octets)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"content BLOB", b"cnntent BLOB"),
+        (b"due REAL", b"dve REAL"),
+        (b"last_reply TEXT", b"last_rfply TEXT"),
+        (b"rcpt BLOB", b"\xf2cpt BLOB"),
+        (b"CREATE TABLE message", b"CREATE \xd4ABLE message"),
+        (b"CREATE TABLE recipient", b"CREATE TABME recipient"),
+        (b"\x00\x00\x00\x04", b"\x00\x00\x00\x44"),  # the format of the schema
+    ],
+)
+def test_where_the_schema_is_damaged_another_is_lent(
+    tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    sent = many(tmp_path)
+    schema(tmp_path, old, new)
+    check_and_mend(tmp_path)
+    all_is_somewhere(tmp_path, sent, len(sent))
 
 
 @pytest.mark.parametrize("octets", [b"", b"this is no database" * 1000, None])

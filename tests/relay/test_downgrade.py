@@ -1,6 +1,8 @@
 """8-bit and binary content made fit for who takes 7 bits: nothing lost, nothing else touched."""
 
 import email
+import sys
+import threading
 from collections.abc import AsyncIterator
 from email.message import Message
 from email.policy import compat32
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from smtpproto.relay.content import downgrade
+from smtpproto.relay.content import downgrade, quoted
 from smtpproto.relay.content.downgrade import Downgrade, Survey, downgraded, survey
 
 
@@ -268,6 +270,10 @@ def signed(text: str) -> bytes:
             downgrade.MALFORMED,
         ),
         (
+            lines(MIME, 'Content-Type: multipart/mixed; boundary="a\tb"', "", "--a\tb", "", "ü"),
+            downgrade.MALFORMED,
+        ),
+        (
             lines(MIME, "A: " + "b" * downgrade.MAX_HEADER, "", "ü"),
             downgrade.TOO_LARGE,
         ),
@@ -328,6 +334,25 @@ async def test_the_second_pass_gives_what_the_first_one_measured() -> None:
     assert octets == convert(SIMPLE)
 
 
+@pytest.mark.anyio
+async def test_the_event_loop_does_nothing_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield SIMPLE
+
+    threads: list[int] = []
+    feed = Downgrade.feed
+
+    def noted(walk: Downgrade, chunk: bytes) -> bytes:
+        threads.append(threading.get_ident())
+        return feed(walk, chunk)
+
+    monkeypatch.setattr(Downgrade, "feed", noted)
+    await survey(chunks())
+    assert b"".join([piece async for piece in downgraded(chunks())])
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
 def test_memory_does_not_grow_with_the_message() -> None:
     walk = Downgrade()
     walk.feed(lines(MIME, "Content-Type: multipart/mixed; boundary=a", ""))
@@ -337,9 +362,71 @@ def test_memory_does_not_grow_with_the_message() -> None:
         for _ in range(64):
             given_out += len(walk.feed(b"x" * 65536))  # one line that does not end
             assert len(walk._buffer) <= downgrade._HOLD
-            assert len(getattr(walk._body, "_held", b"")) <= downgrade._WINDOW + downgrade._HOLD
+            assert len(getattr(walk._body, "_held", b"")) <= quoted.WINDOW + downgrade._HOLD
     walk.finish()
     assert given_out > 64 * 3 * 65536
+
+
+def test_a_multipart_costs_little_however_many_there_are_and_whatever_they_are_called() -> None:
+    def opened(boundary: str) -> bytes:
+        return lines(f'Content-Type: multipart/mixed; boundary="{boundary}"', "", f"--{boundary}")
+
+    around = [f"{depth}." + "+()" * 60 for depth in range(downgrade.MAX_DEPTH - 1)]
+    walk = Downgrade()
+    walk.feed(lines(MIME) + b"".join(map(opened, around)))
+    calls = 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        for number in range(100):
+            walk.feed(opened(f"x{number}") + lines(f"--{around[-1]}"))
+    finally:
+        sys.setprofile(before)
+    assert walk.objection == ""
+    assert calls < 100 * 500
+
+
+def test_what_looks_like_a_boundary_and_is_none_is_text() -> None:
+    content = lines(
+        MIME,
+        "Content-Type: multipart/mixed; boundary=a",
+        "",
+        "--a",
+        "Content-Transfer-Encoding: 8bit",
+        "",
+        *("--", "--ab", "--a-", "--a--b", " --a", "--a" + " " * 500 + "ü"),
+        "--a--",
+    )
+    converted = convert(content)
+    assert payloads(converted) == payloads(content)
+    assert converted.count(b"quoted-printable") == 1
+    assert lines("=2D-", "=2D-ab", "=2D-a-", "=2D-a--b", " --a") in converted
+
+
+@pytest.mark.rfc("3030 §3 encoded-is-valid-mime")
+@pytest.mark.parametrize("long", range(60, 80))
+@pytest.mark.parametrize("lead", ["", "-" * 65536, "x" * 65466])
+@pytest.mark.parametrize("boundary", ["a", "---a"])
+def test_where_a_line_is_broken_no_boundary_comes_to_be(
+    lead: str, long: int, boundary: str
+) -> None:
+    content = lines(
+        MIME,
+        f"Content-Type: multipart/mixed; boundary={boundary}",
+        "",
+        f"--{boundary}",
+        "Content-Transfer-Encoding: 8bit",
+        "",
+        f"ü{lead}{'x' * long}--{boundary}",
+        f"{lead}{'-' * long}{boundary}",
+        f"--{boundary}--",
+    )
+    assert payloads(convert(content)) == payloads(content)
 
 
 # --- laws ----------------------------------------------------------------------------------------
@@ -432,6 +519,7 @@ def test_7bit_text_of_any_kind_is_left_alone(text: bytes, data: st.DataObject) -
 
 @example(b"\t\n" * 40_000, [])
 @example(b"x" * 150_000, [])
+@example(b"-" * 150_000, [])
 @example(b"\r\n" * 75_000, [])
 @example(b"x" * 65535 + b"\r\n" + b"x" * 65533 + b"\r\n", [])
 @given(LONG, st.lists(st.integers(0, 150_000), max_size=5))
@@ -440,6 +528,7 @@ def test_a_line_of_any_length_becomes_short_ones(body: bytes, cuts: list[int]) -
     converted = convert(content, [cut for cut in cuts if cut <= len(content)])
     assert converted == convert(content)
     assert max(map(len, converted.split(b"\r\n"))) <= 76
+    assert b"\r\n--" not in converted
     assert payloads(converted) == payloads(content)
 
 

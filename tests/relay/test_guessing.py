@@ -157,6 +157,26 @@ async def test_a_network_apart_is_not_locked_as_a_whole() -> None:
     assert not await them.succeeds(THERE, "bob")
 
 
+async def test_what_nobody_could_judge_is_no_guess_and_forgives_none() -> None:
+    them = Guessed()
+    for _ in range(4):
+        await them.fails(HERE)
+    for _ in range(10):
+        assert await them.guard.admit(HERE, "ann") is None
+        assert await them.guard.ended(HERE, "ann", success=None) == 0
+    assert await them.fails(HERE) == 8
+    assert isinstance(await them.fails(HERE), Reply)
+
+
+async def test_a_long_name_is_not_kept() -> None:
+    them = Guessed()
+    for end in "abcde":
+        await them.fails(HERE, "x" * 5000 + end)
+    assert isinstance(await them.fails(HERE, "x" * 5000), Reply)
+    assert not isinstance(await them.fails(HERE, "x" * 200), Reply)
+    assert len(max(them.guard._anywhere._levels, key=len)) <= 256  # type: ignore[arg-type]
+
+
 async def test_memory_has_a_bound() -> None:
     them = Guessed(most=100)
     for number in range(1000):

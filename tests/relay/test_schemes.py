@@ -145,6 +145,10 @@ SALT, KEY = "c2FsdA==", "A" * 43 + "="
         "{ARGON2ID}",
         "{ARGON2ID}secret",
         "{ARGON2ID}$argon2id$v=19$m=65536,t=3$c2FsdA$aGFzaA",
+        "{ARGON2ID}$argon2id$v=19$m=1048577,t=1,p=1$zEILtwQ+423wohrSSTc/wQ"
+        "$FNWfWyYstesvfntPtoerO0f4VzCwZAbVV6gtaiVQ4RU",
+        "{ARGON2ID}$argon2id$v=19$m=65536,t=257,p=1$zEILtwQ+423wohrSSTc/wQ"
+        "$FNWfWyYstesvfntPtoerO0f4VzCwZAbVV6gtaiVQ4RU",
         "{SSHA}secret",
         "{PLAIN}",
         "{PLAIN}a\tb",

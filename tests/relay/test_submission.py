@@ -312,6 +312,8 @@ async def test_addresses_of_the_header_are_addresses(field: bytes) -> None:
         (DONE + b"X: " + b"x" * (MAX_LINE - 2) + b"\r\n", "X has a line of more than 998"),
         (DONE + b"X: a\r\n \t\r\n b\r\n", "X is folded around an empty line"),
         (DONE + b"X: a\0b\r\n", "X has a NUL"),
+        (DONE + b"X: a\nFrom: v@our.dom\r\n", "X has a CR or LF that stands alone"),
+        (DONE + b"X: a\rBcc: v@our.dom\r\n", "X has a CR or LF that stands alone"),
         (DONE + b"X: gr\xc3\xbcn\r\n", "x goes beyond ASCII, which takes SMTPUTF8"),
         (b"hello world\r\n", "no header field: 'hello world'"),
     ],

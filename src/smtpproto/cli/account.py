@@ -13,6 +13,7 @@ from attrs import frozen
 from smtpproto.core.errors import GrammarError
 from smtpproto.mechanisms.saslprep import saslprep
 from smtpproto.relay.accounts.passwd import (
+    AccountExistsError,
     AccountFileError,
     AccountTable,
     add_account,
@@ -126,13 +127,18 @@ def add(
         secret = make_secret(saslprep(password, stored=True), scheme)
         file.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         add_account(file.path, name, secret, addresses, replace=replace)
+    except AccountExistsError as error:
+        raise BadInput(f"{file.path}: {error}\n--replace changes it") from None
     except (AccountFileError, GrammarError, ValueError) as error:
-        advice = "\n--replace changes it" if "already" in str(error) else ""
-        raise BadInput(f"{file.path}: {error}{advice}") from None
+        raise BadInput(f"{file.path}: {error}") from None
     except OSError as error:
         raise Failure(f"cannot write {file.path}: {error.strerror or error}") from None
-    found = file.read()
-    say(f"{key_of(name)} may log in. {file.path} has {_many(len(found.by_name))}.")
+    found, key = file.read(), key_of(name)
+    if key in found.by_name:
+        say(f"{key} may log in. {file.path} has {_many(len(found.by_name))}.")
+    else:
+        why = next((words for words in found.broken if f": {key}: " in words), "it is gone again")
+        say((f"{key} may not log in: {file.path}, {why}", "warn"), console=err())
     without = [each.name for each in found.by_name.values() if each.secret.scheme not in _SCRAM]
     if without and len(without) < len(found.by_name):
         some = ", ".join(without[:5]) + (", ..." if without[5:] else "")

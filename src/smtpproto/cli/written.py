@@ -25,7 +25,7 @@ def written(value: object) -> str:
         case math.inf:  # the time of what never comes
             return quoted("never")
         case int() | float():
-            return f"{value:g}" if isinstance(value, float) else str(value)
+            return repr(value).removesuffix(".0")
         case enum.Enum():
             return written(value.value)
         case Quota(octets=octets, messages=messages):
@@ -54,11 +54,14 @@ def _key(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write a TOML basic string."""
+    """Write a TOML basic string. What is no Unicode, as in a path, comes out as U+FFFD."""
     return '"' + "".join(_escaped(character) for character in text) + '"'
 
 
 def _escaped(character: str) -> str:
     if character in {'"', "\\"}:
         return "\\" + character
-    return character if character.isprintable() else f"\\U{ord(character):08x}"
+    if character.isprintable():
+        return character
+    code = 0xFFFD if "\ud800" <= character <= "\udfff" else ord(character)
+    return f"\\U{code:08x}"

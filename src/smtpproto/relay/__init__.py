@@ -4,8 +4,8 @@ Its rooms, in reading order::
 
     spool       where a message is safe
     routing     where mail goes: next hops, and the rules by which one is chosen
-    reports     what is told: to senders, and to operators
     content     what mail holds, made fit for where it goes
+    reports     what is told: to senders, and to operators
     accounts    who may log in, and send as whom
     filters     what is kept out
     mailboxes   whose mail it is, and where it ends

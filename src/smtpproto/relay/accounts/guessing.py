@@ -24,6 +24,9 @@ __all__ = ["Bucket", "Guessing", "Locked", "network_of"]
 
 log = logging.getLogger(__name__)
 
+#: Characters by which names are told from each other: a stranger's may have thousands.
+MAX_NAME = 256
+
 
 @frozen
 class Bucket:
@@ -97,7 +100,7 @@ class Guessing:
     `by_account` is for an account from one network, `by_network` for all accounts from one (the
     first 64 bits of IPv6, an address of IPv4) but those `apart`, from where many users come
     through one program, and `anywhere` for an account from all. A try counts when it begins, so
-    that many at once are no way around, and no more once it has succeeded.
+    that many at once are no way around, and no more once it has succeeded, or nobody could say.
 
     Who may not try hears 454, whether the account exists or not. A refusal waits for 1 second, 2,
     4, … up to `longest`. `most` entries of each kind are held. `observe` is told when a lock
@@ -124,7 +127,7 @@ class Guessing:
 
     async def admit(self, session: Session, username: str) -> Reply | None:
         """Let somebody try, unless they or their network have failed too often."""
-        network, name = network_of(session.peer[0]), username.lower()
+        network, name = network_of(session.peer[0]), _name(username)
         wait = self._accounts.wait((network, name))
         if not self._is_apart(session):
             wait = max(wait, self._networks.wait(network))
@@ -133,12 +136,13 @@ class Guessing:
         self._count(network, name, 1)
         return None
 
-    async def ended(self, session: Session, username: str, *, success: bool) -> float:
-        """Take back what was counted where it went well; else return for how long to wait."""
-        network, name = network_of(session.peer[0]), username.lower()
-        if success:
+    async def ended(self, session: Session, username: str, *, success: bool | None) -> float:
+        """Take back what was counted unless it was a guess; else return for how long to wait."""
+        network, name = network_of(session.peer[0]), _name(username)
+        if success is not False:
             self._count(network, name, -1)
-            self._accounts.drop((network, name))
+            if success:
+                self._accounts.drop((network, name))
             return 0
         if self._accounts.has_just_filled((network, name)):
             self._tell(Locked(network, username, self._accounts.wait((network, name))))
@@ -164,6 +168,10 @@ class Guessing:
             log.warning("%s", what)
         else:
             self.observe(what)
+
+
+def _name(username: str) -> str:
+    return username.lower()[:MAX_NAME]
 
 
 def _later(seconds: float) -> Reply:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -23,7 +25,7 @@ from smtpproto.handler import Session
 from smtpproto.mechanisms.saslprep import saslprep
 from smtpproto.relay.routing.route import canonical
 
-from .passwd import Account, AccountTable, key_of, read_accounts
+from .passwd import Account, AccountTable, as_address, key_of, read_accounts, spelled
 from .schemes import MAX_PASSWORD, Plain, ScramSha256
 
 __all__ = ["AccountFile", "Passwords", "SenderPolicy", "every_sender"]
@@ -137,11 +139,13 @@ class AccountFile:
         return account is not None and self._owns(account, mailbox)
 
     def _owns(self, account: Account, mailbox: Mailbox) -> bool:
-        address, domain = str(mailbox).lower(), canonical(mailbox.domain)
+        address, domain = spelled(mailbox), canonical(mailbox.domain)
         if account.addresses is not None:
             return address in account.addresses or f"@{domain}" in account.addresses
         if "@" in account.name:
-            return address == account.name
+            with suppress(ValueError):  # a name need be no address
+                return address == as_address(account.name)
+            return False
         local = mailbox.local_part.decode().lower()
         return domain in self._domains and local == account.name
 
@@ -150,10 +154,10 @@ class AccountFile:
     def _verify(self, question: Verify) -> bool:
         table = self._current()
         name = _key(question.username)
-        account = table.by_name.get(name)
+        account, like = table.by_name.get(name), self._some(table, name)
         itself = question.authorization == "" or _key(question.authorization) == name
         short = len(question.password.encode()) <= MAX_PASSWORD
-        other = account or self._some(table, name)
+        other = account or like
         if other is None:
             return False
         fits = other.secret.fits(question.password if short else "")
@@ -162,24 +166,29 @@ class AccountFile:
     def _lookup(self, username: str) -> ScramKeys | None:
         table = self._current()
         name = _key(username)
+        like = self._some(table, name)
         with self._lock:
-            if (keys := self._keys.get(name)) is not None:
-                return keys
-            like = self._some(table, name)
+            keys = self._keys.get(name)
             other = None if like is None else self._keys.get(like.name)
-        salt, stored, server = (self._made_up(use, name) for use in ("salt", "stored", "server"))
-        size = 16 if other is None else len(other.salt)
-        return ScramKeys(salt[:size], 4096 if other is None else other.iterations, stored, server)
+        size, iterations = (16, 4096) if other is None else (len(other.salt), other.iterations)
+        # Made for who exists, too, and thrown away: it takes as long.
+        made_up = ScramKeys(
+            self._made_up("salt", name, size),
+            iterations,
+            self._made_up("stored", name),
+            self._made_up("server", name),
+        )
+        return made_up if keys is None else keys
 
     def _some(self, table: AccountTable, name: str) -> Account | None:
         """Return an account for one that is not there to look like: for a name always the same."""
-        accounts = list(table.by_name.values())
-        if not accounts:
-            return None
-        return accounts[int.from_bytes(self._made_up("like", name)) % len(accounts)]
+        number = int.from_bytes(self._made_up("like", name))
+        names = table.names
+        return table.by_name[names[number % len(names)]] if names else None
 
-    def _made_up(self, use: str, name: str) -> bytes:
-        return hmac.digest(self._secret, f"{use}\0{name}".encode(), "sha256")
+    def _made_up(self, use: str, name: str, octets: int = 32) -> bytes:
+        # Once round, PBKDF2 is HMAC for any number of octets.
+        return hashlib.pbkdf2_hmac("sha256", self._secret, f"{use}\0{name}".encode(), 1, octets)
 
     def _current(self) -> AccountTable:
         """Return what the file says now."""
@@ -208,7 +217,7 @@ class AccountFile:
                 case ScramSha256(its):
                     keys[name] = its
                 case Plain() as plain:
-                    keys[name] = plain.keys(self._made_up("salt", name)[:16])
+                    keys[name] = plain.keys(self._made_up("salt", name, 16))
                 case _:
                     pass
         self._table, self._keys, self._stamp = table, keys, stamp

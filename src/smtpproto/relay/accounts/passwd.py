@@ -20,16 +20,18 @@ import secrets
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from smtpproto.core.errors import GrammarError, LocalProtocolError
 from smtpproto.core.path import Mailbox, as_domain
 from smtpproto.mechanisms.saslprep import saslprep
+from smtpproto.relay.routing.transport import canonical
 
 from .schemes import Secret, read_secret
 
 __all__ = [
     "Account",
+    "AccountExistsError",
     "AccountFileError",
     "AccountTable",
     "add_account",
@@ -37,14 +39,21 @@ __all__ = [
     "key_of",
     "read_accounts",
     "remove_account",
+    "spelled",
 ]
 
+#: Which of a line's fields, by colons, are extra ones: all from there on.
+_EXTRA = 7
 #: Extra fields that keep somebody out in Dovecot; what they say is not known here.
-_KEEPS_OUT = {"allow_nets", "nologin", "nopassword"}
+_KEEPS_OUT = {"allow_nets", "allow_real_nets", "fail", "noauthenticate", "nologin", "nopassword"}
 
 
 class AccountFileError(Exception):
     """The accounts cannot be changed as asked; the message says why."""
+
+
+class AccountExistsError(AccountFileError):
+    """There is an account of that name."""
 
 
 @frozen
@@ -56,29 +65,46 @@ class Account:
     addresses: tuple[str, ...] | None = None
 
 
+def _names_of(table: AccountTable) -> tuple[str, ...]:
+    return tuple(table.by_name)
+
+
 @frozen
 class AccountTable:
-    """What a file says: accounts by name, and what is wrong, by line, in words for its owner."""
+    """What a file says: accounts by name, and what is wrong, by line, in words for its owner.
+
+    `names` are those of `by_name`, to be counted off.
+    """
 
     by_name: Mapping[str, Account]
     broken: tuple[str, ...] = ()
+    names: tuple[str, ...] = field(
+        init=False, repr=False, default=Factory(_names_of, takes_self=True)
+    )
 
 
 def key_of(name: str, *, stored: bool = False) -> str:
     """Return the form of a name that is compared: SASLprep, and small letters. GrammarError."""
-    return saslprep(name, stored=stored).lower()
+    # Small letters may be one with the mark behind them where capitals are not.
+    return saslprep(saslprep(name, stored=stored).lower(), stored=stored)
+
+
+def spelled(mailbox: Mailbox) -> str:
+    """Spell an address in the one way it is compared in: small letters, its domain `canonical`."""
+    local, at, _ = str(mailbox).lower().rpartition("@")
+    return f"{local}{at}{canonical(mailbox.domain)}"
 
 
 def as_address(text: str) -> str:
     """Read what an account may send as: `ann@example.org`, or `@example.org` for all there.
 
-    Returns it in small letters. ValueError for what is neither, or cannot stand in the file.
+    Returns it as it is compared. ValueError for what is neither, or cannot stand in the file.
     """
     try:
         if text.startswith("@"):
-            found = f"@{as_domain(text[1:], utf8=True).decode().lower()}"
+            found = f"@{canonical(as_domain(text[1:], utf8=True))}"
         else:
-            found = str(Mailbox.parse(text)).lower()
+            found = spelled(Mailbox.parse(text))
     except (GrammarError, LocalProtocolError):
         raise ValueError(f"{text!r} is no address") from None
     if set(found) & set(":,% "):  # Dovecot replaces what begins with %
@@ -114,7 +140,7 @@ def _account(line: bytes) -> Account:
             raise ValueError("no password")
         secret = read_secret(fields[0])
         extra: dict[str, str] = {}
-        for each in ":".join(fields[6:]).split():
+        for each in ":".join(fields[_EXTRA - 1 :]).split():
             key, _, value = each.partition("=")
             extra[key] = value
         if out := _KEEPS_OUT & extra.keys():
@@ -145,8 +171,9 @@ def add_account(
 ) -> None:
     """Write an account into a file, which is made if it is not there.
 
-    `secret` is as `make_secret` has it. AccountFileError for a name that is none or, without
-    `replace`, is there; ValueError for an address that is none. OSError.
+    `secret` is as `make_secret` has it. What is there is changed with `replace`: its password, its
+    addresses if there are any. AccountExistsError without; AccountFileError for a name that is
+    none, ValueError for an address that is none. OSError.
     """
     try:
         name = _name(name)
@@ -155,16 +182,15 @@ def add_account(
     if set(secret) & set(":\r\n"):
         raise AccountFileError("a {PLAIN} password in a file of accounts has no colon")
     given = ",".join(map(as_address, addresses))
-    line = f"{name}:{secret}" + (f"::::::addresses={given}" if given else "")
 
     def change(lines: list[bytes]) -> list[bytes]:
         at = [number for number, each in enumerate(lines) if _is_for(each, name)]
         if at and not replace:
-            raise AccountFileError(f"{name} has an account already")
+            raise AccountExistsError(f"{name} has an account already")
         if not at:
-            return [*lines, line.encode()]
+            return [*lines, _changed(b"", name, secret, given)]
         kept = [each for number, each in enumerate(lines) if number not in at[1:]]
-        kept[at[0]] = line.encode() if given else _with_secret(kept[at[0]], name, secret)
+        kept[at[0]] = _changed(kept[at[0]], name, secret, given)
         return kept
 
     _rewrite(path, change)
@@ -190,18 +216,25 @@ def _is_for(line: bytes, name: str) -> bool:
         return False
 
 
-def _with_secret(line: bytes, name: str, secret: str) -> bytes:
-    """Change the password of a line and nothing else, for the rest may be Dovecot's."""
-    _, *fields = line.split(b":")
-    return b":".join([name.encode(), secret.encode(), *fields[1:]])
+def _changed(line: bytes, name: str, secret: str, addresses: str) -> bytes:
+    """Change the password of a line, and its addresses if some are given; the rest is Dovecot's."""
+    fields = line.removesuffix(b"\r").split(b":")
+    fields[:2] = [name.encode(), secret.encode()]
+    if addresses:
+        fields += [b""] * (_EXTRA - len(fields))
+        extra = b":".join(fields[_EXTRA:]).split()
+        kept = [each for each in extra if each.partition(b"=")[0] != b"addresses"]
+        fields[_EXTRA:] = [b" ".join([*kept, b"addresses=" + addresses.encode()])]
+    return b":".join(fields)
 
 
 def _rewrite(path: Path, change: Callable[[list[bytes]], list[bytes]]) -> None:
     """Put a changed file in the place of the one there, whole or not at all.
 
     A new one is for its owner alone; one that is there keeps owner and permissions, by which
-    Dovecot may read it.
+    Dovecot may read it. A symbolic link stays one.
     """
+    path = Path(os.path.realpath(path))
     with _alone(path.parent):
         try:
             before: os.stat_result | None = path.stat()

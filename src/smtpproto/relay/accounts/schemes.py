@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from attrs import field, frozen
 
 from smtpproto.core.base64 import decode_base64, encode_base64
-from smtpproto.core.errors import GrammarError
+from smtpproto.core.errors import GrammarError, LocalProtocolError
 from smtpproto.core.sasl import ScramKeys
 from smtpproto.mechanisms.saslprep import saslprep
 from smtpproto.mechanisms.scram import derive_keys
@@ -39,7 +39,11 @@ __all__ = [
 MAX_PASSWORD = 1024
 #: What PBKDF2 is made to cost where we make the keys (RFC 7677 §4 asks for 4096 at least).
 ITERATIONS = 32_768
+#: A login should not take minutes, nor all memory: what a hash may ask for, in iterations of
+#: PBKDF2, and in KiB of Argon2's memory, once and through all passes.
 MAX_ITERATIONS = 5_000_000
+MAX_MEMORY = 1 << 20
+MAX_WORK = 1 << 24
 
 _SCHEME = re.compile(r"\{([^{}]*)\}")
 
@@ -78,8 +82,8 @@ class Plain:
         """Take it as it is, but for SASLprep."""
         try:
             return cls(saslprep(text, stored=True))
-        except GrammarError as error:
-            raise ValueError(str(error)) from None
+        except GrammarError:
+            raise ValueError("it has characters that no password has") from None
 
     def fits(self, password: str) -> bool:
         """Compare the two."""
@@ -119,7 +123,10 @@ class ScramSha256:
 
     def fits(self, password: str) -> bool:
         """Make the keys of this password, and compare them."""
-        made = derive_keys(password, self.keys.salt, iterations=self.keys.iterations)
+        try:
+            made = derive_keys(password, self.keys.salt, iterations=self.keys.iterations)
+        except LocalProtocolError:  # no stored password has such characters (RFC 3454 §7)
+            return False
         return hmac.compare_digest(made.stored_key, self.keys.stored_key)
 
     def written(self) -> str:
@@ -165,15 +172,18 @@ class Argon2:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Take a whole hash."""
+        """Take a whole hash, of at most MAX_MEMORY and MAX_WORK."""
         try:
             import argon2  # noqa: PLC0415 - an extra
         except ImportError:
             raise ValueError("Argon2 needs the extra: pip install smtpproto[accounts]") from None
         try:
-            argon2.extract_parameters(text)
+            asked = argon2.extract_parameters(text)
         except (argon2.exceptions.InvalidHashError, ValueError):
             raise ValueError("not a hash of Argon2") from None
+        memory, passes = asked.memory_cost, asked.time_cost
+        if memory > MAX_MEMORY or memory * passes > MAX_WORK:
+            raise ValueError(f"{memory} KiB of memory and {passes} passes are too many")
         return cls(text)
 
     def fits(self, password: str) -> bool:

@@ -8,7 +8,8 @@ or contradicts itself, is not converted, and `objection` says why, in words for 
 
 It streams: the content is walked in one pass, in memory that does not grow with it. Whether it can
 be converted is known at its end only, and has to be known before MAIL; so the relay walks it twice,
-the first time to look (`survey`). It lies in the spool, and nothing is kept between the two.
+the first time to look (`survey`). It lies in the spool, and nothing is kept between the two. Both
+go in a thread: a chunk that is all boundaries takes a quarter of a second.
 
 Boundaries are looked for as RFC 2046 §5.1 has them, those of outer multiparts within inner ones,
 too, but as whole lines: that is how readers find them.
@@ -18,14 +19,17 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from typing import TypeAlias
 
+from anyio import to_thread
 from attrs import define, field, frozen
 
 from smtpproto.core.content import LineEnds
 
+from .header import MAX_LINE
 from .mime_header import FIELD, MAX_BOUNDARY, Said
+from .quoted import QuotedPrintable
 
 __all__ = ["Downgrade", "Survey", "downgraded", "survey"]
 
@@ -33,12 +37,9 @@ __all__ = ["Downgrade", "Survey", "downgraded", "survey"]
 MAX_HEADER = 1 << 18
 #: Multiparts within each other.
 MAX_DEPTH = 50
-#: Octets of a line, without CRLF (RFC 5321 §4.5.3.1.6).
-MAX_LINE = 998
-# A line that ends a part has no more octets than this, and is found whole or not at all.
+# A line that ends a part, with the CRLF in front and behind, has no more octets than this: spaces
+# may stand at its end. It is found whole or not at all.
 _HOLD = 2 * MAX_BOUNDARY + 10
-#: Octets of quoted-printable text that are encoded at a time; a longer line is broken.
-_WINDOW = 1 << 16
 
 # Why it is not converted. They follow "this message cannot be converted: ".
 NOT_MIME = "it is no MIME message, and so does not say what its 8-bit text is"
@@ -124,19 +125,27 @@ class Downgrade:
         decided = len(self._buffer) - (0 if final else _HOLD)
         if decided <= 0 and not (final and self._buffer):
             return False
-        match = self._frames[-1].line.search(self._buffer)
+        match = self._find_boundary(self._buffer)
         if match is None or match.start() >= decided:
             self._pass_on(decided, out)
             return False
-        boundary, last = match["boundary"], match["last"] is not None
+        boundary, last = self._frames[-1].ends[_without_spaces(match)]
         end = match.end() - 2 * (last and match[0].endswith(b"\r\n"))
         self._pass_on(match.start(), out)
-        self._part_ends(bytes(boundary), out, last=last)
+        self._part_ends(boundary, out, last=last)
         # Behind the last part the line's CRLF may belong to the boundary of what is around it.
         out.append(bytes(self._buffer[self._skip : match.end() - match.start()]))
         del self._buffer[: end - match.start()]
         self._skip = 2 if last else 0
         return True
+
+    def _find_boundary(self, text: bytes | bytearray) -> re.Match[bytes] | None:
+        """Find the first line that is a boundary of one of the multiparts that we are in."""
+        ends = self._frames[-1].ends
+        match = _DASHED.search(text)
+        while match is not None and _without_spaces(match) not in ends:
+            match = _DASHED.search(text, match.end(1))
+        return match
 
     def _pass_on(self, octets: int, out: list[bytes]) -> None:
         data = bytes(self._buffer[self._skip : octets])
@@ -185,12 +194,12 @@ class Downgrade:
             else:
                 del self._buffer[:2]
             return True
-        if self._frames and (match := self._frames[-1].line.fullmatch(b"\r\n" + line)):
+        if self._frames and (match := self._find_boundary(b"\r\n" + line)):
             # A part that breaks off before it has a body.
+            boundary, last = self._frames[-1].ends[_without_spaces(match)]
             self._header = None
             out.append(self._begun(bytes(header), b""))
-            last = match["last"] is not None
-            self._part_ends(match["boundary"], out, last=last)
+            self._part_ends(boundary, out, last=last)
             out.append(line)
             del self._buffer[: len(line) - 2 * (last and line.endswith(b"\r\n"))]
             self._skip = 2 if last else 0
@@ -245,7 +254,7 @@ class Downgrade:
             self._body = _Base64()
             return b"base64"
         if coding == b"8bit" and not self._eight_bit:
-            self._body = _QuotedPrintable()
+            self._body = QuotedPrintable()
             return b"quoted-printable"
         self._body = _Plain(UNSAID)
         return coding
@@ -259,27 +268,32 @@ class Downgrade:
             self._body = _Plain(self._sealed or BETWEEN)
             self._sealed = self._sealed or (SEALED if kind in _SEALED else "")
             digest = kind == b"multipart/digest"
-            others = [frame.boundary for frame in self._frames]
-            line = _lines_of([boundary, *reversed(others)])
-            self._frames.append(_Frame(boundary, line, self._sealed, digest))
+            ends = {**self._frames[-1].ends} if self._frames else {}
+            ends |= {b"--" + boundary: (boundary, False), b"--%b--" % boundary: (boundary, True)}
+            self._frames.append(_Frame(boundary, ends, self._sealed, digest))
 
 
 @frozen
 class _Frame:
-    """A multipart that we are in. `line` is a boundary of it, or of one around it."""
+    """A multipart that we are in.
+
+    `ends` has the lines that end a part of it, or of one around it: each with its boundary, and
+    whether it is behind the last part.
+    """
 
     boundary: bytes
-    line: re.Pattern[bytes]
+    ends: Mapping[bytes, tuple[bytes, bool]]
     sealed: str
     digest: bool
 
 
-def _lines_of(boundaries: list[bytes]) -> re.Pattern[bytes]:
-    any_of = b"|".join(map(re.escape, boundaries))
-    spaces = b"[ \\t]{0,%d}" % MAX_BOUNDARY
-    return re.compile(
-        b"\\r\\n--(?P<boundary>%b)(?P<last>--)?%b(?:\\r\\n|\\Z)" % (any_of, spaces), re.DOTALL
-    )
+# A line that may end a part. Boundaries come from the content: a regex made of each costs more
+# than all else.
+_DASHED = re.compile(rb"\r\n(--[^\r\n]{1,%d})(?:\r\n|\Z)" % (_HOLD - 6))
+
+
+def _without_spaces(match: re.Match[bytes]) -> bytes:
+    return match[1].rstrip(b" \t")
 
 
 # --- bodies ----------------------------------------------------------------------------------
@@ -298,49 +312,6 @@ class _Plain:
 
     def finish(self) -> bytes:
         return b""
-
-
-class _QuotedPrintable:
-    """Encodes as RFC 2045 §6.7 has it, line by line; a CR or LF that stands alone is encoded."""
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-
-    def feed(self, data: bytes) -> bytes:
-        self._held += data
-        out: list[bytes] = []
-        # Cut by what there is and not by how it came, so that the same always becomes the same.
-        while len(self._held) > _WINDOW:
-            end = self._held.rfind(b"\r\n", 0, _WINDOW) + 2
-            if end >= 2:
-                out.append(_quoted_lines(self._held[:end]))
-            else:
-                end = _WINDOW - self._held.startswith(b"\r", _WINDOW - 1)
-                out.append(_quoted_beginning(self._held[:end]))
-            del self._held[:end]
-        return b"".join(out)
-
-    def finish(self) -> bytes:
-        return _quoted_lines(self._held)
-
-
-def _quoted_lines(text: bytes | bytearray) -> bytes:
-    return b"\r\n".join(map(_quoted, text.split(b"\r\n"))).replace(b"=\n", b"=\r\n")
-
-
-def _quoted_beginning(text: bytes | bytearray) -> bytes:
-    """Encode the beginning of a line, and break it; the stand-in keeps room for the break."""
-    encoded = _quoted(text + b"\0").removesuffix(b"=00").removesuffix(b"=\n")
-    return encoded.replace(b"=\n", b"=\r\n") + b"=\r\n"
-
-
-def _quoted(line: bytes | bytearray) -> bytes:
-    """Encode one line, in lines of at most 76 octets."""
-    if b"\n" not in line:
-        return binascii.b2a_qp(line, istext=False)
-    # There `b2a_qp` loses count.
-    octets = b"".join(b"=%02X" % octet for octet in line)
-    return b"=\n".join(octets[at : at + 75] for at in range(0, len(octets), 75))
 
 
 class _Base64:
@@ -368,7 +339,7 @@ class _Base64:
         return between + lines
 
 
-_Body: TypeAlias = _Plain | _QuotedPrintable | _Base64
+_Body: TypeAlias = _Plain | QuotedPrintable | _Base64
 
 
 # --- both passes -----------------------------------------------------------------------------
@@ -428,9 +399,13 @@ async def survey(
     """
     walk = Downgrade(eight_bit=eight_bit)
     before, after = _Shape(), _Shape()
-    async for chunk in content:
+
+    def look(chunk: bytes) -> None:
         before.feed(chunk)
         after.feed(walk.feed(chunk))
+
+    async for chunk in content:
+        await to_thread.run_sync(look, chunk)
     after.feed(walk.finish())
     longest = MAX_LINE if lines else None
     objection = walk.objection or ("" if after.has_lines(longest) else NO_LINES)
@@ -444,7 +419,7 @@ async def downgraded(
     """Give content as a Downgrade makes it; `survey` has found no objection to that."""
     walk = Downgrade(eight_bit=eight_bit)
     async for chunk in content:
-        if converted := walk.feed(chunk):
+        if converted := await to_thread.run_sync(walk.feed, chunk):
             yield converted
     if converted := walk.finish():
         yield converted

@@ -8,7 +8,7 @@ from attrs import frozen
 
 __all__ = ["MAX_LINE", "Field", "ImproperError", "is_date", "is_message_id", "split_header"]
 
-#: Octets of a line, CRLF not counted (RFC 5322 §2.1.1).
+#: Octets of a line, CRLF not counted (RFC 5322 §2.1.1, RFC 5321 §4.5.3.1.6).
 MAX_LINE = 998
 
 
@@ -32,8 +32,9 @@ _END_OF_FIELD = re.compile(rb"(?<=\r\n)(?![ \t])")
 def split_header(header: bytes, *, utf8: bool = False) -> list[Field]:
     """Return the fields of a whole header, without the empty line behind it.
 
-    ImproperError for what is no field, a line that is too long or is folded and empty, NUL, and
-    octets beyond ASCII: with `utf8` (RFC 6532 §3) only where they are not UTF-8.
+    ImproperError for what is no field, a line that is too long or is folded and empty, NUL, a CR or
+    LF that stands alone (RFC 5322 §2.2), and octets beyond ASCII: with `utf8` (RFC 6532 §3) only
+    where they are not UTF-8.
     """
     if header and not header.endswith(b"\r\n"):
         header += b"\r\n"  # a message that is all header, by BDAT
@@ -56,7 +57,10 @@ def _field(octets: bytes) -> Field:
         raise ImproperError(f"{name} is folded around an empty line")
     if b"\0" in octets:
         raise ImproperError(f"{name} has a NUL")
-    return Field(name.lower(), b"".join([match[2].replace(b"\r\n", b"")]).strip(b" \t"), octets)
+    value = match[2].replace(b"\r\n", b"")
+    if b"\r" in value or b"\n" in value:  # some would read another field there
+        raise ImproperError(f"{name} has a CR or LF that stands alone")
+    return Field(name.lower(), value.strip(b" \t"), octets)
 
 
 def _check_utf8(field: Field, *, utf8: bool) -> None:

@@ -17,9 +17,9 @@ _FIELDS = re.compile(rb"^([!-9;-~]+)[ \t]*:((?:[^\r]|\r(?!\n[^ \t]|\n\Z))*)\r\n"
 _TOKEN = rb"[!#$%&'*+.^_`{|}~0-9A-Za-z-]+"
 _KIND = re.compile(rb"\s*(%b)\s*/\s*(%b)\s*(;.*)?" % (_TOKEN, _TOKEN), re.DOTALL)
 _QUOTED = rb'"(?:[^"\\]|\\.)*"'
-_PARAMETER = re.compile(
-    rb'\s*([^=;"\s]+)\s*=\s*(%b|[^;"]*)\s*(?:;|\Z)|\s*(?:;|\Z)' % _QUOTED, re.DOTALL
-)
+# With its semicolon. No two runs of spaces meet in it: there would be too many ways to part them.
+_PARAMETER = re.compile(rb'\s*(?:([^=;"\s]+)\s*=([^;"]*|\s*%b\s*))?(?:;|\Z)' % _QUOTED, re.DOTALL)
+_BOUNDARY = re.compile(rb"[ -~]{1,%d}" % MAX_BOUNDARY)
 _PIECE = re.compile(rb"%b|[()]|\\.|[^\"()\\]+" % _QUOTED, re.DOTALL)
 
 
@@ -82,7 +82,7 @@ def _kind_of(value: bytes) -> tuple[bytes, bytes | None]:
             if said.startswith(b'"'):
                 said = re.sub(rb"\\(.)", rb"\1", said[1:-1], flags=re.DOTALL)
             boundary = said.rstrip()
-    if boundary is not None and not (0 < len(boundary) <= MAX_BOUNDARY and boundary.isascii()):
+    if boundary is not None and _BOUNDARY.fullmatch(boundary) is None:
         boundary = None
     return b"%b/%b" % (match[1].lower(), match[2].lower()), boundary
 

@@ -41,8 +41,8 @@ LOGIN_FIRST = Reply(530, "5.7.0", "Authentication required")
 TOO_LONG = Reply(554, "5.6.0", f"A header has at most {MAX_HEADER} octets")
 LONG_LINE = Reply(554, "5.6.0", f"A line has more than {MAX_LINE} octets (RFC 5322 2.1.1)")
 
-#: Octets of a header from which on it is read in a thread: it takes a second for the largest.
-BIG = 1 << 16
+#: Octets of a header from which on it is read in a thread: it takes seconds for the largest.
+BIG = 1 << 13
 #: What there may be one of (RFC 5322 §3.6).
 _ONCE = (
     *("from", "sender", "reply-to", "to", "cc", "bcc", "date", "message-id"),

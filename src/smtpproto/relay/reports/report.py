@@ -16,10 +16,9 @@ to parse.
 
 from __future__ import annotations
 
-import binascii
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from textwrap import fill
 from typing import Literal, TypeAlias
@@ -31,6 +30,8 @@ from smtpproto.core.path import ForwardPath, Mailbox, ReversePath, as_domain, as
 from smtpproto.core.reply import Reply
 from smtpproto.core.status import EnhancedStatus
 from smtpproto.extensions.dsn import utf8_in_ascii
+from smtpproto.relay.content.header import MAX_LINE
+from smtpproto.relay.content.quoted import quoted_printable
 from smtpproto.trace import END_OF_HEADER, date_time
 
 __all__ = ["MAX_RETURNED", "Action", "Failure", "failure_report", "is_report_owed"]
@@ -364,8 +365,6 @@ def _reply_lines(reply: Reply, most: int = _MAX_LINES) -> list[str]:
 
 # --- what is returned ------------------------------------------------------------------------
 
-_MAX_LINE = 998  # octets, without CRLF (RFC 5322 §2.1.1)
-
 
 def _returned(original: bytes, whole: bool, utf8: bool, wide: bool) -> bytes:
     if whole and len(original) <= MAX_RETURNED:
@@ -386,7 +385,7 @@ def _part(kind: bytes, octets: bytes, wide: bool = False) -> bytes:
     if wide and _is_8bit(octets):
         encoding = b"8bit"
     else:
-        octets = b"\r\n".join(_quoted_printable(octets.split(b"\r\n")))
+        octets = quoted_printable(octets)
     return b"Content-Type: %b\r\nContent-Transfer-Encoding: %b\r\n\r\n%b" % (
         kind,
         encoding,
@@ -406,7 +405,7 @@ def _is_8bit(octets: bytes) -> bool:
     ends = octets.count(b"\r\n")
     if octets.count(b"\r") != ends or octets.count(b"\n") != ends:
         return False
-    return max(map(len, octets.split(b"\r\n"))) <= _MAX_LINE
+    return max(map(len, octets.split(b"\r\n"))) <= MAX_LINE
 
 
 def _header(original: bytes) -> bytes:
@@ -418,10 +417,3 @@ def _header(original: bytes) -> bytes:
     if len(original) <= MAX_RETURNED:
         return original
     return beginning[: beginning.rfind(b"\n") + 1] or beginning
-
-
-def _quoted_printable(lines: Iterable[bytes]) -> Iterable[bytes]:
-    # A line at a time and not as text, so that a bare CR or LF is encoded like other octets.
-    for line in lines:
-        encoded = binascii.b2a_qp(line, quotetabs=False, istext=False, header=False)
-        yield encoded.replace(b"=\n", b"=\r\n")

@@ -1,8 +1,8 @@
 """Is the SQLite spool sound, and can it be mended? For `smtpproto queue check`. It blocks.
 
 What cannot stay goes to `DIRECTORY/quarantine` and not away: a message as `ID.json`, its envelope
-and what is wrong with it, and `ID.eml`, its content; a database as it was. Nothing there is read
-again by anybody but you.
+and what is wrong with it, and `ID.eml`, its content (`damaged.json` and `damaged.eml`, where its id
+is none any more); a database as it was. Nothing there is read again by anybody but you.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
+from types import UnionType
+from typing import TypeGuard
 
 from attrs import define, field, frozen
 
@@ -23,14 +25,28 @@ from smtpproto.core.path import Mailbox
 
 from .database import MIGRATIONS, as_unavailable, connect, lock, migrate
 from .disk import Disk
-from .rows import C, parsed
-from .salvage import MENDED, finish, keep_file, legible, rebuild, until_damage
+from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, C, parsed
+from .salvage import MENDED, finish, keep_file, rebuild, until_damage
 from .seam import SpoolUnavailable
 
 __all__ = ["Checked", "Finding", "check_spool"]
 
 #: Lines of SQLite's verdict that are passed on; a torn page makes thousands.
 VERDICTS = 10
+
+#: What the spool reads besides.
+SELECT_HIDDEN = "SELECT content, due FROM message, recipient"
+#: Characters of an id at most; they have far fewer.
+MAX_ID = 100
+# What columns hold that are neither a command nor an address. Damage may leave anything in them.
+_OF_MESSAGE = {"arrived": float, "origin": str, "octets": int}
+_OF_RECIPIENT = {
+    "attempts": int,
+    "next_attempt": float,
+    "due": float,
+    "last_reply": str | None,
+    "warned": int,
+}
 
 
 @frozen
@@ -112,16 +128,17 @@ class _Check:
             if not self.served:
                 self._files(db)
 
-    def _found(self, what: str, problem: str, mend: Callable[[], str]) -> None:
+    def _found(self, what: object, problem: str, mend: Callable[[], str]) -> None:
         """Note it, and mend it by what `mend` does, which returns what that was."""
         done = mend() if self.repair else ""
-        self.findings.append(Finding(what, problem, done, bool(done)))
+        shown = what if isinstance(what, str) and what.isprintable() else ascii(what)
+        self.findings.append(Finding(shown, problem, done, bool(done)))
 
     # The database
 
     def _raw(self) -> sqlite3.Connection:
         db = connect(self.directory / "spool.db", create=False, busy_timeout=self.busy_timeout)
-        db.text_factory = legible
+        db.text_factory = _text_or_octets
         return db
 
     def _connect(self) -> sqlite3.Connection:
@@ -161,6 +178,11 @@ class _Check:
                 raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
             rows = db.execute(f"PRAGMA integrity_check({VERDICTS})").fetchall()
             lines = [line for (text,) in rows for line in str(text).splitlines()]
+            if lines == ["ok"] and version == len(MIGRATIONS):
+                lines = ["its tables lack columns"]
+                for query in (SELECT_MESSAGE, SELECT_RECIPIENT, SELECT_HIDDEN):
+                    db.execute(query)
+                lines = ["ok"]
         return [] if lines == ["ok"] else lines[:VERDICTS]
 
     def _mend(self) -> str:
@@ -183,34 +205,33 @@ class _Check:
 
     # Messages
 
-    def _messages(self, db: sqlite3.Connection) -> list[tuple[str, dict[int, str]]]:
+    def _messages(self, db: sqlite3.Connection) -> list[tuple[object, dict[int, str]]]:
         """Return each message that something is wrong with: what is, by recipient.
 
-        -1 stands for the whole of it, -2 for its content.
+        -1 stands for the whole of it, -2 for its content. A row is found by its id, be it text as
+        it should be or, damaged, other octets.
         """
-        damaged: list[tuple[str, dict[int, str]]] = []
-        for id, mail, octets, inline in db.execute(
-            "SELECT id, mail, octets, length(content) FROM message ORDER BY id"
+        damaged: list[tuple[object, dict[int, str]]] = []
+        for id, mail, kind, inline, *others in db.execute(
+            "SELECT id, mail, typeof(content), length(content), arrived, origin, octets"
+            " FROM message ORDER BY id"
         ):
             self.messages += 1
             problems: dict[int, str] = {}
-            if (problem := _grammar(Mail, mail)) is not None:
+            problem = _grammar(Mail, mail) or _odd(_OF_MESSAGE, others)
+            if not _is_id(id):
+                problem = "its id is none"
+            elif kind not in {"blob", "null"}:
+                problem = "its content is not octets"
+            if problem is not None:
                 problems[-1] = problem
-            rows = db.execute(
-                "SELECT number, rcpt, alias, mail FROM recipient WHERE message = ?", (id,)
-            )
-            owed = 0
-            for number, rcpt, alias, own_mail in rows:
-                owed += 1
-                problem = _grammar(Rcpt, rcpt) or _no_alias(alias)
-                if problem is None and own_mail is not None:
-                    problem = _grammar(Mail, own_mail)
-                if problem is not None:
-                    problems[number] = problem
+            owed, unreadable = self._recipients(db, id)
+            problems |= unreadable
             if not owed:
                 problems[-1] = "it has no recipients"
             elif len([n for n in problems if n >= 0]) == owed:
                 problems[-1] = "none of its recipients can be read"
+            octets = others[-1]
             there = inline if inline is not None else self._size(id)
             if there is None:
                 problems[-2] = "its content is gone"
@@ -220,14 +241,36 @@ class _Check:
                 damaged.append((id, problems))
         return damaged
 
-    def _size(self, id: str) -> int | None:
+    def _recipients(self, db: sqlite3.Connection, id: object) -> tuple[int, dict[int, str]]:
+        """Return how many recipients a message has, and what is wrong with some, by number."""
+        problems: dict[int, str] = {}
+        owed = 0
+        for number, rcpt, alias, mail, *others in db.execute(
+            "SELECT number, rcpt, alias, mail, attempts, next_attempt, due, last_reply, warned"
+            " FROM recipient WHERE message IN (?1, CAST(?1 AS TEXT))",
+            (id,),
+        ):
+            owed += 1
+            problem = _grammar(Rcpt, rcpt) or _no_alias(alias) or _odd(_OF_RECIPIENT, others)
+            if problem is None and mail is not None:
+                problem = _grammar(Mail, mail)
+            if not isinstance(number, int) or number < 0:
+                problems[-1] = "a recipient of it has no number"
+            elif problem is not None:
+                problems[number] = problem
+        return owed, problems
+
+    def _size(self, id: object) -> int | None:
+        if not _is_id(id):
+            return None
         try:
             return (self.directory / "content" / id).stat().st_size
         except OSError:
             return None
 
-    def _message(self, db: sqlite3.Connection, id: str, problems: dict[int, str]) -> None:
-        if db.execute("SELECT 1 FROM message WHERE id = ?", (id,)).fetchone() is None:
+    def _message(self, db: sqlite3.Connection, id: object, problems: dict[int, str]) -> None:
+        there = "SELECT 1 FROM message WHERE id IN (?1, CAST(?1 AS TEXT))"
+        if db.execute(there, (id,)).fetchone() is None:
             return  # it has been done with meanwhile
         if -1 in problems:
             text = "; ".join(problems[n] for n in sorted(problems))
@@ -239,18 +282,20 @@ class _Check:
             self._found(id, text, partial(self._quarantine, db, id, text, bad))
         if -2 in problems:
             done = "it stays: its sender is told when it expires" if self.repair else ""
-            self.findings.append(Finding(id, problems[-2], done))
+            self.findings.append(Finding(str(id), problems[-2], done))
 
     def _quarantine(
-        self, db: sqlite3.Connection, id: str, problem: str, numbers: Sequence[int] | None
+        self, db: sqlite3.Connection, id: object, problem: str, numbers: Sequence[int] | None
     ) -> str:
         """Take a message, or some of its recipients, out of the queue and keep it."""
         head = db.execute(
-            "SELECT arrived, mail, origin, octets, content FROM message WHERE id = ?", (id,)
+            "SELECT arrived, mail, origin, octets, content FROM message"
+            " WHERE id IN (?1, CAST(?1 AS TEXT))",
+            (id,),
         ).fetchone()
         rows = db.execute(
             "SELECT number, rcpt, attempts, next_attempt, last_reply, alias, mail FROM recipient"
-            " WHERE message = ? ORDER BY number",
+            " WHERE message IN (?1, CAST(?1 AS TEXT)) ORDER BY number",
             (id,),
         ).fetchall()
         arrived, mail, origin, octets, inline = head or (None, None, None, None, None)
@@ -258,39 +303,40 @@ class _Check:
             "id": id,
             "problem": problem,
             "arrived": arrived,
-            "mail": _text(mail),
+            "mail": mail,
             "origin": origin,
             "octets": octets,
             "recipients": [
                 {
-                    "rcpt": _text(rcpt),
+                    "rcpt": rcpt,
                     "attempts": attempts,
                     "next_attempt": next_attempt,
                     "last_reply": reply,
-                    "alias": _text(alias),
-                    "mail": _text(own_mail),
+                    "alias": alias,
+                    "mail": own_mail,
                 }
                 for number, rcpt, attempts, next_attempt, reply, alias, own_mail in rows
                 if numbers is None or number in numbers
             ],
         }
-        where = self._keep(f"{id}.json", json.dumps(envelope, indent=2).encode())
-        file = self.directory / "content" / id
+        name = id if _is_id(id) else "damaged"
+        where = self._keep(f"{name}.json", json.dumps(envelope, indent=2, default=_text).encode())
         if inline is not None:
-            self._keep(f"{id}.eml", inline if isinstance(inline, bytes) else str(inline).encode())
-        elif file.is_file():
-            keep_file(file, self.directory / "quarantine" / f"{id}.eml", self.disk)
+            self._keep(f"{name}.eml", inline if isinstance(inline, bytes) else str(inline).encode())
+        file = self.directory / "content" / name
+        if file.is_file():
+            keep_file(file, self.directory / "quarantine" / f"{name}.eml", self.disk)
         db.execute("BEGIN IMMEDIATE")
         if numbers is None:
-            db.execute("DELETE FROM message WHERE id = ?", (id,))
-            db.execute("DELETE FROM recipient WHERE message = ?", (id,))
+            db.execute("DELETE FROM message WHERE id IN (?1, CAST(?1 AS TEXT))", (id,))
+            db.execute("DELETE FROM recipient WHERE message IN (?1, CAST(?1 AS TEXT))", (id,))
         else:
             db.executemany(
-                "DELETE FROM recipient WHERE message = ? AND number = ?",
+                "DELETE FROM recipient WHERE message IN (?1, CAST(?1 AS TEXT)) AND number = ?2",
                 [(id, number) for number in numbers],
             )
         db.execute("COMMIT")
-        if numbers is None and inline is None:
+        if numbers is None:
             self.disk.remove(file)
         return f"moved to {where}"
 
@@ -309,7 +355,7 @@ class _Check:
         """Return what is in `content` that may be ours."""
         content = self.directory / "content"
         names = self.disk.names(content) if content.is_dir() else []
-        return sorted(name for name in names if name.isalnum())
+        return sorted(filter(_is_id, names))
 
     def _files(self, db: sqlite3.Connection) -> None:
         found = {finding.what for finding in self.findings}
@@ -344,9 +390,20 @@ class _Check:
         raise FileExistsError(f"{name}: too many of that name in quarantine")
 
 
+def _is_id(value: object) -> TypeGuard[str]:
+    """Tell whether this may be a message's id, and so the name of a file."""
+    return isinstance(value, str) and value.isascii() and value.isalnum() and len(value) <= MAX_ID
+
+
+def _odd(types: Mapping[str, type | UnionType], values: Sequence[object]) -> str | None:
+    """Say which column holds what it cannot; None for nothing."""
+    for (name, kind), value in zip(types.items(), values, strict=True):
+        if not isinstance(value, kind):
+            return f"its {name} is {value!r}"
+    return None
+
+
 def _grammar(cls: type[C], line: object) -> str | None:
-    if not isinstance(line, bytes):
-        return f"no {cls.verb.decode()} command: {line!r}"
     try:
         parsed(cls, line)
     except GrammarError as error:
@@ -367,7 +424,13 @@ def _no_alias(address: object) -> str | None:
     return None
 
 
-def _text(line: object) -> object:
-    return (
-        line.decode("utf-8", "backslashreplace").rstrip("\r\n") if isinstance(line, bytes) else line
-    )
+def _text_or_octets(octets: bytes) -> str | bytes:
+    """Read text from the database; what is none any more stays octets, and can be found by them."""
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "backslashreplace").rstrip("\r\n")

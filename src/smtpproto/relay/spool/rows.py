@@ -77,9 +77,11 @@ def entries_of(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:
     return entries
 
 
-def parsed(cls: type[C], line: bytes) -> C:
+def parsed(cls: type[C], line: object) -> C:
     """Read a command as it stands in a row; GrammarError where it is none of its class."""
-    command = parse_command(line.removesuffix(b"\r\n"), BASE_VERBS)
+    command = None
+    if isinstance(line, bytes):
+        command = parse_command(line.removesuffix(b"\r\n"), BASE_VERBS)
     if not isinstance(command, cls):
         raise GrammarError(f"no {cls.verb.decode()} command: {line!r}")
     return command

@@ -20,7 +20,7 @@ from .database import connect, is_code, migrate
 from .disk import Disk
 from .seam import SpoolUnavailable
 
-__all__ = ["MENDED", "finish", "keep_file", "legible", "rebuild", "until_damage"]
+__all__ = ["MENDED", "finish", "keep_file", "rebuild", "until_damage"]
 
 #: Complete, and about to take the place of `spool.db`.
 MENDED = "spool.db.mended"
@@ -32,8 +32,15 @@ _LOGS = ("-wal", "-shm", "-journal")
 _PATIENCE = 100_000
 
 
-#: SQLite's result codes for what cannot be read.
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+_MAX_ROWID = (1 << 63) - 1
+
+#: SQLite's result codes for what cannot be read; the last one where the schema says what is none.
+_DAMAGE = (
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_ERROR,
+)
 
 
 @contextmanager
@@ -45,6 +52,8 @@ def until_damage() -> Generator[Callable[[], bool], None, None]:
     except sqlite3.DatabaseError as error:
         if not any(is_code(error, code) for code in _DAMAGE):
             raise
+        whole = False
+    except UnicodeDecodeError:  # a name in the schema, which SQLite would have said
         whole = False
 
 
@@ -120,10 +129,12 @@ def _readable(directory: Path, disk: Disk) -> Iterator[sqlite3.Connection]:
     if not database.exists():
         return
     db = _opened(database)
-    names: set[str] = set()
+    legible = False
     with until_damage():
-        names.update(name for (name,) in db.execute("SELECT name FROM sqlite_master"))
-    if names >= {"message", "recipient"}:
+        for query in (_MESSAGES, _RECIPIENTS):
+            db.execute(f"{query} LIMIT 0")
+        legible = True
+    if legible:
         yield db
         return
     db.close()
@@ -133,11 +144,11 @@ def _readable(directory: Path, disk: Disk) -> Iterator[sqlite3.Connection]:
 
 def _opened(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-    db.text_factory = legible
+    db.text_factory = _legible
     return db
 
 
-def legible(octets: bytes) -> str:
+def _legible(octets: bytes) -> str:
     """Read text from the database, where not all of it need be text any more."""
     return octets.decode("utf-8", "replace")
 
@@ -182,18 +193,18 @@ def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     if whole:
         return
     _, first = copy("WHERE rowid > ? ORDER BY rowid DESC", last)
-    between = [(last + 1, first - 1)]
+    between = [(last + 1, (first or _MAX_ROWID) - 1)]
     for _ in range(_PATIENCE):
         if not between:
             return
         low, high = between.pop()
         if low <= high and not copy("WHERE rowid BETWEEN ? AND ?", low, high)[0] and low < high:
             middle = (low + high) // 2
-            between += [(low, middle), (middle + 1, high)]
+            between += [(middle + 1, high), (low, middle)]  # the lower first: there may be no end
 
 
 def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
-    def copy(where: str, *arguments: str) -> None:
+    def copy(where: str, *arguments: str | int) -> None:
         with until_damage():
             for row in old.execute(f"{_RECIPIENTS} {where}", arguments):
                 _insert(new, "recipient", (*row, *_ADDED[len(row) - 7 :]))
@@ -205,6 +216,8 @@ def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     ).fetchall()
     for (id,) in left:
         copy("WHERE message = ?", id)
+    for named in _lost_recipients(old, new):
+        copy("WHERE message = ? AND number = ?", *named)
 
 
 def _lost_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> list[tuple[str, int]]:
