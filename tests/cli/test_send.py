@@ -248,6 +248,24 @@ def test_without_a_node(cli: Run) -> None:
     assert "there is no node in smtpproto-data" in result.stderr
 
 
+def test_a_node_that_does_not_run(cli: Run, tmp_path: Path) -> None:
+    port = free_port()
+    ensure_certificate(tmp_path / "smtpproto-data")
+    ensure_login(tmp_path / "smtpproto-data", "127.0.0.1", port)
+    result = cli("send", *HELLO)
+    assert result.exit_code == 1
+    first, advice = result.stderr.splitlines()
+    assert first == f"smtpproto: 127.0.0.1:{port}: connection refused: nothing listens there"
+    assert "`smtpproto serve` starts it" in advice
+
+
+def test_a_node_with_accounts_has_no_login_for_us(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "smtpproto-data" / "spool").mkdir(parents=True)
+    result = cli("send", *HELLO)
+    assert result.exit_code == 2
+    assert "the node in smtpproto-data has accounts: give --server and --login" in result.stderr
+
+
 def test_a_node_whose_login_cannot_be_read(cli: Run, tmp_path: Path) -> None:
     (tmp_path / "smtpproto-data").mkdir()
     (tmp_path / "smtpproto-data" / "login.toml").write_text("x")

@@ -30,6 +30,7 @@ from .options import (
     PASSWORD_VARIABLE,
     BadInput,
     Failure,
+    Family,
     Value,
     password_for,
     password_option,
@@ -53,6 +54,7 @@ class _File:
 
 
 @click.group(
+    cls=Family,
     invoke_without_command=True,
     subcommand_metavar="[list | add NAME | remove NAME]",
     context_settings={"allow_interspersed_args": True, "ignore_unknown_options": True},

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from .manual import default_of
 from .options import BadInput, backend_option, password_for, run
 from .public import Dns, Finding, Names, Public
 from .routes import rules_of
-from .serve import serve
+from .serve import must_have_metrics, serve
 from .values import is_loopback
 from .written import written
 
@@ -45,7 +48,7 @@ class Problem:
 
 @click.group()
 def config() -> None:
-    """Check the settings of a node before it starts, and show which are in force."""
+    """Check the settings of a node, and show which are in force."""
 
 
 _FILE = click.argument(
@@ -64,7 +67,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for pr
 )
 @backend_option
 def check(*, file: Path | None, as_json: bool, public: bool, backend: str, **given: Any) -> None:
-    """Check a file of `serve`, and the files that it names; say all that is wrong with them.
+    """Say all that is wrong with a file of `serve` and those it names.
 
     With options of `serve`: as they would override it. --public asks the DNS, and tries one
     server's port 25.
@@ -133,16 +136,22 @@ def _unusable(settings: ServeSettings) -> list[str]:
         if settings.accounts is not None:
             try:
                 read_accounts(settings.accounts.read_bytes())
+            except FileNotFoundError:
+                make = f"smtpproto account --file {shlex.quote(str(settings.accounts))} add NAME"
+                raise BadInput(f"{settings.accounts} does not exist; make it: {make}") from None
             except OSError as error:
-                raise BadInput(
-                    f"accounts: {settings.accounts}: {error.strerror or error}"
-                ) from None
+                raise BadInput(f"{settings.accounts}: {error.strerror or error}") from None
 
     def password() -> None:
         if settings.smart_host_login is not None and settings.smart_host_password_file is not None:
             password_for(settings.smart_host_login, settings.smart_host_password_file)
 
+    def metrics() -> None:
+        if settings.metrics is not None:
+            must_have_metrics()
+
     readers: list[tuple[str, Callable[[], object]]] = [
+        ("metrics", metrics),
         ("accounts", accounts),
         ("smart-host-password-file", password),
     ]
@@ -153,7 +162,7 @@ def _unusable(settings: ServeSettings) -> list[str]:
         try:
             read()
         except click.ClickException as error:
-            problems.append(f"{key}: {error.format_message().removeprefix(f'{key}: ')}")
+            problems.append(f"{key}: {error.format_message().removeprefix(key).lstrip(': ')}")
     return problems
 
 
@@ -173,6 +182,14 @@ def _doubts(settings: ServeSettings) -> list[str]:
             "without a smart-host mail goes to each domain's own server, by port 25, which many "
             "providers block, and from an address that has to be trusted"
         )
+    for name, file in (
+        ("accounts", settings.accounts),
+        ("smart-host-password-file", settings.smart_host_password_file),
+        *((f"routes: entry {n}", each.password_file) for n, each in enumerate(settings.routes, 1)),
+    ):
+        with suppress(OSError):  # what cannot be read is a problem, and told as one
+            if file is not None and file.stat().st_mode & stat.S_IROTH:
+                doubts.append(f"{name}: everybody on this machine can read {file}: chmod o= {file}")
     return doubts
 
 
@@ -180,9 +197,10 @@ def _doubts(settings: ServeSettings) -> list[str]:
 @_FILE
 @_JSON
 def show(*, file: Path | None, as_json: bool, **given: Any) -> None:
-    """Show every setting that is in force, and where it comes from: file, flag or default.
+    """Show every setting that is in force, and where it comes from.
 
-    With options of `serve`: as they would override it. No password is shown.
+    That is file, flag or default. With options of `serve`: as they would override it. No password
+    is shown.
     """
     try:
         said = load(file) if file else {}

@@ -51,6 +51,7 @@ from .options import (
     Failure,
     Value,
     backend_option,
+    cannot_listen,
     listen,
     run,
     server,
@@ -59,12 +60,11 @@ from .options import (
 from .screen import show
 from .telling import Teller
 from .values import domain, network
-from .words import explain
 
 if TYPE_CHECKING:
     from smtpproto.relay.metrics import Metrics
 
-__all__ = ["serve"]
+__all__ = ["must_have_metrics", "serve"]
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ async def _bound(listener: Listener, stack: AsyncExitStack) -> Listener:
         bound = await listen_tcp(listener.host, listener.port)
     except OSError as error:
         at = where(HostPort(listener.host or "", listener.port))
-        raise Failure(f"cannot listen on {at}: {explain(error)}") from None
+        raise cannot_listen(at, error) from None
     stack.push_async_callback(bound.aclose)
     return evolve(listener, bound=bound)
 
@@ -292,9 +292,14 @@ class _Node:
         self.teller.note("reloaded", f"{what} read again{more}", restart=kept)
 
 
-def _metrics() -> Metrics:
+def must_have_metrics() -> None:
+    """Raise Failure where the extra is missing that `metrics` needs."""
     if any(find_spec(needed) is None for needed in ("prometheus_client", "h11")):
         raise Failure("metrics needs what is not installed: pip install 'smtpproto[metrics]'")
+
+
+def _metrics() -> Metrics:
+    must_have_metrics()
     from smtpproto.relay.metrics import Metrics  # noqa: PLC0415 - an extra
 
     return Metrics()
@@ -310,7 +315,7 @@ async def _watch(tasks: TaskGroup, node: _Node, relay: Relay, counts: Metrics) -
     try:
         port = await tasks.start(monitor.serve, at.host or None, at.port)
     except OSError as error:
-        raise Failure(f"cannot listen on {where(at)}: {explain(error)}") from None
+        raise cannot_listen(where(at), error) from None
     return where(HostPort(at.host, port))
 
 
@@ -343,7 +348,7 @@ async def _run(
                 bound = await tasks.start(run_relay)
             except* OSError as group:
                 error = next(e for e in causes(group) if isinstance(e, OSError))
-                raise Failure(f"cannot listen on {error.filename}: {explain(error)}") from None
+                raise cannot_listen(error.filename, error) from None
             places: dict[Kind, HostPort] = {
                 listener.kind: HostPort(listener.host or "", port)
                 for listener, (_, port) in zip(listeners, bound, strict=True)
