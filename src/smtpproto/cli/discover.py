@@ -68,7 +68,7 @@ def discover(
     as_json: bool,
     backend: str,
 ) -> None:
-    """Find the server that takes an address's mail, and what to enter.
+    """Find the server by which an address sends, and what to enter.
 
     Asks the DNS (SRV records), then the file that mail programs read, at the domain and at its
     provider, then tries the usual names. Each server is tried: whether it can be reached, has a

@@ -185,6 +185,8 @@ def _no_session(destination: Destination, error: ClientError) -> str:
     words = f"{destination.address}: {explain(error, destination.address.host)}"
     if destination.local and "nothing listens" in words:
         words += "\nthe local node is not running: `smtpproto serve` starts it; or give --server"
+    elif "the server closed the connection" in words and destination.tls is not Tls.IMPLICIT:
+        words += "\nit may wait for TLS from the first octet: --tls implicit"
     elif "does not offer STARTTLS" in words:
         words += "\nit would be sent in clear with --tls opportunistic or --tls none"
     elif "certificate" in words and destination.ssl_context is None:
