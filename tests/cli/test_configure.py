@@ -90,13 +90,15 @@ ca-file = "empty"
     assert not Path("smtpproto-data").exists()
 
 
-def test_accounts_that_are_not_there_yet_are_made_by_what_it_says(cli: Run) -> None:
-    code, (line,) = checked(cli, 'accounts = "of us"\n')
+@pytest.mark.parametrize("name", ["accounts", "of us"])
+def test_accounts_that_are_not_there_yet_are_made_by_what_it_says(cli: Run, name: str) -> None:
+    text = f'accounts = "{name}"\n'
+    code, (line,) = checked(cli, text)
     assert code == 1
     said, _, command = line.partition("; make it: smtpproto ")
-    assert said == "✗ line 1: accounts: of us does not exist"
+    assert said == f"✗ line 1: accounts: {name} does not exist"
     assert cli(*shlex.split(command), SMTPPROTO_PASSWORD="secret").exit_code == 0
-    assert checked(cli, 'accounts = "of us"\n') == (0, ["✓ smtp.toml can be used."])
+    assert checked(cli, text) == (0, ["✓ smtp.toml can be used."])
 
 
 def test_secrets_that_everybody_can_read_are_no_errors_and_told(cli: Run) -> None:

@@ -162,7 +162,7 @@ def _unusable(settings: ServeSettings) -> list[str]:
         try:
             read()
         except click.ClickException as error:
-            problems.append(f"{key}: {error.format_message().removeprefix(key).lstrip(': ')}")
+            problems.append(f"{key}: {error.format_message().removeprefix(f'{key}: ')}")
     return problems
 
 

@@ -71,6 +71,8 @@ def show(
     onward = (
         f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"
     )
+    all_mail = any(not route.senders and not route.recipients for route in chosen.routes)
+    queue = f"{ours()} queue{_data_option(chosen)}"
     part(
         "Where mail goes",
         *((route.whose, route) for route in chosen.routes),
@@ -80,7 +82,7 @@ def show(
             if not any(route.takes(domain) for route in chosen.routes)
         ),
         *(("a mailbox holds", quota) for quota in [_quota(chosen)] if quota),
-        ("elsewhere", f"{onward}; what waits: {ours()} queue{_data_option(chosen)}"),
+        ("what waits", queue) if all_mail else ("elsewhere", f"{onward}; what waits: {queue}"),
     )
     secured = f"STARTTLS; our own certificate: {certificate.cert}"
     if login is None:

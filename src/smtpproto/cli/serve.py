@@ -295,7 +295,7 @@ class _Node:
 def must_have_metrics() -> None:
     """Raise Failure where the extra is missing that `metrics` needs."""
     if any(find_spec(needed) is None for needed in ("prometheus_client", "h11")):
-        raise Failure("metrics needs what is not installed: pip install 'smtpproto[metrics]'")
+        raise Failure("metrics: its extra is not installed: pip install 'smtpproto[metrics]'")
 
 
 def _metrics() -> Metrics:
