@@ -126,8 +126,8 @@ def send(
     A finished one, headers and all, from FILE or (-) standard input: its line ends are made
     CRLF, and nothing else is changed. Or one composed from --subject, --body and --attach.
 
-    Without --server or --direct it is submitted to the local node, the one that `smtpproto
-    serve` runs in --data.
+    Without --server or --direct it is submitted to the local node, the one that
+    `smtpproto serve` runs in --data.
     """
     if direct and options["address"]:
         raise click.UsageError("--server and --direct exclude each other")
