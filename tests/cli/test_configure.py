@@ -90,6 +90,16 @@ ca-file = "empty"
     assert not Path("smtpproto-data").exists()
 
 
+def test_a_user_and_a_group_that_are_not_there(cli: Run) -> None:
+    code, lines = checked(cli, 'user = "nosuchuser"\ngroup = "nosuchgroup"\n')
+    assert code == 1
+    assert lines == [
+        "✗ line 1: user: there is no user nosuchuser; make one: useradd --system nosuchuser",
+        "✗ line 2: group: there is no group nosuchgroup",
+    ]
+    assert checked(cli, 'user = "nobody"\n')[0] == 0
+
+
 @pytest.mark.parametrize("name", ["accounts", "of us"])
 def test_accounts_that_are_not_there_yet_are_made_by_what_it_says(cli: Run, name: str) -> None:
     text = f'accounts = "{name}"\n'

@@ -20,6 +20,7 @@ from smtpproto.relay.accounts.passwd import read_accounts
 
 from .config import SETTINGS, ConfigError, ServeSettings, build, load
 from .console import mark, out, say, table
+from .daemon import group_number, identity
 from .manual import default_of
 from .options import BadInput, backend_option, password_for, run
 from .public import Dns, Finding, Names, Public
@@ -146,11 +147,21 @@ def _unusable(settings: ServeSettings) -> list[str]:
         if settings.smart_host_login is not None and settings.smart_host_password_file is not None:
             password_for(settings.smart_host_login, settings.smart_host_password_file)
 
+    def user() -> None:
+        if settings.user is not None:
+            identity(settings.user)
+
+    def group() -> None:
+        if settings.group is not None:
+            group_number(settings.group)
+
     def metrics() -> None:
         if settings.metrics is not None:
             must_have_metrics()
 
     readers: list[tuple[str, Callable[[], object]]] = [
+        ("user", user),
+        ("group", group),
         ("metrics", metrics),
         ("accounts", accounts),
         ("smart-host-password-file", password),

@@ -77,7 +77,8 @@ GARBAGE = 10_000
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Read settings from this TOML file; options given here override it.",
+    help="Read settings from this TOML file, of which `smtpproto config show` has all that there "
+    "are; options given here override it.",
 )
 @click.option(
     "--data",
