@@ -45,9 +45,9 @@ def starts(top: Path, also: list[Path]) -> dict[str, Start]:
     for number, (kind, settings) in enumerate(KINDS.items()):
         file = top / f"{number}.toml"
         file.write_text(settings)
-        found[kind] = partial(smtpproto, config=file)
+        found[kind] = partial(smtpproto, workers=1, config=file)
     for root in also:
-        found[f"none, {root.name}"] = partial(smtpproto, source=root.resolve() / "src")
+        found[f"none, {root.name}"] = partial(smtpproto, workers=1, source=root.resolve() / "src")
     return found
 
 

@@ -50,8 +50,11 @@ def true_defaults(  # noqa: PLR0917 - Sphinx calls it so
 ) -> tuple[str, str] | None:
     """Write what a parameter of an attrs class defaults to, instead of attrs' name for it.
 
-    Arguments that are another's (`smtpproto.arguments`) stand there, and not here again.
+    Arguments that are another's (`smtpproto.arguments`) stand there, and not here again. A Protocol
+    has none, for nobody makes one.
     """
+    if getattr(obj, "_is_protocol", False):
+        return "", ""
     if (own := _own_parameters(obj)) is not None:
         return f"({', '.join([*own, '*arguments', '**options'])})", returns
     if signature is None or not isinstance(obj, type) or not attrs.has(obj):

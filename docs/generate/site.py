@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.nodes import Node
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import ReferenceRole, SphinxRole
@@ -28,7 +30,7 @@ from .ledger import Ledger, section_anchor
 from .links import broken_links
 from .rfc_pages import write_rfc_pages
 from .rst import Pages
-from .source_pages import SOURCE, test_lines, write_source_pages
+from .source_pages import SOURCE, source_page, test_lines, write_source_pages
 from .tables import write_tables
 from .titles import TITLES
 
@@ -135,6 +137,17 @@ def _linked(app: Sphinx, text: str, clauses: dict[tuple[int, str], str]) -> Iter
         yield nodes.Text(text[done:])
 
 
+def link_source(app: Sphinx, doctree: nodes.document) -> None:
+    """Have links to files of the source, which a page has as it lies there, lead to their pages."""
+    folder = Path(app.srcdir, app.env.docname).parent
+    for download in list(doctree.findall(addnodes.download_reference)):
+        file = Path(normpath(folder / download["reftarget"]))
+        if file.is_relative_to(ROOT / SOURCE):
+            target = uri(app, source_page(file.relative_to(ROOT).as_posix()))
+            there = nodes.reference("", "", *download.children, refuri=target, internal=True)
+            download.replace_self(there)
+
+
 def check_links(app: Sphinx, error: Exception | None) -> None:
     """Warn of links that lead nowhere, when the site has been built."""
     if error is None and app.builder.name == "html":
@@ -173,6 +186,7 @@ def setup(app: Sphinx) -> ExtensionMetadata:
     app.add_transform(DropPlainFields)
     app.connect("doctree-read", finish_listings)
     app.connect("doctree-read", link_clauses)
+    app.connect("doctree-read", link_source, priority=400)  # downloads are gathered at 500
     app.connect("doctree-read", add_source_links)
     app.connect("missing-reference", unresolved_name)
     app.connect("autodoc-process-bases", public_bases)

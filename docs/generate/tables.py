@@ -357,7 +357,9 @@ def _setting(name: str, setting: Any, told: Any, default: str, below: str = "") 
 def _help(path: list[str], command: click.Command) -> str:
     context: click.Context | None = None
     for name in path[:-1]:
-        context = click.Context(click.Group(name), info_name=name, parent=context)
+        context = click.Context(
+            click.Group(name), info_name=name, parent=context, help_option_names=["-h", "--help"]
+        )
     with click.Context(command, info_name=path[-1], parent=context, max_content_width=88) as inner:
         shown = textwrap.dedent(command.get_help(inner))
     return f"```text\n{shown}\n```\n\n"

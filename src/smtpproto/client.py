@@ -465,11 +465,11 @@ class Client:
 async def send_message(message: Message[Any, Any], client: Client) -> Result:
     """Hand one message over, in a session of its own, to all whom its header names.
 
-    Behind the message come the arguments of Client: `send_message(message, "mail.example.org",
-    login=("me", "secret"))`. The envelope is what `smtpproto.message.envelope_of` makes of the
-    header; Bcc is not sent. Raises what that does, before anything is connected; what entering
-    a Client raises; and what `Client.send` does, so DeliveryError unless every recipient was
-    accepted.
+    Behind the message come the arguments of Client, as in
+    `send_message(message, "mail.example.org", login=("me", "secret"))`. The envelope is what
+    `smtpproto.message.envelope_of` makes of the header; Bcc is not sent. Raises what that does,
+    before anything is connected; what entering a Client raises; and what `Client.send` does, so
+    DeliveryError unless every recipient was accepted.
     """
     envelope = envelope_of(message)
     async with client:

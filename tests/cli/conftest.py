@@ -24,7 +24,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 def _plain_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """80 columns, no password lying about, and an empty directory to be in."""
     monkeypatch.setenv("COLUMNS", "80")
-    for name in ("SMTPPROTO_PASSWORD", "FORCE_COLOR", "NO_COLOR"):
+    for name in ("SMTPPROTO_PASSWORD", "SMTPPROTO_DATA", "FORCE_COLOR", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,32 @@ def test_a_package_of_the_extra_is_missing(module: str, package: str) -> None:
     assert f"needs {package}, which is not installed" in done.stderr
     assert "smtpproto[cli]" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_relay_says_which_package_it_lacks() -> None:
+    code = "import sys; sys.modules['dns'] = None; import smtpproto.relay"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(SOURCE)},
+    )
+    assert done.returncode == 1
+    assert "smtpproto.relay needs dnspython, which is not installed" in done.stderr
+    assert "pip install 'smtpproto[relay]'" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["prometheus_client", "h11"])
+def test_metrics_without_their_extra_are_no_settings_to_start_with(
+    tmp_path: Path, missing: str
+) -> None:
+    file = tmp_path / "smtp.toml"
+    file.write_text('metrics = "127.0.0.1:0"\n')
+    for command in (["config", "check", file], ["serve", "--config", file]):
+        done = without(missing, *map(str, command))
+        assert done.returncode == 1
+        assert "pip install 'smtpproto[metrics]'" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("backend", ["trio", "uvloop"])
@@ -172,3 +199,28 @@ def test_a_shell_gets_its_script(shell: str, cli: Run) -> None:
     script = cli(_SMTPPROTO_COMPLETE=f"{shell}_source").stdout
     assert "_SMTPPROTO_COMPLETE=" in script
     assert "_smtpproto_completion" in script
+
+
+@pytest.mark.parametrize("command", [[], ["config"], ["account"], ["queue"]])
+def test_each_command_is_told_in_a_line(cli: Run, command: list[str]) -> None:
+    _, commands, told = cli(*command, "--help").stdout.partition("\nCommands:\n")
+    assert commands
+    assert "..." not in told
+
+
+@pytest.mark.parametrize("help_", ["--help", "-h"])
+@pytest.mark.parametrize(
+    ("command", "own", "shared"),
+    [
+        (["queue", "hold"], "--reason TEXT", "`smtpproto queue` may stand here, too: --data, "),
+        (["account", "add"], "--scheme ", "`smtpproto account` may stand here, too: --file, "),
+    ],
+)
+def test_help_behind_a_command_is_about_that_one(
+    cli: Run, command: list[str], own: str, shared: str, help_: str
+) -> None:
+    shown = cli(*command, help_).stdout
+    assert shown.startswith(f"Usage: smtpproto {' '.join(command)} [OPTIONS]")
+    assert own in shown
+    assert shared in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80

@@ -1,6 +1,7 @@
 """`config`: every mistake in a file is told at once, and what is in force with where it is from."""
 
 import json
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def test_what_is_no_toml_has_its_line_from_the_reader(cli: Run) -> None:
 
 def test_files_that_are_named_are_read(cli: Run) -> None:
     """Passwords, certificates and accounts: nothing of it waits for the first message."""
-    Path("empty").touch()
+    Path("empty").touch(0o600)
     code, lines = checked(
         cli,
         """accounts = "accounts"
@@ -93,6 +94,54 @@ ca-file = "empty"
     ]
     assert list(Path().glob("*")) != []
     assert not Path("smtpproto-data").exists()
+
+
+def test_a_user_and_a_group_that_are_not_there(cli: Run) -> None:
+    code, lines = checked(cli, 'user = "nosuchuser"\ngroup = "nosuchgroup"\n')
+    assert code == 1
+    assert lines == [
+        "✗ line 1: user: there is no user nosuchuser; make one: useradd --system nosuchuser",
+        "✗ line 2: group: there is no group nosuchgroup",
+    ]
+    assert checked(cli, 'user = "nobody"\n')[0] == 0
+
+
+@pytest.mark.parametrize("name", ["accounts", "of us"])
+def test_accounts_that_are_not_there_yet_are_made_by_what_it_says(cli: Run, name: str) -> None:
+    text = f'accounts = "{name}"\n'
+    code, (line,) = checked(cli, text)
+    assert code == 1
+    said, _, command = line.partition("; make it: smtpproto ")
+    assert said == f"✗ line 1: accounts: {name} does not exist"
+    assert cli(*shlex.split(command), SMTPPROTO_PASSWORD="secret").exit_code == 0
+    assert checked(cli, text) == (0, ["✓ smtp.toml can be used."])
+
+
+def test_secrets_that_everybody_can_read_are_no_errors_and_told(cli: Run) -> None:
+    for name in ("accounts", "password", "other"):
+        Path(name).write_text("secret\n")
+        Path(name).chmod(0o644)
+    text = """accounts = "accounts"
+smart-host = "mail.example.org:587"
+smart-host-login = "ann"
+smart-host-password-file = "password"
+[[routes]]
+via = "mx"
+[[routes]]
+via = "smtp:mail.example.org:25"
+login = "ann"
+password-file = "other"
+"""
+    code, lines = checked(cli, text)
+    assert code == 0
+    keys = ["accounts", "smart-host-password-file", "routes: entry 2"]
+    files = ["accounts", "password", "other"]
+    told = "• {}: everybody on this machine can read {}: chmod o= {}".format
+    doubts = [told(key, file, file) for key, file in zip(keys, files, strict=True)]
+    assert lines == [*doubts, "✓ smtp.toml can be used."]
+    for name in ("accounts", "password", "other"):
+        Path(name).chmod(0o640)
+    assert checked(cli, text) == (0, ["✓ smtp.toml can be used."])
 
 
 def test_settings_that_contradict_each_other_also_by_a_flag(cli: Run) -> None:

@@ -140,7 +140,6 @@ def test_nobody_listens(cli: Run, backend: str) -> None:
         ([b"SSH-2.0-x\x1b[31m\r\n"], "does not keep to SMTP"),
         ([b"554 go \x1b[31maway\r\n"], "greeting was refused: 554 go \\x1b[31maway"),
         ([b"220 ok\r\n", b"421 busy\r\n"], "421 busy"),
-        ([b""], "closed"),
     ],
 )
 def test_no_session(cli: Run, turns: list[bytes], words: str) -> None:
@@ -246,6 +245,33 @@ def test_without_a_node(cli: Run) -> None:
     result = cli("send", *HELLO)
     assert result.exit_code == 2
     assert "there is no node in smtpproto-data" in result.stderr
+
+
+def test_a_server_that_waits_for_tls_may_be_what_hangs_up(cli: Run) -> None:
+    with scripted(b"") as port:
+        result = cli("send", "--server", f"127.0.0.1:{port}", *HELLO)
+    assert result.exit_code == 1
+    first, advice = result.stderr.splitlines()
+    assert first.endswith("the server closed the connection")
+    assert "--tls implicit" in advice
+
+
+def test_a_node_that_does_not_run(cli: Run, tmp_path: Path) -> None:
+    port = free_port()
+    ensure_certificate(tmp_path / "smtpproto-data")
+    ensure_login(tmp_path / "smtpproto-data", "127.0.0.1", port)
+    result = cli("send", *HELLO)
+    assert result.exit_code == 1
+    first, advice = result.stderr.splitlines()
+    assert first == f"smtpproto: 127.0.0.1:{port}: connection refused: nothing listens there"
+    assert "`smtpproto serve` starts it" in advice
+
+
+def test_a_node_with_accounts_has_no_login_for_us(cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "smtpproto-data" / "spool").mkdir(parents=True)
+    result = cli("send", *HELLO)
+    assert result.exit_code == 2
+    assert "the node in smtpproto-data has accounts: give --server and --login" in result.stderr
 
 
 def test_a_node_whose_login_cannot_be_read(cli: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`serve` as its user has it: a process, its screen, its files, its end."""
 
+import errno
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ import anyio
 import pytest
 
 from smtpproto.cli.node import ensure_certificate, load_login
+from smtpproto.cli.options import cannot_listen
 from tests.cli.conftest import SOURCE, Run
 from tests.peers.programs import find, listening, wait_for
 
@@ -612,6 +614,23 @@ def test_an_address_that_is_not_ours(address: str, words: str) -> None:
     assert line.startswith(f"smtpproto: cannot listen on {address}: ")
     if "invalid" not in address or "looked up" not in line:  # there may be no DNS here
         assert line.endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("at", "why", "helped"),
+    [
+        ("127.0.0.1:25", errno.EACCES, True),
+        ("*:1023", errno.EPERM, True),
+        ("*:1024", errno.EACCES, False),
+        ("*:25", errno.EADDRINUSE, False),
+    ],
+)
+def test_a_port_for_which_there_is_no_right_is_told_with_what_helps(
+    at: str, why: int, helped: bool
+) -> None:
+    first, *advice = cannot_listen(at, OSError(why, "no")).format_message().split("\n")
+    assert first.startswith(f"cannot listen on {at}: ")
+    assert ["CAP_NET_BIND_SERVICE" in line for line in advice] == [True][:helped]
 
 
 @both_backends

@@ -1,5 +1,6 @@
 """What the site is made with: citations, the ledger's pages, the tables, and whether links hold."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from smtpproto.cli.routes import ROUTE
 from smtpproto.client import Client
 from smtpproto.core.command import BASE_VERBS
 from smtpproto.core.status import REGISTRY
+from smtpproto.handler import Handler
 from smtpproto.mechanisms import STANDARD as MECHANISMS
 
 ROOT = Path(__file__).parents[2]
@@ -220,6 +222,21 @@ def test_arguments_that_are_another_s_are_not_written_twice() -> None:
     ):
         found = true_defaults(None, kind, "", thing, None, "(host: str)", "Result")  # type: ignore[arg-type]  # it asks the application nothing
         assert found == (written, "Result")
+
+
+def test_a_protocol_has_no_arguments() -> None:
+    found = true_defaults(None, "class", "", Handler, None, "(*args, **kwargs)", "")  # type: ignore[arg-type]  # it asks the application nothing
+    assert found == ("", "")
+
+
+def test_code_in_a_docstring_is_not_broken_over_two_lines() -> None:
+    """What is, cannot be told from what opens and is not closed; the site would show both."""
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (ast.get_docstring(node) or "").splitlines()
+                odd = [each for each in lines if each.count("`") % 2 and each[:4].strip()]
+                assert not odd, f"{file}: {odd}"
 
 
 # Links

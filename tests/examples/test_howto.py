@@ -652,6 +652,7 @@ def test_catch_all(tmp_path: Path) -> None:
             people = ["ann@example.org", "jo@far.example", "who@localhost"]
             assert session.sendmail("eve@gone.example", people, "Subject: 1\n\nhi\n") == {}
         wait_for(lambda: len([*tmp_path.glob("mail/*/*/new/*")]) == 3, "three messages")
+        assert "by MX" not in "".join(served.lines)
     found = {str(file.parent.relative_to(tmp_path)) for file in tmp_path.glob("mail/*/*/new/*")}
     assert found == {
         "mail/example.org/ann/new",

@@ -147,7 +147,10 @@ def site(tmp_path: Path) -> Iterator[Site]:
                 tmp_path / "nowhere",
                 accounts=accounts,
                 users=[ANN],
-                settings=SHOWN.read_text().replace("/srv/mail", str(tmp_path))
+                settings=SHOWN.read_text()
+                .replace("/var/lib/smtpproto", str(data))
+                .replace("/etc/smtpproto", str(tmp_path))
+                .replace("=smtpproto", "=mail")
                 + POP3.format(port=pop3),
             )
         )

@@ -31,6 +31,7 @@ from .options import (
     PASSWORD_VARIABLE,
     BadInput,
     Failure,
+    Family,
     Value,
     password_for,
     password_option,
@@ -54,6 +55,7 @@ class _File:
 
 
 @click.group(
+    cls=Family,
     invoke_without_command=True,
     subcommand_metavar="[list | add NAME | remove NAME]",
     context_settings={"allow_interspersed_args": True, "ignore_unknown_options": True},

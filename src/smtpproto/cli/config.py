@@ -199,7 +199,7 @@ def _account(text: str) -> str:
 
 
 def _recipients(value: object, folder: Path) -> int:
-    found = a_count(value, folder)
+    found = aa_count(value, folder)
     if found < 100:
         raise ValueError(f"{found} is too few: every server takes 100 (RFC 5321 §4.5.3.1.8)")
     return found
@@ -210,9 +210,9 @@ def _hold(value: object, folder: Path) -> float:
 
 
 def _workers(value: object, folder: Path) -> int:
-    if _count(value, folder) > MOST_WORKERS:
+    if a_count(value, folder) > MOST_WORKERS:
         raise ValueError(f"{value} is more than {MOST_WORKERS}")
-    return _count(value, folder)
+    return a_count(value, folder)
 
 
 def _separator(text: str) -> str:

@@ -43,7 +43,7 @@ class Problem:
 
 @click.group()
 def config() -> None:
-    """Check the settings of a node before it starts, and show which are in force."""
+    """Check the settings of a node, and show which are in force."""
 
 
 _FILE = click.argument(
@@ -62,7 +62,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for pr
 )
 @backend_option
 def check(*, file: Path | None, as_json: bool, public: bool, backend: str, **given: Any) -> None:
-    """Check a file of `serve`, and the files that it names; say all that is wrong with them.
+    """Say all that is wrong with a file of `serve` and those it names.
 
     With options of `serve`: as they would override it. --public asks the DNS, and tries one
     server's port 25.
@@ -130,9 +130,10 @@ def _located(problem: str, file: Path | None) -> Problem:
 @_FILE
 @_JSON
 def show(*, file: Path | None, as_json: bool, **given: Any) -> None:
-    """Show every setting that is in force, and where it comes from: file, flag or default.
+    """Show every setting that is in force, and where it comes from.
 
-    With options of `serve`: as they would override it. No password is shown.
+    That is file, flag or default. With options of `serve`: as they would override it. No password
+    is shown.
     """
     try:
         said = load(file) if file else {}

@@ -6,52 +6,70 @@ import os
 import socket
 from contextlib import suppress
 
+from attrs import evolve, frozen
+
 from .options import Failure
 
-__all__ = ["become", "find", "notify"]
+__all__ = ["Identity", "become", "group_number", "identity", "notify"]
 
 
-def find(user: str, group: str | None = None) -> tuple[str, int, int]:
-    """Return a user's name, his number, and that of his group, or of another one.
+NO_USERS = "user and group are for systems that have such"
 
-    Names or numbers. Failure if there is no such user or group, or if it is root.
-    """
+
+@frozen
+class Identity:
+    """A user of this system, by name and number, and the number of his first group."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def identity(user: str) -> Identity:
+    """Look a user up, by name or number. Failure if there is none, or if it is root. Blocks."""
     try:
-        import grp  # noqa: PLC0415 - none on Windows
-        import pwd  # noqa: PLC0415
+        import pwd  # noqa: PLC0415 - none on Windows
     except ImportError:
-        raise Failure("user and group are for systems that have such") from None
+        raise Failure(NO_USERS) from None
     try:
         who = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
     except KeyError:
         raise Failure(f"user: there is no user {user}; make one: useradd --system {user}") from None
-    gid = who.pw_gid
-    if group is not None:
-        try:
-            gid = (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
-        except KeyError:
-            raise Failure(f"group: there is no group {group}") from None
     if who.pw_uid == 0:
         raise Failure("user: root is whom not to be")
-    return who.pw_name, who.pw_uid, gid
+    return Identity(who.pw_name, who.pw_uid, who.pw_gid)
+
+
+def group_number(group: str) -> int:
+    """Look a group up, by name or number. Failure if there is none. Blocks."""
+    try:
+        import grp  # noqa: PLC0415 - none on Windows
+    except ImportError:
+        raise Failure(NO_USERS) from None
+    try:
+        return (grp.getgrgid(int(group)) if group.isdigit() else grp.getgrnam(group)).gr_gid
+    except KeyError:
+        raise Failure(f"group: there is no group {group}") from None
 
 
 def become(user: str, group: str | None = None) -> None:
     """Give up root for good, and be this user, with his groups; `group` is another first one.
 
-    For who is that user already nothing is done. Failure as of `find`, if we may not, or if he
-    cannot read this program.
+    For who is that user already nothing is done. Failure as above, if we may not, or if he cannot
+    read this program.
     """
-    name, uid, gid = find(user, group)
-    if (os.geteuid(), os.getegid()) == (uid, gid):
+    who = identity(user)
+    if group is not None:
+        who = evolve(who, gid=group_number(group))
+    if (os.geteuid(), os.getegid()) == (who.uid, who.gid):
         return
     if os.geteuid() != 0:
         raise Failure(f"user: only root can become {user}; leave it out, or start the node as root")
     # In this order: after the last there is no right to do the others.
-    os.initgroups(name, gid)
-    os.setgid(gid)
-    os.setuid(uid)
-    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
+    os.initgroups(who.name, who.gid)
+    os.setgid(who.gid)
+    os.setuid(who.uid)
+    if os.getresuid() != (who.uid,) * 3 or os.getresgid() != (who.gid,) * 3:
         raise Failure(f"user: the system did not let us become {user}")
     for needed in (os.__file__, __file__):  # of which there is more to import
         if not os.access(needed, os.R_OK):

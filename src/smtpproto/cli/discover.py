@@ -68,7 +68,7 @@ def discover(
     as_json: bool,
     backend: str,
 ) -> None:
-    """Find the server to which an address may hand its mail, and say what to enter where.
+    """Find the server by which an address sends, and what to enter.
 
     Asks the DNS (SRV records), then the file that mail programs read, at the domain and at its
     provider, then tries the usual names. Each server is tried: whether it can be reached, has a

@@ -22,14 +22,17 @@ from smtpproto.core.path import as_domain
 from smtpproto.relay.routing.route import HostPort
 
 from .values import host_port, listen_address
+from .words import explain
 
 __all__ = [
     "Backend",
     "BadInput",
     "Failure",
+    "Family",
     "Value",
     "backend_option",
     "ca_option",
+    "cannot_listen",
     "context_for",
     "data_option",
     "helo_option",
@@ -45,8 +48,12 @@ __all__ = [
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Ports below are for whom the system lets.
+PRIVILEGED = 1024
 #: Where the data of a node is, if nobody says anything else.
 DATA = Path("smtpproto-data")
+#: … or this environment variable.
+DATA_VARIABLE = "SMTPPROTO_DATA"
 PASSWORD_VARIABLE = "SMTPPROTO_PASSWORD"  # noqa: S105 - a name
 
 
@@ -58,6 +65,28 @@ class BadInput(Failure):
     """A file or a setting that cannot be used. Exit code 2, as for wrong usage."""
 
     exit_code = 2
+
+
+class Family(click.Group):
+    """Commands with options in common, which may stand behind the command as well as before it.
+
+    But `--help` behind a command is about that one.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take note of the command that is named, before `--help` ends the reading."""
+        ctx.meta[__name__] = next((each for each in args if each in self.commands), None)
+        return super().parse_args(ctx, args)
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help of the command that was named, if there is one."""
+        name: str | None = ctx.meta.get(__name__)
+        if name is None:
+            return super().get_help(ctx)
+        with click.Context(self.commands[name], info_name=name, parent=ctx) as inner:
+            text = self.commands[name].get_help(inner)
+        ours = ", ".join(each.opts[0] for each in self.params)
+        return f"{text}\n\n  Options of `{ctx.command_path}` may stand here, too: {ours}."
 
 
 class Value(click.ParamType[Any]):
@@ -175,6 +204,8 @@ def data_option(command: F) -> F:
         default=DATA,
         show_default=True,
         metavar="DIR",
+        envvar=DATA_VARIABLE,
+        show_envvar=True,
         help="The local node's data.",
     )(command)
 
@@ -197,7 +228,7 @@ def password_for(username: str, file: Path | None) -> str:
             with click.open_file(str(file), encoding="utf-8") as lines:
                 text: str = lines.readline()
         except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+            why = (error.strerror if isinstance(error, OSError) else None) or error
             raise BadInput(f"cannot read the password from {file}: {why}") from None
         password = text.rstrip("\r\n")
         if not password:
@@ -271,3 +302,15 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 def where(address: HostPort) -> str:
     """Write an address that we listen on."""
     return f"*:{address.port}" if not address.host else str(address)
+
+
+def cannot_listen(at: str, error: OSError) -> Failure:
+    """Say why an address, written as above, cannot be had, and what would help."""
+    words = f"cannot listen on {at}: {explain(error)}"
+    port = int(at.rpartition(":")[2] or 0)
+    if isinstance(error, PermissionError) and 0 < port < PRIVILEGED:
+        words += (
+            f"\na port below {PRIVILEGED} takes root, which `user` in the file of `serve` then "
+            "gives up, or the capability CAP_NET_BIND_SERVICE"
+        )
+    return Failure(words)

@@ -21,7 +21,7 @@ from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
 
 from .console import amount, mark, out, safe, say, table
 from .listing import Listing, ago, as_dict, now, state, whom
-from .options import Failure, backend_option, data_option, run
+from .options import DATA_VARIABLE, Failure, Family, backend_option, data_option, run
 from .selection import Wanted, confirmed, selection
 from .shares import Share, Spools, spools_in, stories_in
 from .telling import in_words
@@ -50,9 +50,15 @@ class _Visit:
                 async with Spools.open(self.data) as spools:
                     return await ask(spools)
             except SpoolUnavailable as error:
-                raise Failure(f"cannot look into the queue: {error}") from None
+                raise Failure(f"cannot look into the queue: {self.why(error)}") from None
 
         return run(self.backend, visit)
+
+    def why(self, error: SpoolUnavailable) -> str:
+        """Say why the spool cannot be opened, and where it may be instead."""
+        if (self.data / "spool").is_dir():
+            return str(error)
+        return f"{error}\nname what the node has as `data` by --data DIR, or in {DATA_VARIABLE}"
 
     def choose(self, what: str, ids: Sequence[str], wanted: Wanted, *, yes: bool) -> Sequence[str]:
         """Return the messages to act on: those named, or, when that is confirmed, those wanted.
@@ -97,6 +103,7 @@ class _Visit:
 
 
 @click.group(
+    cls=Family,
     invoke_without_command=True,
     subcommand_metavar="[list | show ID | trace ID | hold | release | retry | delete | check]",
     context_settings={
@@ -109,7 +116,7 @@ class _Visit:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
 def queue(ctx: click.Context, data: Path, backend: str, as_json: bool) -> None:
-    """Look at the messages that wait in a node's spool, and act on them.
+    """Look at the messages that wait in a node, and act on them.
 
     Safe while the node runs: it notices within seconds. Without a command: list.
     """
@@ -195,9 +202,10 @@ def show(visit: _Visit, id: str) -> None:
 @click.argument("id")
 @click.pass_obj
 def trace(visit: _Visit, id: str) -> None:
-    """Tell the whole story of one message, also of one that has left, or was refused.
+    """Tell the whole story of a message, also of one that has left.
 
-    It is read from DIR/story.jsonl, which `serve` keeps, up to the size that `story-size` says.
+    And of one that a filter has refused. It is read from DIR/story.jsonl, which `serve` keeps, up
+    to the size that `story-size` says.
     """
     try:
         stories = stories_in(visit.data)
@@ -250,7 +258,10 @@ _IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--reason", default="by the operator", show_default=True, help="Why; it is shown.")
 @click.pass_obj
 def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason: str) -> None:
-    """Keep messages where they are until they are released, however old they grow."""
+    """Keep messages where they are until they are released.
+
+    However old they grow: they are neither tried nor given up.
+    """
     found = visit.choose("Hold", ids, wanted, yes=yes)
     held = visit.each(found, lambda spool, id: spool.hold(id, reason))
     visit.tell({"recipients": held}, f"{_recipients(held)} on hold.")
@@ -274,7 +285,10 @@ def release(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> N
 @confirmed
 @click.pass_obj
 def retry(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
-    """Make messages due now; without ID and filter, all that are not on hold."""
+    """Make messages due now; all but those on hold, if none is named.
+
+    What an ID or a filter names is due, on hold or not.
+    """
     if ids or wanted:
         found = visit.choose("Retry", ids, wanted, yes=yes)
         moved = visit.each(found, lambda spool, id: spool.retry(id, now()))
@@ -316,7 +330,7 @@ def _recipients(number: int) -> str:
 @click.option("--repair", is_flag=True, help="Mend what can be mended. The node has to be stopped.")
 @click.pass_obj
 def check(visit: _Visit, repair: bool) -> None:
-    """Look for damage in the spool: its database, every message, every file.
+    """Look for damage: in the database, every message, every file.
 
     With --repair: what cannot be delivered any more, and a database that had to be made anew, is
     kept in DIR/spool/quarantine.
@@ -324,7 +338,7 @@ def check(visit: _Visit, repair: bool) -> None:
     try:
         checked = _checked(visit.data, repair=repair)
     except SpoolUnavailable as error:
-        raise Failure(f"cannot check the queue: {error}") from None
+        raise Failure(f"cannot check the queue: {visit.why(error)}") from None
     if visit.as_json:
         visit.print_json({**asdict(checked), "sound": checked.sound})
     else:

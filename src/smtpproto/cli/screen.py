@@ -11,6 +11,7 @@ from pathlib import Path
 
 from smtpproto import __version__
 from smtpproto.relay import HostPort
+from smtpproto.relay.filters import Limit
 from smtpproto.relay.relay import Kind
 
 from .config import ServeSettings
@@ -37,13 +38,14 @@ def show(
         say("")
         say((title, "head"))
         for name, value in rows:
-            say("  ", (f"{safe(name):<15} ", "dim"), safe(value))
+            text = safe(value)
+            say("  ", (f"{safe(name):<15} " if text else safe(name), "dim"), text)
 
     say(
         ("smtpproto", "head"), f" {__version__}, a mail node called {chosen.hostname}, on {backend}"
     )
     others = ", ".join(map(str, chosen.relay_from)) or "nobody else"
-    whose = "the login below" if login else f"an account of {chosen.accounts}"
+    whose = "the login below" if login else f"an account in {chosen.accounts}"
     rows = [
         ("SMTP", f"{where(places['smtp'])}  mail for the domains below, from everybody"),
         ("submission", f"{where(places['submission'])}  mail for all the world, with {whose}"),
@@ -62,13 +64,15 @@ def show(
         part(
             "What is kept out, in this order",
             *((f"{number}. {each.use}", each) for number, each in enumerate(asked, start=1)),
-            *(("at most", f"{limit} per {limit.who or limit.per}") for limit in chosen.limits),
+            *(("at most", _limit(limit)) for limit in chosen.limits),
             ("where one fails", "mail passes" if chosen.filters_fail == "pass" else "mail waits"),
         )
     here = f"{chosen.data / 'mail'}/<domain>/<mailbox>/  (Maildir)"
     onward = (
         f"to the smart host {chosen.smart_host}" if chosen.smart_host else "by MX, over the DNS"
     )
+    all_mail = any(not route.senders and not route.recipients for route in chosen.routes)
+    queue = f"{ours()} queue{_data_option(chosen)}"
     part(
         "Where mail goes",
         *((route.whose, route) for route in chosen.routes),
@@ -78,7 +82,7 @@ def show(
             if not any(route.takes(domain) for route in chosen.routes)
         ),
         *(("a mailbox holds", quota) for quota in [_quota(chosen)] if quota),
-        ("elsewhere", f"{onward}; what waits: {ours()} queue{_data_option(chosen)}"),
+        ("what waits", queue) if all_mail else ("elsewhere", f"{onward}; what waits: {queue}"),
     )
     secured = f"STARTTLS; our own certificate: {certificate.cert}"
     if login is None:
@@ -114,6 +118,10 @@ def _show_first(chosen: ServeSettings, login: Login) -> None:
         f"--auth-password {shlex.quote(login.password)} --from {sender} --to {to}",
     ):
         say((line, "ours"))
+
+
+def _limit(limit: Limit) -> str:
+    return f"{limit} {f'for {limit.who}' if limit.who else f'per {limit.per}'}"
 
 
 def _quota(chosen: ServeSettings) -> str:

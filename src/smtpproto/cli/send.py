@@ -56,6 +56,8 @@ class Destination:
     ssl_context: ssl.SSLContext | None
     login: tuple[str, str] | None
     helo: str | None
+    #: Whether it is the node on this machine, which nobody has named.
+    local: bool = False
 
     def client(self, trace: Callable[[str], None] | None = None) -> Client:
         """Return a client, not connected yet."""
@@ -124,8 +126,8 @@ def send(
     A finished one, headers and all, from FILE or (-) standard input: its line ends are made
     CRLF, and nothing else is changed. Or one composed from --subject, --body and --attach.
 
-    Without --server or --direct it is submitted to the local node, the one that `smtpproto
-    serve` runs in --data.
+    Without --server or --direct it is submitted to the local node, the one that
+    `smtpproto serve` runs in --data.
     """
     if direct and options["address"]:
         raise click.UsageError("--server and --direct exclude each other")
@@ -181,7 +183,11 @@ async def _deliver(
 def _no_session(destination: Destination, error: ClientError) -> str:
     """Say why there was no session, and what may help."""
     words = f"{destination.address}: {explain(error, destination.address.host)}"
-    if "does not offer STARTTLS" in words:
+    if destination.local and "nothing listens" in words:
+        words += "\nthe local node is not running: `smtpproto serve` starts it; or give --server"
+    elif "the server closed the connection" in words and destination.tls is not Tls.IMPLICIT:
+        words += "\nit may wait for TLS from the first octet: --tls implicit"
+    elif "does not offer STARTTLS" in words:
         words += "\nit would be sent in clear with --tls opportunistic or --tls none"
     elif "certificate" in words and destination.ssl_context is None:
         words += "\nto trust a certificate of your own, give it by --ca FILE"
@@ -304,10 +310,14 @@ def _local_node(
     try:
         node = load_login(data)
     except FileNotFoundError:
-        raise click.UsageError(
-            f"there is no node in {data} (`smtpproto serve` makes one): "
-            "give --server, --direct or --data"
-        ) from None
+        if (data / "spool").is_dir():
+            words = f"the node in {data} has accounts: give --server and --login"
+        else:
+            words = (
+                f"there is no node in {data} (`smtpproto serve` makes one): "
+                "give --server, --direct or --data"
+            )
+        raise click.UsageError(words) from None
     except (NodeError, OSError) as error:
         raise BadInput(str(error)) from None
     if context is None:
@@ -318,6 +328,7 @@ def _local_node(
         context,
         (login, password_for(login, password_file)) if login else (node.username, node.password),
         helo,
+        local=True,
     )
 
 

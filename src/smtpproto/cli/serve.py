@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 from collections.abc import AsyncGenerator, Sequence
@@ -35,6 +34,7 @@ from .options import (
     Failure,
     Value,
     backend_option,
+    cannot_listen,
     listen,
     run,
     server,
@@ -55,7 +55,6 @@ from .shares import Share, holds_mail, spools_in
 from .telling import Teller
 from .together import Together
 from .values import domain, network
-from .words import explain
 
 if TYPE_CHECKING:
     from .monitor import Watched
@@ -70,7 +69,8 @@ log = logging.getLogger(__name__)
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Read settings from this TOML file; options given here override it.",
+    help="Read settings from this TOML file, of which `smtpproto config show` has all that there "
+    "are; options given here override it.",
 )
 @click.option(
     "--data",
@@ -164,7 +164,7 @@ async def _serve(chosen: ServeSettings, source: Source, backend: str, teller: Te
             try:
                 sockets = await Sockets.bind([*places.values()], chosen.workers)
             except OSError as error:
-                raise _not_bound(str(error.filename), error) from None
+                raise cannot_listen(str(error.filename), error) from None
             stack.callback(sockets.close)
         elif chosen.user is not None:
             places = {kind: await _bound(at, stack) for kind, at in places.items()}
@@ -186,16 +186,9 @@ async def _bound(place: At, stack: AsyncExitStack) -> At:
     try:
         bound = await place.listen()
     except OSError as error:
-        raise _not_bound(str(error.filename), error) from None
+        raise cannot_listen(str(error.filename), error) from None
     stack.push_async_callback(bound.aclose)
     return evolve(place, bound=bound)
-
-
-def _not_bound(at: str, error: OSError) -> Failure:
-    said = f"cannot listen on {at}: {explain(error)}"
-    if error.errno == errno.EACCES:
-        said += "\nlow ports are root's: start it as root, and give it a user, or by systemd"
-    return Failure(said)
 
 
 @frozen
@@ -216,7 +209,7 @@ async def _watch_at(at: HostPort, stack: AsyncExitStack) -> _Watch:
     try:
         bound = await anyio.create_tcp_listener(local_host=at.host or None, local_port=at.port)
     except OSError as error:
-        raise _not_bound(where(at), error) from None
+        raise cannot_listen(where(at), error) from None
     stack.push_async_callback(bound.aclose)
     port: int = bound.extra(SocketAttribute.local_port)
     return _Watch(bound, where(HostPort(at.host, port)))
@@ -279,7 +272,7 @@ async def _serve_alone(begun: _Begun, source: Source, places: Sequence[At]) -> N
                     bound = await tasks.start(serve)
                 except* OSError as group:
                     error = next(e for e in causes(group) if isinstance(e, OSError))
-                    raise _not_bound(str(error.filename), error) from None
+                    raise cannot_listen(str(error.filename), error) from None
                 await to_thread.run_sync(begun.ready, bound)
                 stopping = False
                 async for number in signals:

@@ -30,8 +30,15 @@ from smtpproto.workers import run as supervise
 
 from .console import amount, per_second, say
 from .faults import fault_options, faults
-from .options import Backend, Failure, backend_option, listen, run, where
-from .words import explain
+from .options import (
+    Backend,
+    Failure,
+    backend_option,
+    cannot_listen,
+    listen,
+    run,
+    where,
+)
 
 __all__ = ["Drain", "drain_mail", "sink"]
 
@@ -181,7 +188,7 @@ def drain_mail_together(
             **Backend(backend).options(),
         )
     except OSError as error:
-        raise Failure(f"cannot listen on {where(address)}: {explain(error)}") from None
+        raise cannot_listen(where(address), error) from None
     except WorkerError as error:
         raise Failure(str(error)) from None
     *counters, happened = map(int, totals[:5])
@@ -222,7 +229,7 @@ async def drain_mail(address: HostPort, drain: Drain, handler: Handler) -> None:
             try:
                 host, port = await tasks.start(serve)
             except OSError as error:
-                raise Failure(f"cannot listen on {where(address)}: {explain(error)}") from None
+                raise cannot_listen(where(address), error) from None
             say_listening(address, (host, port))
             async for _ in signals:
                 if server.stopping.is_set():

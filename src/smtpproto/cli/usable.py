@@ -9,7 +9,9 @@ import errno
 import os
 import shlex
 import socket
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlsplit
@@ -21,10 +23,11 @@ from smtpproto.relay import HostPort
 from smtpproto.relay.accounts.passwd import read_accounts
 
 from .config import ServeSettings
-from .daemon import find
+from .daemon import group_number, identity
 from .node import Certificate, NodeError
 from .options import PASSWORD_VARIABLE, BadInput, password_for, where
 from .routes import rules_of
+from .running import metrics_installed
 from .values import is_loopback
 from .words import explain
 
@@ -40,6 +43,8 @@ def unusable(settings: ServeSettings) -> list[str]:
         ("data", partial(_data, settings)),
         ("data", partial(_certificate, settings)),
         ("user", partial(_user, settings)),
+        ("group", partial(_group, settings)),
+        ("metrics", partial(_metrics, settings)),
         ("accounts", partial(_accounts, settings)),
         ("smart-host-password-file", partial(_password, settings)),
     ]
@@ -52,9 +57,7 @@ def unusable(settings: ServeSettings) -> list[str]:
         try:
             read()
         except click.ClickException as error:
-            said = error.format_message()
-            named = said.startswith((f"{key}: ", "group: "))
-            problems.append(said if named else f"{key}: {said}")
+            problems.append(f"{key}: {error.format_message().removeprefix(f'{key}: ')}")
     return problems
 
 
@@ -104,7 +107,17 @@ def _certificate(settings: ServeSettings) -> None:
 
 def _user(settings: ServeSettings) -> None:
     if settings.user is not None:
-        find(settings.user, settings.group)
+        identity(settings.user)
+
+
+def _group(settings: ServeSettings) -> None:
+    if settings.group is not None:
+        group_number(settings.group)
+
+
+def _metrics(settings: ServeSettings) -> None:
+    if settings.metrics is not None:
+        metrics_installed()
 
 
 def _accounts(settings: ServeSettings) -> None:
@@ -185,6 +198,14 @@ def _secrets(settings: ServeSettings) -> Iterator[str]:
             yield f"accounts: {settings.accounts}: {broken}; this line is passed over"
         if not table.by_name:
             yield f"accounts: {settings.accounts} has none: nobody can log in"
+    for name, kept in (
+        ("accounts", settings.accounts),
+        ("smart-host-password-file", settings.smart_host_password_file),
+        *((f"routes: entry {n}", each.password_file) for n, each in enumerate(settings.routes, 1)),
+    ):
+        with suppress(OSError):  # what cannot be read is a problem, and told as one
+            if kept is not None and kept.stat().st_mode & stat.S_IROTH:
+                yield f"{name}: everybody on this machine can read {kept}: chmod o= {kept}"
     yield from _expiry(settings)
 
 

@@ -17,7 +17,16 @@ Its rooms, in reading order::
 
 from __future__ import annotations
 
-from smtpproto.resolve import DnsResolver, Resolver
+try:
+    from smtpproto.resolve import DnsResolver, Resolver
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "dns":
+        raise
+    raise ModuleNotFoundError(
+        "smtpproto.relay needs dnspython, which is not installed: install smtpproto with its "
+        "extra `relay`, as in: pip install 'smtpproto[relay]'",
+        name=error.name,
+    ) from error
 
 from .accounts.login import AccountFile, Passwords, SenderPolicy
 from .delivery.callout import Callout, Verifier

@@ -167,6 +167,8 @@ async def test_what_is_quarantined_is_accepted_and_waits_for_the_operator(
             ("<bob@our.dom>", "test: a virus"),
             ("<eve@our.dom>", "test: a virus"),
         }
+        story = [type(event) for event in node.events]
+        assert story == [Accepted, Judged, Held, Held]  # in the order in which it can be told
         (entry,) = await node.queue()
         w.move(30 * 86400)
         assert await node.spool.retry(None, w.now) == 0

@@ -176,7 +176,7 @@ class Argon2:
         try:
             import argon2  # noqa: PLC0415 - an extra
         except ImportError:
-            raise ValueError("Argon2 needs the extra: pip install smtpproto[accounts]") from None
+            raise ValueError("Argon2 needs the extra: pip install 'smtpproto[accounts]'") from None
         try:
             asked = argon2.extract_parameters(text)
         except (argon2.exceptions.InvalidHashError, ValueError):
@@ -202,7 +202,7 @@ def _make_argon2(kind: str) -> Callable[[str], str]:
         try:
             import argon2  # noqa: PLC0415 - an extra
         except ImportError:
-            raise ValueError("Argon2 needs the extra: pip install smtpproto[accounts]") from None
+            raise ValueError("Argon2 needs the extra: pip install 'smtpproto[accounts]'") from None
         return argon2.PasswordHasher(type=argon2.Type[kind]).hash(password)
 
     return make

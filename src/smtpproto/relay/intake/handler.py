@@ -8,7 +8,7 @@ Two kinds of listeners share one handler. SMTP takes mail from everybody for who
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 
 from attrs import field, frozen
 
@@ -22,7 +22,7 @@ from smtpproto.relay.delivery.callout import Verifier
 from smtpproto.relay.delivery.times import hold_refusal
 from smtpproto.relay.mailboxes.aliases import Aliases, no_aliases
 from smtpproto.relay.mailboxes.mailbox import Bounded, MailboxStore
-from smtpproto.relay.reports.story import Accepted, Held, Observer
+from smtpproto.relay.reports.story import Accepted, Held, Judged, Observer
 from smtpproto.relay.routing.route import Routing
 from smtpproto.relay.routing.transport import (
     ByMx,
@@ -164,8 +164,12 @@ class Intake:
         *,
         now: float,
         held: str | None = None,
+        judged: Sequence[Judged] = (),
     ) -> Reply:
-        """Write `head` and the content into the spool, and say how it went."""
+        """Write `head` and the content into the spool, and say how it went.
+
+        `held` is why it stays there, `judged` what is to be told of it if it is accepted.
+        """
         scan = HeaderScan()
         await incoming.write(head)
         octets = len(head)
@@ -180,6 +184,8 @@ class Intake:
         self.observe(
             Accepted(incoming.id, envelope.reverse_path, envelope.forward_paths, octets, origin)
         )
+        for said in judged:
+            self.observe(said)
         if held is not None:
             for path in envelope.forward_paths:
                 self.observe(Held(incoming.id, path, held))

@@ -7,7 +7,7 @@ no filter learns of recipients that do not exist.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 
 from attrs import evolve, field, frozen
 
@@ -90,6 +90,7 @@ class ScreenedIntake(Intake):
         *,
         now: float,
         held: str | None = None,
+        judged: Sequence[Judged] = (),
     ) -> Reply:
         seen = self._seen(session)
         seen.id = incoming.id
@@ -104,7 +105,7 @@ class ScreenedIntake(Intake):
                     if reply is not None:
                         return self._refused(session, envelope, incoming.id, reply)
                 outcome = self.chain.outcome(seen)
-                reply = await Intake._keep(
+                return await Intake._keep(
                     self,
                     session,
                     envelope,
@@ -113,16 +114,13 @@ class ScreenedIntake(Intake):
                     incoming,
                     now=now,
                     held=outcome.quarantine,
+                    judged=[self._judged(incoming.id, seen, each) for each in seen.findings],
                 )
         except OSError as error:
             log.error("a message from %s cannot be held: %s", session.peer[0], error)
             return UNAVAILABLE
         finally:
             seen.content, seen.id = None, ""
-        if reply.code < 300:
-            for finding in seen.findings:
-                self._tell(incoming.id, seen, finding)
-        return reply
 
     def _refused(self, session: Session, envelope: Envelope, id: str, reply: Reply) -> Reply:
         """Say no by a name to ask for: whoever complains has it from his server's report."""
@@ -146,11 +144,10 @@ class ScreenedIntake(Intake):
         no = await self.chain.judge(stage, seen)
         if no is None:
             return None
-        if seen.id:  # the whole story of a message that ends here
-            for finding in seen.findings:
-                self._tell(seen.id, seen, finding)
-        self._tell(seen.id, seen, no.finding)
+        before = seen.findings if seen.id else ()  # the whole story of a message that ends here
+        for finding in (*before, no.finding):
+            self.observe(self._judged(seen.id, seen, finding))
         return no.reply
 
-    def _tell(self, id: str, seen: Seen, finding: Finding) -> None:
-        self.observe(Judged(id, seen.session.peer[0], finding.stage.value, words_of(finding)))
+    def _judged(self, id: str, seen: Seen, finding: Finding) -> Judged:
+        return Judged(id, seen.session.peer[0], finding.stage.value, words_of(finding))
