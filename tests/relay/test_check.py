@@ -154,9 +154,6 @@ ODD = {
     "NUL": "'a' || char(0) || 'b'",
     "path up": "'../../precious'",
     "path": "'{}/precious'",
-    "directory": "'.'",
-    "empty": "''",
-    "long": "printf('%300s', 'a')",
     "number": "5",
 }
 

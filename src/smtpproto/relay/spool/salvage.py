@@ -32,8 +32,6 @@ _LOGS = ("-wal", "-shm", "-journal")
 _PATIENCE = 100_000
 
 
-_MAX_ROWID = (1 << 63) - 1
-
 #: SQLite's result codes for what cannot be read; the last one where the schema says what is none.
 _DAMAGE = (
     sqlite3.SQLITE_CORRUPT,
@@ -193,14 +191,25 @@ def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     if whole:
         return
     _, first = copy("WHERE rowid > ? ORDER BY rowid DESC", last)
-    between = [(last + 1, (first or _MAX_ROWID) - 1)]
+    between = [(last + 1, (first or _highest_named(old) + 1) - 1)]
     for _ in range(_PATIENCE):
         if not between:
             return
         low, high = between.pop()
         if low <= high and not copy("WHERE rowid BETWEEN ? AND ?", low, high)[0] and low < high:
             middle = (low + high) // 2
-            between += [(middle + 1, high), (low, middle)]  # the lower first: there may be no end
+            between += [(middle + 1, high), (low, middle)]
+
+
+def _highest_named(old: sqlite3.Connection) -> int:
+    """Return the highest number that the index of ids still names, 0 for none."""
+    by_id = "SELECT rowid FROM message ORDER BY id"  # both are in the index
+    highest = 0
+    for query in (by_id, f"{by_id} DESC"):
+        with until_damage():
+            for (number,) in old.execute(query):
+                highest = max(highest, number)
+    return highest
 
 
 def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
