@@ -199,7 +199,7 @@ def _account(text: str) -> str:
 
 
 def _recipients(value: object, folder: Path) -> int:
-    found = aa_count(value, folder)
+    found = a_count(value, folder)
     if found < 100:
         raise ValueError(f"{found} is too few: every server takes 100 (RFC 5321 §4.5.3.1.8)")
     return found
