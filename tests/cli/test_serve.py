@@ -412,7 +412,7 @@ def test_routes_of_the_file_are_shown_and_followed(cli: Run) -> None:
             assert " held      <b@x.moving.example> on hold: until Monday" in story
             assert " discarded <c@null.example> discarded" in story
             done = " ".join(cli("queue", "list").stdout.split())
-            assert re.search(r" deferred \d+ \w+ <b@x.moving.example> on hold: until Monday", done)
+            assert re.search(r" waits \d+ \w+ <b@x.moving.example> on hold: until Monday", done)
         far.story("delivered")
 
 

@@ -145,7 +145,9 @@ def _columns(entry: Entry, recipient: Recipient) -> tuple[str, str]:
     if asked > 0:
         return "later", span(asked)  # as its sender asked
     left = recipient.next_attempt - now()
-    return "deferred" if recipient.attempts else "new", "now" if left <= 0 else span(left)
+    # A rule, or a host that is held off, puts mail off untried; then there is a reply all the same.
+    untried = "waits" if recipient.last_reply else "new"
+    return "deferred" if recipient.attempts else untried, "now" if left <= 0 else span(left)
 
 
 def ago(seconds: float) -> str:
