@@ -119,7 +119,7 @@ def test_accounts_that_are_not_there_yet_are_made_by_what_it_says(cli: Run, name
 
 def test_secrets_that_everybody_can_read_are_no_errors_and_told(cli: Run) -> None:
     for name in ("accounts", "password", "other"):
-        Path(name).write_text("secret\n")
+        Path(name).write_text("ann:{PLAIN}secret\n")
         Path(name).chmod(0o644)
     text = """accounts = "accounts"
 smart-host = "mail.example.org:587"
@@ -136,8 +136,8 @@ password-file = "other"
     assert code == 0
     keys = ["accounts", "smart-host-password-file", "routes: entry 2"]
     files = ["accounts", "password", "other"]
-    told = "• {}: everybody on this machine can read {}: chmod o= {}".format
-    doubts = [told(key, file, file) for key, file in zip(keys, files, strict=True)]
+    told = "• line {}: {}: everybody on this machine can read {}: chmod o= {}".format
+    doubts = [told(*each) for each in zip([1, 4, 7], keys, files, files, strict=True)]
     assert lines == [*doubts, "✓ smtp.toml can be used."]
     for name in ("accounts", "password", "other"):
         Path(name).chmod(0o640)

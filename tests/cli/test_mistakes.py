@@ -108,7 +108,7 @@ def checked(cli: Run, text: str) -> tuple[list[str], list[str]]:
         # Files
         (
             'accounts = "nofile"',
-            "line 1: accounts: nofile: No such file or directory; make it: smtpproto account "
+            "line 1: accounts: nofile does not exist; make it: smtpproto account "
             "--file nofile add NAME",
         ),
         ('accounts = "."', "line 1: accounts: .: Is a directory"),
@@ -348,6 +348,7 @@ def test_an_rspamd_that_does_not_answer_in_time(cli: Run, monkeypatch: pytest.Mo
 
 
 def test_lines_of_accounts_that_are_passed_over(cli: Run) -> None:
+    Path("accounts").touch(0o600)
     Path("accounts").write_text("ann:{PLAIN}secret\nnot a line\n")
     problems, (doubt,) = checked(cli, 'accounts = "accounts"')
     assert problems == []

@@ -162,6 +162,16 @@ def test_what_cannot_begin_says_why(file: Path) -> None:
     assert said[1:] == ["smtpproto: a worker ended with 1 before it was ready"]
 
 
+def test_what_one_of_them_cannot_use_is_said_by_it(file: Path) -> None:
+    """In words, also where it is found later than the spool."""
+    accounts = "accounts = 'nobody'\n"
+    file.write_text(accounts + file.read_text())
+    code, said = started("--config", str(file))
+    assert code == 1
+    assert "smtpproto: cannot read the accounts in nobody: No such file or directory" in said
+    assert said[-1] == "smtpproto: a worker ended with 1 before it was ready"
+
+
 # The parts
 
 

@@ -147,7 +147,8 @@ class Node:
         """Take mail at these places, which are those of `places_of` in their order, and deliver.
 
         Until `stop` or cancellation. With no places at all, what is in the spool is delivered.
-        OSError (in a group) with its `filename` for one that cannot be bound.
+        OSError (in a group) with its `filename` for one that cannot be bound; Failure for what
+        cannot be used.
         """
         kinds = list(places_of(self.chosen))
         listeners = [
@@ -155,8 +156,9 @@ class Node:
             for kind, at in zip(kinds, places, strict=False)
         ]
         self.port = next((each.port for each in listeners if each.kind == "submission"), 0)
-        self._listeners = listeners = await self._guarded(listeners)
-        relay = self.relay = await self._make()
+        with explained(self.chosen):
+            self._listeners = listeners = await self._guarded(listeners)
+            relay = self.relay = await self._make()
         if self._stopping:
             relay.stop()
         async with anyio.create_task_group() as tasks:

@@ -330,6 +330,9 @@ async def _node_of(
     try:
         async with open_node(chosen, source, teller, share=share, login=login) as node:
             yield node
-    except click.ClickException as error:
-        complain(error, "smtpproto")
-        raise SystemExit(error.exit_code) from None
+    except Exception as group:
+        for error in causes(group):
+            if isinstance(error, click.ClickException):
+                complain(error, "smtpproto")
+                raise SystemExit(error.exit_code) from None
+        raise

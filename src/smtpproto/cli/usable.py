@@ -126,9 +126,9 @@ def _accounts(settings: ServeSettings) -> None:
         return
     try:
         read_accounts(file.read_bytes())
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         make = f"smtpproto account --file {shlex.quote(str(file))} add NAME"
-        raise BadInput(f"{file}: {error.strerror}; make it: {make}") from None
+        raise BadInput(f"{file} does not exist; make it: {make}") from None
     except OSError as error:
         raise BadInput(f"{file}: {error.strerror or error}") from None
 
