@@ -137,7 +137,9 @@ def test_the_story_of_a_message_is_told_when_the_node_has_ended(cli: Run, backen
         node.until("delivered")
         id = node.until("delivered")[-1]["id"]
         node.end()
-    story = json.loads(cli("queue", "trace", id, "--json").stdout)["story"]
+    told = cli("queue", "trace", id, "--json")
+    assert told.exit_code == 0, (told.stderr, told.exception, list(DATA.iterdir()))
+    story = json.loads(told.stdout)["story"]
     assert [told["event"] for told in story] == ["accepted", "delivered", "delivered"]
     assert {told.get("to") for told in story} == {None, "<bob@localhost>", "<eve@localhost>"}
     words = [line.split()[2] for line in cli("queue", "trace", id).stdout.splitlines()]

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -146,6 +147,30 @@ async def test_it_is_there_while_it_goes_on(tmp_path: Path) -> None:
                 story.observe(EVENTS[4])
                 while _length(path) <= number:  # noqa: ASYNC110 - a file has no event
                     await anyio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_who_ends_waits_for_what_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = StoryFile(tmp_path / "story.jsonl")
+    write, begun, go_on = story._write, threading.Event(), threading.Event()
+
+    def slowly(batch: list[tuple[float, Event]]) -> None:
+        if batch:
+            begun.set()
+            go_on.wait(60)
+        write(batch)
+
+    monkeypatch.setattr(story, "_write", slowly)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(story.run)
+            story.observe(EVENTS[4])
+            await anyio.to_thread.run_sync(begun.wait)
+            tasks.cancel_scope.cancel()
+            threading.Timer(0.05, go_on.set).start()
+    assert [told.event for told in read_story(story.path, ID)] == [EVENTS[4]]
 
 
 @pytest.mark.anyio

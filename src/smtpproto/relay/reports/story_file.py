@@ -151,13 +151,13 @@ class StoryFile:
                 await self._flush()
         finally:
             with anyio.move_on_after(LAST, shield=True):
-                await self._flush()
+                await self._flush(last=True)
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, last: bool = False) -> None:
         self._more = anyio.Event()
         batch = list(self._queue)
         self._queue.clear()
-        if batch:
+        if batch or last:  # if only to wait for the one before
             # One after the other, also behind one that was left alone with a disk that hangs.
             await to_thread.run_sync(
                 partial(self._write, batch), abandon_on_cancel=True, limiter=self._limiter
