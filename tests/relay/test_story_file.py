@@ -154,7 +154,7 @@ async def test_who_ends_waits_for_what_is_being_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story = StoryFile(tmp_path / "story.jsonl")
-    write, begun, go_on = story._write, threading.Event(), threading.Event()
+    write, begun, go_on = story._write_next, threading.Event(), threading.Event()
 
     def slowly(batch: list[tuple[float, Event]]) -> None:
         if batch:
@@ -162,7 +162,7 @@ async def test_who_ends_waits_for_what_is_being_written(
             go_on.wait(60)
         write(batch)
 
-    monkeypatch.setattr(story, "_write", slowly)
+    monkeypatch.setattr(story, "_write_next", slowly)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(story.run)

@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, cast, get_args
 
 import anyio
@@ -126,7 +127,8 @@ class StoryFile:
         self._waiting = waiting
         self._queue: deque[tuple[float, Event]] = deque()
         self._more = anyio.Event()
-        self._limiter = CapacityLimiter(1)
+        self._writing = Lock()
+        self._limiter = CapacityLimiter(2)  # the one that hangs, and the next
         self._failing = False
 
     def observe(self, event: Event) -> None:
@@ -158,12 +160,17 @@ class StoryFile:
         batch = list(self._queue)
         self._queue.clear()
         if batch or last:  # if only to wait for the one before
-            # One after the other, also behind one that was left alone with a disk that hangs.
             await to_thread.run_sync(
                 partial(self._write, batch), abandon_on_cancel=True, limiter=self._limiter
             )
 
     def _write(self, batch: list[tuple[float, Event]]) -> None:
+        # One after the other, also behind one that was left alone with a disk that hangs.
+        with self._writing:
+            if batch:
+                self._write_next(batch)
+
+    def _write_next(self, batch: list[tuple[float, Event]]) -> None:
         chunk, lines = bytearray(), 0
         for when, event in batch:
             chunk += json.dumps({"time": timestamp(when), **as_record(event)}).encode() + b"\n"
