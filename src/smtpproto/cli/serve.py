@@ -18,6 +18,7 @@ from anyio.streams.stapled import MultiListener
 from attrs import evolve, frozen
 
 from smtpproto.relay import HostPort
+from smtpproto.relay.relay import Kind
 from smtpproto.server import At
 from smtpproto.stream import causes
 from smtpproto.worker import Bound
@@ -227,7 +228,7 @@ class _Begun:
     def ready(self, bound: Bound) -> None:
         """Say where it listens. Blocks a little; nobody is served before."""
         chosen, watched = self.chosen, self.watch.at if self.watch else None
-        places = {
+        places: dict[Kind, HostPort] = {
             kind: HostPort(at.host or "", port)
             for (kind, at), (_, port) in zip(places_of(chosen).items(), bound, strict=True)
         }
