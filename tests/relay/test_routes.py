@@ -98,6 +98,57 @@ async def test_a_fixed_host_is_no_matter_of_the_dns(tmp_path: Path) -> None:
         assert len(host.accepted) == 1
 
 
+async def test_several_hosts_are_tried_in_their_order_until_one_takes_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.fixed(("sulking.example", 25), {"greeting": "421 4.3.2 not now"})
+        backup = await w.fixed(("backup.example", 2525))
+        hop = NextHop.fixed(
+            Host("dead.example"), Host("sulking.example"), *fixed("backup.example", 2525).hosts
+        )
+        node = await w.node("relay.example", routes=RouteTable([Rule(hop)]))
+        await node.send(SENDER, ["v@ext.example"])
+        (delivered,) = await node.until(Delivered)
+        assert delivered.where == "backup.example:2525"
+        assert w.connected == ["dead.example", "sulking.example", "backup.example"]
+        backup.says["RCPT"] = "550 5.1.1 who?"
+        await node.send(SENDER, ["w@ext.example"])
+        await node.until(Failed)
+
+
+async def test_several_hosts_that_are_down_are_held_as_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        hop = NextHop.fixed(Host("a.example"), Host("b.example"))
+        node = await w.node("relay.example", routes=RouteTable([Rule(hop)]))
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Deferred)
+        await node.send(SENDER, ["w@ext.example"])
+        await node.until(Deferred, 2)
+        assert w.connected == ["a.example", "b.example"]
+
+
+async def test_a_refusal_by_one_of_several_hosts_is_the_word_of_all(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.fixed(("a.example", 25), {"RCPT": "550 5.1.1 who?"})
+        other = await w.fixed(("b.example", 25))
+        hop = NextHop.fixed(Host("a.example"), Host("b.example"))
+        node = await w.node("relay.example", routes=RouteTable([Rule(hop)]))
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Failed)
+        assert other.sessions == 0
+
+
+async def test_a_store_has_a_second_one_behind_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        second = await w.fixed(("store.example", 24), lmtp=True)
+        hop = NextHop.fixed(*store().hosts, Host("store.example", port=24, lmtp=True))
+        table = RouteTable([Rule(hop, recipients=["our.dom"])])
+        node = await w.node("relay.example", routes=table)
+        await node.send("bob@far.example", ["ann@our.dom"])
+        (delivered,) = await node.until(Delivered)
+        assert delivered.where == "store.example:24"
+        assert second.lines[0] == "LHLO relay.example"
+
+
 async def test_recipients_of_one_next_hop_share_a_transaction_whatever_their_rules(
     tmp_path: Path,
 ) -> None:

@@ -216,8 +216,9 @@ ROUTE_MANUAL: Mapping[str, Explained] = {
         default="everybody",
     ),
     "via": Explained(
-        "What is done: a host by SMTP or LMTP, the MX records, the mailboxes here, or nothing.",
-        'via = "smtp:mail.example.com:25"',
+        "What is done: a host by SMTP or LMTP, the MX records, the mailboxes here, or nothing. "
+        "Several hosts are tried in their order; those in a list within the list are equals.",
+        'via = ["smtp:mail.example.com:25", "smtp:backup.example.com:25"]',
         default="none: it has to be there",
     ),
     "tls": Explained(
