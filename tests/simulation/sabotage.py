@@ -51,7 +51,7 @@ def early_250() -> Iterator[None]:
     """250 is said when the message is about to be written."""
 
     async def commit(
-        self: Any, mail: Any, rcpts: Any, *, now: float, origin: str = "", held: Any = None
+        self: Any, mail: Any, rcpts: Any, *, now: float, origin: str = "", **_: Any
     ) -> None:
         new = Fresh(mail, tuple(rcpts), b"", origin)
         with CancelScope(shield=True):

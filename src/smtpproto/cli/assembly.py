@@ -125,6 +125,7 @@ def relay_of(
         tls=certificate.reloadable(),
         authenticator=accounts or Passwords({login.username: login.password} if login else {}),
         senders=every_sender if accounts is None else accounts.may_send,
+        hold_quota=Quota(chosen.hold_quota, chosen.hold_quota_messages),
         limits=Limits(message=chosen.max_message),
         observe=observe,
     )

@@ -186,6 +186,11 @@ MANUAL: Mapping[str, Explained] = {
         'hostname = "mail.example.org"',
         restart=True,
     ),
+    "hold-quota": Explained(
+        "Octets of mail that a login may have waiting here to be sent later (FUTURERELEASE).",
+        'hold-quota = "1G"',
+    ),
+    "hold-quota-messages": Explained("The same in messages.", "hold-quota-messages = 100"),
     "max-message": Explained("Octets that one message may have.", 'max-message = "50M"'),
     "filters": Explained(
         "What is kept out: filters in the order in which they are asked, each with its own keys "

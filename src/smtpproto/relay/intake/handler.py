@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterable, Callable
+from functools import partial
 
 from attrs import field, frozen
 
@@ -36,6 +37,7 @@ from smtpproto.relay.routing.transport import (
 from smtpproto.relay.spool.seam import Incoming, Spool, SpoolUnavailable
 from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
 
+from .holding import Holding
 from .policy import Policy
 from .submission import Submission, Submitted
 
@@ -57,6 +59,7 @@ class Intake:
     `clock` gives wall time in seconds since the epoch; `accepted` is called after each message
     that is safe in the spool. `verifier` tells who exists of those who are ours and live elsewhere;
     without one they all do. `max_hops` is how often a message may have been received before.
+    `holding` bounds what each may have waiting that is to be sent later.
     """
 
     hostname: str
@@ -71,17 +74,24 @@ class Intake:
     aliases: Aliases = no_aliases
     verifier: Verifier | None = None
     max_hops: int = field(default=MAX_HOPS)
+    holding: Holding | None = None
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
         """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3).
 
         And those that the policy objects to, and a message that may not be sent before it is too
-        late (RFC 4865 §5.2.2).
+        late (RFC 4865 §5.2.2), or of which there are too many (§6).
         """
         if self.submission is not None:
             refusal = await self.submission.mail(session, command)
             if refusal is None:
                 refusal = hold_refusal(command, self.clock())
+            if refusal is None and self.holding is not None:
+                try:
+                    refusal = await self.holding.mail(session, command, self.clock())
+                except SpoolUnavailable as error:
+                    log.error("what is to be sent later cannot be counted: %s", error)
+                    refusal = UNAVAILABLE
             if refusal is not None:
                 return refusal
         return await self.policy.sender(session, command)
@@ -176,7 +186,20 @@ class Intake:
         if scan.received >= self.max_hops:
             return LOOP
         origin = _origin(session)
-        await incoming.commit(envelope.mail, envelope.rcpts, now=now, origin=origin, held=held)
+        commit = partial(
+            incoming.commit, envelope.mail, envelope.rcpts, now=now, origin=origin, held=held
+        )
+        parked = None
+        if self.submission is not None and self.holding is not None:
+            parked = self.holding.of(session, envelope.mail, now)
+        if parked is None or self.holding is None:
+            await commit()
+        else:
+            async with self.holding.turn:
+                refusal = await self.holding.refusal(parked, octets, now)
+                if refusal is not None:
+                    return refusal
+                await commit(parked=parked)
         self.observe(
             Accepted(incoming.id, envelope.reverse_path, envelope.forward_paths, octets, origin)
         )

@@ -96,6 +96,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE recipient ADD COLUMN mail BLOB",  # NULL: it goes on under the message's
         "DROP INDEX recipient_lent",  # leases are kept in memory
     ),
+    (
+        """CREATE TABLE parked (       -- whose messages are to be sent later
+            message TEXT NOT NULL PRIMARY KEY,
+            owner TEXT NOT NULL,
+            until REAL NOT NULL,
+            octets INTEGER NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX parked_owner ON parked (owner)",
+        "CREATE TRIGGER parked_no_more AFTER DELETE ON message"
+        " BEGIN DELETE FROM parked WHERE message = old.id; END",
+    ),
 )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from .database import connect, is_code, migrate
@@ -66,6 +66,7 @@ def rebuild(directory: Path, disk: Disk) -> tuple[int, list[tuple[str, int]]]:
                 new.execute("BEGIN")
                 _copy_messages(old, new)
                 _copy_recipients(old, new)
+                _copy_parked(old, new)
                 new.execute("COMMIT")
                 lost = _lost_recipients(old, new)
         (messages,) = new.execute("SELECT count(*) FROM message").fetchone()
@@ -205,6 +206,14 @@ def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
     ).fetchall()
     for (id,) in left:
         copy("WHERE message = ?", id)
+
+
+def _copy_parked(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Copy whose messages are to be sent later; without it they are not counted, and still wait."""
+    with suppress(sqlite3.OperationalError), until_damage():  # or of an older schema
+        for row in old.execute("SELECT message, owner, until, octets FROM parked"):
+            if new.execute("SELECT 1 FROM message WHERE id = ?", row[:1]).fetchone():
+                _insert(new, "parked", row)
 
 
 def _lost_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> list[tuple[str, int]]:

@@ -34,6 +34,7 @@ __all__ = [
     "Fresh",
     "Incoming",
     "Pages",
+    "Parked",
     "Recipient",
     "Settlement",
     "Spool",
@@ -119,6 +120,14 @@ class Tally:
 
 
 @frozen
+class Parked:
+    """Whose a message is that its sender wants to be sent later, and until when it waits."""
+
+    owner: str
+    until: float
+
+
+@frozen
 class Settlement:
     """What became of one recipient in an attempt.
 
@@ -179,10 +188,12 @@ class Incoming(Protocol):
         now: float,
         origin: str = "",
         held: str | None = None,
+        parked: Parked | None = None,
     ) -> None:
         """Keep the message; it is durable when this returns, and due at once.
 
-        With `held`, a reason in words, it is not due before `Spool.retry` names it.
+        With `held`, a reason in words, it is not due before `Spool.retry` names it. With `parked`
+        it is counted by `Spool.parked`; when it is due does not change by that.
 
         Once begun it waits for its outcome, even when it is cancelled: it returns, or raises
         SpoolUnavailable and has kept nothing. Where a framework tears it from its wait all the
@@ -256,6 +267,10 @@ class Spool(Protocol):
 
     async def get(self, id: str) -> Entry | None:
         """Return one message with all its recipients; None if there is none."""
+        ...
+
+    async def parked(self, owner: str, now: float) -> tuple[int, int]:
+        """Return how many messages of an owner are parked for longer than `now`; and octets."""
         ...
 
     async def retry(self, id: str | None, now: float) -> int:

@@ -327,6 +327,16 @@ class SQLiteSpool:
         """Count what is here."""
         return await self.database.read(tally)
 
+    async def parked(self, owner: str, now: float) -> tuple[int, int]:
+        def count(db: sqlite3.Connection) -> tuple[int, int]:
+            messages, octets = db.execute(
+                "SELECT count(*), total(octets) FROM parked WHERE owner = ? AND until > ?",
+                (owner, now),
+            ).fetchone()
+            return messages, int(octets)
+
+        return await self.database.read(count)
+
     async def retry(self, id: str | None, now: float) -> int:
         return await self.database.perform(
             Work(
