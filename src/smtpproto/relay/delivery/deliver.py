@@ -49,7 +49,13 @@ from smtpproto.relay.routing.table import Rule
 from smtpproto.relay.routing.transport import Host, NextHop, canonical
 from smtpproto.relay.spool.seam import Entry, Recipient, Spool, SpoolUnavailable, Successor
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
-from smtpproto.trace import END_OF_HEADER, MAX_HEADER, return_path, without_return_path
+from smtpproto.trace import (
+    END_OF_HEADER,
+    MAX_HEADER,
+    HeaderScan,
+    return_path,
+    without_return_path,
+)
 
 from .attempt import Attempt, Done
 from .hops import Hops
@@ -239,7 +245,9 @@ class Deliverer:
             beginning += chunk
             if len(beginning) >= MAX_HEADER or b"\r\n\r\n" in beginning:
                 break
-        if has_been_at(alias, bytes(beginning)):
+        scan = HeaderScan()
+        scan.feed(bytes(beginning))
+        if has_been_at(alias, scan):
             return Attempt(recipient, Fate.PERMANENT, where, ROUND)
         becomes = tuple(
             Successor(t.rcpt, None if t.owner is None else mail_of_list(entry.mail, t.owner))

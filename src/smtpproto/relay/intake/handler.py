@@ -21,7 +21,7 @@ from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay.delivery.callout import Verifier
 from smtpproto.relay.delivery.times import hold_refusal
-from smtpproto.relay.mailboxes.aliases import Aliases, no_aliases
+from smtpproto.relay.mailboxes.aliases import Aliases, has_been_at, no_aliases
 from smtpproto.relay.mailboxes.mailbox import Bounded, MailboxStore
 from smtpproto.relay.reports.story import Accepted, Held, Observer
 from smtpproto.relay.routing.route import Routing
@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 NO_ROOM = Reply(452, "4.2.2", "Mailbox full, try again later")
 LOOP = Reply(554, "5.4.6", "Too many hops; this message is in a loop")
+ROUND = Reply(554, "5.4.6", "The message has been at an alias of its recipients before")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
 UNAVAILABLE = Reply(451, "4.3.0", "Mail system temporarily unavailable")
 
@@ -164,6 +165,22 @@ class Intake:
             log.error("a message from %s is put off: %s", session.peer[0], error)
             return FULL if error.full else UNAVAILABLE
 
+    async def _is_round(self, envelope: Envelope, scan: HeaderScan) -> bool:
+        """Tell whether a message has come through an alias that it is for (RFC 5321 §6.3).
+
+        That would be found when the alias is replaced, too; but then its sender gets a report, and
+        anybody can write a Delivered-To, and the name of a sender who has nothing to do with it.
+        """
+        for path in envelope.forward_paths:
+            home = self.router.home(path.mailbox)
+            if (
+                has_been_at(home, scan)
+                and self.router.is_ours(path.mailbox.domain)
+                and await self.aliases.find(home) is not None
+            ):
+                return True
+        return False
+
     async def _keep(
         self,
         session: Session,
@@ -183,8 +200,10 @@ class Intake:
             scan.feed(chunk)
             octets += len(chunk)
             await incoming.write(chunk)
-        if scan.received >= self.max_hops:
+        if max(scan.received, len(scan.delivered_to)) >= self.max_hops:
             return LOOP
+        if scan.delivered_to and await self._is_round(envelope, scan):
+            return ROUND
         origin = _origin(session)
         commit = partial(
             incoming.commit, envelope.mail, envelope.rcpts, now=now, origin=origin, held=held
