@@ -599,6 +599,19 @@ async def test_a_life_that_no_calendar_has_an_end_for_is_no_fault(tmp_path: Path
 # The table of another
 
 
+async def test_a_table_that_fails_says_for_good_of_nobody_that_he_is_a_stranger(
+    tmp_path: Path,
+) -> None:
+    """A domain may be ours by a rule alone."""
+    async with world(tmp_path) as w:
+        table = Changing([Rule(Here(), recipients=["guest.dom"])])
+        node = await w.node("relay.example", routes=table, networks=())
+        recipients = ["bob@guest.dom", "v@ext.example", "bob@our.dom"]
+        assert await asked(node, *recipients) == ["250 2.1.5", "550 5.7.1", "250 2.1.5"]
+        table.broken = True
+        assert await asked(node, *recipients) == ["451 4.3.0"] * 3
+
+
 async def test_a_table_that_fails_defers_and_loses_nothing(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         host = await w.fixed(("there.example", 25))

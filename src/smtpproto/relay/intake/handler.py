@@ -16,7 +16,7 @@ from attrs import field, frozen
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox, ReversePath
-from smtpproto.core.reply import Reply
+from smtpproto.core.reply import Reply, Severity
 from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay.delivery.callout import Verifier
@@ -115,6 +115,8 @@ class Intake:
         here = isinstance(to, Here)
         refusal = await self.policy.recipient(session, command, ours=ours or here)
         if refusal is not None:
+            if not ours and isinstance(to, Refuse) and to.reply.severity is Severity.TRANSIENT:
+                return to.reply  # the rule that is not known for now may be what makes it ours
             return refusal
         if isinstance(to, Refuse):
             return to.reply
