@@ -385,7 +385,7 @@ def _whom(recipient: Recipient) -> str:
 def _state(entry: Entry, recipient: Recipient) -> str:
     if recipient.held:
         return "on hold"
-    held = Times.of(entry).begins - _now()
+    held = (Times.of(entry).release or 0) - _now()
     if held > 0:
         return f"held for {_span(held)}, as its sender asked"
     left = recipient.next_attempt - _now()

@@ -174,6 +174,18 @@ async def test_what_is_over_the_limit_is_told_when_to_come_back() -> None:
         assert await count(one, 3 + 77) == ""
 
 
+@pytest.mark.parametrize(("ahead", "free"), [(60, 150), (180, 0), (86400 * 365, 0)])
+async def test_a_clock_that_is_put_back_makes_nobody_wait_for_another_time(
+    ahead: float, free: float
+) -> None:
+    async with limits(Limit("messages", "account", 2, 60)) as one:
+        for second in range(2):
+            assert await count(one, ahead + second) == ""
+        if free:
+            assert await count(one, 0) != ""  # by a little: it still counts
+        assert await count(one, free) == ""
+
+
 async def test_of_several_limits_the_longest_wait_is_told_and_nothing_is_counted() -> None:
     hourly = Limit("messages", "account", 1, 3600)
     async with limits(Limit("messages", "account", 5, 60), hourly) as one:

@@ -154,8 +154,8 @@ class Deliverer:
         As a whole, and whoever asks for it (RFC 4865 §4.2, RFC 2852 §4.1.3).
         """
         times, now = Times.of(entry), self.hops.now()
-        if times.begins > now:
-            early = partial(Attempt, fate=Fate.TRANSIENT, where="", put_off=times.begins)
+        if times.release is not None and times.release > now:
+            early = partial(Attempt, fate=Fate.TRANSIENT, where="", put_off=times.release)
             return [early(recipient) for recipient in entry.recipients]
         if times.overdue(now):
             return [

@@ -79,11 +79,12 @@ class Limit:
 def _now(limit: Limit, used: tuple[float, ...] | None, now: float) -> tuple[float, float, float]:
     """Return the window that it is now, and what was used in the one before and within it."""
     window = now // limit.seconds
-    if used is None or used[0] < window - 1:
+    # What is further ahead was counted by a clock that has been put back.
+    if used is None or abs(used[0] - window) > 1:
         return window, 0.0, 0.0
     if used[0] == window - 1:
         return window, used[2], 0.0
-    return used[0], used[1], used[2]  # a clock that was put back changes nothing
+    return used[0], used[1], used[2]  # the next window, too, by a clock that was put back a little
 
 
 def _wait(

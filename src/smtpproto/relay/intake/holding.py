@@ -41,7 +41,7 @@ class Holding:
     def of(self, session: Session, mail: Mail, now: float) -> Parked | None:
         """Return whose a message is that is to be sent later, and when; None for any other."""
         until = release_time(mail, now)
-        if session.identity is None or until <= now:
+        if session.identity is None or until is None or until <= now:
             return None
         try:
             return Parked(key_of(session.identity), until)

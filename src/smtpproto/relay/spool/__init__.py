@@ -12,6 +12,7 @@ In reading order::
     claims      … what is due
     settle      … what came of it
     disk        … synced, and torn in no crash
+    timekeeping … and when, if the clock was set back
     check       what a disk has lost all the same
     salvage     … and what can be had of it
 """

@@ -106,6 +106,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX parked_owner ON parked (owner)",
         "CREATE TRIGGER parked_no_more AFTER DELETE ON message"
         " BEGIN DELETE FROM parked WHERE message = old.id; END",
+        "CREATE TABLE clock (latest REAL NOT NULL)",  # of one row
+        "INSERT INTO clock VALUES (0)",
     ),
 )
 

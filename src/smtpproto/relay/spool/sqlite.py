@@ -15,7 +15,8 @@ Many messages share one sync (group commit): see `database.py`.
 *Who may do what.* One process *serves*: it holds the file lock `DIRECTORY/lock`, takes mail in,
 and claims. Who is lent it knows by heart (`leases.py`). Others (`smtpproto queue`) visit: they
 read, retry, hold and delete at any time; that they did is seen at the next claim, by SQLite's
-`data_version`. What a disk has lost all the same, `check.py` finds.
+`data_version`. What a disk has lost all the same, `check.py` finds, and a clock that was set back
+`timekeeping.py`.
 
 A recipient's `due` is its `next_attempt`; it was the end of its lease once, while it was lent.
 POSIX only: directories must be syncable.
@@ -57,6 +58,7 @@ from .seam import (
     new_id,
 )
 from .settle import settle
+from .timekeeping import STEP, Timekeeper, latest, set_back
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
@@ -94,6 +96,7 @@ class SQLiteSpool:
         self.arrivals = Arrivals(ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS)
         self._claims = Claims(self.arrivals)
         self._leases = self._claims.leases
+        self._time = Timekeeper()
         self._reserve = reserve
         self.database = Database(
             directory / "spool.db",
@@ -168,7 +171,9 @@ class SQLiteSpool:
         return self._begin()
 
     def _begin(self) -> SQLiteIncoming:
-        return SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
+        now = self._clock()
+        self._time.saw(now, self._steady())
+        return SQLiteIncoming(self, new_id(now, self._random(ID_RANDOM)))
 
     async def claim(self, now: float, limit: int, lease: float) -> list[Entry]:
         self._must_serve()
@@ -176,10 +181,19 @@ class SQLiteSpool:
             raise ValueError("a lease has to last")
 
         at = self._steady()
+        if by := self._time.back_by(now, at):
+            await self._set_back(now, at, by)
         if self._claims.is_quiet(now, at):
             return self._claims.at_hand(now, limit, at + lease)
         look = partial(self._claims.look, now=now, limit=limit, at=at, end=at + lease)
         return await self.database.perform(Work(look, looks=True))
+
+    async def _set_back(self, now: float, at: float, by: float) -> None:
+        """Have nothing wait for the time that it was (`timekeeping.py`)."""
+        logger.warning("the clock was set back by %.0f seconds: what waits is due sooner", by)
+        work = Work(lambda db: set_back(db, now, by), then=self._claims.moved)
+        await self.database.perform(work)
+        self._time.believe(now, at)
 
     def came(self, entry: Entry) -> None:
         self._claims.came(entry)
@@ -199,6 +213,7 @@ class SQLiteSpool:
         def run(db: sqlite3.Connection) -> list[Path] | None:
             if not settle(db, self._leases, id, settlements, now):
                 return None
+            self._time.note(db, now)
             for new, report in zip(fresh, reports, strict=True):
                 report.insert(db, new, now)
                 self._leases.back_to(now, report.id)
@@ -207,6 +222,7 @@ class SQLiteSpool:
         numbers = [settlement.recipient for settlement in settlements]
         work = Work(run, then=lambda: self._claims.settled(id, numbers))
         self.arrivals.drop(id)
+        self._time.saw(now, self._steady())
         if not fresh:  # `perform` is not interrupted
             gone = await self.database.perform(work)
             if gone:
@@ -455,6 +471,10 @@ class SQLiteSpool:
         """Clean up after a predecessor that did not end as it should have."""
         # A version that wrote its leases down has left them.
         db.execute("UPDATE recipient SET due = next_attempt WHERE due > next_attempt")
+        now = self._clock()
+        if (by := latest(db) - now) > STEP:
+            logger.warning("the clock was set back by %.0f seconds: what waits is due sooner", by)
+            set_back(db, now, by)
         files = sorted(files)  # as the index is; nothing else of the messages is read
         for at in range(0, len(files), MANY):
             some = files[at : at + MANY]
