@@ -55,6 +55,10 @@ class Store(Protocol):
         """Where small content is kept for its first attempt."""
         ...
 
+    def saw(self, now: float) -> None:
+        """Take note of a time by which something is written down."""
+        ...
+
     def came(self, entry: Entry) -> None:
         """Take note of a message that is in the database now; in the writer's thread."""
         ...
@@ -120,6 +124,7 @@ class SQLiteIncoming:
         if not rcpts:
             raise ValueError("a message needs a recipient")
         self._spool.must_have_room()
+        self._spool.saw(now)
         await checkpoint_if_cancelled()
         if self._in_file or self.work is not None or not self._sound:
             with CancelScope(shield=True):

@@ -171,9 +171,7 @@ class SQLiteSpool:
         return self._begin()
 
     def _begin(self) -> SQLiteIncoming:
-        now = self._clock()
-        self._time.saw(now, self._steady())
-        return SQLiteIncoming(self, new_id(now, self._random(ID_RANDOM)))
+        return SQLiteIncoming(self, new_id(self._clock(), self._random(ID_RANDOM)))
 
     async def claim(self, now: float, limit: int, lease: float) -> list[Entry]:
         self._must_serve()
@@ -194,6 +192,9 @@ class SQLiteSpool:
         work = Work(lambda db: set_back(db, now, by), then=self._claims.moved)
         await self.database.perform(work)
         self._time.believe(now, at)
+
+    def saw(self, now: float) -> None:
+        self._time.saw(now, self._steady())
 
     def came(self, entry: Entry) -> None:
         self._claims.came(entry)
@@ -222,7 +223,7 @@ class SQLiteSpool:
         numbers = [settlement.recipient for settlement in settlements]
         work = Work(run, then=lambda: self._claims.settled(id, numbers))
         self.arrivals.drop(id)
-        self._time.saw(now, self._steady())
+        self.saw(now)
         if not fresh:  # `perform` is not interrupted
             gone = await self.database.perform(work)
             if gone:
