@@ -25,7 +25,8 @@ class Attempt:
 
     `where` is the mailbox or the host that was tried, `reply` its answer, or None and the
     `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
-    seconds, nothing was tried: the next hop is held until then, or has no place in its line.
+    seconds, nothing was tried: the next hop is held until then, or has no place `in_line`, of which
+    nobody is told before the message is late.
     `action` is what a success is called in a report of ours; None where the next hop reports; it is
     `unasked` where whoever wants any reports hears of it. `one_host`: the failure is that of one
     host of the domain, and another may do better.
@@ -42,6 +43,7 @@ class Attempt:
     reason: str = ""
     remote: bool = False
     put_off: float | None = None
+    in_line: bool = False
     action: Action | None = None
     unasked: bool = False
     one_host: bool = False

@@ -81,6 +81,7 @@ TOO_MANY = Reply(554, "5.4.6", "This alias stands for too many addresses")
 ROUND = Reply(554, "5.4.6", "The message has been at this alias before")
 #: Why, is for the operator.
 UNREADABLE = Reply(451, "4.3.0", "The message cannot be read from the queue for now")
+CROWDED = Reply(451, "4.4.5", "Too much mail is waiting for this destination")
 NO_ANSWER = Reply(451, "4.3.0", "The alias could not be looked up")
 
 
@@ -287,7 +288,12 @@ class Deliverer:
         async with self.hops.turn(route.name, str(self._sender(entry))) as come_again:
             if come_again is not None:
                 crowded = partial(
-                    Attempt, fate=Fate.TRANSIENT, where=str(route), put_off=come_again
+                    Attempt,
+                    fate=Fate.TRANSIENT,
+                    where=str(route),
+                    reply=CROWDED,
+                    put_off=come_again,
+                    in_line=True,
                 )
                 await done([crowded(recipient) for recipient in recipients])
                 return
