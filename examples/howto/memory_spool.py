@@ -27,6 +27,7 @@ from smtpproto.relay.spool.seam import (
     Settlement,
     SpoolUnavailable,
     new_id,
+    successor,
 )
 
 
@@ -130,9 +131,11 @@ class MemorySpool:
             _, lent_as = self._lent.pop((id, s.recipient), (None, None))
             if s.recipient not in owed:
                 continue
-            unused = max(owed) + 1
-            for n, new in enumerate(s.becomes, unused):
-                owed[n] = Recipient(n, new.rcpt, 0, now, None, alias=s.alias, mail=new.mail)
+            for n, new in enumerate(s.becomes):
+                number = successor(s.recipient, n)
+                owed[number] = Recipient(
+                    number, new.rcpt, 0, now, None, alias=s.alias, mail=new.mail
+                )
             r = owed.pop(s.recipient)
             if s.next_attempt is not None:
                 moved = lent_as not in (None, r.next_attempt)

@@ -39,6 +39,7 @@ from smtpproto.relay.spool.seam import (
     SpoolUnavailable,
     Successor,
     new_id,
+    successor,
 )
 from smtpproto.relay.spool.sqlite import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
 
@@ -1090,18 +1091,30 @@ async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: 
         await spool.settle(id, [step], now=6)  # too late: the alias is gone
         (entry,) = await spool.claim(7, 9, 60)
         assert [(r.number, r.rcpt, r.alias, r.mail) for r in entry.recipients] == [
-            (2, ANN, everybody, None),
-            (3, eve, everybody, owned),
+            (successor(0, 0), ANN, everybody, None),
+            (successor(0, 1), eve, everybody, owned),
         ]
         assert all(r.attempts == 0 and r.next_attempt == 5 for r in entry.recipients)
-        await spool.settle(id, [Settlement(2, None), Settlement(3, None)], now=8)
+        done = [Settlement(r.number, None) for r in entry.recipients]
+        await spool.settle(id, done, now=8)
         (left,) = await all_of(spool)
         assert [r.rcpt for r in left.recipients] == [BOB]
     async with opened(tmp_path) as spool:
         assert await spool.settle(id, [evolve(step, recipient=1)], now=9) == []
         entry = next(iter(await all_of(spool)))
-        assert [r.number for r in entry.recipients] == [2, 3]
+        # No number means two recipients, ever: what was done for one would be taken as done.
+        assert [r.number for r in entry.recipients] == [successor(1, 0), successor(1, 1)]
         assert await content_of(spool, id) == LARGE
+
+
+def test_numbers_of_successors_are_of_nobody_else() -> None:
+    first = {successor(number, n) for number in range(100) for n in range(100)}
+    second = {successor(number, n) for number in first for n in range(3)}
+    assert len(first) == 100 * 100
+    assert len(second) == 3 * len(first)
+    assert min(first) >= 1 << 20  # more than anybody names in a transaction
+    assert not first & second
+    assert max(second) < 1 << 63
 
 
 async def test_whom_an_alias_stands_for_is_found_before_what_was_looked_at(tmp_path: Path) -> None:

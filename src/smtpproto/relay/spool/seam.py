@@ -43,6 +43,7 @@ __all__ = [
     "Tally",
     "made_at",
     "new_id",
+    "successor",
 ]
 
 T = TypeVar("T")
@@ -55,7 +56,8 @@ CHUNK_OCTETS = 1 << 16
 class Recipient:
     """One recipient of a message that is still owed to it.
 
-    `number` is its place in the envelope, from 0. `attempts` counts those that failed,
+    `number` is its place in the envelope, from 0, or that of a `successor`; nobody else of this
+    message has it, ever. `attempts` counts those that failed,
     `next_attempt` is when the next is due, or less than 0, the time when the operator asked for it
     with its sign turned (`Spool.retry`: before all others), and
     `last_reply` what the last one was answered. `warned`: the sender knows that it is late. `alias`
@@ -343,6 +345,14 @@ def new_id(now: float, random: int) -> str:
     it is safe as a file name.
     """
     return _base62(max(0, int(now * 1_000_000)), 9) + _base62(random, 6)
+
+
+def successor(number: int, n: int) -> int:
+    """Return the number of the nth (from 0) of those in the place of a recipient.
+
+    It is nobody's among the first 2**20 of an envelope and their successors, nor theirs again.
+    """
+    return (number + 1 << 20) + n
 
 
 def made_at(id: str) -> float | None:
