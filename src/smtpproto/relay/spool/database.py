@@ -129,8 +129,13 @@ def lock(directory: Path) -> int:
     return held
 
 
-def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:
-    """Open the database, to be used by one thread at a time; `busy_timeout` in seconds."""
+def connect(
+    path: Path, *, create: bool, busy_timeout: float, page: int | None = None
+) -> sqlite3.Connection:
+    """Open the database, to be used by one thread at a time; `busy_timeout` in seconds.
+
+    `page` is how many octets a page of a new one has, PAGE_OCTETS if it is not told.
+    """
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}",
         uri=True,
@@ -139,7 +144,9 @@ def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connect
         check_same_thread=False,
     )
     try:
-        db.execute(f"PRAGMA page_size = {PAGE_OCTETS}")  # of one that is there it stays what it is
+        db.execute(
+            f"PRAGMA page_size = {page or PAGE_OCTETS}"
+        )  # of one that is there it stays what it is
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise SpoolUnavailable(f"{path}: no write-ahead log on this file system")
