@@ -205,7 +205,7 @@ class RateLimits:
                     whose = who if limit.who is None else limit.who
                     if per == "network" and limit.who is None:
                         whose = self._network(who)
-                    key = f"limit {limit.what} {per} {whose} {limit.seconds:g}"
+                    key = f"limit-{per} {limit.what} {whose} {limit.seconds:g}"
                     yield limit, key, recipients
 
     def _whos(self, seen: Seen, rcpts: Sequence[Rcpt]) -> dict[Whom, Mapping[str, int]]:
