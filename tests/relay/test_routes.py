@@ -398,6 +398,38 @@ async def test_the_bare_postmaster_has_a_domain_elsewhere(tmp_path: Path) -> Non
         assert host.accepted == [["RCPT TO:<Postmaster@our.dom>"]]
 
 
+@pytest.mark.rfc("3461 §6.3 remote-mta-is-who-refused")
+@pytest.mark.parametrize(
+    ("path", "host", "where", "remote"),
+    [
+        ("/run/a:b/lmtp", None, "localhost:/run/a:b/lmtp", "localhost"),
+        (None, "2001:db8::7", "[2001:db8::7]:24", "[IPv6:2001:db8::7]"),
+        (None, "192.0.2.7", "192.0.2.7:24", "[192.0.2.7]"),
+        (None, "store.example", "store.example:24", "store.example"),
+    ],
+)
+async def test_a_report_names_who_refused_as_the_dns_does(
+    tmp_path: Path, path: str | None, host: str | None, where: str, remote: str
+) -> None:
+    async with world(tmp_path) as w:
+        refuses = {"RCPT TO:<gone@": "550 5.1.1 who?"}
+        await w.fixed(path or (host or "", 24), refuses, lmtp=True)
+        there = Host(host or "localhost", port=24, lmtp=True, path=path, access=Access("none"))
+        table = RouteTable([Rule(NextHop.fixed(there), recipients=["there.dom"])])
+        node = await w.node("relay.example", routes=table)
+        await node.send(SENDER, ["gone@there.dom"])
+        (failed,) = await node.until(Failed)
+        assert failed.where == where
+        ((_, (_, theirs)),) = await reports(node)
+        assert theirs["Remote-MTA"] == f"dns; {remote}"
+
+
+def test_an_address_literal_is_its_own_name() -> None:
+    host = Host("[ipv6:2001:db8::7]", "2001:db8::7")
+    assert host.where == "[ipv6:2001:db8::7]:25"
+    assert host.domain == "[ipv6:2001:db8::7]"
+
+
 # Domains of ours that live elsewhere
 
 

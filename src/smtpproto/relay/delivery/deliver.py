@@ -350,17 +350,17 @@ class Deliverer:
         where = host.where
 
         def all_of_them(
-            fate: Fate, reply: Reply | None = None, reason: str = "", *, remote: bool = False
+            fate: Fate, reply: Reply | None = None, reason: str = "", remote: str | None = None
         ) -> Sequence[Attempt]:
-            return [Attempt(r, fate, where, reply, reason, remote=remote) for r in recipients]
+            return [Attempt(r, fate, where, reply, reason, remote) for r in recipients]
 
         try:
             result = await onward.hand_over(self.pool, host, recipients)
         except LoginError as error:
             # Ours to mend, whatever its first digit: no mail is lost by it.
-            return all_of_them(Fate.TRANSIENT, error.reply, remote=True), False
+            return all_of_them(Fate.TRANSIENT, error.reply, remote=host.domain), False
         except RefusedError as error:
-            return all_of_them(Fate.of(error.reply), error.reply, remote=True), False
+            return all_of_them(Fate.of(error.reply), error.reply, remote=host.domain), False
         except ClientError as error:
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
         except CannotGoError as error:
@@ -384,7 +384,7 @@ class Deliverer:
                 where,
                 outcome.reply,
                 outcome.reason,
-                not outcome.local,
+                None if outcome.local else host.domain,
                 action=action,
                 unasked=onward.relayed,
                 one_host=own_word(outcome),

@@ -183,7 +183,7 @@ def _report(
         action,
         status,
         diagnostic=reply,
-        remote_mta=attempt.where.rpartition(":")[0] if attempt.remote else None,
+        remote_mta=attempt.remote,
         original_recipient=_original(attempt),
         last_attempt=datetime.fromtimestamp(now, UTC),
         retry_until=None if until is None else _date(until),

@@ -17,6 +17,7 @@ from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import AnyMailbox, Mailbox, as_octets
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.security import a_labels
+from smtpproto.trace import address_literal
 
 from .access import Access
 
@@ -80,12 +81,27 @@ class Host:
     @property
     def where(self) -> str:
         """What it is called where attempts are told of: its name, and the port or path."""
-        return f"{self.name}:{self.port if self.path is None else self.path}"
+        bare = ":" in self.name and not self.name.startswith("[")  # an IPv6 address
+        name = f"[{self.name}]" if bare else self.name
+        return f"{name}:{self.port if self.path is None else self.path}"
+
+    @property
+    def domain(self) -> str:
+        """Its name as a domain, or as an address literal where it is an IP address."""
+        return _domain(self.name)
 
     def __str__(self) -> str:
         protocol = "lmtp" if self.lmtp else "smtp"
         there = str(HostPort(self.address or self.name, self.port))
         return f"{protocol}:{there}" if self.path is None else f"{protocol}:unix:{self.path}"
+
+
+@lru_cache(4096)
+def _domain(name: str) -> str:
+    try:
+        return address_literal(name).decode()
+    except ValueError:
+        return name
 
 
 @frozen
