@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
-from smtpproto.relay.spool import database
+from smtpproto.relay.spool import database, schema
 from smtpproto.relay.spool.check import Checked, check_spool
 from smtpproto.relay.spool.disk import Disk
 from smtpproto.relay.spool.leases import Leases
@@ -1348,7 +1348,7 @@ async def test_an_older_schema_is_brought_up_to_date_with_all_its_mail(
     async with opened(tmp_path) as spool:
         id = await keep(spool, LARGE)
     step = ("ALTER TABLE recipient ADD COLUMN hold INTEGER NOT NULL DEFAULT 0",)
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
     with pytest.raises(SpoolUnavailable, match="old"):
         async with opened(tmp_path, serving=False):
             pass
@@ -1433,7 +1433,7 @@ async def test_a_migration_that_fails_changes_nothing(
     async with opened(tmp_path) as spool:
         id = await keep(spool)
     steps = ("ALTER TABLE recipient ADD COLUMN hold INTEGER", "NONSENSE")
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, steps))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, steps))
     with pytest.raises(SpoolUnavailable, match="NONSENSE"):
         async with opened(tmp_path):
             pass

@@ -21,10 +21,11 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.path import Mailbox
 
-from .database import MIGRATIONS, as_unavailable, connect, lock, migrate
+from .database import as_unavailable, connect, lock
 from .disk import Disk
 from .rows import C, parsed
 from .salvage import MENDED, finish, keep_file, legible, rebuild, until_damage
+from .schema import MIGRATIONS, migrate
 from .seam import SpoolUnavailable
 
 __all__ = ["Checked", "Finding", "check_spool"]

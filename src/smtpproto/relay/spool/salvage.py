@@ -17,8 +17,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from .database import PAGE_OCTETS, connect, is_code, migrate
+from .database import PAGE_OCTETS, connect, is_code
 from .disk import Disk
+from .schema import migrate
 from .seam import SpoolUnavailable
 
 __all__ = ["MENDED", "finish", "keep_file", "legible", "rebuild", "until_damage"]
