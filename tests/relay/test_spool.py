@@ -26,6 +26,8 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
 from smtpproto.relay.spool import database, schema
 from smtpproto.relay.spool.check import Checked, check_spool
+from smtpproto.relay.spool.claims import LOOK
+from smtpproto.relay.spool.database import is_served
 from smtpproto.relay.spool.disk import Disk
 from smtpproto.relay.spool.leases import Leases
 from smtpproto.relay.spool.seam import (
@@ -1212,6 +1214,39 @@ async def test_what_is_held_stays_until_it_is_let_go_by_name(
         assert await spool.retry(incoming.id, 6) == 2
         assert [entry.id for entry in await spool.claim(6, 9, 60)] == [incoming.id]
         assert await spool.hold("nobody", "why") == 0
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_what_a_visitor_holds_or_deletes_is_lent_to_nobody_once_it_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    watch, slept = Watch(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        watch.now += seconds
+
+    monkeypatch.setattr("smtpproto.relay.spool.sqlite.sleep", sleep)
+    async with (
+        opened(tmp_path, steady=watch) as spool,
+        opened(tmp_path, serving=False) as visitor,
+    ):
+        for notices in (False, True):
+            watch.now += 100
+            assert await spool.claim(1, 9, 60) == []  # from here on it need not look
+            id = await keep(spool, now=1)
+            done = await visitor.delete(id) if deleted else await visitor.hold(id, "why")
+            assert done == 1
+            if notices:
+                assert await visitor.noticed()
+            lent = [entry.id for entry in await spool.claim(1, 9, 60)]
+            assert lent == ([] if notices else [id])
+            await spool.delete(id)
+    assert slept == [LOOK]
+    async with opened(tmp_path, serving=False) as visitor:
+        assert not await visitor.noticed()
+    (tmp_path / "lock").unlink()
+    assert not is_served(tmp_path)
 
 
 async def test_what_a_visitor_asks_for_comes_before_what_was_looked_at(tmp_path: Path) -> None:

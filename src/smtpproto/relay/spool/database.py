@@ -30,6 +30,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,7 @@ __all__ = [
     "as_unavailable",
     "connect",
     "is_code",
+    "is_served",
     "lock",
 ]
 
@@ -71,7 +73,11 @@ def lock(directory: Path) -> int:
     """
     held = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # somebody may just have looked (`is_served`)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(held)
         raise SpoolUnavailable(f"spool {directory}: another process serves it") from None
@@ -79,6 +85,21 @@ def lock(directory: Path) -> int:
         os.close(held)
         raise
     return held
+
+
+def is_served(directory: Path) -> bool:
+    """Tell whether a process serves the spool there. OSError."""
+    try:
+        held = os.open(directory / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(held)
+    return False
 
 
 def connect(

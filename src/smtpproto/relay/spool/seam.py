@@ -288,8 +288,8 @@ class Spool(Protocol):
     async def hold(self, id: str, reason: str) -> int:
         """Keep a message where it is until `retry` names it, however old it grows.
 
-        An attempt that is under way goes on. Returns how many recipients are held now that were
-        not.
+        An attempt that is under way goes on; where another process serves the spool, one may still
+        begin for a moment. Returns how many recipients are held now that were not.
         """
         ...
 

@@ -36,14 +36,14 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, to_thread
+from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, sleep, to_thread
 
 from .arrivals import Arrivals
-from .claims import Claims
-from .database import Database, Work, as_unavailable, lock
+from .claims import LOOK, Claims
+from .database import Database, Work, as_unavailable, is_served, lock
 from .disk import Disk
 from .incoming import INLINE_OCTETS, SQLiteIncoming
-from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, tally
+from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, parked, tally
 from .salvage import MENDED
 from .seam import (
     CHUNK_OCTETS,
@@ -188,9 +188,7 @@ class SQLiteSpool:
 
     async def _set_back(self, now: float, at: float, by: float) -> None:
         """Have nothing wait for the time that it was (`timekeeping.py`)."""
-        logger.warning("the clock was set back by %.0f seconds: what waits is due sooner", by)
-        work = Work(lambda db: set_back(db, now, by), then=self._claims.moved)
-        await self.database.perform(work)
+        await self.database.perform(Work(lambda db: set_back(db, now, by), then=self._claims.moved))
         self._time.believe(now, at)
 
     def saw(self, now: float) -> None:
@@ -345,14 +343,7 @@ class SQLiteSpool:
         return await self.database.read(tally)
 
     async def parked(self, owner: str, now: float) -> tuple[int, int]:
-        def count(db: sqlite3.Connection) -> tuple[int, int]:
-            messages, octets = db.execute(
-                "SELECT count(*), total(octets) FROM parked WHERE owner = ? AND until > ?",
-                (owner, now),
-            ).fetchone()
-            return messages, int(octets)
-
-        return await self.database.read(count)
+        return await self.database.read(partial(parked, owner=owner, now=now))
 
     async def retry(self, id: str | None, now: float) -> int:
         return await self.database.perform(
@@ -401,6 +392,16 @@ class SQLiteSpool:
                 await self._remove(gone)
                 return True
         return False
+
+    async def noticed(self) -> bool:
+        """Wait until a process that serves the spool lends by what a visitor has changed.
+
+        Tell whether there is one: what it is trying already, it goes on to try.
+        """
+        if not await self.in_thread(partial(is_served, self.directory)):
+            return False
+        await sleep(LOOK)
+        return True
 
     # What follows is for this file and `incoming` alone.
 
@@ -474,7 +475,6 @@ class SQLiteSpool:
         db.execute("UPDATE recipient SET due = next_attempt WHERE due > next_attempt")
         now = self._clock()
         if (by := latest(db) - now) > STEP:
-            logger.warning("the clock was set back by %.0f seconds: what waits is due sooner", by)
             set_back(db, now, by)
         files = sorted(files)  # as the index is; nothing else of the messages is read
         for at in range(0, len(files), MANY):

@@ -11,10 +11,13 @@ soon as that is right again, and given up.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from math import inf
 
 __all__ = ["STEP", "Timekeeper", "latest", "set_back"]
+
+log = logging.getLogger(__name__)
 
 #: Seconds by which clocks may differ before one was set, and for which a time noted is good enough.
 STEP = 60.0
@@ -57,6 +60,7 @@ def latest(db: sqlite3.Connection) -> float:
 
 def set_back(db: sqlite3.Connection, now: float, by: float) -> int:
     """Make due by so many seconds sooner what waits for a time; return how many recipients."""
+    log.warning("the clock was set back by %.0f seconds: what waits is due sooner", by)
     db.execute("UPDATE clock SET latest = ?", (now,))
     return db.execute(
         "UPDATE recipient SET next_attempt = max(due - ?1, ?2), due = max(due - ?1, ?2)"
