@@ -219,9 +219,10 @@ async def test_equals_of_a_rule_are_shuffled_and_no_others() -> None:
 
 
 def test_a_next_hop_is_a_host_at_least() -> None:
-    for hosts in ([], [[]]):
+    nobody: Sequence[Host] = []
+    for levels in [], [nobody], [Host("a.example"), nobody]:
         with pytest.raises(ValueError, match="without a host"):
-            NextHop.fixed(*hosts)
+            NextHop.fixed(*levels)
     a = Host("a.example")
     assert NextHop.fixed([a]) == NextHop.fixed(a)
 
