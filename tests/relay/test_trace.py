@@ -260,6 +260,7 @@ def test_octet_by_octet_the_end_is_where_it_is() -> None:
         (b"\nReceived: body\r\n", 0, True),
         (b"Received: no end", 1, False),
         (b"Received", 0, False),
+        (b"Deceived: a\r\nRelivered-To: b\r\n", 0, False),
         (b"Received: a\nReceived: b\n\nReceived: c\n", 2, True),
         (b"Received" + b" " * 500 + b": far too obsolete\r\n", 0, False),
     ],
