@@ -22,10 +22,12 @@ from smtpproto.relay.spool.seam import (
     Entry,
     Fresh,
     Incoming,
+    Parked,
     Recipient,
     Settlement,
     SpoolUnavailable,
     new_id,
+    successor,
 )
 
 
@@ -48,11 +50,14 @@ class MemoryIncoming:
         now: float,
         origin: str = "",
         held: str | None = None,
+        parked: Parked | None = None,
     ) -> None:
         # 250 is said when this returns. A spool that is to keep its promise syncs here.
         self.spool.put(self.id, Fresh(mail, tuple(rcpts), bytes(self.content), origin), now)
         if held is not None:
             await self.spool.hold(self.id, held)
+        if parked is not None:
+            self.spool.later[self.id] = parked
 
 
 @define(eq=False)
@@ -62,6 +67,8 @@ class MemorySpool:
     clock: Callable[[], float] = time.time
     steady: Callable[[], float] = anyio.current_time
     random: Callable[[int], int] = random.randrange
+    #: By id: what is to be sent later.
+    later: dict[str, Parked] = field(factory=dict[str, Parked], init=False)
     _entries: dict[str, Entry] = field(factory=dict[str, Entry], init=False)
     _contents: dict[str, bytes] = field(factory=dict[str, bytes], init=False)
     # By id and number: until when, and with which next attempt it was lent.
@@ -124,18 +131,21 @@ class MemorySpool:
             _, lent_as = self._lent.pop((id, s.recipient), (None, None))
             if s.recipient not in owed:
                 continue
-            unused = max(owed) + 1
-            for n, new in enumerate(s.becomes, unused):
-                owed[n] = Recipient(n, new.rcpt, 0, now, None, alias=s.alias, mail=new.mail)
+            for n, new in enumerate(s.becomes):
+                number = successor(s.recipient, n)
+                owed[number] = Recipient(
+                    number, new.rcpt, 0, now, None, alias=s.alias, mail=new.mail
+                )
             r = owed.pop(s.recipient)
             if s.next_attempt is not None:
                 moved = lent_as not in (None, r.next_attempt)
                 asked_meanwhile = moved and (r.asked is not None or r.held)
+                kept = s.reply is None or (asked_meanwhile and r.held)
                 owed[r.number] = evolve(
                     r,
                     attempts=r.attempts + s.counted,
                     next_attempt=r.next_attempt if asked_meanwhile else s.next_attempt,
-                    last_reply=r.last_reply if s.reply is None or r.held else s.reply,
+                    last_reply=r.last_reply if kept else s.reply,
                     warned=r.warned or s.warned,
                 )
         if owed:
@@ -176,6 +186,14 @@ class MemorySpool:
     async def get(self, id: str) -> Entry | None:
         return self._entries.get(id)
 
+    async def parked(self, owner: str, now: float) -> tuple[int, int]:
+        octets = [
+            self._entries[id].octets
+            for id, each in self.later.items()
+            if each.owner == owner and each.until > now
+        ]
+        return len(octets), sum(octets)
+
     async def retry(self, id: str | None, now: float) -> int:
         moved = 0
         for each, entry in self._entries.items():
@@ -208,6 +226,7 @@ class MemorySpool:
     async def delete(self, id: str) -> bool:
         self._lent = {key: lease for key, lease in self._lent.items() if key[0] != id}
         self._contents.pop(id, None)
+        self.later.pop(id, None)
         return self._entries.pop(id, None) is not None
 
 

@@ -472,7 +472,10 @@ def test_the_queue_of_a_node_that_runs(cli: Run) -> None:
         assert parsed(cli, "retry", "--json") == {"recipients": 3}
         deferred(2)
 
-        cli("queue", "delete", first)
+        goes_on = " What the node was sending by then goes on."
+        assert said(cli, "hold", second) == f"1 recipient on hold.{goes_on}"
+        assert said(cli, "hold", second) == "0 recipients on hold."  # it was already
+        assert said(cli, "delete", first) == f"{first} is deleted.{goes_on}"
         assert [entry["id"] for entry in parsed(cli, "--json")] == [second]
         assert node.stop() == 0
     (entry,) = parsed(cli, "--json")

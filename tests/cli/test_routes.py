@@ -15,6 +15,7 @@ from smtpproto.cli.routes import ROUTE, RouteSettings, read_routes, rules_of, sc
 from smtpproto.client import Tls
 from smtpproto.core.reply import Reply
 from smtpproto.relay import (
+    Access,
     ByMx,
     Discard,
     Here,
@@ -64,8 +65,22 @@ def wrong(*entries: str) -> str:
 )
 def test_what_is_done(via: str, meant: object) -> None:
     (route,) = routes(f'via = "{via}"')
-    assert route.via == meant
+    assert route.via == (NextHop.fixed(meant) if isinstance(meant, Host) else meant)
     assert (route.recipients, route.senders, route.times) == ((), (), {})
+
+
+def test_several_hosts_are_tried_in_their_order_and_equals_in_any() -> None:
+    ordered, equals, stores = routes(
+        'via = ["smtp:a.example:25", "smtp:b.example:465"]',
+        'via = [["smtp:a.example:25", "smtp:b.example:25"], "smtp:c.example:26"]',
+        'via = ["lmtp:unix:/run/lmtp", "lmtp:store.example:24"]',
+    )
+    a, b, c = Host("a.example"), Host("b.example"), Host("c.example", port=26)
+    assert ordered.via == NextHop.fixed(a, Host("b.example", port=465))
+    assert equals.via == NextHop.fixed([a, b], c)
+    assert str(ordered) == "smtp:a.example:25; else smtp:b.example:465, TLS implicit"
+    assert str(equals) == "smtp:a.example:25 or smtp:b.example:25; else smtp:c.example:26"
+    assert str(stores) == "lmtp:unix:/run/lmtp; else lmtp:store.example:24"
 
 
 def test_whom_it_is_for_is_one_or_a_list() -> None:
@@ -96,7 +111,9 @@ def test_whom_it_is_for_is_one_or_a_list() -> None:
     ],
 )
 def test_how_a_host_is_talked_to(entry: str, tls: Tls) -> None:
-    assert routes(entry)[0].tls is tls
+    (route,) = routes(entry)
+    assert isinstance(route.via, NextHop)
+    assert [route.tls_of(host) for host in route.via.hosts] == [tls]
 
 
 def test_a_route_has_times_of_its_own() -> None:
@@ -125,6 +142,12 @@ def test_what_a_route_does_not_say_is_as_for_all_mail() -> None:
     ("entry", "words"),
     [
         ('recipients = "our.dom"', "entry 2: via is missing: there are "),
+        ("via = []", "via: no host is in this list"),
+        ("via = [[]]", "via: no host is in this list"),
+        ('via = [["smtp:a.example:25", [1]]]', "via: takes a text: "),
+        ('via = ["smtp:a.example:25", "mx"]', 'via: "mx" is no host, by "smtp:" or "lmtp:"'),
+        ('via = ["smtp:a.example:25", "smtp:a.example:25"]', "via: a host is named twice"),
+        ('via = ["smtp:a.example:25", "lmtp:a.example:24"]', "some hosts speak SMTP, and others"),
         ("via = 1", 'entry 2: via: takes a text: there are "smtp:HOST:PORT"'),
         ('via = "smarthost"', 'entry 2: via: "smarthost" is no way for mail; there are "smtp'),
         ('via = "smtp:mail.example"', "is without a port"),
@@ -239,6 +262,24 @@ def test_a_host_on_this_machine_may_see_a_password_in_clear(tmp_path: Path) -> N
         access = host_of(rule).access
         assert access is not None
         assert access.login_in_clear
+
+
+def test_each_host_of_several_has_the_login_and_a_password_is_safe_at_all_of_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pw").write_text("secret")
+    via = 'via = ["smtp:localhost:587", ["smtp:a.example:587", "smtp:b.example:465"]]'
+    login = '\nlogin = "ann"\npassword-file = "pw"'
+    (rule,) = made(tmp_path, via + login)
+    assert isinstance(rule.to, NextHop)
+    near, far, implicit = (host.access for host in rule.to.hosts)
+    assert near == Access("opportunistic", ("ann", "secret"), login_in_clear=True)
+    assert far == Access("required", ("ann", "secret"))
+    assert implicit == Access("implicit", ("ann", "secret"))
+    assert [len(level) for level in rule.to.levels] == [1, 2]
+    assert "could give the password to somebody in between" in wrong(
+        'via = "mx"', f'{via}{login}\ntls = "opportunistic"'
+    )
 
 
 def test_equal_entries_share_their_sessions_and_others_do_not(tmp_path: Path) -> None:

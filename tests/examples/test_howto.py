@@ -41,7 +41,14 @@ from smtpproto.client import Client
 from smtpproto.relay import Host as RelayHost
 from smtpproto.relay import Listener, NextHop, Relay, RouteTable, Routing, SQLiteSpool
 from smtpproto.relay.reports.story import Delivered, Event
-from smtpproto.relay.spool.seam import Fresh, Settlement, Spool, SpoolUnavailable, Successor
+from smtpproto.relay.spool.seam import (
+    Fresh,
+    Settlement,
+    Spool,
+    SpoolUnavailable,
+    Successor,
+    successor,
+)
 from smtpproto.resolve import Srv
 from smtpproto.server import At, Server
 from smtpproto.testing import HARD, SOFT, Fault, SmtpServer
@@ -848,10 +855,10 @@ async def test_the_spool_in_memory_replaces_an_alias_and_loses_what_is_done() ->
     await spool.settle(incoming.id, [expanded], now=2)
     (entry,) = await spool.claim(2, 5, 60)
     assert [(r.number, r.rcpt, r.alias) for r in entry.recipients] == [
-        (1, ann, alias),
-        (2, bob, alias),
+        (successor(0, 0), ann, alias),
+        (successor(0, 1), bob, alias),
     ]
-    await spool.settle(entry.id, [Settlement(1, None), Settlement(2, None)], now=3)
+    await spool.settle(entry.id, [Settlement(r.number, None) for r in entry.recipients], now=3)
     assert await spool.next_due() is None
     with pytest.raises(SpoolUnavailable):
         [chunk async for chunk in spool.content(entry.id)]

@@ -12,6 +12,7 @@ from smtpproto.relay import AliasTable, MailingList
 from smtpproto.relay.mailboxes.aliases import TooManyTargetsError, expand, has_been_at
 from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
 from smtpproto.relay.reports.story import Deferred, Delivered, Expanded, Failed, Reported
+from smtpproto.trace import HeaderScan
 from tests.relay.test_dsn import SENDER, hand_over, reports
 from tests.relay.world import MESSAGE, world
 
@@ -104,7 +105,9 @@ async def test_an_alias_that_explodes_is_not_followed() -> None:
     ],
 )
 def test_where_a_message_has_been(header: bytes, there: bool) -> None:
-    assert has_been_at(Mailbox.parse("ann@our.dom"), header) is there
+    scan = HeaderScan()
+    scan.feed(header)
+    assert has_been_at(Mailbox.parse("ann@our.dom"), scan) is there
 
 
 # In a relay
@@ -197,12 +200,46 @@ async def test_a_ring_over_another_host_ends(tmp_path: Path) -> None:
         )
         w.lead("one.dom", one)
         w.lead("two.dom", two)
+        w.mx_of["our.dom"] = w.mx_of["one.dom"]
         await one.send(SENDER, ["a@one.dom"])
-        (failed,) = await one.until(Failed)
-        assert failed.reply.startswith("554 5.4.6")
+        (failed,) = await two.until(Failed)
+        assert failed.reply.startswith("554 5.4.6")  # so it was refused, to who brought it back
         assert len(two.told(Expanded)) == 1
         await one.until(Delivered, 2)
         assert len(one.mail(SENDER)) == 1
+        assert one.told(Failed) == []
+
+
+@pytest.mark.rfc("5321 §6.3 loops-are-stopped")
+async def test_nobody_hears_of_a_ring_but_who_brings_it(tmp_path: Path) -> None:
+    """A stranger can forge both where a message has been and who gets the report."""
+    async with world(tmp_path) as w:
+        victim = await w.host("mx.victim.example", "victim.example")
+        aliases = AliasTable({"all": ["ann@our.dom"], "bob": ["bob@our.dom"]})
+        node = await w.node("relay.example", networks=(), aliases=aliases)
+        forged = b"delivered-to: <ALL@our.dom>\r\n" + MESSAGE
+        for recipients in (["all@our.dom"], ["bob@our.dom", "cyd@our.dom", "all@Our.Dom"]):
+            refused = await node.send("ann@victim.example", recipients, forged)
+            assert {str(o.reply)[:9] for o in refused.outcomes} == {"554 5.4.6"}
+        many = b"".join(b"Delivered-To: n%d@x.example\r\n" % n for n in range(100))
+        refused = await node.send("ann@victim.example", ["all@our.dom"], many + forged)
+        assert {str(o.reply)[:9] for o in refused.outcomes} == {"554 5.4.6"}
+        await node.send("eve@far.example", ["cyd@our.dom", "bob@our.dom"], forged)
+        await node.until(Delivered, 2)
+        assert await node.queue() == []
+        assert victim.sessions == 0
+        assert node.told(Failed) == []
+
+
+async def test_a_ring_that_was_none_when_it_came_is_reported(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example", aliases=AliasTable({"a": ["ann@our.dom"]}))
+        content = b"Delivered-To: a@our.dom\r\n" + MESSAGE
+        await w.put(node, SENDER, "a@our.dom", content=content)
+        (failed,) = await node.until(Failed)
+        assert failed.reply.startswith("554 5.4.6")
+        await node.until(Delivered)
+        assert len(node.mail(SENDER)) == 1
 
 
 async def test_an_alias_nobody_can_look_up_defers(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from smtpproto.relay.spool.disk import Disk
 from smtpproto.relay.spool.salvage import MENDED
 from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
 from smtpproto.relay.spool.sqlite import SQLiteSpool
+from tests.relay.test_spool import VERSION_1
 
 SMALL = b"Subject: small\r\n\r\nbody\r\n"
 LARGE = bytes(range(256)) * 600
@@ -291,11 +292,11 @@ def pages_of(path: Path, name: str) -> list[int]:
     return pages
 
 
-def tear(path: Path, page: int) -> None:
+def tear(path: Path, page: int, octets: int = PAGE_OCTETS) -> None:
     """Overwrite a page with rubbish."""
     with (path / "spool.db").open("r+b") as file:
-        file.seek((page - 1) * PAGE_OCTETS)
-        file.write(random.Random(page).randbytes(PAGE_OCTETS))
+        file.seek((page - 1) * octets)
+        file.write(random.Random(page).randbytes(octets))
 
 
 def many(path: Path, count: int = 300) -> dict[str, bytes]:
@@ -378,9 +379,55 @@ def test_where_the_first_page_is_gone_all_else_is_saved(tmp_path: Path) -> None:
     all_is_somewhere(tmp_path, sent, len(sent))
 
 
-def test_where_the_first_page_is_gone_and_a_log_was_left_both_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("octets", [4096, 8192, 16384, 65536])
+@pytest.mark.parametrize("count", [3, 300])
+def test_the_size_of_pages_is_found_out_where_the_first_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, octets: int, count: int
 ) -> None:
+    monkeypatch.setattr(database, "PAGE_OCTETS", octets)
+    sent = many(tmp_path, count)
+    monkeypatch.undo()
+    assert sql(tmp_path, "PRAGMA page_size") == [(octets,)]
+    tear(tmp_path, 1, octets)
+    check_and_mend(tmp_path)
+    all_is_somewhere(tmp_path, sent, len(sent))
+    assert sql(tmp_path, "PRAGMA page_size") == [(PAGE_OCTETS,)]
+
+
+@pytest.mark.parametrize("junk", [b"\0", b"\x0a", b"\x0d\0\0\0\1"])
+def test_what_stands_in_the_first_page_instead_leads_nobody_astray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, junk: bytes
+) -> None:
+    monkeypatch.setattr(database, "PAGE_OCTETS", 4096)
+    sent = many(tmp_path, 30)
+    monkeypatch.undo()
+    with (tmp_path / "spool.db").open("r+b") as file:
+        file.write((junk * 4096)[:4096])
+    check_and_mend(tmp_path)
+    all_is_somewhere(tmp_path, sent, len(sent))
+
+
+def test_a_spool_of_the_first_schema_is_saved_too_where_its_first_page_is_gone(
+    tmp_path: Path,
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as db:
+        db.execute("PRAGMA page_size = 4096")
+        db.executescript(VERSION_1)
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content" / "00HbXm5a4yEIkcZ").write_bytes(LARGE)
+    tear(tmp_path, 1, 4096)
+    check_spool(tmp_path, repair=True)
+    assert {id: len(entry.recipients) for id, (entry, _) in left(tmp_path).items()} == {
+        "00HbXm5a4uDoYxU": 1,
+        "00HbXm5a4yEIkcZ": 1,
+    }
+
+
+@pytest.mark.parametrize("octets", [4096, 8192])
+def test_where_the_first_page_is_gone_and_a_log_was_left_both_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, octets: int
+) -> None:
+    monkeypatch.setattr(database, "PAGE_OCTETS", octets)
     before, killed = tmp_path / "before", tmp_path / "killed"
     sent = many(before)
     monkeypatch.setattr(database, "CHECKPOINT_PAGES", 1_000_000)
@@ -396,7 +443,8 @@ def test_where_the_first_page_is_gone_and_a_log_was_left_both_are_read(
 
     sent[anyio.run(add)] = SMALL
     assert (killed / "spool.db-wal").stat().st_size
-    tear(killed, 1)
+    tear(killed, 1, octets)
+    monkeypatch.undo()
     check_spool(killed, repair=True)
     all_is_somewhere(killed, sent, len(sent))
 

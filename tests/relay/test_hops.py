@@ -9,8 +9,8 @@ import pytest
 from smtpproto.core.reply import Reply
 from smtpproto.relay import HostPort, Schedule
 from smtpproto.relay.delivery.hops import Hops
-from smtpproto.relay.reports.story import Deferred, Delivered, Reported
-from tests.relay.world import DAY, MESSAGE, World, world
+from smtpproto.relay.reports.story import Deferred, Delivered, Failed, Reported
+from tests.relay.world import DAY, MESSAGE, START, Node, World, world
 
 pytestmark = pytest.mark.anyio
 
@@ -273,3 +273,48 @@ async def test_a_crowd_before_a_slow_host_leaves_hands_for_the_others(tmp_path: 
             w.move(5)
             await anyio.sleep(0.01)
         assert all(r.attempts == 0 for entry in await node.queue() for r in entry.recipients)
+
+
+async def test_who_never_gets_a_place_hears_that_it_is_late_and_then_that_it_is_over(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        slow = await w.host("mx.slow.example", "slow.example", {"MAIL": "hang"})
+        node = await w.node("relay.example")
+        node.relay.hops.patience = 0.01
+        node.relay.hops.front = 1
+        await put_many(w, node, 1, "slow.example")
+        await slow.reached.wait()
+        late = await w.put(node, "ann@our.dom", "v@slow.example", content=MESSAGE)
+        for day, delays in (0.0, 0), (0.2, 1), (3.0, 1):
+            w.move(START + day * DAY - w.now)
+            await until_put_off(node, late, w.now)
+            assert len(node.told(Deferred)) == delays
+        w.move(START + 5 * DAY - w.now)
+        (failed,) = await node.until(Failed)
+        assert (failed.id, failed.where) == (late, "slow.example")
+        assert failed.reply == "451 4.4.5 Too much mail is waiting for this destination"
+        delayed, gone = await told(node, 2)
+        assert "\nAction: delayed\nStatus: 4.4.5\n" in delayed
+        assert "\nAction: failed\nStatus: 5.4.7\n" in gone
+        assert "Remote-MTA" not in gone  # it was asked nothing
+        assert len(await node.queue()) == 1
+
+
+async def until_put_off(node: Node, id: str, now: float) -> None:
+    """Wait until a message stands in its line again; nobody is told of that."""
+    while True:
+        entry = await node.spool.get(id)
+        assert entry is not None
+        (recipient,) = entry.recipients
+        assert recipient.attempts == 0
+        if recipient.next_attempt > now:
+            return
+        await anyio.sleep(0.01)
+
+
+async def told(node: Node, count: int) -> list[str]:
+    """What the sender has got, once it is so many."""
+    while len(node.mail("ann@our.dom")) < count:
+        await node.until(Delivered, len(node.told(Delivered)) + 1)
+    return [octets.decode() for octets in node.mail("ann@our.dom")]

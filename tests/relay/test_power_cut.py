@@ -23,7 +23,7 @@ import anyio
 import pytest
 from attrs import define
 
-from smtpproto.relay.spool import database, incoming
+from smtpproto.relay.spool import database, incoming, schema
 from smtpproto.relay.spool.check import check_spool
 from smtpproto.relay.spool.seam import SpoolUnavailable
 from smtpproto.relay.spool.sqlite import SQLiteSpool
@@ -102,7 +102,7 @@ def test_a_migration_is_done_or_not(disk: Path, monkeypatch: pytest.MonkeyPatch)
         "ALTER TABLE recipient ADD COLUMN hold INTEGER NOT NULL DEFAULT 0",
         "CREATE INDEX recipient_hold ON recipient (hold)",
     )
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
 
     async def migrate() -> None:
         async with SQLiteSpool.open(path, disk=tape):

@@ -19,6 +19,7 @@ from smtpproto.relay.routing.route import (
     Undetermined,
     Unroutable,
 )
+from smtpproto.relay.routing.table import Routes, RouteTable, Rule, no_routes
 from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveError, ResolveFailed
 
 pytestmark = pytest.mark.anyio
@@ -65,6 +66,7 @@ def router(
     shuffle: Callable[[MutableSequence[Any]], None] = as_it_is,
     own_addresses: Iterable[str] = ("127.0.0.0/8", "::1", "198.51.100.1"),
     max_hosts: int = 10,
+    routes: Routes = no_routes,
 ) -> Router:
     return Router(
         local_domains=local_domains,
@@ -74,6 +76,7 @@ def router(
         hostname="mx.our.dom",
         own_addresses=own_addresses,
         max_hosts=max_hosts,
+        routes=routes,
     )
 
 
@@ -195,6 +198,33 @@ async def test_mx_by_preference_with_all_addresses_in_their_order() -> None:
     assert isinstance(route, NextHop)
     assert route.name == "ext.example"
     assert {host.port for host in route.hosts} == {25}
+
+
+async def test_equals_of_a_rule_are_shuffled_and_no_others() -> None:
+    a, b, c, d = (Host(f"{name}.example") for name in "abcd")
+    hop = NextHop.fixed(a, [b, c, d])
+    assert str(hop) == (
+        "smtp:a.example:25, smtp:b.example:25 or smtp:c.example:25 or smtp:d.example:25"
+    )
+    orders: set[tuple[Host, ...]] = set()
+    for seed in range(30):
+        table = RouteTable([Rule(hop)])
+        routing = router(shuffle=Random(seed).shuffle, routes=table)
+        to = (await routing.rule(Mailbox("v", "ext.example"), ReversePath(None))).to
+        assert isinstance(to, NextHop)
+        assert (to.hosts[0], to.name) == (a, hop.name)
+        assert set(to.hosts) == {a, b, c, d}
+        orders.add(to.hosts)
+    assert len(orders) == 6
+
+
+def test_a_next_hop_is_a_host_at_least() -> None:
+    nobody: Sequence[Host] = []
+    for levels in [], [nobody], [Host("a.example"), nobody]:
+        with pytest.raises(ValueError, match="without a host"):
+            NextHop.fixed(*levels)
+    a = Host("a.example")
+    assert NextHop.fixed([a]) == NextHop.fixed(a)
 
 
 @pytest.mark.rfc("5321 §5.1 equals-are-shuffled")

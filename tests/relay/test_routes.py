@@ -98,6 +98,57 @@ async def test_a_fixed_host_is_no_matter_of_the_dns(tmp_path: Path) -> None:
         assert len(host.accepted) == 1
 
 
+async def test_several_hosts_are_tried_in_their_order_until_one_takes_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.fixed(("sulking.example", 25), {"greeting": "421 4.3.2 not now"})
+        backup = await w.fixed(("backup.example", 2525))
+        hop = NextHop.fixed(
+            Host("dead.example"), Host("sulking.example"), *fixed("backup.example", 2525).hosts
+        )
+        node = await w.node("relay.example", routes=RouteTable([Rule(hop)]))
+        await node.send(SENDER, ["v@ext.example"])
+        (delivered,) = await node.until(Delivered)
+        assert delivered.where == "backup.example:2525"
+        assert w.connected == ["dead.example", "sulking.example", "backup.example"]
+        backup.says["RCPT"] = "550 5.1.1 who?"
+        await node.send(SENDER, ["w@ext.example"])
+        await node.until(Failed)
+
+
+async def test_several_hosts_that_are_down_are_held_as_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        hop = NextHop.fixed(Host("a.example"), Host("b.example"))
+        node = await w.node("relay.example", routes=RouteTable([Rule(hop)]))
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Deferred)
+        await node.send(SENDER, ["w@ext.example"])
+        await node.until(Deferred, 2)
+        assert w.connected == ["a.example", "b.example"]
+
+
+async def test_a_refusal_by_one_of_several_hosts_is_the_word_of_all(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.fixed(("a.example", 25), {"RCPT": "550 5.1.1 who?"})
+        other = await w.fixed(("b.example", 25))
+        hop = NextHop.fixed(Host("a.example"), Host("b.example"))
+        node = await w.node("relay.example", routes=RouteTable([Rule(hop)]))
+        await node.send(SENDER, ["v@ext.example"])
+        await node.until(Failed)
+        assert other.sessions == 0
+
+
+async def test_a_store_has_a_second_one_behind_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        second = await w.fixed(("store.example", 24), lmtp=True)
+        hop = NextHop.fixed(*store().hosts, Host("store.example", port=24, lmtp=True))
+        table = RouteTable([Rule(hop, recipients=["our.dom"])])
+        node = await w.node("relay.example", routes=table)
+        await node.send("bob@far.example", ["ann@our.dom"])
+        (delivered,) = await node.until(Delivered)
+        assert delivered.where == "store.example:24"
+        assert second.lines[0] == "LHLO relay.example"
+
+
 async def test_recipients_of_one_next_hop_share_a_transaction_whatever_their_rules(
     tmp_path: Path,
 ) -> None:
@@ -347,6 +398,38 @@ async def test_the_bare_postmaster_has_a_domain_elsewhere(tmp_path: Path) -> Non
         assert host.accepted == [["RCPT TO:<Postmaster@our.dom>"]]
 
 
+@pytest.mark.rfc("3461 §6.3 remote-mta-is-who-refused")
+@pytest.mark.parametrize(
+    ("path", "host", "where", "remote"),
+    [
+        ("/run/a:b/lmtp", None, "localhost:/run/a:b/lmtp", "localhost"),
+        (None, "2001:db8::7", "[2001:db8::7]:24", "[IPv6:2001:db8::7]"),
+        (None, "192.0.2.7", "192.0.2.7:24", "[192.0.2.7]"),
+        (None, "store.example", "store.example:24", "store.example"),
+    ],
+)
+async def test_a_report_names_who_refused_as_the_dns_does(
+    tmp_path: Path, path: str | None, host: str | None, where: str, remote: str
+) -> None:
+    async with world(tmp_path) as w:
+        refuses = {"RCPT TO:<gone@": "550 5.1.1 who?"}
+        await w.fixed(path or (host or "", 24), refuses, lmtp=True)
+        there = Host(host or "localhost", port=24, lmtp=True, path=path, access=Access("none"))
+        table = RouteTable([Rule(NextHop.fixed(there), recipients=["there.dom"])])
+        node = await w.node("relay.example", routes=table)
+        await node.send(SENDER, ["gone@there.dom"])
+        (failed,) = await node.until(Failed)
+        assert failed.where == where
+        ((_, (_, theirs)),) = await reports(node)
+        assert theirs["Remote-MTA"] == f"dns; {remote}"
+
+
+def test_an_address_literal_is_its_own_name() -> None:
+    host = Host("[ipv6:2001:db8::7]", "2001:db8::7")
+    assert host.where == "[ipv6:2001:db8::7]:25"
+    assert host.domain == "[ipv6:2001:db8::7]"
+
+
 # Domains of ours that live elsewhere
 
 
@@ -546,6 +629,19 @@ async def test_a_life_that_no_calendar_has_an_end_for_is_no_fault(tmp_path: Path
 
 
 # The table of another
+
+
+async def test_a_table_that_fails_says_for_good_of_nobody_that_he_is_a_stranger(
+    tmp_path: Path,
+) -> None:
+    """A domain may be ours by a rule alone."""
+    async with world(tmp_path) as w:
+        table = Changing([Rule(Here(), recipients=["guest.dom"])])
+        node = await w.node("relay.example", routes=table, networks=())
+        recipients = ["bob@guest.dom", "v@ext.example", "bob@our.dom"]
+        assert await asked(node, *recipients) == ["250 2.1.5", "550 5.7.1", "250 2.1.5"]
+        table.broken = True
+        assert await asked(node, *recipients) == ["451 4.3.0"] * 3
 
 
 async def test_a_table_that_fails_defers_and_loses_nothing(tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
-from smtpproto.relay.spool import database
+from smtpproto.relay.spool import database, schema
 from smtpproto.relay.spool.check import Checked, check_spool
+from smtpproto.relay.spool.claims import LOOK
+from smtpproto.relay.spool.database import is_served
 from smtpproto.relay.spool.disk import Disk
 from smtpproto.relay.spool.leases import Leases
 from smtpproto.relay.spool.seam import (
@@ -39,6 +41,7 @@ from smtpproto.relay.spool.seam import (
     SpoolUnavailable,
     Successor,
     new_id,
+    successor,
 )
 from smtpproto.relay.spool.sqlite import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
 
@@ -1090,18 +1093,30 @@ async def test_an_alias_is_replaced_in_one_step_by_whom_it_stands_for(tmp_path: 
         await spool.settle(id, [step], now=6)  # too late: the alias is gone
         (entry,) = await spool.claim(7, 9, 60)
         assert [(r.number, r.rcpt, r.alias, r.mail) for r in entry.recipients] == [
-            (2, ANN, everybody, None),
-            (3, eve, everybody, owned),
+            (successor(0, 0), ANN, everybody, None),
+            (successor(0, 1), eve, everybody, owned),
         ]
         assert all(r.attempts == 0 and r.next_attempt == 5 for r in entry.recipients)
-        await spool.settle(id, [Settlement(2, None), Settlement(3, None)], now=8)
+        done = [Settlement(r.number, None) for r in entry.recipients]
+        await spool.settle(id, done, now=8)
         (left,) = await all_of(spool)
         assert [r.rcpt for r in left.recipients] == [BOB]
     async with opened(tmp_path) as spool:
         assert await spool.settle(id, [evolve(step, recipient=1)], now=9) == []
         entry = next(iter(await all_of(spool)))
-        assert [r.number for r in entry.recipients] == [2, 3]
+        # No number means two recipients, ever: what was done for one would be taken as done.
+        assert [r.number for r in entry.recipients] == [successor(1, 0), successor(1, 1)]
         assert await content_of(spool, id) == LARGE
+
+
+def test_numbers_of_successors_are_of_nobody_else() -> None:
+    first = {successor(number, n) for number in range(100) for n in range(100)}
+    second = {successor(number, n) for number in first for n in range(3)}
+    assert len(first) == 100 * 100
+    assert len(second) == 3 * len(first)
+    assert min(first) >= 1 << 20  # more than anybody names in a transaction
+    assert not first & second
+    assert max(second) < 1 << 63
 
 
 async def test_whom_an_alias_stands_for_is_found_before_what_was_looked_at(tmp_path: Path) -> None:
@@ -1199,6 +1214,39 @@ async def test_what_is_held_stays_until_it_is_let_go_by_name(
         assert await spool.retry(incoming.id, 6) == 2
         assert [entry.id for entry in await spool.claim(6, 9, 60)] == [incoming.id]
         assert await spool.hold("nobody", "why") == 0
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_what_a_visitor_holds_or_deletes_is_lent_to_nobody_once_it_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deleted: bool
+) -> None:
+    watch, slept = Watch(), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        watch.now += seconds
+
+    monkeypatch.setattr("smtpproto.relay.spool.sqlite.sleep", sleep)
+    async with (
+        opened(tmp_path, steady=watch) as spool,
+        opened(tmp_path, serving=False) as visitor,
+    ):
+        for notices in (False, True):
+            watch.now += 100
+            assert await spool.claim(1, 9, 60) == []  # from here on it need not look
+            id = await keep(spool, now=1)
+            done = await visitor.delete(id) if deleted else await visitor.hold(id, "why")
+            assert done == 1
+            if notices:
+                assert await visitor.noticed()
+            lent = [entry.id for entry in await spool.claim(1, 9, 60)]
+            assert lent == ([] if notices else [id])
+            await spool.delete(id)
+    assert slept == [LOOK]
+    async with opened(tmp_path, serving=False) as visitor:
+        assert not await visitor.noticed()
+    (tmp_path / "lock").unlink()
+    assert not is_served(tmp_path)
 
 
 async def test_what_a_visitor_asks_for_comes_before_what_was_looked_at(tmp_path: Path) -> None:
@@ -1335,7 +1383,7 @@ async def test_an_older_schema_is_brought_up_to_date_with_all_its_mail(
     async with opened(tmp_path) as spool:
         id = await keep(spool, LARGE)
     step = ("ALTER TABLE recipient ADD COLUMN hold INTEGER NOT NULL DEFAULT 0",)
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, step))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, step))
     with pytest.raises(SpoolUnavailable, match="old"):
         async with opened(tmp_path, serving=False):
             pass
@@ -1420,7 +1468,7 @@ async def test_a_migration_that_fails_changes_nothing(
     async with opened(tmp_path) as spool:
         id = await keep(spool)
     steps = ("ALTER TABLE recipient ADD COLUMN hold INTEGER", "NONSENSE")
-    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, steps))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, steps))
     with pytest.raises(SpoolUnavailable, match="NONSENSE"):
         async with opened(tmp_path):
             pass

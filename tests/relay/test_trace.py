@@ -260,6 +260,7 @@ def test_octet_by_octet_the_end_is_where_it_is() -> None:
         (b"\nReceived: body\r\n", 0, True),
         (b"Received: no end", 1, False),
         (b"Received", 0, False),
+        (b"Deceived: a\r\nRelivered-To: b\r\n", 0, False),
         (b"Received: a\nReceived: b\n\nReceived: c\n", 2, True),
         (b"Received" + b" " * 500 + b": far too obsolete\r\n", 0, False),
     ],
@@ -282,8 +283,35 @@ def test_a_line_without_end_is_not_kept() -> None:
     scan = HeaderScan()
     for _ in range(64):
         scan.feed(b"x" * 8192)
-        assert len(scan._line) <= 32
+        assert len(scan._line) <= 1024
     assert not scan.received
+
+
+PLACES = (
+    b"Delivered-To: ann@our.dom\r\n"
+    b"X-Delivered-To: no@our.dom\r\n"
+    b"delivered-to :\t<BOB@our.dom> \n"
+    b"Received: from x\r\n Delivered-To: no@our.dom\r\n"
+    b"Delivered-To:" + b" " * 2000 + b"far@our.dom\r\n"
+    b"Delivered-To: cyd@our.dom\r\n\r\nDelivered-To: no@our.dom\r\n"
+)
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 1000, 1024, 10_000])
+def test_where_a_message_has_been_is_the_same_at_every_split_point(step: int) -> None:
+    scan = HeaderScan()
+    for at in range(0, len(PLACES), step):
+        scan.feed(PLACES[at : at + step])
+    assert scan.delivered_to == [b"ann@our.dom", b"bob@our.dom", b"", b"cyd@our.dom"]
+    assert scan.received == 1
+
+
+def test_no_more_places_are_kept_than_a_message_may_have_been_at() -> None:
+    scan = HeaderScan()
+    for number in range(1000):
+        scan.feed(b"Delivered-To: n%d@our.dom\r\n" % number)
+    scan.feed(b"Delivered-To: last@our.dom")
+    assert scan.delivered_to == [b"n%d@our.dom" % number for number in range(100)]
 
 
 @given(

@@ -51,7 +51,7 @@ def early_250() -> Iterator[None]:
     """250 is said when the message is about to be written."""
 
     async def commit(
-        self: Any, mail: Any, rcpts: Any, *, now: float, origin: str = "", held: Any = None
+        self: Any, mail: Any, rcpts: Any, *, now: float, origin: str = "", **_: Any
     ) -> None:
         new = Fresh(mail, tuple(rcpts), b"", origin)
         with CancelScope(shield=True):
@@ -346,7 +346,9 @@ SABOTAGES = (
     Sabotage("250 before the commit", ("lost",), early_250),
     Sabotage("no sync of the database", ("lost", "twice", "starts"), no_sync),
     Sabotage("no sync of a name", ("lost", "starts"), no_directory_sync),
-    Sabotage("a start that tidies up too much", ("lost", "content", "faults"), tidy_start),
+    Sabotage(
+        "a start that tidies up too much", ("lost", "content", "faults", "starts"), tidy_start
+    ),
     Sabotage("half of the content", ("content", "faults", "lost"), half_content),
     Sabotage("forgets to settle", ("twice", "lost"), forgets_to_settle),
     Sabotage("settles before it delivers", ("lost",), settles_before),

@@ -135,6 +135,7 @@ def relay_of(
         schedule=chosen.schedule,
         least_by=None if chosen.least_by is None else int(chosen.least_by),
         longest_hold=int(chosen.longest_hold),
+        hold_quota=Quota(share.each(chosen.hold_quota), share.each(chosen.hold_quota_messages)),
         limits=Limits(message=chosen.max_message, recipients=chosen.max_recipients),
         guard=share.guard(),
         connections=Connections(share.each(chosen.sessions_in), chosen.sessions_in_each),

@@ -159,6 +159,10 @@ class ServeSettings:
     relay_from: tuple[IPv4Network | IPv6Network, ...] = ()
     #: The name in the greeting, in Received lines, and in EHLO.
     hostname: str = "localhost"
+    #: Octets that a login may have waiting here to be sent later.
+    hold_quota: int = 1 << 28
+    #: The same in messages.
+    hold_quota_messages: int = 1000
     #: Octets that one message may have.
     max_message: int = 26_214_400
     #: Recipients that one transaction may have.
@@ -293,6 +297,8 @@ SETTINGS: Mapping[str, Setting] = {
     "hostname": Setting(
         partial(a_text, read=domain), 'a text: a domain name, such as "mail.example.org"'
     ),
+    "hold-quota": Setting(a_size, 'a number of octets, or a text such as "1G"'),
+    "hold-quota-messages": Setting(a_count, "a number of messages"),
     "max-message": Setting(a_size, 'a number of octets, or a text such as "25M"'),
     "max-recipients": Setting(_recipients, "a number of recipients, 100 or more"),
     "sessions-in": Setting(a_count, "a number of sessions"),

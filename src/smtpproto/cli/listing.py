@@ -141,7 +141,7 @@ def _columns(entry: Entry, recipient: Recipient) -> tuple[str, str]:
     """Say in a word how it is with a recipient, and when it is tried next."""
     if recipient.held:
         return "on hold", ""
-    asked = Times.of(entry).begins - now()
+    asked = (Times.of(entry).release or 0) - now()
     if asked > 0:
         return "later", span(asked)  # as its sender asked
     left = recipient.next_attempt - now()
@@ -173,7 +173,7 @@ def state(entry: Entry, recipient: Recipient) -> str:
     """Say in a sentence how it is with a recipient."""
     if recipient.held:
         return "on hold"
-    asked = Times.of(entry).begins - now()
+    asked = (Times.of(entry).release or 0) - now()
     if asked > 0:
         return f"held for {span(asked)}, as its sender asked"
     left = recipient.next_attempt - now()

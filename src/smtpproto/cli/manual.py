@@ -242,6 +242,11 @@ MANUAL: Mapping[str, Explained] = {
         'hostname = "mail.example.org"',
         restart=True,
     ),
+    "hold-quota": Explained(
+        "Octets of mail that a login may have waiting here to be sent later (FUTURERELEASE).",
+        'hold-quota = "1G"',
+    ),
+    "hold-quota-messages": Explained("The same in messages.", "hold-quota-messages = 100"),
     "max-message": Explained("Octets that one message may have.", 'max-message = "50M"'),
     "max-recipients": Explained(
         "Recipients that one transaction may have; more of them hear 452, and come in another.",
@@ -292,8 +297,9 @@ ROUTE_MANUAL: Mapping[str, Explained] = {
         default="everybody",
     ),
     "via": Explained(
-        "What is done: a host by SMTP or LMTP, the MX records, the mailboxes here, or nothing.",
-        'via = "smtp:mail.example.com:25"',
+        "What is done: a host by SMTP or LMTP, the MX records, the mailboxes here, or nothing. "
+        "Several hosts are tried in their order; those in a list within the list are equals.",
+        'via = ["smtp:mail.example.com:25", "smtp:backup.example.com:25"]',
         default="none: it has to be there",
     ),
     "tls": Explained(

@@ -91,6 +91,20 @@ class _Visit:
 
         return self.spool(act_on_all) if ids else 0
 
+    def stop(
+        self, ids: Sequence[str], act: Callable[[Spools, str], Awaitable[int]]
+    ) -> tuple[int, str]:
+        """Do to each message what keeps it from being tried, until that is so.
+
+        Return the sum as `each`, and what is still to be said of it.
+        """
+
+        async def act_on_all(spool: Spools) -> tuple[int, bool]:
+            return sum([await act(spool, id) for id in ids]), await spool.noticed()
+
+        done, served = self.spool(act_on_all) if ids else (0, False)
+        return done, " What the node was sending by then goes on." if done and served else ""
+
     def tell(self, found: object, said: str) -> None:
         """Print what has been done, in the form that was asked for."""
         if self.as_json:
@@ -260,11 +274,12 @@ _IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason: str) -> None:
     """Keep messages where they are until they are released.
 
-    However old they grow: they are neither tried nor given up.
+    However old they grow: they are neither tried nor given up. When this returns the node tries
+    none of them any more; an attempt that it has begun goes on.
     """
     found = visit.choose("Hold", ids, wanted, yes=yes)
-    held = visit.each(found, lambda spool, id: spool.hold(id, reason))
-    visit.tell({"recipients": held}, f"{_recipients(held)} on hold.")
+    held, more = visit.stop(found, lambda spool, id: spool.hold(id, reason))
+    visit.tell({"recipients": held}, f"{_recipients(held)} on hold.{more}")
 
 
 @queue.command()
@@ -303,7 +318,10 @@ def retry(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> Non
 @confirmed
 @click.pass_obj
 def delete(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
-    """Drop messages, without a report to their senders."""
+    """Drop messages, without a report to their senders.
+
+    When this returns the node tries none of them any more; an attempt that it has begun goes on.
+    """
     found = visit.choose("Delete", ids, wanted, yes=yes)
     deleted: list[str] = []
 
@@ -312,12 +330,12 @@ def delete(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> No
             deleted.append(id)
         return 1
 
-    visit.each(found, drop)
+    _, more = visit.stop(found, drop)
     if len(ids) == 1:
-        visit.tell({"deleted": ids[0]}, f"{ids[0]} is deleted.")
+        visit.tell({"deleted": ids[0]}, f"{ids[0]} is deleted.{more}")
     else:
         said = f"{len(deleted)} message{'' if len(deleted) == 1 else 's'} deleted."
-        visit.tell({"deleted": deleted}, said)
+        visit.tell({"deleted": deleted}, f"{said}{more}")
 
 
 def _recipients(number: int) -> str:

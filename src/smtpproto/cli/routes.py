@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from attrs import evolve, field, frozen
 
@@ -47,8 +47,8 @@ from .values import host_port, is_loopback
 
 __all__ = ["RETRIES", "RouteSettings", "Via", "read_routes", "rules_of", "schedule_of"]
 
-#: What is done: a host has its access yet to get.
-Via: TypeAlias = Host | Here | ByMx | OnHold | Discard | Refuse
+#: What is done: hosts have their access yet to get.
+Via: TypeAlias = NextHop | Here | ByMx | OnHold | Discard | Refuse
 
 VIA = (
     'there are "smtp:HOST:PORT", "lmtp:HOST:PORT", "lmtp:unix:PATH", "mx", "here", "hold:REASON", '
@@ -59,12 +59,15 @@ _REFUSAL = re.compile(r"([45][0-5][0-9])(?: ([45]\.[0-9]{1,3}\.[0-9]{1,3}))?(?: 
 
 @frozen
 class RouteSettings:
-    """One entry: whom it is for, what is done, and for a host how it is talked to."""
+    """One entry: whom it is for, what is done, and for hosts how they are talked to.
+
+    `tls` None is as is usual for each host (`tls_of`).
+    """
 
     via: Via
     recipients: tuple[str, ...] = ()
     senders: tuple[str, ...] = ()
-    tls: Tls = Tls.OPPORTUNISTIC
+    tls: Tls | None = None
     login: str | None = None
     password_file: Path | None = None
     #: The certificates that are trusted there, and no others.
@@ -72,19 +75,27 @@ class RouteSettings:
     #: What is said of its retries, by the names of `RETRIES`; the rest is as for all mail.
     times: Mapping[str, float] = field(factory=dict[str, float])
 
-    @property
-    def near(self) -> bool:
-        """Whether nobody stands in between: it is on this machine."""
-        host = self.via
-        return isinstance(host, Host) and (host.path is not None or is_loopback(host.name))
+    def tls_of(self, host: Host) -> Tls:
+        """Return how sessions with one of the hosts are secured."""
+        if self.tls is not None:
+            return self.tls
+        if host.port == 465:
+            return Tls.IMPLICIT
+        if self.ca_file is not None or (self.login is not None and not _is_near(host)):
+            return Tls.REQUIRED
+        return Tls.OPPORTUNISTIC if host.path is None else Tls.NONE
 
     def __str__(self) -> str:
-        if not isinstance(self.via, Host):
+        if not isinstance(self.via, NextHop):
             return str(self.via)
         login = "" if self.login is None else f" as {self.login}"
-        usual = Tls.OPPORTUNISTIC if self.via.path is None else Tls.NONE
-        tls = "" if self.tls is usual else f", TLS {self.tls.value}"
-        return f"{self.via}{login}{tls}"
+
+        def in_words(host: Host) -> str:
+            tls = self.tls_of(host)
+            usual = Tls.OPPORTUNISTIC if host.path is None else Tls.NONE
+            return f"{host}{login}" + ("" if tls is usual else f", TLS {tls.value}")
+
+        return "; else ".join(" or ".join(map(in_words, level)) for level in self.via.levels)
 
     def takes(self, domain: str) -> bool:
         """Tell whether all mail for a domain goes by this, if it comes so far."""
@@ -98,6 +109,11 @@ class RouteSettings:
         return " ".join(filter(None, (to, of)))
 
 
+def _is_near(host: Host) -> bool:
+    """Tell whether nobody stands in between: it is on this machine."""
+    return host.path is not None or is_loopback(host.name)
+
+
 def _some(patterns: Sequence[str]) -> str:
     more = f" and {len(patterns) - 3} more" if len(patterns) > 3 else ""
     return ", ".join(patterns[:3]) + more
@@ -107,22 +123,8 @@ def _read_via(text: str, folder: Path) -> Via:
     """Read what is done with mail; a path is relative to `folder`. ValueError as in `values`."""
     what, colon, rest = text.partition(":")
     match what, bool(colon), bool(rest.strip()):
-        case "smtp", True, _:
-            there = host_port(rest)
-            return Host(there.host, port=there.port)
-        case "lmtp", True, _ if rest.startswith("unix:"):
-            path = rest.removeprefix("unix:")
-            if not path or "\0" in path:
-                raise ValueError('without a path, as in "lmtp:unix:/run/dovecot/lmtp"')
-            return Host("localhost", path=str(folder / path), lmtp=True)
-        case "lmtp", True, _ if rest.startswith("/"):
-            raise ValueError('a path without "unix:", as in "lmtp:unix:/run/dovecot/lmtp"')
-        case "lmtp", True, _:
-            there = host_port(rest)
-            try:
-                return Host(there.host, port=there.port, lmtp=True)
-            except LocalProtocolError:
-                raise ValueError("LMTP at port 25, which is for SMTP alone") from None
+        case "smtp" | "lmtp", True, _:
+            return NextHop.fixed(_read_host(text, folder))
         case "mx", False, _:
             return ByMx()
         case "here", False, _:
@@ -135,6 +137,27 @@ def _read_via(text: str, folder: Path) -> Via:
             return _refusal(rest)
         case _:
             raise ValueError(f"no way for mail; {VIA}")
+
+
+def _read_host(text: str, folder: Path) -> Host:
+    what, colon, rest = text.partition(":")
+    if what == "smtp" and colon:
+        there = host_port(rest)
+        return Host(there.host, port=there.port)
+    if what != "lmtp" or not colon:
+        raise ValueError('no host, by "smtp:" or "lmtp:", as they all are where there are several')
+    if rest.startswith("unix:"):
+        path = rest.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise ValueError('without a path, as in "lmtp:unix:/run/dovecot/lmtp"')
+        return Host("localhost", path=str(folder / path), lmtp=True)
+    if rest.startswith("/"):
+        raise ValueError('a path without "unix:", as in "lmtp:unix:/run/dovecot/lmtp"')
+    there = host_port(rest)
+    try:
+        return Host(there.host, port=there.port, lmtp=True)
+    except LocalProtocolError:
+        raise ValueError("LMTP at port 25, which is for SMTP alone") from None
 
 
 def _words(text: str) -> str:
@@ -177,7 +200,23 @@ def _patterns(value: object, folder: Path, *, null: bool = False) -> tuple[str, 
 
 
 def _via(value: object, folder: Path) -> Via:
-    return a_text(value, folder, partial(_read_via, folder=folder))
+    if not isinstance(value, list):
+        return a_text(value, folder, partial(_read_via, folder=folder))
+    read = partial(_read_host, folder=folder)
+    levels = [
+        a_list(cast("object", each), folder, read)
+        if isinstance(each, list)
+        else (a_text(each, folder, read),)
+        for each in cast("list[object]", value)
+    ]
+    hosts = [host for level in levels for host in level]
+    if not levels or () in levels:
+        raise ValueError("no host is in this list")
+    if len(set(hosts)) < len(hosts):
+        raise ValueError("a host is named twice")
+    if len({host.lmtp for host in hosts}) > 1:
+        raise ValueError("some hosts speak SMTP, and others LMTP")
+    return NextHop.fixed(*levels)
 
 
 def _notice(value: object, folder: Path) -> float:
@@ -196,7 +235,7 @@ _PATTERNS = 'an address, domain or ".domain", or a list of such'
 ROUTE: Mapping[str, Setting] = {
     "recipients": Setting(_patterns, _PATTERNS),
     "senders": Setting(partial(_patterns, null=True), f'{_PATTERNS}; "<>" is that of reports'),
-    "via": Setting(_via, f"a text: {VIA}"),
+    "via": Setting(_via, f"a text: {VIA}; or several hosts, in a list"),
     "tls": TLS,
     "login": USER,
     "password-file": PASSWORD_FILE,
@@ -219,27 +258,22 @@ def _route(entry: Mapping[str, object], folder: Path) -> RouteSettings:
     schedule_of(times)
     given = {key.replace("-", "_"): value for key, value in read.items()}
     route = RouteSettings(**given, times=times)
-    if not isinstance(route.via, Host):
+    if not isinstance(route.via, NextHop):
         for name in ("tls", "login", "password_file", "ca_file"):
             if name in given:
                 raise ValueError(f'{name.replace("_", "-")} is for a host, by "smtp:" or "lmtp:"')
         return route
     if (route.login is None) != (route.password_file is None):
         raise ValueError("login and password-file need each other")
-    safe = route.tls in {Tls.REQUIRED, Tls.IMPLICIT}
-    if "tls" not in given:
-        usual = Tls.OPPORTUNISTIC if route.via.path is None else Tls.NONE
-        if route.via.port == 465:
-            usual = Tls.IMPLICIT
-        elif route.ca_file is not None or (route.login is not None and not route.near):
-            usual = Tls.REQUIRED
-        return evolve(route, tls=usual)
-    if route.login is not None and not safe and not route.near:
+    if route.tls in {None, Tls.REQUIRED, Tls.IMPLICIT}:
+        return route
+    assert route.tls is not None
+    if route.login is not None and not all(map(_is_near, route.via.hosts)):
         raise ValueError(
             f'tls = "{route.tls.value}" could give the password to somebody in between; '
             'with login it takes "required" or "implicit"'
         )
-    if route.ca_file is not None and not safe:
+    if route.ca_file is not None:
         raise ValueError('ca-file needs tls = "required" or "implicit": else nobody is verified')
     return route
 
@@ -272,23 +306,30 @@ def rules_of(routes: Sequence[RouteSettings], usual: Schedule = DEFAULT) -> list
     contexts: dict[Path, ssl.SSLContext | None] = {}  # one for each, so that sessions are shared
     rules: list[Rule] = []
     for route in routes:
-        if isinstance(route.via, Host):
-            if route.ca_file is not None and route.ca_file not in contexts:
-                contexts[route.ca_file] = context_for(route.ca_file)
-            access = Access(
-                route.tls,
-                None
-                if route.login is None
-                else (route.login, password_for(route.login, route.password_file)),
-                None if route.ca_file is None else contexts[route.ca_file],
-                login_in_clear=route.near,
-            )
-            to: NextHop | Via = NextHop.fixed(evolve(route.via, access=access))
-        else:
-            to = route.via
-        assert not isinstance(to, Host)
+        to: Via = route.via
+        if isinstance(to, NextHop):
+            with_access = _access(route, contexts)
+            to = NextHop.fixed(*([with_access(host) for host in level] for level in to.levels))
         schedule = schedule_of(route.times, usual) if route.times else None
         rules.append(
             Rule(to, recipients=route.recipients, senders=route.senders, schedule=schedule)
         )
     return rules
+
+
+def _access(
+    route: RouteSettings, contexts: dict[Path, ssl.SSLContext | None]
+) -> Callable[[Host], Host]:
+    """Return what says of each host of a route how it is talked to."""
+    if route.ca_file is not None and route.ca_file not in contexts:
+        contexts[route.ca_file] = context_for(route.ca_file)
+    context = None if route.ca_file is None else contexts[route.ca_file]
+    login = None
+    if route.login is not None:
+        login = route.login, password_for(route.login, route.password_file)
+
+    def with_access(host: Host) -> Host:
+        access = Access(route.tls_of(host), login, context, login_in_clear=_is_near(host))
+        return evolve(host, access=access)
+
+    return with_access

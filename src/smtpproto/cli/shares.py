@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import anyio
 from anyio import to_thread
 from attrs import evolve, frozen
 
@@ -138,3 +139,15 @@ class Spools:
     async def delete(self, id: str) -> bool:
         """Do as `Spool.delete`."""
         return any([await spool.delete(id) for spool in self._spools])
+
+    async def noticed(self) -> bool:
+        """Do as `SQLiteSpool.noticed`, for all of them at once."""
+        served: list[bool] = []
+
+        async def ask(spool: SQLiteSpool) -> None:
+            served.append(await spool.noticed())
+
+        async with anyio.create_task_group() as tasks:
+            for spool in self._spools:
+                tasks.start_soon(ask, spool)
+        return any(served)

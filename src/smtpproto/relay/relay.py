@@ -49,12 +49,14 @@ from .delivery.hops import Hops, hold_for
 from .filters.chain import Chain
 from .filters.seam import Filter
 from .intake.handler import Intake
+from .intake.holding import Holding
 from .intake.offers import RENEWED_EACH, offer
 from .intake.policy import HousePolicy, Policy
 from .intake.screening import ScreenedIntake
 from .intake.submission import Submission
 from .mailboxes.aliases import Aliases, no_aliases
 from .mailboxes.mailbox import MailboxesFirst, MailboxStore
+from .mailboxes.quota import Quota
 from .mailboxes.verp import Returns, Verp
 from .reports.story import Accepted, Observer, harmless, ignore
 from .routing.access import Access
@@ -85,6 +87,7 @@ _ADOPTED = (
     "least_by",
     "longest_hold",
     "limits",
+    "hold_quota",
 )
 
 Kind: TypeAlias = Literal["smtp", "submission", "submissions"]
@@ -127,7 +130,8 @@ class Relay:
     possible at all; `guard` refuses those who guess. `senders` tells who may submit as whom, and
     `keep_bcc` leaves Bcc in what is submitted. `sasl` is what mechanisms need. Deliverable by a
     time in mode R is what has `least_by` seconds for it (RFC 2852; None: any), and submitted mail
-    is held for `longest_hold` seconds at most, if it asks for that (RFC 4865; 0: never).
+    is held for `longest_hold` seconds at most, if it asks for that (RFC 4865; 0: never), and of
+    each login no more at a time than `hold_quota`.
 
     `aliases` are addresses of ours that stand for others. `verify` tells who exists of those who
     are ours and live elsewhere: "callout" asks their next hop; with None all do, and what is
@@ -173,6 +177,7 @@ class Relay:
     schedule: Schedule = DEFAULT
     least_by: int | None = None
     longest_hold: int = 30 * 86_400
+    hold_quota: Quota = field(factory=lambda: Quota(1 << 28, 1000))
     limits: Limits = field(factory=Limits)
     connections: Connections = field(factory=Connections)
     server_deadlines: ServerDeadlines = field(factory=ServerDeadlines)
@@ -191,6 +196,7 @@ class Relay:
     hops: Hops = field(init=False)
     _pool: Pool[Host] = field(init=False)
     _callout: Callout = field(init=False)
+    _holding: Holding = field(init=False)
     _servers: list[Server] = field(factory=list[Server], init=False)
     _bound: bool = field(default=False, init=False)
     _stopping: bool = field(default=False, init=False)
@@ -223,6 +229,7 @@ class Relay:
             front=2 * self.sessions_each,
         )
         self._callout = Callout(clients, self.hops, self.clock)
+        self._holding = Holding(self.spool, self.hold_quota)
         deliverer = Deliverer(
             self.router,
             self.mailboxes,
@@ -268,6 +275,7 @@ class Relay:
             submission=submission,
             aliases=Returns(self.aliases, self.verp),
             verifier=self._callout if self.verify == "callout" else self.verify,
+            holding=self._holding,
         )
         return Server(
             handler,
@@ -401,10 +409,10 @@ class Relay:
         """Go on by the rules of another relay, one that is never run.
 
         That is who may send, as whom, and how much (`networks`, `authenticator`, `sasl`, `senders`,
-        `keep_bcc`, `limits`, `least_by`, `longest_hold`), what is ours and who exists (`mailboxes`,
-        `aliases`, `verify`, `check_senders`), where mail goes (`router`), who is told what of it
-        (`verp`, `postmaster`, `dsn_to_all`), and the filters of `listeners`, those that it runs
-        with, in their order. All of it at once, for new sessions and new attempts;
+        `keep_bcc`, `limits`, `least_by`, `longest_hold`, `hold_quota`), what is ours and who exists
+        (`mailboxes`, `aliases`, `verify`, `check_senders`), where mail goes (`router`), who is told
+        what of it (`verp`, `postmaster`, `dsn_to_all`), and the filters of `listeners`, those that
+        it runs with, in their order. All of it at once, for new sessions and new attempts;
         sessions that are there go on as they began. Everything else stays: spool, name, schedule,
         certificates, what is known of next hops, who is counted. ValueError for other listeners.
         """
@@ -419,6 +427,7 @@ class Relay:
             aliases=Returns(self.aliases, self.verp),
             verp=self.verp,
         )
+        self._holding.quota = self.hold_quota
         self.dispatcher.verp, self.dispatcher.postmaster = self.verp, self.postmaster
         for server, listener in zip(self._servers, listeners, strict=True):
             fresh = self.server(listener.kind, listener.filters)

@@ -2,6 +2,7 @@
 
 import math
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -172,6 +173,18 @@ async def test_what_is_over_the_limit_is_told_when_to_come_back() -> None:
         assert await count(one, 3, "bob") == ""
         assert await count(one, 3 + 76) != ""
         assert await count(one, 3 + 77) == ""
+
+
+@pytest.mark.parametrize(("ahead", "free"), [(60, 150), (180, 0), (86400 * 365, 0)])
+async def test_a_clock_that_is_put_back_makes_nobody_wait_for_another_time(
+    ahead: float, free: float
+) -> None:
+    async with limits(Limit("messages", "account", 2, 60)) as one:
+        for second in range(2):
+            assert await count(one, ahead + second) == ""
+        if free:
+            assert await count(one, 0) != ""  # by a little: it still counts
+        assert await count(one, free) == ""
 
 
 async def test_of_several_limits_the_longest_wait_is_told_and_nothing_is_counted() -> None:
@@ -373,6 +386,25 @@ async def test_strangers_cannot_fill_the_disk_with_keys() -> None:
         assert 1000 <= len(left) <= 1200
         assert max(left) == 9999
         assert left == list(range(10_000 - len(left), 10_000))
+
+
+async def test_a_flood_of_one_kind_of_keys_pushes_out_no_other() -> None:
+    """A limit of an account ends sooner than what greylisting remembers, and would go first."""
+    async with SQLiteMemory.open(":memory:", capacity=1000) as memory:
+        one = RateLimits([Limit("messages", "account", 1, 60)], memory)
+        assert await count(one, 0) == ""
+        greylist = Greylist(memory)
+        networks = RateLimits([Limit("messages", "network", 5, 600)], memory)
+        for number in range(3000):
+            looked = seen("192.0.2.7", rcpt=f"v{number}@our.dom", now=NOON)
+            await greylist.judge(Stage.RCPT, looked)
+            assert await count(networks, 0, None, peer=f"2001:db8:{number:x}::1") == ""
+        assert "Too much mail" in await count(one, 1)
+        rows = memory._db.execute("SELECT key FROM memory").fetchall()
+        kinds = Counter(key.partition(" ")[0] for (key,) in rows)
+        assert kinds["limit-account"] == 1
+        assert 1000 <= kinds["grey"] <= 1100
+        assert 1000 <= kinds["limit-network"] <= 1100
 
 
 async def test_what_has_expired_is_forgotten_soon() -> None:

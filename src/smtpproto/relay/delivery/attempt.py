@@ -24,8 +24,9 @@ class Attempt:
     """What one attempt came to for one recipient.
 
     `where` is the mailbox or the host that was tried, `reply` its answer, or None and the
-    `reason` in words. `remote` tells a host's own answer from ours. With `put_off`, wall time in
-    seconds, nothing was tried: the next hop is held until then, or has no place in its line.
+    `reason` in words. `remote` is the host whose own answer it is, None where it is ours. With
+    `put_off`, wall time in seconds, nothing was tried: the next hop is held until then, or has no
+    place `in_line`, of which nobody is told before the message is late.
     `action` is what a success is called in a report of ours; None where the next hop reports; it is
     `unasked` where whoever wants any reports hears of it. `one_host`: the failure is that of one
     host of the domain, and another may do better.
@@ -40,8 +41,9 @@ class Attempt:
     where: str
     reply: Reply | None = None
     reason: str = ""
-    remote: bool = False
+    remote: str | None = None
     put_off: float | None = None
+    in_line: bool = False
     action: Action | None = None
     unasked: bool = False
     one_host: bool = False

@@ -46,6 +46,7 @@ class Verifier(Protocol):
 
 @frozen
 class _Known:
+    since: float
     until: float
     refusal: Reply | None
 
@@ -81,7 +82,7 @@ class Callout:
         """Return what is known, or what the next hop says."""
         key = route.name, mailbox
         known = self._yes.get(key) or self._no.get(key)
-        if known is not None and self.clock() < known.until:
+        if known is not None and known.since <= self.clock() < known.until:
             return known.refusal
         if not mailbox.is_ascii:
             return None  # to be asked with SMTPUTF8 alone: it is taken
@@ -91,10 +92,12 @@ class Callout:
                 refusal = await self._ask(mailbox, route)
         if refusal is None:
             self._no.pop(key, None)
-            self._remember(self._yes, key, _Known(self.clock() + self.yes, None))
+            now = self.clock()
+            self._remember(self._yes, key, _Known(now, now + self.yes, None))
         elif refusal.severity is Severity.PERMANENT:
             self._yes.pop(key, None)
-            self._remember(self._no, key, _Known(self.clock() + self.no, refusal))
+            now = self.clock()
+            self._remember(self._no, key, _Known(now, now + self.no, refusal))
         elif key in self._yes:
             return None
         return refusal

@@ -49,7 +49,7 @@ from smtpproto.relay.routing.table import Rule
 from smtpproto.relay.routing.transport import Host, NextHop, canonical
 from smtpproto.relay.spool.seam import Entry, Recipient, Spool, SpoolUnavailable, Successor
 from smtpproto.result import ClientError, Fate, LoginError, RefusedError
-from smtpproto.trace import MAX_HEADER, return_path, without_fields
+from smtpproto.trace import MAX_HEADER, HeaderScan, return_path, without_fields
 
 from .attempt import Attempt, Done
 from .hops import Hops
@@ -75,6 +75,7 @@ TOO_MANY = Reply(554, "5.4.6", "This alias stands for too many addresses")
 ROUND = Reply(554, "5.4.6", "The message has been at this alias before")
 #: Why, is for the operator.
 UNREADABLE = Reply(451, "4.3.0", "The message cannot be read from the queue for now")
+CROWDED = Reply(451, "4.4.5", "Too much mail is waiting for this destination")
 NO_ANSWER = Reply(451, "4.3.0", "The alias could not be looked up")
 
 
@@ -148,8 +149,8 @@ class Deliverer:
         As a whole, and whoever asks for it (RFC 4865 §4.2, RFC 2852 §4.1.3).
         """
         times, now = Times.of(entry), self.hops.now()
-        if times.begins > now:
-            early = partial(Attempt, fate=Fate.TRANSIENT, where="", put_off=times.begins)
+        if times.release is not None and times.release > now:
+            early = partial(Attempt, fate=Fate.TRANSIENT, where="", put_off=times.release)
             return [early(recipient) for recipient in entry.recipients]
         if times.overdue(now):
             return [
@@ -239,7 +240,9 @@ class Deliverer:
             beginning += chunk
             if len(beginning) >= MAX_HEADER or b"\r\n\r\n" in beginning:
                 break
-        if has_been_at(alias, bytes(beginning)):
+        scan = HeaderScan()
+        scan.feed(bytes(beginning))
+        if has_been_at(alias, scan):
             return Attempt(recipient, Fate.PERMANENT, where, ROUND)
         becomes = tuple(
             Successor(t.rcpt, None if t.owner is None else mail_of_list(entry.mail, t.owner))
@@ -279,7 +282,12 @@ class Deliverer:
         async with self.hops.turn(route.name, str(self._sender(entry))) as come_again:
             if come_again is not None:
                 crowded = partial(
-                    Attempt, fate=Fate.TRANSIENT, where=str(route), put_off=come_again
+                    Attempt,
+                    fate=Fate.TRANSIENT,
+                    where=str(route),
+                    reply=CROWDED,
+                    put_off=come_again,
+                    in_line=True,
                 )
                 await done([crowded(recipient) for recipient in recipients])
                 return
@@ -336,17 +344,17 @@ class Deliverer:
         where = host.where
 
         def all_of_them(
-            fate: Fate, reply: Reply | None = None, reason: str = "", *, remote: bool = False
+            fate: Fate, reply: Reply | None = None, reason: str = "", remote: str | None = None
         ) -> Sequence[Attempt]:
-            return [Attempt(r, fate, where, reply, reason, remote=remote) for r in recipients]
+            return [Attempt(r, fate, where, reply, reason, remote) for r in recipients]
 
         try:
             result = await onward.hand_over(self.pool, host, recipients)
         except LoginError as error:
             # Ours to mend, whatever its first digit: no mail is lost by it.
-            return all_of_them(Fate.TRANSIENT, error.reply, remote=True), False
+            return all_of_them(Fate.TRANSIENT, error.reply, remote=host.domain), False
         except RefusedError as error:
-            return all_of_them(Fate.of(error.reply), error.reply, remote=True), False
+            return all_of_them(Fate.of(error.reply), error.reply, remote=host.domain), False
         except ClientError as error:
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
         except CannotGoError as error:
@@ -370,7 +378,7 @@ class Deliverer:
                 where,
                 outcome.reply,
                 outcome.reason,
-                not outcome.local,
+                None if outcome.local else host.domain,
                 action=action,
                 unasked=onward.relayed,
                 one_host=own_word(outcome),

@@ -159,8 +159,9 @@ class Hops:
         if known is None:
             return None
         _, hold = known
-        over = self._clock() >= hold.until or (asked is not None and asked > hold.since)
-        return None if over else hold
+        # Before it began, the clock was set back.
+        over = not hold.since <= self._clock() < hold.until
+        return None if over or (asked is not None and asked > hold.since) else hold
 
     def now(self) -> float:
         """Return the time: what `down` wants to know of when an attempt began."""
@@ -183,7 +184,7 @@ class Hops:
         """
         now = self._clock()
         failures, known = self._down.get(name, (0, None))
-        if known is not None and began <= known.since:
+        if known is not None and began <= known.since <= now:
             return
         hold = hold or self._hold
         wait = hold.wait(failures + 1) * (1 + hold.spread * self._random())
@@ -198,7 +199,7 @@ class Hops:
     def holding(self) -> int:
         """Return how many next hops are held now."""
         now = self._clock()
-        return sum(now < hold.until for _, hold in self._down.values())
+        return sum(hold.since <= now < hold.until for _, hold in self._down.values())
 
     # Crowded
 
@@ -219,8 +220,9 @@ class Hops:
             line = self._lines[name] = _Line(self.front)
         line.users += 1
         try:
-            until, _ = self._slow.get(name, (0, 0))
-            return await line.take(sender, self.patience if self._clock() >= until else 0)
+            until, delay = self._slow.get(name, (0.0, 0.0))
+            slow = until - delay <= self._clock() < until
+            return await line.take(sender, 0 if slow else self.patience)
         except BaseException:
             self.leave(name, placed=False)
             raise
@@ -242,8 +244,8 @@ class Hops:
         """
         now = self._clock()
         until, delay = self._slow.get(name, (0.0, 0.0))
-        if now >= until:
-            delay = min(2 * delay, LONGEST) if now < until + delay else SHORTEST
+        if not until - delay <= now < until:
+            delay = min(2 * delay, LONGEST) if until <= now < until + delay else SHORTEST
             self._remember(self._slow, name, (now + delay, delay))
         return now + max(delay * self._random(), SHORTEST / 5)
 

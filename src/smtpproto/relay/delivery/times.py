@@ -57,17 +57,17 @@ def deadline(mail: Mail, arrived: float) -> Deadline | None:
     return None if by is None else Deadline(arrived + by.seconds, by.mode, by.trace)
 
 
-def release_time(mail: Mail, arrived: float) -> float:
-    """Return from when on it may be sent (RFC 4865 §4.2); `arrived` where it did not say."""
+def release_time(mail: Mail, arrived: float) -> float | None:
+    """Return from when on it may be sent (RFC 4865 §4.2); None where it did not say."""
     if "HOLDFOR" not in mail.parameters and "HOLDUNTIL" not in mail.parameters:
-        return arrived
+        return None
     try:
         interval, until = HOLDFOR.of(mail.parameters), HOLDUNTIL.of(mail.parameters)
     except GrammarError:
-        return arrived
+        return None
     if interval is not None:
         return arrived + interval
-    return arrived if until is None else max(arrived, until.timestamp())
+    return None if until is None else until.timestamp()
 
 
 def release_asked(mail: Mail) -> str | None:
@@ -82,7 +82,9 @@ def hold_refusal(mail: Mail, now: float) -> Reply | None:
     """Refuse a MAIL that comes now, and may not be sent before it is too late (RFC 4865 §5.2.2)."""
     by = deadline(mail, now)
     begins = release_time(mail, now)
-    return TOO_LATE if by is not None and begins > now and begins >= by.at else None
+    if by is None or begins is None or begins <= now:
+        return None
+    return TOO_LATE if begins >= by.at else None
 
 
 @frozen
@@ -91,25 +93,28 @@ class Times:
 
     It `begins` when it may be sent; from `late` on its sender is to hear that it is not there yet,
     and at `ends` it is given up. `wanted` is its deliver-by-time, if it has one: who said by when
-    the message is wanted in mode N has said what is late, and hears of it then.
+    the message is wanted in mode N has said what is late, and hears of it then. `release` is until
+    when its sender wants it held, if he does: nobody else waits where the clock was set back.
     """
 
     begins: float
     late: float
     ends: float
     wanted: Deadline | None = None
+    release: float | None = None
 
     @classmethod
     def of(cls, entry: Entry, schedule: Schedule = DEFAULT) -> Times:
         """Return those of a message that is tried by this schedule."""
-        begins = release_time(entry.mail, entry.arrived)
+        release = release_time(entry.mail, entry.arrived)
+        begins = entry.arrived if release is None else max(entry.arrived, release)
         late, ends = begins + schedule.notice, begins + schedule.lifetime
         wanted = deadline(entry.mail, entry.arrived)
         if wanted is None:
-            return cls(begins, late, ends)
+            return cls(begins, late, ends, release=release)
         if wanted.mode is ByMode.RETURN:
-            return cls(begins, late, min(ends, wanted.at), wanted)
-        return cls(begins, wanted.at, ends, wanted)
+            return cls(begins, late, min(ends, wanted.at), wanted, release)
+        return cls(begins, wanted.at, ends, wanted, release)
 
     def overdue(self, now: float) -> bool:
         """Tell whether it must not be tried any more (RFC 2852 §4.1.3)."""

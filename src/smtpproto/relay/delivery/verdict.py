@@ -103,19 +103,21 @@ def judge(
             _report(entry, attempt, "failed", now, postmaster=postmaster),
             waits=True,
         )
+    late = now >= times.late
     report = None
-    if text and not recipient.warned and now >= times.late:
+    if text and late and not recipient.warned:
         report = _report(entry, attempt, "delayed", now, times)
+    # To have stood in a line is no news before it is late.
+    said = bool(text) and (not attempt.in_line or (late and text != recipient.last_reply))
     return Verdict(
         Settlement(
             number,
             now + wait,
-            text or None,
+            text if said else None,
             counted=attempt.put_off is None,
             warned=report is not None,
         ),
-        # Without words it has only stood in a line.
-        Deferred(entry.id, path, attempt.where, text, wait) if text else None,
+        Deferred(entry.id, path, attempt.where, text, wait) if said else None,
         report,
         waits=report is not None,
     )
@@ -142,10 +144,8 @@ def _wait(
     if attempt.put_off is None:
         wait = next_attempt(age, attempt.recipient.attempts + 1, jitter, schedule)
     else:
-        wait = max(attempt.put_off - now, 0.0)
-        if attempt.text:  # without it has not been tried for want of a place: its turn will come
-            left = schedule.lifetime - age
-            wait = min(wait, left) if left > 0 else None
+        left = schedule.lifetime - age
+        wait = min(max(attempt.put_off - now, 0.0), left) if left > 0 else None
     return None if wait is None else times.wait(now, wait)
 
 
@@ -183,7 +183,7 @@ def _report(
         action,
         status,
         diagnostic=reply,
-        remote_mta=attempt.where.rpartition(":")[0] if attempt.remote else None,
+        remote_mta=attempt.remote,
         original_recipient=_original(attempt),
         last_attempt=datetime.fromtimestamp(now, UTC),
         retry_until=None if until is None else _date(until),

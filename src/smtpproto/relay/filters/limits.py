@@ -79,11 +79,12 @@ class Limit:
 def _now(limit: Limit, used: tuple[float, ...] | None, now: float) -> tuple[float, float, float]:
     """Return the window that it is now, and what was used in the one before and within it."""
     window = now // limit.seconds
-    if used is None or used[0] < window - 1:
+    # What is further ahead was counted by a clock that has been put back.
+    if used is None or abs(used[0] - window) > 1:
         return window, 0.0, 0.0
     if used[0] == window - 1:
         return window, used[2], 0.0
-    return used[0], used[1], used[2]  # a clock that was put back changes nothing
+    return used[0], used[1], used[2]  # the next window, too, by a clock that was put back a little
 
 
 def _wait(
@@ -204,7 +205,7 @@ class RateLimits:
                     whose = who if limit.who is None else limit.who
                     if per == "network" and limit.who is None:
                         whose = self._network(who)
-                    key = f"limit {limit.what} {per} {whose} {limit.seconds:g}"
+                    key = f"limit-{per} {limit.what} {whose} {limit.seconds:g}"
                     yield limit, key, recipients
 
     def _whos(self, seen: Seen, rcpts: Sequence[Rcpt]) -> dict[Whom, Mapping[str, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,7 +23,10 @@ T = TypeVar("T")
 
 
 class Book(Protocol):
-    """What is remembered, within one transaction."""
+    """What is remembered, within one transaction.
+
+    The first word of a key is its kind; however many there are of one, they push out no other.
+    """
 
     def get(self, key: str, now: float) -> tuple[float, ...] | None:
         """Return the numbers of a key; None if there are none, or they have expired."""
@@ -48,7 +52,7 @@ SWEEP = 1000
 class _Book:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self.puts = 0
+        self.puts = Counter[str]()  # by kind
         self.now = 0.0
 
     def get(self, key: str, now: float) -> tuple[float, ...] | None:
@@ -61,27 +65,28 @@ class _Book:
     def put(self, key: str, value: tuple[float, ...], expires: float) -> None:
         text = " ".join(map(repr, map(float, value)))
         self._db.execute("INSERT OR REPLACE INTO memory VALUES (?, ?, ?)", (key, text, expires))
-        self.puts += 1
+        self.puts[key.partition(" ")[0]] += 1
 
 
 class SQLiteMemory:
     """A `Memory` in a file. Make one by `open`.
 
-    What has expired is forgotten soon. Some `capacity` keys are kept, and a tenth more at most for
-    a while: of more, those that expire first are forgotten, for it is strangers who choose the
-    keys.
+    What has expired is forgotten soon. Some `capacity` keys of each kind are kept, and a tenth more
+    at most for a while: of more, those that expire first are forgotten, for it is strangers who
+    choose the keys.
     """
 
     def __init__(self, db: sqlite3.Connection, capacity: int) -> None:
         self._db = db
         self._capacity = capacity
-        self._puts = self._old = 0
+        self._puts = Counter[str]()
+        self._old = 0
         self._one = CapacityLimiter(1)
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path | str, *, capacity: int = 1_000_000
+        cls, path: Path | str, *, capacity: int = 500_000
     ) -> AsyncGenerator[SQLiteMemory]:
         """Open the file at `path`, made if need be; sqlite3.Error, OSError if it cannot be."""
         db = await to_thread.run_sync(_connect, path)
@@ -101,13 +106,14 @@ class SQLiteMemory:
             book = _Book(self._db)
             result = work(book)
             self._puts += book.puts
-            self._old += book.puts
+            self._old += book.puts.total()
             if self._old > SWEEP and book.now:
                 self._old = 0
                 self._db.execute("DELETE FROM memory WHERE expires <= ?", (book.now,))
-            if self._puts > self._capacity // 10:
-                self._puts = 0
-                self._forget()
+            for kind in book.puts:
+                if self._puts[kind] > self._capacity // 10:
+                    self._puts[kind] = 0
+                    self._forget(kind)
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:  # of a full disk, SQLite has ended it itself
@@ -115,12 +121,18 @@ class SQLiteMemory:
             raise
         return result
 
-    def _forget(self) -> None:
-        (count,) = self._db.execute("SELECT count(*) FROM memory").fetchone()
+    def _forget(self, kind: str) -> None:
+        # Of one word and of nothing else: as text they stand together.
+        these = "key = ?1 OR (key >= ?1 || ' ' AND key < ?1 || '!')"
+        (count,) = self._db.execute(
+            f"SELECT count(*) FROM memory WHERE {these}",  # noqa: S608 - of ours
+            (kind,),
+        ).fetchone()
         if count > self._capacity:
+            first = f"SELECT key FROM memory WHERE {these} ORDER BY expires LIMIT ?2"  # noqa: S608
             self._db.execute(
-                "DELETE FROM memory WHERE key IN (SELECT key FROM memory ORDER BY expires LIMIT ?)",
-                (count - self._capacity,),
+                f"DELETE FROM memory WHERE key IN ({first})",  # noqa: S608
+                (kind, count - self._capacity),
             )
 
 

@@ -4,6 +4,7 @@ In reading order::
 
     policy      who may send to whom
     offers      what is taken on
+    holding     … and how much of it is to be sent later
     submission  what mail programs hand over, completed
     handler     what exists; Received; spool
     screening   … and what the filters keep out

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterable, Callable, Sequence
+from functools import partial
 
 from attrs import field, frozen
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox, ReversePath
-from smtpproto.core.reply import Reply
+from smtpproto.core.reply import Reply, Severity
 from smtpproto.handler import ContentStream, Session
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay.delivery.callout import Verifier
 from smtpproto.relay.delivery.times import hold_refusal
-from smtpproto.relay.mailboxes.aliases import Aliases, no_aliases
+from smtpproto.relay.mailboxes.aliases import Aliases, has_been_at, no_aliases
 from smtpproto.relay.mailboxes.mailbox import Bounded, MailboxStore
 from smtpproto.relay.reports.story import Accepted, Held, Judged, Observer
 from smtpproto.relay.routing.route import Routing
@@ -36,6 +37,7 @@ from smtpproto.relay.routing.transport import (
 from smtpproto.relay.spool.seam import Incoming, Spool, SpoolUnavailable
 from smtpproto.trace import MAX_HOPS, HeaderScan, protocol_of, stamp
 
+from .holding import Holding
 from .policy import Policy
 from .submission import Submission, Submitted
 
@@ -46,6 +48,7 @@ log = logging.getLogger(__name__)
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 NO_ROOM = Reply(452, "4.2.2", "Mailbox full, try again later")
 LOOP = Reply(554, "5.4.6", "Too many hops; this message is in a loop")
+ROUND = Reply(554, "5.4.6", "The message has been at an alias of its recipients before")
 FULL = Reply(452, "4.3.1", "Insufficient system storage")
 UNAVAILABLE = Reply(451, "4.3.0", "Mail system temporarily unavailable")
 
@@ -57,6 +60,7 @@ class Intake:
     `clock` gives wall time in seconds since the epoch; `accepted` is called after each message
     that is safe in the spool. `verifier` tells who exists of those who are ours and live elsewhere;
     without one they all do. `max_hops` is how often a message may have been received before.
+    `holding` bounds what each may have waiting that is to be sent later.
     """
 
     hostname: str
@@ -71,17 +75,24 @@ class Intake:
     aliases: Aliases = no_aliases
     verifier: Verifier | None = None
     max_hops: int = field(default=MAX_HOPS)
+    holding: Holding | None = None
 
     async def mail(self, session: Session, command: Mail) -> Reply | None:
         """Refuse those who may not submit before they go to any trouble (RFC 6409 §4.3).
 
         And those that the policy objects to, and a message that may not be sent before it is too
-        late (RFC 4865 §5.2.2).
+        late (RFC 4865 §5.2.2), or of which there are too many (§6).
         """
         if self.submission is not None:
             refusal = await self.submission.mail(session, command)
             if refusal is None:
                 refusal = hold_refusal(command, self.clock())
+            if refusal is None and self.holding is not None:
+                try:
+                    refusal = await self.holding.mail(session, command, self.clock())
+                except SpoolUnavailable as error:
+                    log.error("what is to be sent later cannot be counted: %s", error)
+                    refusal = UNAVAILABLE
             if refusal is not None:
                 return refusal
         return await self.policy.sender(session, command)
@@ -104,6 +115,8 @@ class Intake:
         here = isinstance(to, Here)
         refusal = await self.policy.recipient(session, command, ours=ours or here)
         if refusal is not None:
+            if not ours and isinstance(to, Refuse) and to.reply.severity is Severity.TRANSIENT:
+                return to.reply  # the rule that is not known for now may be what makes it ours
             return refusal
         if isinstance(to, Refuse):
             return to.reply
@@ -154,6 +167,22 @@ class Intake:
             log.error("a message from %s is put off: %s", session.peer[0], error)
             return FULL if error.full else UNAVAILABLE
 
+    async def _is_round(self, envelope: Envelope, scan: HeaderScan) -> bool:
+        """Tell whether a message has come through an alias that it is for (RFC 5321 §6.3).
+
+        That would be found when the alias is replaced, too; but then its sender gets a report, and
+        anybody can write a Delivered-To, and the name of a sender who has nothing to do with it.
+        """
+        for path in envelope.forward_paths:
+            home = self.router.home(path.mailbox)
+            if (
+                has_been_at(home, scan)
+                and self.router.is_ours(path.mailbox.domain)
+                and await self.aliases.find(home) is not None
+            ):
+                return True
+        return False
+
     async def _keep(
         self,
         session: Session,
@@ -177,10 +206,25 @@ class Intake:
             scan.feed(chunk)
             octets += len(chunk)
             await incoming.write(chunk)
-        if scan.received >= self.max_hops:
+        if max(scan.received, len(scan.delivered_to)) >= self.max_hops:
             return LOOP
+        if scan.delivered_to and await self._is_round(envelope, scan):
+            return ROUND
         origin = origin_of(session)
-        await incoming.commit(envelope.mail, envelope.rcpts, now=now, origin=origin, held=held)
+        commit = partial(
+            incoming.commit, envelope.mail, envelope.rcpts, now=now, origin=origin, held=held
+        )
+        parked = None
+        if self.submission is not None and self.holding is not None:
+            parked = self.holding.of(session, envelope.mail, now)
+        if parked is None or self.holding is None:
+            await commit()
+        else:
+            async with self.holding.turn:
+                refusal = await self.holding.refusal(parked, octets, now)
+                if refusal is not None:
+                    return refusal
+                await commit(parked=parked)
         self.observe(
             Accepted(incoming.id, envelope.reverse_path, envelope.forward_paths, octets, origin)
         )

@@ -3,7 +3,9 @@
 `Aliases` is the seam; `AliasTable` is the one real table, in memory. An alias is replaced when its
 message is delivered, in one durable step: its recipient goes, those behind it come. They are final,
 so that a name may stand among its own targets (`ann: ann, archive` keeps a copy) and no ring of
-names goes round for ever. Rings that lead over other hosts are found by Delivered-To.
+names goes round for ever. Rings that lead over other hosts are found by Delivered-To, when the
+message comes back (`intake`), for that field can be forged, and a report would go to whoever was
+named as the sender.
 
 A list is an alias with an owner, to whom what fails for its members is reported: they get the
 message under the owner's reverse-path (§3.9.2). Nothing else of it changes, its header neither
@@ -12,7 +14,6 @@ message under the owner's reverse-path (§3.9.2). Nothing else of it changes, it
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
@@ -25,7 +26,7 @@ from smtpproto.core.path import AnyMailbox, Mailbox, ReversePath, as_domain, as_
 from smtpproto.extensions.dsn import DSN, NOTIFY, ORCPT, RET, Notify, OriginalRecipient, Ret
 from smtpproto.relay.reports.report import Action
 from smtpproto.relay.routing.transport import canonical, folded
-from smtpproto.trace import END_OF_HEADER, MAX_HEADER
+from smtpproto.trace import HeaderScan
 
 __all__ = [
     "AliasTable",
@@ -278,19 +279,11 @@ def _without_success(rcpt: Rcpt) -> dict[str, bytes | None]:
     return {} if asked is None else NOTIFY(asked - {Notify.SUCCESS})
 
 
-_DELIVERED_TO = re.compile(rb"^delivered-to[ \t]{0,16}:([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
-
-
 def delivered_to(mailbox: Mailbox) -> bytes:
     """Return the field that says that a message has come through an alias, with CRLF."""
     return b"Delivered-To: %b\r\n" % mailbox.serialize()
 
 
-def has_been_at(mailbox: Mailbox, beginning: bytes) -> bool:
-    """Tell by the beginning of a message whether it has come through this alias before."""
-    beginning = beginning[:MAX_HEADER]
-    end = END_OF_HEADER.search(beginning)
-    header = beginning if end is None else beginning[: end.start()]
-    wanted = mailbox.serialize().lower()
-    places = (match[1].strip(b" \t<>") for match in _DELIVERED_TO.finditer(header))
-    return any(place.lower() == wanted for place in places)
+def has_been_at(mailbox: Mailbox, scan: HeaderScan) -> bool:
+    """Tell by the header of a message whether it has come through this alias before."""
+    return mailbox.serialize().lower() in scan.delivered_to

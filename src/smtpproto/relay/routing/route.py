@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any, Protocol
 
 import anyio
+from attrs import evolve
 
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox, ReversePath
@@ -114,7 +115,8 @@ class Router:
     lead, at `port`. A HostPort is a Host that has nothing of its own.
 
     `shuffle` puts a list into random order in place, as `random.shuffle` does: records of equal
-    preference are tried so. `hostname` and the local domains are the names, `own_addresses`
+    preference are tried so, and the
+    equals of a rule. `hostname` and the local domains are the names, `own_addresses`
     the addresses and networks (`10.1.2.3`, `fd00::/8`), that mean ourselves: what leads to
     them by DNS would come back, and is not tried. No more than `max_hosts` mail exchangers are
     looked up, and no more than `max_hosts` addresses returned.
@@ -181,9 +183,12 @@ class Router:
         except Exception:
             log.exception("the route to %s could not be looked up", home)
             return _NO_RULE
-        if found is not None:
+        if found is None:
+            return _HERE if self.is_local(mailbox.domain) else self._usual
+        if not isinstance(found.to, NextHop):
             return found
-        return _HERE if self.is_local(mailbox.domain) else self._usual
+        there = found.to.shuffled(self._shuffle)
+        return found if there is found.to else evolve(found, to=there)
 
     async def route(self, mailbox: Mailbox, sender: ReversePath) -> Route:
         """Decide for one recipient: by its rule, and where that says so by the DNS.

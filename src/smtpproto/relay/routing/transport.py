@@ -5,10 +5,11 @@ Who chooses is a rule of a table (`table.py`), and where none fits the Router (`
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableSequence, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import field, frozen
 
@@ -16,6 +17,7 @@ from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import AnyMailbox, Mailbox, as_octets
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.security import a_labels
+from smtpproto.trace import address_literal
 
 from .access import Access
 
@@ -79,12 +81,27 @@ class Host:
     @property
     def where(self) -> str:
         """What it is called where attempts are told of: its name, and the port or path."""
-        return f"{self.name}:{self.port if self.path is None else self.path}"
+        bare = ":" in self.name and not self.name.startswith("[")  # an IPv6 address
+        name = f"[{self.name}]" if bare else self.name
+        return f"{name}:{self.port if self.path is None else self.path}"
+
+    @property
+    def domain(self) -> str:
+        """Its name as a domain, or as an address literal where it is an IP address."""
+        return _domain(self.name)
 
     def __str__(self) -> str:
         protocol = "lmtp" if self.lmtp else "smtp"
         there = str(HostPort(self.address or self.name, self.port))
         return f"{protocol}:{there}" if self.path is None else f"{protocol}:unix:{self.path}"
+
+
+@lru_cache(4096)
+def _domain(name: str) -> str:
+    try:
+        return address_literal(name).decode()
+    except ValueError:
+        return name
 
 
 @frozen
@@ -104,15 +121,44 @@ class NextHop:
     """
 
     hosts: tuple[Host, ...]
-    name: str | tuple[Host, ...]
+    name: str | tuple[Host | tuple[Host, ...], ...]
 
     @classmethod
-    def fixed(cls, *hosts: Host) -> NextHop:
-        """Return the next hop of hosts that are given, in their order."""
-        return cls(hosts, hosts)
+    def fixed(cls, *hosts: Host | Sequence[Host]) -> NextHop:
+        """Return the next hop of hosts that are given, in their order; of one at least.
+
+        Those in a sequence are equals, and come in another order each time that a Router gives
+        them (`shuffled`), as mail exchangers of one preference do (RFC 5321 §5.1). ValueError for
+        none.
+        """
+        levels = [(each,) if isinstance(each, Host) else tuple(each) for each in hosts]
+        if not all(levels) or not levels:
+            raise ValueError("a next hop without a host")
+        name = tuple(level[0] if len(level) == 1 else level for level in levels)
+        return cls(tuple(host for level in levels for host in level), name)
+
+    @property
+    def levels(self) -> Sequence[Sequence[Host]]:
+        """The hosts in their order, equals together."""
+        if isinstance(self.name, str):
+            return [[host] for host in self.hosts]
+        return [[level] if isinstance(level, Host) else level for level in self.name]
+
+    def shuffled(self, shuffle: Callable[[MutableSequence[Any]], None]) -> NextHop:
+        """Return it with equals in the order that `shuffle`, as `random.shuffle`, puts them in."""
+        if isinstance(self.name, str) or len(self.name) == len(self.hosts):
+            return self
+        hosts: list[Host] = []
+        for level in self.levels:
+            equals = [*level]
+            shuffle(equals)
+            hosts += equals
+        return NextHop(tuple(hosts), self.name)
 
     def __str__(self) -> str:
-        return self.name if isinstance(self.name, str) else ", ".join(map(str, self.name))
+        if isinstance(self.name, str):
+            return self.name
+        return ", ".join(" or ".join(map(str, level)) for level in self.levels)
 
 
 @frozen

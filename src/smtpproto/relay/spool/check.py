@@ -23,10 +23,11 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.errors import GrammarError
 from smtpproto.core.path import Mailbox
 
-from .database import MIGRATIONS, as_unavailable, connect, lock, migrate
+from .database import as_unavailable, connect, lock
 from .disk import Disk
 from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, C, parsed
 from .salvage import MENDED, finish, keep_file, rebuild, until_damage
+from .schema import MIGRATIONS, migrate
 from .seam import SpoolUnavailable
 
 __all__ = ["Checked", "Finding", "check_spool"]

@@ -30,6 +30,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -38,18 +39,18 @@ from typing import Any, Generic, TypeVar, cast
 from anyio import CancelScope, CapacityLimiter, Event, create_task_group, to_thread
 
 from .disk import Disk
+from .schema import migrate
 from .seam import SpoolUnavailable
 
 __all__ = [
-    "MIGRATIONS",
     "PAGE_OCTETS",
     "Database",
     "Work",
     "as_unavailable",
     "connect",
     "is_code",
+    "is_served",
     "lock",
-    "migrate",
 ]
 
 T = TypeVar("T")
@@ -64,40 +65,6 @@ CHECKPOINT_PAGES = 1000
 #: Questions are answered by so many threads.
 READERS = 2
 
-#: What leads from each schema version (PRAGMA user_version) to the next. Only ever append.
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """CREATE TABLE message (
-            id TEXT NOT NULL PRIMARY KEY,
-            arrived REAL NOT NULL,
-            mail BLOB NOT NULL,      -- the MAIL command as on the wire
-            origin TEXT NOT NULL,
-            octets INTEGER NOT NULL,
-            content BLOB             -- NULL: in a file; last, so that reading the rest is cheap
-        )""",
-        """CREATE TABLE recipient (
-            message TEXT NOT NULL,
-            number INTEGER NOT NULL,
-            rcpt BLOB NOT NULL,      -- the RCPT command as on the wire
-            attempts INTEGER NOT NULL,
-            next_attempt REAL NOT NULL,
-            due REAL NOT NULL,
-            last_reply TEXT,
-            PRIMARY KEY (message, number)
-        ) WITHOUT ROWID""",
-        "CREATE INDEX recipient_due ON recipient (due)",
-        "CREATE INDEX recipient_lent ON recipient (due) WHERE due > next_attempt",
-    ),
-    (
-        "ALTER TABLE recipient ADD COLUMN warned INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE recipient ADD COLUMN alias BLOB",  # as SMTP writes an address
-    ),
-    (
-        "ALTER TABLE recipient ADD COLUMN mail BLOB",  # NULL: it goes on under the message's
-        "DROP INDEX recipient_lent",  # leases are kept in memory
-    ),
-)
-
 
 def lock(directory: Path) -> int:
     """Become the one who serves the spool there, until what is returned is closed.
@@ -106,7 +73,11 @@ def lock(directory: Path) -> int:
     """
     held = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # somebody may just have looked (`is_served`)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(held)
         raise SpoolUnavailable(f"spool {directory}: another process serves it") from None
@@ -116,8 +87,28 @@ def lock(directory: Path) -> int:
     return held
 
 
-def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connection:
-    """Open the database, to be used by one thread at a time; `busy_timeout` in seconds."""
+def is_served(directory: Path) -> bool:
+    """Tell whether a process serves the spool there. OSError."""
+    try:
+        held = os.open(directory / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(held)
+    return False
+
+
+def connect(
+    path: Path, *, create: bool, busy_timeout: float, page: int | None = None
+) -> sqlite3.Connection:
+    """Open the database, to be used by one thread at a time; `busy_timeout` in seconds.
+
+    `page` is how many octets a page of a new one has, PAGE_OCTETS if it is not told.
+    """
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}",
         uri=True,
@@ -126,7 +117,9 @@ def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connect
         check_same_thread=False,
     )
     try:
-        db.execute(f"PRAGMA page_size = {PAGE_OCTETS}")  # of one that is there it stays what it is
+        db.execute(
+            f"PRAGMA page_size = {page or PAGE_OCTETS}"
+        )  # of one that is there it stays what it is
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise SpoolUnavailable(f"{path}: no write-ahead log on this file system")
@@ -140,23 +133,6 @@ def connect(path: Path, *, create: bool, busy_timeout: float) -> sqlite3.Connect
         db.close()
         raise
     return db
-
-
-def migrate(db: sqlite3.Connection, *, may_change: bool) -> None:
-    """Bring the schema up to date; a visitor only checks that it is."""
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if version == len(MIGRATIONS):
-        return
-    if version > len(MIGRATIONS):
-        raise SpoolUnavailable(f"the spool's schema {version} is of a newer smtpproto")
-    if not may_change:
-        raise SpoolUnavailable(f"the spool's schema {version} is old; starting the server updates")
-    db.execute("BEGIN IMMEDIATE")
-    for steps in MIGRATIONS[version:]:
-        for step in steps:
-            db.execute(step)
-    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-    db.execute("COMMIT")
 
 
 def as_unavailable(error: sqlite3.Error | OSError, path: Path) -> SpoolUnavailable:

@@ -17,7 +17,7 @@ from smtpproto.core.command import Mail, Rcpt
 from .arrivals import Arrivals
 from .database import Database, Work
 from .disk import Disk
-from .seam import Entry, Fresh, Recipient, SpoolUnavailable
+from .seam import Entry, Fresh, Parked, Recipient, SpoolUnavailable
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "Store"]
 
@@ -53,6 +53,10 @@ class Store(Protocol):
     @property
     def arrivals(self) -> Arrivals:
         """Where small content is kept for its first attempt."""
+        ...
+
+    def saw(self, now: float) -> None:
+        """Take note of a time by which something is written down."""
         ...
 
     def came(self, entry: Entry) -> None:
@@ -115,22 +119,27 @@ class SQLiteIncoming:
         now: float,
         origin: str = "",
         held: str | None = None,
+        parked: Parked | None = None,
     ) -> None:
         if not rcpts:
             raise ValueError("a message needs a recipient")
         self._spool.must_have_room()
+        self._spool.saw(now)
         await checkpoint_if_cancelled()
         if self._in_file or self.work is not None or not self._sound:
             with CancelScope(shield=True):
                 await self.finish()
         new = Fresh(mail, tuple(rcpts), b"", origin)
         if held is not None:  # nobody will ask for it soon
-            self.work = Work(lambda db: self.insert(db, new, now, held))
+            self.work = Work(lambda db: self.insert(db, new, now, held, parked))
             await self._spool.database.perform(self.work)
             return
         recipients = tuple(Recipient(n, rcpt, 0, now, None) for n, rcpt in enumerate(rcpts))
         entry = Entry(self.id, now, mail, recipients, self.octets, origin)
-        self.work = Work(lambda db: self.insert(db, new, now), then=lambda: self._spool.came(entry))
+        self.work = Work(
+            lambda db: self.insert(db, new, now, None, parked),
+            then=lambda: self._spool.came(entry),
+        )
         arrivals = self._spool.arrivals
         # Before it can be claimed, settled, and dropped from there.
         if not self._in_file:
@@ -149,7 +158,12 @@ class SQLiteIncoming:
             await self._to_file(self._seal)
 
     def insert(
-        self, db: sqlite3.Connection, new: Fresh, now: float, held: str | None = None
+        self,
+        db: sqlite3.Connection,
+        new: Fresh,
+        now: float,
+        held: str | None = None,
+        parked: Parked | None = None,
     ) -> None:
         """Write the row; its content is what has been written here."""
         content = None if self._in_file else self._buffer
@@ -164,6 +178,11 @@ class SQLiteIncoming:
                 for n, rcpt in enumerate(new.rcpts)
             ],
         )
+        if parked is not None:
+            db.execute(
+                "INSERT INTO parked VALUES (?, ?, ?, ?)",
+                (self.id, parked.owner, parked.until, self.octets),
+            )
 
     async def discard(self) -> None:
         """Remove the file, unless a row has it, or may have it."""

@@ -14,7 +14,7 @@ from smtpproto.core.path import Mailbox
 
 from .seam import Entry, Recipient, Tally
 
-__all__ = ["SELECT_MESSAGE", "SELECT_RECIPIENT", "C", "entries_of", "parsed", "tally"]
+__all__ = ["SELECT_MESSAGE", "SELECT_RECIPIENT", "C", "entries_of", "parked", "parsed", "tally"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,14 @@ def tally(db: sqlite3.Connection) -> Tally:
     # Ids sort by time.
     first = db.execute("SELECT arrived FROM message ORDER BY id LIMIT 1").fetchone()
     return Tally(messages, recipients, held, None if first is None else first[0])
+
+
+def parked(db: sqlite3.Connection, owner: str, now: float) -> tuple[int, int]:
+    """Count what an owner has parked for longer than `now`: messages, and octets."""
+    messages, octets = db.execute(
+        "SELECT count(*), total(octets) FROM parked WHERE owner = ? AND until > ?", (owner, now)
+    ).fetchone()
+    return messages, int(octets)
 
 
 def entries_of(heads: Sequence[Any], rows: Sequence[Any]) -> list[Entry]:

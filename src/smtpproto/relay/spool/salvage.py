@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import struct
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from .database import connect, is_code, migrate
+from .database import PAGE_OCTETS, connect, is_code
 from .disk import Disk
+from .schema import migrate
 from .seam import SpoolUnavailable
 
 __all__ = ["MENDED", "finish", "keep_file", "rebuild", "until_damage"]
@@ -73,6 +75,7 @@ def rebuild(directory: Path, disk: Disk) -> tuple[int, list[tuple[str, int]]]:
                 new.execute("BEGIN")
                 _copy_messages(old, new)
                 _copy_recipients(old, new)
+                _copy_parked(old, new)
                 new.execute("COMMIT")
                 lost = _lost_recipients(old, new)
         (messages,) = new.execute("SELECT count(*) FROM message").fetchone()
@@ -152,12 +155,21 @@ def _legible(octets: bytes) -> str:
 
 
 def _lend_first_page(directory: Path, disk: Disk) -> None:
-    """Make a copy that begins as a new spool does (https://sqlite.org/fileformat2.html)."""
+    """Make a copy that begins as a new spool does (https://sqlite.org/fileformat2.html).
+
+    But for what later versions of the schema added: where that is, nobody can tell.
+    """
     lent = directory / _LENT
     _remove(lent, disk)
-    with closing(connect(lent, create=True, busy_timeout=0)) as new:
+    size = _page_octets(directory / "spool.db")
+    with closing(connect(lent, create=True, busy_timeout=0, page=size)) as new:
         migrate(new, may_change=True)
-        (size,) = new.execute("PRAGMA page_size").fetchone()
+        added = (
+            "SELECT type, name FROM sqlite_master WHERE tbl_name NOT IN ('message', 'recipient')"
+            " AND sql IS NOT NULL OR type = 'trigger' ORDER BY type = 'table'"
+        )
+        for kind, name in new.execute(added).fetchall():
+            new.execute(f"DROP {kind} {name}")
     first = bytearray(lent.read_bytes()[:size])
     _remove(lent, disk)
     shutil.copyfile(directory / "spool.db", lent)
@@ -170,6 +182,43 @@ def _lend_first_page(directory: Path, disk: Disk) -> None:
     with lent.open("r+b") as file:
         file.write(first)
 
+
+def _page_octets(database: Path) -> int:
+    """Find out how many octets a page has, where the first one does not tell.
+
+    The log says so; and the tables and indexes of the first schema begin in pages 2 to 5.
+    """
+    log = database.with_name(f"{database.name}-wal")
+    if log.exists():
+        with log.open("rb") as file:
+            magic, _, said = struct.unpack(">III", file.read(12).ljust(12, b"\0"))
+        if magic in _WAL and said in _PAGES:
+            return int(said)
+    with database.open("rb") as file:
+
+        def roots(size: int) -> int:
+            """Count those that are where they should be in pages of this size."""
+            found = 0
+            for number, kinds in _ROOTS.items():
+                file.seek((number - 1) * size)
+                header = file.read(8)
+                if len(header) == 8:
+                    kind, free, cells, content, _ = struct.unpack(">BHHHB", header)
+                    begin = 8 + 2 * cells
+                    found += kind in kinds and free < size and begin <= (content or 65536) <= size
+            return found
+
+        return max(_PAGES, key=roots)  # the first of equals
+
+
+#: How SQLite's log begins.
+_WAL = (0x377F0682, 0x377F0683)
+#: Octets that a page may have: ours, then SQLite's own, then any that the first page fits into.
+_PAGES = (PAGE_OCTETS, 4096, 16384, 32768, 65536)
+#: What stands first in pages of a table, and in those of an index, or a table without rowid.
+_TABLE, _INDEX = (5, 13), (2, 10)
+#: The pages in which message, its index, recipient and recipient_due begin.
+_ROOTS = {2: _TABLE, 3: _INDEX, 4: _INDEX, 5: _INDEX}
 
 _MESSAGES = "SELECT rowid, id, arrived, mail, origin, octets, content FROM message"
 _RECIPIENTS = "SELECT * FROM recipient"
@@ -227,6 +276,14 @@ def _copy_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
         copy("WHERE message = ?", id)
     for named in _lost_recipients(old, new):
         copy("WHERE message = ? AND number = ?", *named)
+
+
+def _copy_parked(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
+    """Copy whose messages are to be sent later; without it they are not counted, and still wait."""
+    with suppress(sqlite3.OperationalError), until_damage():  # or of an older schema
+        for row in old.execute("SELECT message, owner, until, octets FROM parked"):
+            if new.execute("SELECT 1 FROM message WHERE id = ?", row[:1]).fetchone():
+                _insert(new, "parked", row)
 
 
 def _lost_recipients(old: sqlite3.Connection, new: sqlite3.Connection) -> list[tuple[str, int]]:

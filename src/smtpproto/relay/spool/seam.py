@@ -34,6 +34,7 @@ __all__ = [
     "Fresh",
     "Incoming",
     "Pages",
+    "Parked",
     "Recipient",
     "Settlement",
     "Spool",
@@ -42,6 +43,7 @@ __all__ = [
     "Tally",
     "made_at",
     "new_id",
+    "successor",
 ]
 
 T = TypeVar("T")
@@ -54,7 +56,8 @@ CHUNK_OCTETS = 1 << 16
 class Recipient:
     """One recipient of a message that is still owed to it.
 
-    `number` is its place in the envelope, from 0. `attempts` counts those that failed,
+    `number` is its place in the envelope, from 0, or that of a `successor`; nobody else of this
+    message has it, ever. `attempts` counts those that failed,
     `next_attempt` is when the next is due, or less than 0, the time when the operator asked for it
     with its sign turned (`Spool.retry`: before all others), and
     `last_reply` what the last one was answered. `warned`: the sender knows that it is late. `alias`
@@ -119,6 +122,14 @@ class Tally:
 
 
 @frozen
+class Parked:
+    """Whose a message is that its sender wants to be sent later, and until when it waits."""
+
+    owner: str
+    until: float
+
+
+@frozen
 class Settlement:
     """What became of one recipient in an attempt.
 
@@ -179,10 +190,12 @@ class Incoming(Protocol):
         now: float,
         origin: str = "",
         held: str | None = None,
+        parked: Parked | None = None,
     ) -> None:
         """Keep the message; it is durable when this returns, and due at once.
 
-        With `held`, a reason in words, it is not due before `Spool.retry` names it.
+        With `held`, a reason in words, it is not due before `Spool.retry` names it. With `parked`
+        it is counted by `Spool.parked`; when it is due does not change by that.
 
         Once begun it waits for its outcome, even when it is cancelled: it returns, or raises
         SpoolUnavailable and has kept nothing. Where a framework tears it from its wait all the
@@ -258,6 +271,10 @@ class Spool(Protocol):
         """Return one message with all its recipients; None if there is none."""
         ...
 
+    async def parked(self, owner: str, now: float) -> tuple[int, int]:
+        """Return how many messages of an owner are parked for longer than `now`; and octets."""
+        ...
+
     async def retry(self, id: str | None, now: float) -> int:
         """Make all recipients of a message (None: of all that are not held) due now.
 
@@ -271,8 +288,8 @@ class Spool(Protocol):
     async def hold(self, id: str, reason: str) -> int:
         """Keep a message where it is until `retry` names it, however old it grows.
 
-        An attempt that is under way goes on. Returns how many recipients are held now that were
-        not.
+        An attempt that is under way goes on; where another process serves the spool, one may still
+        begin for a moment. Returns how many recipients are held now that were not.
         """
         ...
 
@@ -328,6 +345,14 @@ def new_id(now: float, random: int) -> str:
     it is safe as a file name.
     """
     return _base62(max(0, int(now * 1_000_000)), 9) + _base62(random, 6)
+
+
+def successor(number: int, n: int) -> int:
+    """Return the number of the nth (from 0) of those in the place of a recipient.
+
+    It is nobody's among the first 2**20 of an envelope and their successors, nor theirs again.
+    """
+    return (number + 1 << 20) + n
 
 
 def made_at(id: str) -> float | None:

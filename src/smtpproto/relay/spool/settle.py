@@ -8,7 +8,7 @@ from math import inf
 from typing import cast
 
 from .leases import Leases
-from .seam import Settlement
+from .seam import Settlement, successor
 
 __all__ = ["settle"]
 
@@ -68,12 +68,13 @@ def _replace(
 ) -> None:
     """Put those behind an alias in its place, under numbers that nobody has had in its time."""
     leases.back_to(now, id)
-    there = dict(
-        db.execute("SELECT number, next_attempt FROM recipient WHERE message = ?", (id,)).fetchall()
-    )
-    if settlement.recipient in there:
+    there = db.execute(
+        "SELECT next_attempt FROM recipient WHERE message = ? AND number = ?",
+        (id, settlement.recipient),
+    ).fetchone()
+    if there is not None:
         # Held while this attempt was under way: so are they.
-        held = there[settlement.recipient] == inf
+        held = there[0] == inf
         alias = None if settlement.alias is None else settlement.alias.serialize()
         db.executemany(
             "INSERT INTO recipient"
@@ -82,7 +83,7 @@ def _replace(
             [
                 (
                     id,
-                    number,
+                    successor(settlement.recipient, n),
                     new.rcpt.serialize(),
                     inf if held else now,
                     alias,
@@ -90,6 +91,6 @@ def _replace(
                     settlement.recipient,
                     held,
                 )
-                for number, new in enumerate(settlement.becomes, max(there) + 1)
+                for n, new in enumerate(settlement.becomes)
             ],
         )

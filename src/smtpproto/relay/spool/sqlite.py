@@ -15,7 +15,8 @@ Many messages share one sync (group commit): see `database.py`.
 *Who may do what.* One process *serves*: it holds the file lock `DIRECTORY/lock`, takes mail in,
 and claims. Who is lent it knows by heart (`leases.py`). Others (`smtpproto queue`) visit: they
 read, retry, hold and delete at any time; that they did is seen at the next claim, by SQLite's
-`data_version`. What a disk has lost all the same, `check.py` finds.
+`data_version`. What a disk has lost all the same, `check.py` finds, and a clock that was set back
+`timekeeping.py`.
 
 A recipient's `due` is its `next_attempt`; it was the end of its lease once, while it was lent.
 POSIX only: directories must be syncable.
@@ -35,14 +36,14 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, to_thread
+from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, sleep, to_thread
 
 from .arrivals import Arrivals
-from .claims import Claims
-from .database import Database, Work, as_unavailable, lock
+from .claims import LOOK, Claims
+from .database import Database, Work, as_unavailable, is_served, lock
 from .disk import Disk
 from .incoming import INLINE_OCTETS, SQLiteIncoming
-from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, tally
+from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, parked, tally
 from .salvage import MENDED
 from .seam import (
     CHUNK_OCTETS,
@@ -57,6 +58,7 @@ from .seam import (
     new_id,
 )
 from .settle import settle
+from .timekeeping import STEP, Timekeeper, latest, set_back
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
@@ -94,6 +96,7 @@ class SQLiteSpool:
         self.arrivals = Arrivals(ARRIVALS, ARRIVAL_RECIPIENTS, ARRIVAL_OCTETS)
         self._claims = Claims(self.arrivals)
         self._leases = self._claims.leases
+        self._time = Timekeeper()
         self._reserve = reserve
         self.database = Database(
             directory / "spool.db",
@@ -176,10 +179,20 @@ class SQLiteSpool:
             raise ValueError("a lease has to last")
 
         at = self._steady()
+        if by := self._time.back_by(now, at):
+            await self._set_back(now, at, by)
         if self._claims.is_quiet(now, at):
             return self._claims.at_hand(now, limit, at + lease)
         look = partial(self._claims.look, now=now, limit=limit, at=at, end=at + lease)
         return await self.database.perform(Work(look, looks=True))
+
+    async def _set_back(self, now: float, at: float, by: float) -> None:
+        """Have nothing wait for the time that it was (`timekeeping.py`)."""
+        await self.database.perform(Work(lambda db: set_back(db, now, by), then=self._claims.moved))
+        self._time.believe(now, at)
+
+    def saw(self, now: float) -> None:
+        self._time.saw(now, self._steady())
 
     def came(self, entry: Entry) -> None:
         self._claims.came(entry)
@@ -199,6 +212,7 @@ class SQLiteSpool:
         def run(db: sqlite3.Connection) -> list[Path] | None:
             if not settle(db, self._leases, id, settlements, now):
                 return None
+            self._time.note(db, now)
             for new, report in zip(fresh, reports, strict=True):
                 report.insert(db, new, now)
                 self._leases.back_to(now, report.id)
@@ -207,6 +221,7 @@ class SQLiteSpool:
         numbers = [settlement.recipient for settlement in settlements]
         work = Work(run, then=lambda: self._claims.settled(id, numbers))
         self.arrivals.drop(id)
+        self.saw(now)
         if not fresh:  # `perform` is not interrupted
             gone = await self.database.perform(work)
             if gone:
@@ -327,6 +342,9 @@ class SQLiteSpool:
         """Count what is here."""
         return await self.database.read(tally)
 
+    async def parked(self, owner: str, now: float) -> tuple[int, int]:
+        return await self.database.read(partial(parked, owner=owner, now=now))
+
     async def retry(self, id: str | None, now: float) -> int:
         return await self.database.perform(
             Work(
@@ -374,6 +392,16 @@ class SQLiteSpool:
                 await self._remove(gone)
                 return True
         return False
+
+    async def noticed(self) -> bool:
+        """Wait until a process that serves the spool lends by what a visitor has changed.
+
+        Tell whether there is one: what it is trying already, it goes on to try.
+        """
+        if not await self.in_thread(partial(is_served, self.directory)):
+            return False
+        await sleep(LOOK)
+        return True
 
     # What follows is for this file and `incoming` alone.
 
@@ -445,6 +473,9 @@ class SQLiteSpool:
         """Clean up after a predecessor that did not end as it should have."""
         # A version that wrote its leases down has left them.
         db.execute("UPDATE recipient SET due = next_attempt WHERE due > next_attempt")
+        now = self._clock()
+        if (by := latest(db) - now) > STEP:
+            set_back(db, now, by)
         files = sorted(files)  # as the index is; nothing else of the messages is read
         for at in range(0, len(files), MANY):
             some = files[at : at + MANY]
