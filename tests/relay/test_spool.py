@@ -44,6 +44,7 @@ from smtpproto.relay.spool.seam import (
     successor,
 )
 from smtpproto.relay.spool.sqlite import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
+from smtpproto.relay.spool.timekeeping import STEP
 
 pytestmark = pytest.mark.anyio
 
@@ -1481,9 +1482,11 @@ async def test_a_migration_that_fails_changes_nothing(
 
 
 class Model:
-    """What a spool is, without a disk."""
+    """What a spool is, without a disk; one that `keeps_time` notices a clock that is set back."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_time: bool) -> None:
+        self.keeps_time = keeps_time
+        self.ahead = -inf  # how far the wall clock has been before the steady one
         # id -> content, and number -> [attempts, next attempt, reply]
         self.content: dict[str, bytes] = {}
         self.rcpts: dict[str, dict[int, list[Any]]] = {}
@@ -1505,7 +1508,17 @@ class Model:
             if self.lent.get((id, n), (now, 0))[0] <= now
         }
 
+    def saw(self, now: float) -> None:
+        self.ahead = max(self.ahead, now - self.watch.now)
+
     def claim(self, now: float, limit: int, lease: float) -> list[tuple[str, list[int]]]:
+        self.saw(now)
+        by = self.ahead - (now - self.watch.now)
+        if self.keeps_time and by > STEP:
+            self.ahead = now - self.watch.now
+            for row in (row for rows in self.rcpts.values() for row in rows.values()):
+                if now < row[1] < inf:
+                    row[1] = max(row[1] - by, now)
         due = {
             key: next_attempt for key, next_attempt in self.free().items() if next_attempt <= now
         }
@@ -1575,6 +1588,7 @@ class Model:
 
     def restart(self) -> None:
         self.lent.clear()
+        self.ahead = -inf
 
 
 Step = tuple[str, int, int]
@@ -1607,9 +1621,11 @@ STEPS = st.lists(
 Opens = Callable[[Watch], AbstractAsyncContextManager[Spool]]
 
 
-async def run_steps(opens: Opens, steps: Iterator[Step], path: Path | None = None) -> None:
+async def run_steps(
+    opens: Opens, steps: Iterator[Step], path: Path | None = None, *, keeps_time: bool = False
+) -> None:
     """Ask a spool and the model the same things; its large content has files in `path`."""
-    model = Model()
+    model = Model(keeps_time=keeps_time)
     now = 0.0
     ids: list[str] = ["nobody"]
     going_on = True
@@ -1622,6 +1638,7 @@ async def run_steps(opens: Opens, steps: Iterator[Step], path: Path | None = Non
                     content = LARGE if choice == 0 else SMALL * choice
                     new = await keep(spool, content, [ANN, BOB, ANN][:number], now=now)
                     model.keep(new, content, number, now)
+                    model.saw(now)
                     ids.append(new)
                 elif word == "claim":
                     entries = await spool.claim(now, number, 10 * choice + 1)
@@ -1635,6 +1652,7 @@ async def run_steps(opens: Opens, steps: Iterator[Step], path: Path | None = Non
                     if some:
                         fresh = await spool.settle(id, some, [REPORT] * (number - 1), now=now)
                         settled = model.settle(id, some)
+                        model.saw(now)
                         assert len(fresh) == (number - 1 if settled else 0)
                         for new in fresh:
                             model.keep(new, REPORT.content, 1, now)
@@ -1690,7 +1708,10 @@ def test_it_does_what_the_model_does(
     def opens(watch: Watch) -> AbstractAsyncContextManager[Spool]:
         return opened(path, random=dice.randrange, steady=watch)
 
-    anyio.run(run_steps, opens, iter(steps), path, backend=backend)
+    async def run() -> None:
+        await run_steps(opens, iter(steps), path, keeps_time=True)
+
+    anyio.run(run, backend=backend)
 
 
 # Ids
