@@ -22,6 +22,7 @@ from smtpproto.result import Fate
 
 from .attempt import Attempt
 from .deliver import Deliverer
+from .hands import Hands
 from .times import deadline, release_asked
 from .verdict import Verdict, envelope_id, judge, whole_wanted
 
@@ -95,12 +96,13 @@ class Dispatcher:
         """Work until `stop()`, or cancellation; either way what was claimed is given back."""
         try:
             async with anyio.create_task_group() as tasks:
+                hands = Hands(tasks, self._work)
                 while not self._stopping:
                     self._more = anyio.Event()
                     try:
                         for entry in await self._claim():
                             self._busy[id(entry)] = entry
-                            tasks.start_soon(self._work, entry)
+                            hands.give(entry)
                         wait = await self._nothing_due()
                     except SpoolUnavailable as error:
                         log.error("the spool cannot be used: %s", error)
@@ -108,6 +110,7 @@ class Dispatcher:
                     with anyio.move_on_after(wait):
                         await self._more.wait()
                 tasks.cancel_scope.deadline = anyio.current_time() + self.drain
+                hands.dismiss()
         finally:
             if self._busy:
                 with anyio.move_on_after(5, shield=True):
