@@ -20,10 +20,10 @@ from smtpproto.relay.delivery.deliver import Deliverer
 from smtpproto.relay.delivery.dispatch import Dispatcher
 from smtpproto.relay.delivery.hops import Hops
 from smtpproto.relay.spool import database, sqlite
-from smtpproto.relay.spool.database import Work
 from smtpproto.relay.spool.disk import Disk
 from smtpproto.relay.spool.incoming import SQLiteIncoming
 from smtpproto.relay.spool.seam import Fresh, Pages
+from smtpproto.relay.spool.work import Work
 from smtpproto.result import Fate
 from smtpproto.session import ClientSession
 

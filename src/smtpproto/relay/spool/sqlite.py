@@ -39,7 +39,7 @@ from anyio import CancelScope, CapacityLimiter, create_task_group, current_time,
 
 from .arrivals import Arrivals
 from .claims import Claims
-from .database import Database, Work, as_unavailable, lock
+from .database import Database, as_unavailable, lock
 from .disk import Disk
 from .incoming import INLINE_OCTETS, SQLiteIncoming
 from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, tally
@@ -57,6 +57,7 @@ from .seam import (
     new_id,
 )
 from .settle import settle
+from .work import Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
