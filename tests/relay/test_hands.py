@@ -7,6 +7,7 @@ from contextvars import ContextVar
 import anyio
 import pytest
 
+from smtpproto.deadline import Alarm
 from smtpproto.relay.delivery.hands import Hands
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +24,7 @@ class Bench:
         self.begun: dict[int, bool] = {}
         self.may_end: dict[int, anyio.Event] = {}
 
-    async def work(self, thing: int) -> None:
+    async def work(self, thing: int, _: Alarm) -> None:
         self.begun[thing] = not USED.get()
         USED.set(True)
         self.may_end[thing] = anyio.Event()
@@ -75,8 +76,8 @@ async def test_who_is_dismissed_finishes_what_is_under_way() -> None:
     bench = Bench()
     finished: list[int] = []
 
-    async def work(thing: int) -> None:
-        await bench.work(thing)
+    async def work(thing: int, alarm: Alarm) -> None:
+        await bench.work(thing, alarm)
         finished.append(thing)
 
     async with anyio.create_task_group() as tasks:

@@ -12,6 +12,7 @@ from attrs import define, evolve, field
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
+from smtpproto.deadline import Alarm
 from smtpproto.extensions.dsn import NEVER, NOTIFY
 from smtpproto.relay.mailboxes.verp import Verp, envelopes
 from smtpproto.relay.reports.report import MAX_RETURNED, Failure, failure_report
@@ -134,9 +135,9 @@ class Dispatcher:
         due = await self.spool.next_due()
         return self.poll if due is None else min(max(due - self.clock(), 0.01), self.poll)
 
-    async def _work(self, entry: Entry) -> None:
+    async def _work(self, entry: Entry, alarm: Alarm) -> None:
         try:
-            await self._attempt(entry)
+            await self._attempt(entry, alarm)
         except Exception:
             log.exception("what became of message %s is not all written down", entry.id)
             await anyio.sleep(self.poll)
@@ -147,7 +148,7 @@ class Dispatcher:
         if full:
             self.wake()
 
-    async def _attempt(self, entry: Entry) -> None:
+    async def _attempt(self, entry: Entry, alarm: Alarm) -> None:
         # Those of whom there is something to write down, until it is.
         left = {recipient.number: recipient for recipient in entry.recipients}
         attempted: dict[int, Attempt] = {}
@@ -177,7 +178,8 @@ class Dispatcher:
                 del left[attempt.recipient.number]
 
         try:
-            with anyio.move_on_after(self.patience):
+            with alarm:
+                alarm.set("attempt", alarm.now() + self.patience)
                 await self.deliverer.attempt(entry, done)
         except Exception:
             log.exception("an attempt at message %s broke off", entry.id)

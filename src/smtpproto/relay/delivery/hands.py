@@ -9,6 +9,8 @@ import anyio
 from anyio.abc import TaskGroup
 from attrs import define, field
 
+from smtpproto.deadline import Alarm
+
 __all__ = ["Hands"]
 
 T = TypeVar("T")
@@ -25,12 +27,12 @@ class _Free(Generic[T]):
 class Hands(Generic[T]):
     """Does all that it is given side by side, in tasks of the group `tasks`.
 
-    `do` is awaited with each thing, once. Up to `spare` tasks are kept while there is nothing to do
-    for them, until `dismiss`.
+    `do` is awaited with each thing, once, and with an alarm that is its task's. Up to `spare` tasks
+    are kept while there is nothing to do for them, until `dismiss`.
     """
 
     def __init__(
-        self, tasks: TaskGroup, do: Callable[[T], Awaitable[None]], *, spare: int = 100
+        self, tasks: TaskGroup, do: Callable[[T, Alarm], Awaitable[None]], *, spare: int = 100
     ) -> None:
         self._tasks = tasks
         self._do = do
@@ -54,11 +56,15 @@ class Hands(Generic[T]):
             self._free.pop().called.set()
 
     async def _work(self, given: T | None) -> None:
-        while given is not None:
-            await self._do(given)
-            if self._dismissed or len(self._free) >= self._spare:
-                return
-            hand = _Free[T]()
-            self._free.append(hand)
-            await hand.called.wait()
-            given = hand.given
+        alarm = Alarm()
+        try:
+            while given is not None:
+                await self._do(given, alarm)
+                if self._dismissed or len(self._free) >= self._spare:
+                    return
+                hand = _Free[T]()
+                self._free.append(hand)
+                await hand.called.wait()
+                given = hand.given
+        finally:
+            alarm.off()
