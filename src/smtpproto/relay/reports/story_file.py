@@ -15,11 +15,12 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO, cast, get_args
 
 import anyio
@@ -48,14 +49,21 @@ LONGEST = 1 << 22
 _NAMES = {"reverse_path": "from", "forward_path": "to", "forward_paths": "recipients"}
 _FIELDS = {name: field for field, name in _NAMES.items()}
 _CLASSES: Mapping[str, type[Any]] = {each.__name__.lower(): each for each in get_args(Event)}
+#: What an event is called, and what its fields are called there and here.
+_SHAPES: Mapping[type[Any], tuple[str, Sequence[tuple[str, str]]]] = {
+    each: (name, [(_NAMES.get(field.name, field.name), field.name) for field in fields(each)])
+    for name, each in _CLASSES.items()
+}
+_PLAIN = frozenset({str, int, float, NoneType})
 
 
 def as_record(event: Event) -> dict[str, object]:
     """Return an event as JSON has it, without its time."""
-    found: dict[str, object] = {"event": type(event).__name__.lower()}
-    for field in fields(type(event)):
-        name: str = field.name
-        found[_NAMES.get(name, name)] = _plain(getattr(event, name))
+    said, names = _SHAPES[type(event)]
+    found: dict[str, object] = {"event": said}
+    for name, field in names:
+        value = getattr(event, field)
+        found[name] = value if type(value) in _PLAIN else _plain(value)
     return found
 
 
@@ -100,8 +108,13 @@ def _read(name: str, value: Any) -> object:
 
 def timestamp(seconds: float) -> str:
     """Write a time as logs have it: ISO 8601 in UTC, to the millisecond."""
-    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
+    whole, thousandths = divmod(round(seconds * 1_000_000) // 1000, 1000)
+    return f"{_second(whole)}.{thousandths:03d}Z"
+
+
+@lru_cache(16)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 class StoryFile:
@@ -139,8 +152,9 @@ class StoryFile:
         if len(self._queue) >= self._waiting:
             self.lost += 1
             return
+        if not self._queue:
+            self._more.set()
         self._queue.append((self._clock(), event))
-        self._more.set()
 
     async def run(self) -> None:
         """Write until cancellation; then what is left, in a few seconds."""
