@@ -434,13 +434,16 @@ class Client:
 
     def _left_out(self, envelope: Envelope) -> frozenset[str]:
         """Tell which parameters are there, dispensable, and not offered."""
+        there = envelope.keywords if self.dispensable else None
+        if not there:
+            return frozenset()
         absent = {
             parameter.keyword
             for extension in self.dispensable
             if extension.keyword not in self.offered
             for parameter in (*extension.mail, *extension.rcpt)
         }
-        return envelope.keywords & absent if absent else frozenset()
+        return there & absent
 
     async def command(self, command: Command) -> Reply:
         """Send a command that is no part of a transaction (NOOP, VRFY, HELP); return the reply.

@@ -413,15 +413,13 @@ class SQLiteSpool:
 
     def _drop_if_done(self, db: sqlite3.Connection, id: str) -> list[Path]:
         """Drop a message whose last recipient is gone; return the file to remove with it."""
-        done = db.execute(
-            "SELECT content IS NULL FROM message WHERE id = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)",
-            (id,),
-        ).fetchone()
-        if done is None:
+        done = (
+            "DELETE FROM message WHERE id = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)"
+        )
+        if db.execute(f"{done} AND content IS NOT NULL", (id,)).rowcount:  # it had no file
             return []
-        db.execute("DELETE FROM message WHERE id = ?", (id,))
-        return [self.content_path(id)] if done[0] else []
+        return [self.content_path(id)] if db.execute(done, (id,)).rowcount else []
 
     def _start(self) -> None:
         database = self.directory / "spool.db"
