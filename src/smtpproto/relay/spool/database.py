@@ -341,6 +341,8 @@ class Database:
     ) -> None:
         if turn.works:
             await to_thread.run_sync(do, turn.works, limiter=limiter)
+            for work in turn.works:
+                work.let_go()
             turn.over.set()
 
     def _look(self, batch: list[Work[Any]]) -> None:

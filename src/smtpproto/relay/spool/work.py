@@ -37,6 +37,13 @@ class Work(Generic[T]):
         self.error: Exception | None = None
         self.result: T = cast("T", None)  # until it is done
 
+    def let_go(self) -> None:
+        """Forget what was to be done: it is, and mostly leads back to who keeps this.
+
+        That would be a cycle for each message, with its content in it.
+        """
+        del self.run, self.then
+
 
 class Turn:
     """What is done together: those who come before it begins, and wait until it is `over`."""
