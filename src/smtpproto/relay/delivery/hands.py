@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Generic, TypeVar
 
 import anyio
@@ -27,15 +28,23 @@ class _Free(Generic[T]):
 class Hands(Generic[T]):
     """Does all that it is given side by side, in tasks of the group `tasks`.
 
-    `do` is awaited with each thing, once, and with an alarm that is its task's. Up to `spare` tasks
-    are kept while there is nothing to do for them, until `dismiss`.
+    `do` is awaited with each thing, for `patience()` seconds at most, and then `finish`, which is
+    not cut off. Up to `spare` tasks are kept while there is nothing to do for them, until
+    `dismiss`.
     """
 
     def __init__(
-        self, tasks: TaskGroup, do: Callable[[T, Alarm], Awaitable[None]], *, spare: int = 100
+        self,
+        tasks: TaskGroup,
+        do: Callable[[T], Awaitable[None]],
+        finish: Callable[[T], Awaitable[None]],
+        patience: Callable[[], float],
+        *,
+        spare: int = 100,
     ) -> None:
         self._tasks = tasks
-        self._do = do
+        self._do, self._finish = do, finish
+        self._patience = patience
         self._spare = spare
         self._free: list[_Free[T]] = []
         self._dismissed = False
@@ -59,12 +68,26 @@ class Hands(Generic[T]):
         alarm = Alarm()
         try:
             while given is not None:
-                await self._do(given, alarm)
-                if self._dismissed or len(self._free) >= self._spare:
-                    return
-                hand = _Free[T]()
-                self._free.append(hand)
-                await hand.called.wait()
-                given = hand.given
+                with alarm:  # one for many things: to enter it costs more than to set it
+                    while given is not None:
+                        alarm.set("patience", alarm.now() + self._patience())
+                        await self._do(given)
+                        alarm.set("rest", inf)
+                        if alarm.ringing:  # at the last moment
+                            break
+                        await self._finish(given)
+                        given = await self._next()
+                if given is not None:  # it rang
+                    await self._finish(given)
+                    given = await self._next()
         finally:
             alarm.off()
+
+    async def _next(self) -> T | None:
+        """Wait for something to do; None where this task has to end."""
+        if self._dismissed or len(self._free) >= self._spare:
+            return None
+        hand = _Free[T]()
+        self._free.append(hand)
+        await hand.called.wait()
+        return hand.given
