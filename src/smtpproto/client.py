@@ -56,7 +56,7 @@ from .result import (
 )
 from .security import Tls, a_labels, verifying
 from .session import ClientDeadlines, ClientSession, Clock
-from .source import AnyContent, Reading, source
+from .source import AnyContent, Reading, is_at_hand, source
 from .stream import StreamLostError, first_cause, local_address, own_literal, peer_address
 
 __all__ = [
@@ -403,7 +403,8 @@ class Client:
         handover = Handover(session, envelope)
         transaction = handover.transaction
         try:
-            with session.clock:
+            clock = session.clock
+            with clock.own_waits() if is_at_hand(content) else clock:
                 taken = await source(
                     content,
                     eight_bit_offered="8BITMIME" in self.offered,
