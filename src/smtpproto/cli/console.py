@@ -25,6 +25,7 @@ __all__ = [
     "amount",
     "dialogue",
     "err",
+    "is_terminal",
     "mark",
     "out",
     "per_second",
@@ -85,8 +86,8 @@ def _visible(character: str) -> str:
 
 def say(*parts: str | tuple[str, str], console: Console | None = None) -> None:
     """Print one line of parts: text, or (text, style). Each is made `safe`; nothing is cut."""
-    if console is None and not _is_terminal(sys.stdout):
-        # Rich would write the same, and take twenty times as long: a log has a line by the message.
+    if console is None and not is_terminal(sys.stdout):
+        # Rich would write the same, and take twenty times as long.
         texts = [part if isinstance(part, str) else part[0] for part in parts]
         sys.stdout.write(safe("".join(texts)) + "\n")
         sys.stdout.flush()
@@ -96,7 +97,7 @@ def say(*parts: str | tuple[str, str], console: Console | None = None) -> None:
 
 
 @lru_cache(maxsize=1)  # asked for each line, and the same as long as it is the same stream
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
     """Tell whether it is one, or to be taken for one; by the same signs as Rich."""
     return (
         bool(os.environ.get("FORCE_COLOR"))

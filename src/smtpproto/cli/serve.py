@@ -338,6 +338,7 @@ async def _run(
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(story.run)
+            tasks.start_soon(teller.run)
             watched = None if counts is None else await _watch(tasks, node, relay, counts)
             try:
                 bound = await tasks.start(run_relay)
