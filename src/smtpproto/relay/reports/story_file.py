@@ -49,11 +49,15 @@ LONGEST = 1 << 22
 _NAMES = {"reverse_path": "from", "forward_path": "to", "forward_paths": "recipients"}
 _FIELDS = {name: field for field, name in _NAMES.items()}
 _CLASSES: Mapping[str, type[Any]] = {each.__name__.lower(): each for each in get_args(Event)}
+
+
+def _names(cls: type[Any]) -> Sequence[tuple[str, str]]:
+    names: list[str] = [field.name for field in fields(cls)]
+    return [(_NAMES.get(name, name), name) for name in names]
+
+
 #: What an event is called, and what its fields are called there and here.
-_SHAPES: Mapping[type[Any], tuple[str, Sequence[tuple[str, str]]]] = {
-    each: (name, [(_NAMES.get(field.name, field.name), field.name) for field in fields(each)])
-    for name, each in _CLASSES.items()
-}
+_SHAPES = {each: (name, _names(each)) for name, each in _CLASSES.items()}
 _PLAIN = frozenset({str, int, float, NoneType})
 
 
