@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import gc
 import random
 import sqlite3
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from functools import partial
@@ -302,6 +304,21 @@ async def test_every_commit_is_synced_and_a_claim_is_none(tmp_path: Path, statem
             return int(number)
 
         assert await spool.database.perform(Work(level)) == 2  # FULL
+
+
+async def test_a_message_that_is_kept_is_no_garbage_for_anybody_to_find(tmp_path: Path) -> None:
+    """It would stay, with its content, until somebody looked."""
+    async with opened(tmp_path) as spool:
+        gc.disable()
+        try:
+            async with spool.receive() as incoming:
+                await incoming.write(SMALL)
+                await incoming.commit(MAIL, (ANN,), now=0.0)
+            gone = weakref.ref(incoming)
+            del incoming
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 async def test_leaving_without_commit_discards(tmp_path: Path) -> None:
