@@ -10,7 +10,6 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Literal, TextIO
 
 from rich import box
@@ -96,7 +95,6 @@ def say(*parts: str | tuple[str, str], console: Console | None = None) -> None:
     (console or out()).print(Text.assemble(*shown), soft_wrap=True)
 
 
-@lru_cache(maxsize=1)  # asked for each line, and the same as long as it is the same stream
 def is_terminal(stream: TextIO) -> bool:
     """Tell whether it is one, or to be taken for one; by the same signs as Rich."""
     return (

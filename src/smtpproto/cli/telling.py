@@ -71,13 +71,13 @@ class Teller:
         if not self._events:
             self._more.set()
         self._events.append((time.time(), event))
-        if not self._gathers or (not self.as_json and is_terminal(sys.stdout)):
+        if not self._gathers:
             self._tell()
 
     async def run(self) -> None:
-        """Let events gather, and print them, until cancellation."""
+        """Let events gather where nobody sits before them, and print them, until cancellation."""
         tell = harmless(self._tell)
-        self._gathers = True
+        self._gathers = self.as_json or not is_terminal(sys.stdout)
         try:
             while True:
                 await self._more.wait()
