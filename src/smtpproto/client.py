@@ -56,7 +56,7 @@ from .result import (
 )
 from .security import Tls, a_labels, verifying
 from .session import ClientDeadlines, ClientSession, Clock
-from .source import AnyContent, Reading, source
+from .source import AnyContent, Reading, is_at_hand, source
 from .stream import StreamLostError, first_cause, local_address, own_literal, peer_address
 
 __all__ = [
@@ -403,7 +403,8 @@ class Client:
         handover = Handover(session, envelope)
         transaction = handover.transaction
         try:
-            with session.clock:
+            clock = session.clock
+            with clock.own_waits() if is_at_hand(content) else clock:
                 taken = await source(
                     content,
                     eight_bit_offered="8BITMIME" in self.offered,
@@ -434,13 +435,16 @@ class Client:
 
     def _left_out(self, envelope: Envelope) -> frozenset[str]:
         """Tell which parameters are there, dispensable, and not offered."""
+        there = envelope.keywords if self.dispensable else None
+        if not there:
+            return frozenset()
         absent = {
             parameter.keyword
             for extension in self.dispensable
             if extension.keyword not in self.offered
             for parameter in (*extension.mail, *extension.rcpt)
         }
-        return envelope.keywords & absent if absent else frozenset()
+        return there & absent
 
     async def command(self, command: Command) -> Reply:
         """Send a command that is no part of a transaction (NOOP, VRFY, HELP); return the reply.

@@ -168,6 +168,11 @@ class Alarm:
         """Whether there is a block that it is for."""
         return self._scope is not None
 
+    @property
+    def ringing(self) -> bool:
+        """Whether it rang within the block that is not left yet; as known since `set`."""
+        return self._ringing
+
     def off(self) -> None:
         """Leave no timer behind."""
         if self._timer is not None:

@@ -29,6 +29,7 @@ from .core.event import Chunk, Content, EndOfContent
 from .core.parameter import NO_PARAMETERS
 from .core.reply import Reply, Severity
 from .core.state import State
+from .deadline import DeadlineError
 from .extensions.eightbitmime import BODY
 from .extensions.size import SIZE_OCTETS
 from .extensions.smtputf8 import UTF8
@@ -262,7 +263,7 @@ class Handover:
         except _UnfitError:
             await self._chunk_replies()
             return
-        except (StreamLostError, RemoteProtocolError, RefusedError):
+        except (StreamLostError, DeadlineError, RemoteProtocolError, RefusedError):
             raise
         except Exception:
             await self._chunk_replies()  # the content is at fault, not the session: RSET will do

@@ -118,6 +118,9 @@ class Lanes(Generic[S]):
         if self.over is not None:
             ticket.settle(error=self.over)
             return ticket
+        if lane.idle and not lane.waiting:  # as where there is little to do
+            ticket.settle(self._last_used(lane))
+            return ticket
         self._lanes[key] = lane
         lane.waiting[ticket] = None
         lane.waiting.move_to_end(ticket, last=not first)
@@ -206,10 +209,8 @@ class Lanes(Generic[S]):
     def _serve(self, lane: Lane[S]) -> None:
         """Give to a lane what there is for it, and note whether it wants more."""
         while lane.waiting and lane.idle:
-            session = lane.idle.pop()  # the last used: so those that are too many become idle
-            del self.idle[session]
             ticket, _ = lane.waiting.popitem(last=False)
-            ticket.settle(session)
+            ticket.settle(self._last_used(lane))
         if lane.wants:
             self._ring.setdefault(lane.key, lane)
         else:
@@ -217,6 +218,12 @@ class Lanes(Generic[S]):
         if not lane.count and not lane.waiting:
             self._lanes.pop(lane.key, None)
         self._deal()
+
+    def _last_used(self, lane: Lane[S]) -> S:
+        """Take one that is idle: so those that are too many stay so."""
+        session = lane.idle.pop()
+        del self.idle[session]
+        return session
 
     def _deal(self) -> None:
         """Give the places that are free to those that want one; see that there will be more."""

@@ -370,7 +370,7 @@ class Pool(Generic[*D]):
                     self._lanes.unopened(lane, failure)
                     self._tell_if_empty()
                 else:
-                    self._keep(connection, self._lanes.opened)
+                    self._keep(connection, self._lanes.opened, anyio.current_time())
                     await self._close_if_left(connection)
 
     async def _release(self, connection: _Connection, *, full: bool = False) -> None:
@@ -379,9 +379,9 @@ class Pool(Generic[*D]):
         Waits for nothing as long as the pool is open.
         """
         fit = connection.client.usable and connection.messages < self.messages and not full
-        if fit and anyio.current_time() < connection.aged:
+        if fit and (now := anyio.current_time()) < connection.aged:
             connection.kept = True
-            self._keep(connection, self._lanes.put_back)
+            self._keep(connection, self._lanes.put_back, now)
         else:
             self._lanes.retire(connection.lane, connection)
         await self._close_if_left(connection)
@@ -392,9 +392,12 @@ class Pool(Generic[*D]):
             await connection.client.aclose()
 
     def _keep(
-        self, connection: _Connection, put: Callable[[Lane[_Connection], _Connection], None]
+        self,
+        connection: _Connection,
+        put: Callable[[Lane[_Connection], _Connection], None],
+        now: float,
     ) -> None:
-        connection.until = min(anyio.current_time() + self.idle, connection.aged)
+        connection.until = min(now + self.idle, connection.aged)
         put(connection.lane, connection)
         if connection in self._lanes.idle:
             connection.kept = True

@@ -58,6 +58,8 @@ class Clock:
     """Bounds what is awaited in a `with` block, by a deadline that moves from wait to wait.
 
     Leaving the block raises DeadlineError for the wait that was cut off. Blocks do not nest.
+    In `own_waits` only those of the session are bounded, and raise it: there it need not be
+    possible to cut off anything else, and for that alone a scope costs as much as all waits.
     """
 
     def __init__(self, deadlines: ClientDeadlines) -> None:
@@ -65,8 +67,26 @@ class Clock:
         seconds = deadlines.session
         self._end = float("inf") if seconds is None else anyio.current_time() + seconds
         self._alarm = Alarm()
+        self._own = False
+        self._waits_for, self._until = "session", self._end
+
+    @property
+    def until(self) -> float | None:
+        """When the wait that comes has to end; None where the block sees to that."""
+        return self._until if self._own else None
+
+    def late(self) -> DeadlineError:
+        """Return what a wait has earned that did not end by then."""
+        return DeadlineError(self._waits_for, getattr(self._deadlines, self._waits_for))
+
+    def own_waits(self) -> Self:
+        """Return the clock for a block in which it bounds what the session itself waits for."""
+        self._own, self._waits_for, self._until = True, "session", self._end
+        return self
 
     def __enter__(self) -> Self:
+        if self._own:
+            return self
         self._alarm.__enter__()
         self._alarm.set("session", self._end)
         return self
@@ -74,7 +94,7 @@ class Clock:
     @property
     def running(self) -> bool:
         """Whether somebody is within a block."""
-        return self._alarm.entered
+        return self._own or self._alarm.entered
 
     def off(self) -> None:
         """Leave no timer behind: the session is over."""
@@ -84,10 +104,12 @@ class Clock:
         """Bound what comes next by the deadline of this name, and by what is left of `session`."""
         seconds: float | None = getattr(self._deadlines, name)
         at = self._end if seconds is None else self._alarm.now() + seconds
-        if at < self._end:
-            self._alarm.set(name, at)
+        if at >= self._end:
+            name, at = "session", self._end
+        if self._own:
+            self._waits_for, self._until = name, at
         else:
-            self._alarm.set("session", self._end)
+            self._alarm.set(name, at)
 
     def __exit__(
         self,
@@ -95,6 +117,9 @@ class Clock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._own:
+            self._own = False
+            return
         self._alarm.__exit__(kind, error, traceback)
         if (rang := self._alarm.rang) is not None:
             raise DeadlineError(rang, getattr(self._deadlines, rang))
@@ -223,7 +248,16 @@ class ClientSession:
         """Write what was put, within the deadline of this name."""
         if not self.pump.begin():
             self.clock.within(name)
+            await self._finish()
+
+    async def _finish(self) -> None:
+        if (until := self.clock.until) is None:
             await self.pump.finish()
+            return
+        with anyio.CancelScope(deadline=until) as scope:
+            await self.pump.finish()
+        if scope.cancelled_caught:
+            raise self.clock.late()
 
     def reply_at_hand(self) -> Reply | None:
         """Return the next reply where it is there already; None where it is not.
@@ -250,8 +284,15 @@ class ClientSession:
         """Do as `reply` where none is at hand."""
         if name is not None:
             self.clock.within(name)
+        until = self.clock.until
         while True:
-            await self.pump.receive()
+            if until is None:
+                await self.pump.receive()
+            else:
+                if not self.pump.begin():
+                    await self._finish()
+                if not await self.pump.receive_until(until):
+                    raise self.clock.late()
             if (reply := self.reply_at_hand()) is not None:
                 return reply
 

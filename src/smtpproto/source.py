@@ -21,7 +21,16 @@ from .core.content import LineEnds
 from .core.errors import LocalProtocolError
 from .core.event import Content, Lines
 
-__all__ = ["AnyContent", "Reading", "Repeatable", "Source", "crlf", "repeatable", "source"]
+__all__ = [
+    "AnyContent",
+    "Reading",
+    "Repeatable",
+    "Source",
+    "crlf",
+    "is_at_hand",
+    "repeatable",
+    "source",
+]
 
 CHUNK = 65_536
 
@@ -81,6 +90,13 @@ async def source(
     if hasattr(content, "read"):
         return Source(_file(content))
     raise TypeError(f"no content can be made of {type(content).__name__}")
+
+
+def is_at_hand(content: AnyContent) -> bool:
+    """Tell whether nothing has to be waited for to read it."""
+    if isinstance(content, Source):
+        return isinstance(content.chunks, bytes) or callable(content.chunks)
+    return isinstance(content, (bytes, str, Message))
 
 
 def _at_hand(octets: bytes, *, binary: bool = False) -> Source:

@@ -165,6 +165,18 @@ class Pump(Generic[Event]):
         self.received += len(octets)
         self._connection.receive_data(octets)
 
+    async def receive_until(self, at: float) -> bool:
+        """Do as `receive` where all has left; False where nothing has come at `at`."""
+        try:
+            octets = await self._wire.receive_by(at)
+        except LOST as error:
+            octets = self._ended(error)
+        if octets is None:
+            return False
+        self.received += len(octets)
+        self._connection.receive_data(octets)
+        return True
+
     def _take_in(self, octets: bytes) -> Event | None:
         self.received += len(octets)
         self._connection.receive_data(octets)

@@ -55,6 +55,12 @@ def date_time(when: datetime) -> str:
 
 #: A second has many messages; and a session, and a client, too.
 _date_time = lru_cache(16)(format_datetime)
+_own_name = lru_cache(16)(as_domain)
+
+
+@lru_cache(16)
+def _second(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 @lru_cache(1024)
@@ -142,7 +148,7 @@ def received(
     words = [b"from", name]
     if literal:
         words.append(b"(%b)" % literal)
-    words += [b"by", as_domain(hostname), b"with", _atom(protocol), b"id", _atom(queue_id)]
+    words += [b"by", _own_name(hostname), b"with", _atom(protocol), b"id", _atom(queue_id)]
     if len(recipients) == 1 and recipients[0].mailbox.domain and recipients[0].mailbox.is_ascii:
         words += [b"for", recipients[0].serialize()]
     if tls:
@@ -182,7 +188,7 @@ def stamp(
         protocol=protocol_of(session, utf8="SMTPUTF8" in envelope.mail.parameters),
         queue_id=queue_id,
         recipients=envelope.forward_paths,
-        now=datetime.fromtimestamp(int(now), UTC),  # nobody writes parts of a second
+        now=_second(int(now)),  # nobody writes parts of a second
         tls="" if session.tls is None else ciphersuite(session.tls.cipher),
         comment=comment,
     )
@@ -205,13 +211,15 @@ def _atom(text: str) -> bytes:
 
 def _fold(line: bytes, words: Sequence[bytes]) -> bytes:
     # A clause's keyword stays with its value only if there is room: folds stand at any space.
-    lines: list[bytes] = []
+    parts, at, has_word = [line], len(line), False
     for word in words:
-        if len(line) + 1 + len(word) > _WIDTH and line not in (b"Received:", b""):
-            lines.append(line)
-            line = b""
-        line += b" " + word
-    return b"\r\n".join([*lines, line, b""])
+        octets = 1 + len(word)
+        if at + octets > _WIDTH and has_word:
+            parts.append(b"\r\n")
+            at = 0
+        parts += (b" ", word)
+        at, has_word = at + octets, True
+    return b"".join(parts) + b"\r\n"
 
 
 def return_path(reverse_path: ReversePath) -> bytes:

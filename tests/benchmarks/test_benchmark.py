@@ -159,7 +159,7 @@ def test_chart_and_page_show_what_was_measured(tmp_path: Path) -> None:
     before = PAGE.read_text(encoding="utf-8").partition(begin)[0]
     assert shown.startswith(before)
     assert shown.count(begin) == 1
-    assert shown.count("<!-- measured: ") == shown.count(end := "<!-- /measured -->") == 2
+    assert shown.count("<!-- measured: ") == shown.count(end := "<!-- /measured -->") == 3
     assert shown.rstrip().endswith(end)
     assert "\n| aiosmtpd | 100 | 100 | 30 | 4× (3.9-4.1) | 0.24× (0.24-0.25) |\n" in shown
     assert "asyncio 3 of 3" in shown

@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import gc
 import random
 import sqlite3
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
 from functools import partial
@@ -45,6 +47,7 @@ from smtpproto.relay.spool.seam import (
 )
 from smtpproto.relay.spool.sqlite import INLINE_OCTETS, SQLiteIncoming, SQLiteSpool
 from smtpproto.relay.spool.timekeeping import STEP
+from smtpproto.relay.spool.work import Work
 
 pytestmark = pytest.mark.anyio
 
@@ -304,7 +307,22 @@ async def test_every_commit_is_synced_and_a_claim_is_none(tmp_path: Path, statem
             (number,) = db.execute("PRAGMA synchronous").fetchone()
             return int(number)
 
-        assert await spool.database.perform(database.Work(level)) == 2  # FULL
+        assert await spool.database.perform(Work(level)) == 2  # FULL
+
+
+async def test_a_message_that_is_kept_is_no_garbage_for_anybody_to_find(tmp_path: Path) -> None:
+    """It would stay, with its content, until somebody looked."""
+    async with opened(tmp_path) as spool:
+        gc.disable()
+        try:
+            async with spool.receive() as incoming:
+                await incoming.write(SMALL)
+                await incoming.commit(MAIL, (ANN,), now=0.0)
+            gone = weakref.ref(incoming)
+            del incoming
+            assert gone() is None
+        finally:
+            gc.enable()
 
 
 async def test_leaving_without_commit_discards(tmp_path: Path) -> None:
@@ -396,7 +414,7 @@ async def test_a_bug_in_one_piece_of_work_is_raised_to_its_owner_alone(tmp_path:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(session)
             with pytest.raises(ZeroDivisionError):
-                await spool.database.perform(database.Work(lambda _: 1 // 0))
+                await spool.database.perform(Work(lambda _: 1 // 0))
         assert [entry.id for entry in await all_of(spool)] == other
 
 
@@ -581,12 +599,10 @@ async def test_a_damaged_message_does_not_hold_up_the_others(
     async with opened(tmp_path) as spool:
         damaged, good = await keep(spool), await keep(spool)
         await spool.database.perform(
-            database.Work(
-                lambda db: db.execute("UPDATE message SET mail = 'x' WHERE id = ?", (damaged,))
-            )
+            Work(lambda db: db.execute("UPDATE message SET mail = 'x' WHERE id = ?", (damaged,)))
         )
         await spool.database.perform(
-            database.Work(lambda db: db.execute("UPDATE message SET mail = CAST(mail AS BLOB)"))
+            Work(lambda db: db.execute("UPDATE message SET mail = CAST(mail AS BLOB)"))
         )
         assert [entry.id for entry in await spool.claim(1, 2, 60)] == [good]
         assert damaged in caplog.text
@@ -890,7 +906,7 @@ async def writer_busy(spool: SQLiteSpool) -> AsyncGenerator[threading.Event, Non
         gate.wait()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(spool.database.perform, database.Work(run))
+        tasks.start_soon(spool.database.perform, Work(run))
         await anyio.to_thread.run_sync(began.wait)
         try:
             yield gate
@@ -1062,9 +1078,9 @@ def test_a_commit_torn_off_behind_a_claim_has_its_file(tmp_path: Path, content: 
         async with opened(tmp_path) as spool:
             try:
                 async with anyio.create_task_group() as tasks, writer_busy(spool) as busy:
-                    tasks.start_soon(spool.database.perform, database.Work(look, looks=True))
+                    tasks.start_soon(spool.database.perform, Work(look, looks=True))
                     torn = asyncio.create_task(keep(spool, content))
-                    while len(spool.database._queue) < 2:
+                    while not (spool.database._looks.works and spool.database._changes.works):
                         await anyio.lowlevel.checkpoint()
                     busy.set()
                     await anyio.to_thread.run_sync(looking.wait)

@@ -5,7 +5,7 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import get_args
@@ -156,7 +156,7 @@ async def test_who_ends_waits_for_what_is_being_written(
     story = StoryFile(tmp_path / "story.jsonl")
     write, begun, go_on = story._write_next, threading.Event(), threading.Event()
 
-    def slowly(batch: list[tuple[float, Event]]) -> None:
+    def slowly(batch: Sequence[tuple[float, Event]]) -> None:
         if batch:
             begun.set()
             go_on.wait(60)
@@ -170,6 +170,24 @@ async def test_who_ends_waits_for_what_is_being_written(
             await anyio.to_thread.run_sync(begun.wait)
             tasks.cancel_scope.cancel()
             threading.Timer(0.05, go_on.set).start()
+    assert [told.event for told in read_story(story.path, ID)] == [EVENTS[4]]
+
+
+@pytest.mark.anyio
+async def test_who_ends_before_a_thread_has_begun_loses_nothing(tmp_path: Path) -> None:
+    """A thread that nobody waits for any more may not even begin."""
+    story = StoryFile(tmp_path / "story.jsonl")
+    flush = story._flush
+
+    async def cancelled() -> None:
+        tasks.cancel_scope.cancel()
+        await flush()
+
+    story._flush = cancelled  # type: ignore[method-assign]  # the moment is the point
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(story.run)
+            story.observe(EVENTS[4])
     assert [told.event for told in read_story(story.path, ID)] == [EVENTS[4]]
 
 

@@ -20,6 +20,7 @@ from smtpproto.relay.spool.check import check_spool
 from smtpproto.relay.spool.disk import Disk
 from smtpproto.relay.spool.seam import Fresh, Settlement, SpoolUnavailable
 from smtpproto.relay.spool.sqlite import SQLiteSpool
+from smtpproto.relay.spool.work import Work
 from tests.relay.tape import Operation, Sync, Tape, Write
 from tests.relay.world import MESSAGE, Node, world
 
@@ -212,7 +213,7 @@ async def _disconnected(node: Node) -> None:
 
     # Or what the new connection raises, where others had shared the transaction.
     with pytest.raises((ZeroDivisionError, SpoolUnavailable)):
-        await node.spool.database.perform(database.Work(fail))
+        await node.spool.database.perform(Work(fail))
 
 
 def page_of(path: Path, name: str) -> int:

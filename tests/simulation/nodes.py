@@ -545,9 +545,10 @@ class Node(Host):
         users = sum(line.users for line in relay.hops._lines.values())
         yield "who stands in them", users, WORKERS * 10
         yield "next hops that are held", len(relay.hops._down), 100
-        yield "works for the database", len(spool.database._queue), WORKERS + 200
+        yield "looks into the database", len(spool.database._looks.works), WORKERS + 200
+        yield "changes of the database", len(spool.database._changes.works), WORKERS + 200
         yield "readers of the database", len(spool.database._readers), READERS
-        yield "questions to the database", len(spool.database._questions), WORKERS + 200
+        yield "questions to the database", len(spool.database._questions.works), WORKERS + 200
         yield "messages that have just come in", len(spool.arrivals._entries), ARRIVALS
         octets = sum(map(len, spool.arrivals._content.values()))
         yield "octets of content at hand", octets, ARRIVAL_OCTETS

@@ -20,10 +20,10 @@ from smtpproto.relay.delivery.deliver import Deliverer
 from smtpproto.relay.delivery.dispatch import Dispatcher
 from smtpproto.relay.delivery.hops import Hops
 from smtpproto.relay.spool import database, sqlite
-from smtpproto.relay.spool.database import Work
 from smtpproto.relay.spool.disk import Disk
 from smtpproto.relay.spool.incoming import SQLiteIncoming
 from smtpproto.relay.spool.seam import Fresh, Pages
+from smtpproto.relay.spool.work import Work
 from smtpproto.result import Fate
 from smtpproto.session import ClientSession
 
@@ -59,7 +59,7 @@ def early_250() -> Iterator[None]:
             back = partial(self._spool._leases.back_to, now, self.id)
             self.work = Work(lambda db: self.insert(db, new, now), then=back)
             self.work.kept = True
-            self._spool.database._queue.append(self.work)
+            self._spool.database._changes.works.append(self.work)
             self._spool.database._wake.set()
 
     with patch.object(SQLiteIncoming, "commit", commit):
@@ -310,14 +310,14 @@ def sleeps_in() -> AbstractContextManager[Any]:
 def forgets_its_hands() -> AbstractContextManager[Any]:
     """Who is done with a message still counts as busy."""
 
-    def make(work: Any) -> Any:
-        async def careless(self: Any, entry: Any) -> None:
-            await work(self, entry)
-            self._busy[-1 - len(self._busy)] = entry
+    def make(conclude: Any) -> Any:
+        async def careless(self: Any, hand: Any) -> None:
+            await conclude(self, hand)
+            self._busy[-1 - len(self._busy)] = hand.entry
 
         return careless
 
-    return _replace(Dispatcher, "_work", make)
+    return _replace(Dispatcher, "_conclude", make)
 
 
 def leaks_connections() -> AbstractContextManager[Any]:
@@ -352,7 +352,7 @@ SABOTAGES = (
     Sabotage("half of the content", ("content", "faults", "lost"), half_content),
     Sabotage("forgets to settle", ("twice", "lost"), forgets_to_settle),
     Sabotage("settles before it delivers", ("lost",), settles_before),
-    Sabotage("a lease that is too short", ("twice",), short_lease),
+    Sabotage("a lease that is too short", ("twice", "reports"), short_lease),
     Sabotage("4yz is taken for 5yz", ("lost",), hasty),
     Sabotage("sends again", ("twice",), sends_again),
     Sabotage("a mailbox that knows nothing again", ("twice",), looks_for_nothing),

@@ -27,6 +27,7 @@ __all__ = [
     "complain",
     "dialogue",
     "err",
+    "is_terminal",
     "mark",
     "out",
     "per_second",
@@ -87,8 +88,8 @@ def _visible(character: str) -> str:
 
 def say(*parts: str | tuple[str, str], console: Console | None = None) -> None:
     """Print one line of parts: text, or (text, style). Each is made `safe`; nothing is cut."""
-    if console is None and not _is_terminal(sys.stdout):
-        # Rich would write the same, and take twenty times as long: a log has a line by the message.
+    if console is None and not is_terminal(sys.stdout):
+        # Rich would write the same, and take twenty times as long.
         texts = [part if isinstance(part, str) else part[0] for part in parts]
         sys.stdout.write(safe("".join(texts)) + "\n")
         sys.stdout.flush()
@@ -97,7 +98,7 @@ def say(*parts: str | tuple[str, str], console: Console | None = None) -> None:
     (console or out()).print(Text.assemble(*shown), soft_wrap=True)
 
 
-def _is_terminal(stream: TextIO) -> bool:
+def is_terminal(stream: TextIO) -> bool:
     """Tell whether it is one, or to be taken for one; by the same signs as Rich."""
     return (
         bool(os.environ.get("FORCE_COLOR"))
@@ -108,7 +109,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def columns() -> int | None:
     """Return how wide the terminal is; None where the output is none."""
-    return out().width if _is_terminal(sys.stdout) else None
+    return out().width if is_terminal(sys.stdout) else None
 
 
 def dialogue(line: str, *, console: Console | None = None) -> None:

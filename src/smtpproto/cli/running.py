@@ -168,6 +168,7 @@ class Node:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(self.story.run)
+            tasks.start_soon(self.teller.run)
             bound = await tasks.start(run)
             if listeners:
                 self.port = bound[kinds.index("submission")][1]

@@ -3,17 +3,22 @@
 A line of JSON has `time`, `level` and `event`. Of a message's story they are those of
 `relay.story_file`; a record of Python's logging has `event` "log", `logger` and `message`; and what
 the node says of itself has the names in `note`.
+
+A busy node has thousands of events a second, and to write each by itself costs several times what
+it costs to make a line of it. So what does not go to a terminal gathers for a moment (`run`).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import anyio
 import click
-from attrs import frozen
+from attrs import define, field
 
 from smtpproto.core.path import ForwardPath
 from smtpproto.relay.reports.story import (
@@ -29,23 +34,32 @@ from smtpproto.relay.reports.story import (
     Judged,
     Refused,
     Reported,
+    harmless,
 )
 from smtpproto.relay.reports.story_file import as_record, timestamp
 
-from .console import amount, say
+from .console import amount, is_terminal, safe, say
 
 __all__ = ["Teller", "in_words"]
 
+#: Seconds in which events gather.
+GATHER = 0.05
+#: Octets that are written at once, and arrive at once.
+AT_ONCE = 4096
 #: So many of a message's recipients are named when it is accepted.
 NAMED = 5
 _LEVELS = {"head": "info", "good": "info", "dim": "info", "warn": "warning", "bad": "error"}
 
 
-@frozen
+@define
 class Teller:
     """Prints events, and what the node has to say, in one of the two forms."""
 
     as_json: bool = False
+    #: When, and what; while it gathers.
+    _events: list[tuple[float, Event]] = field(factory=list[tuple[float, Event]], init=False)
+    _more: anyio.Event = field(factory=anyio.Event, init=False)
+    _gathers: bool = field(default=False, init=False)
 
     def listen(self) -> None:
         """Have Python's logging printed the same way, on the error stream."""
@@ -56,24 +70,75 @@ class Teller:
         logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
     def event(self, event: Event) -> None:
-        """Print one line of a message's story."""
+        """Print one line of a message's story; soon, where it gathers."""
+        if not self._events:
+            self._more.set()
+        self._events.append((time.time(), event))
+        if not self._gathers:
+            self._tell()
+
+    async def run(self) -> None:
+        """Let events gather where nobody sits before them, and print them, until cancellation."""
+        tell = harmless(self._tell)
+        self._gathers = self.as_json or not is_terminal(sys.stdout)
+        try:
+            while True:
+                await self._more.wait()
+                await anyio.sleep(GATHER)
+                tell()
+        finally:
+            self._gathers = False
+            tell()
+
+    def _tell(self) -> None:
+        events, self._events = self._events, []
+        self._more = anyio.Event()
+        if not self.as_json and is_terminal(sys.stdout):
+            for when, event in events:
+                word, style, said = in_words(event)
+                say((f"{_clock(when)} {event.id} ", "dim"), (f"{word:<9} ", style), said)
+        else:
+            for text in _pieces([self._line(when, event) for when, event in events]):
+                click.echo(text)
+
+    def _line(self, when: float, event: Event) -> str:
         word, style, said = in_words(event)
         if self.as_json:
-            self._print(_LEVELS[style], as_record(event))
-            return
-        now = time.strftime("%H:%M:%S")
-        say((f"{now} {event.id} ", "dim"), (f"{word:<9} ", style), said)
+            return _as_line(when, _LEVELS[style], as_record(event))
+        return safe(f"{_clock(when)} {event.id} {word:<9} {said}")
 
     def note(self, event: str, text: str, **more: object) -> None:
         """Say something of the node itself; programs get its name and `more`, too."""
+        self._tell()
         if self.as_json:
-            self._print("info", {"event": event, "message": text, **more})
+            click.echo(_as_line(time.time(), "info", {"event": event, "message": text, **more}))
         else:
             say(text)
 
-    def _print(self, level: str, record: dict[str, object]) -> None:
-        head = {"time": timestamp(time.time()), "level": level}
-        click.echo(json.dumps({**head, **record}))
+
+def _pieces(lines: Sequence[str]) -> Iterator[str]:
+    """Put lines together for as few writes as leave them whole where others write there, too.
+
+    That is what a pipe promises for so many octets (PIPE_BUF).
+    """
+    size, piece = 0, list[str]()
+    for line in lines:
+        octets = (len(line) if line.isascii() else len(line.encode(errors="replace"))) + 1
+        if piece and size + octets > AT_ONCE:
+            yield "\n".join(piece)
+            size, piece = 0, []
+        size += octets
+        piece.append(line)
+    if piece:
+        yield "\n".join(piece)
+
+
+def _as_line(when: float, level: str, record: dict[str, object]) -> str:
+    return json.dumps({"time": timestamp(when), "level": level, **record})
+
+
+def _clock(when: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(when))
 
 
 class _AsJson(logging.Formatter):

@@ -80,8 +80,13 @@ def _match_path(octets: bytes, at: int = 0) -> re.Match[bytes] | None:
     return match or (None if octets.isascii() else PATH_UTF8.match(octets, at))
 
 
+class _Written:
+    __slots__ = ("_wire",)
+    _wire: bytes  # once it was written: one address stands in many lines
+
+
 @frozen
-class Mailbox:
+class Mailbox(_Written):
     """A local part at a domain.
 
     `local_part` holds the octets that are meant, without quotes or backslashes, so that quoted
@@ -128,10 +133,14 @@ class Mailbox:
 
     def serialize(self) -> bytes:
         """Write it with the least quoting that will do (§4.1.2)."""
-        local = self.local_part
-        if (DOT_STRING if local.isascii() else DOT_STRING_UTF8).fullmatch(local) is None:
-            local = b'"%b"' % local.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-        return b"%b@%b" % (local, self.domain) if self.domain else local
+        wire: bytes | None = getattr(self, "_wire", None)
+        if wire is None:
+            local = self.local_part
+            if (DOT_STRING if local.isascii() else DOT_STRING_UTF8).fullmatch(local) is None:
+                local = b'"%b"' % local.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+            wire = b"%b@%b" % (local, self.domain) if self.domain else local
+            object.__setattr__(self, "_wire", wire)
+        return wire
 
     @property
     def is_ascii(self) -> bool:

@@ -26,7 +26,7 @@ _STATUS_AND_TEXT = re.compile(
 
 _UNPRINTABLE = re.compile(rb"[^\t\x20-\x7e]")
 
-# Servers say the same few in all of their replies.
+# The same few stand in all replies.
 _read_status = lru_cache(maxsize=256)(EnhancedStatus.parse)
 
 
@@ -63,8 +63,8 @@ def _code(value: int) -> int:
 
 def _status(value: EnhancedStatus | str | None) -> EnhancedStatus | None:
     try:
-        return None if value is None else EnhancedStatus.of(value)
-    except LocalProtocolError as error:
+        return value if value is None or isinstance(value, EnhancedStatus) else _read_status(value)
+    except GrammarError as error:
         raise LocalProtocolError(f"{error} (text comes third: Reply(code, None, text))") from None
 
 
@@ -95,12 +95,13 @@ class Reply:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "severity", _SEVERITIES[self.code // 100])
-        status, lines = _lift(self.code, self.status, self.lines)
-        object.__setattr__(self, "status", status)
-        object.__setattr__(self, "lines", lines)
-        if status is not None and status.class_ != self.code // 100:
-            raise LocalProtocolError(f"status {status} contradicts reply code {self.code}")
-        for line in lines:
+        if self.status is None:
+            status, lines = _lift(self.code, self.lines)
+            object.__setattr__(self, "status", status)
+            object.__setattr__(self, "lines", lines)
+        elif self.status.class_ != self.code // 100:
+            raise LocalProtocolError(f"status {self.status} contradicts reply code {self.code}")
+        for line in self.lines:
             if PRINTABLE.fullmatch(line) is None:
                 raise LocalProtocolError(f"octets no reply can hold: {line!r}")
         wire = self._wire_lines(with_status=True)
@@ -125,6 +126,8 @@ class Reply:
     def text(self) -> str:
         """The lines as text, joined by newlines; control and non-UTF-8 octets shown escaped."""
         text = "\n".join(line.decode("utf-8", "backslashreplace") for line in self.lines)
+        if text.isprintable():  # as mostly
+            return text
         return "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
     def is_writable(self, *, utf8: bool = False) -> bool:
@@ -199,12 +202,8 @@ class Reply:
         return f"{self.code} {status}{self.text}"
 
 
-def _lift(
-    code: int, status: EnhancedStatus | None, lines: tuple[bytes, ...]
-) -> tuple[EnhancedStatus | None, tuple[bytes, ...]]:
+def _lift(code: int, lines: tuple[bytes, ...]) -> tuple[EnhancedStatus | None, tuple[bytes, ...]]:
     """Lift out a status that every line begins with and that fits the code (RFC 2034 §4)."""
-    if status is not None:
-        return status, lines
     found: set[bytes] = set()
     texts: list[bytes] = []
     for line in lines:
@@ -238,7 +237,7 @@ def _of_one_line(line: bytes) -> Reply | None:
 
 def _read(code: int, lines: tuple[bytes, ...]) -> Reply:
     """Make a reply of what stood behind the code in its lines."""
-    status, lines = _lift(code, None, lines)
+    status, lines = _lift(code, lines)
     severity = _SEVERITIES[code // 100]
     return taken(Reply, code=code, status=status, lines=lines, severity=severity, _wire=b"")
 

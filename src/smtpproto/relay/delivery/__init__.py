@@ -11,5 +11,6 @@ In reading order::
     onward      what goes on to a next hop, and how
     deliver     one attempt
     verdict     what follows from it
+    hands       tasks that are kept for it
     dispatch    the loop over them
 """

@@ -116,24 +116,19 @@ class Deliverer:
         for recipient in entry.recipients:
             mailbox = self.router.home(recipient.rcpt.forward_path.mailbox)
             ways.take(recipient, mailbox, rules[recipient.number])
-        routes = await _side_by_side(self.router.by_mx, {domain: domain for domain in ways.by_mx})
-        for domain, route in routes.items():
-            ways.found(domain, route, began)
-
-        async def done_by_rule(attempts: Sequence[Attempt]) -> None:
-            await done(
-                [evolve(a, schedule=ways.schedules.get(a.recipient.number)) for a in attempts]
-                if ways.schedules
-                else attempts
-            )
-
+        if ways.by_mx:
+            routes = await _side_by_side(self.router.by_mx, {name: name for name in ways.by_mx})
+            for domain, route in routes.items():
+                ways.found(domain, route, began)
+        if ways.schedules:
+            done = partial(_by_rule, done, ways.schedules)
         if ways.settled:
-            await done_by_rule(ways.settled)
+            await done(ways.settled)
         works: list[Callable[[], Awaitable[None]]] = []
         if ways.here:
-            works.append(partial(self._to_mailboxes, entry, ways.here, done_by_rule))
+            works.append(partial(self._to_mailboxes, entry, ways.here, done))
         works += [
-            partial(self._to_next_hop, entry, hop.route, hop.recipients, done_by_rule, hop.hold_by)
+            partial(self._to_next_hop, entry, hop.route, hop.recipients, done, hop.hold_by)
             for hop in ways.onward.values()
         ]
         if len(works) == 1:  # as there mostly is: it needs no task of its own
@@ -148,6 +143,8 @@ class Deliverer:
 
         As a whole, and whoever asks for it (RFC 4865 §4.2, RFC 2852 §4.1.3).
         """
+        if not entry.mail.parameters:  # as most: nothing was said of any time
+            return []
         times, now = Times.of(entry), self.hops.now()
         if times.release is not None and times.release > now:
             early = partial(Attempt, fate=Fate.TRANSIENT, where="", put_off=times.release)
@@ -308,9 +305,11 @@ class Deliverer:
                     if talked:
                         down = False
                         self.hops.up(route.name)
-                    decided = [a for a in attempts if talked and _is_decided(a)]
+                    decided = [a for a in attempts if _is_decided(a)] if talked else []
                     if decided:
                         await done(decided)
+                    if len(decided) == len(left):  # all of them, as mostly
+                        return
                     for attempt in decided:
                         del left[attempt.recipient.number]
                     for attempt in attempts:
@@ -318,8 +317,6 @@ class Deliverer:
                             open_[attempt.recipient.number] = attempt
                     open_attempts = (a for a in attempts if a.fate is Fate.TRANSIENT)
                     batches.note([a.recipient for a in open_attempts if is_crowded(a.reply)])
-                if not left:
-                    return
         rest = [open_[number] for number in left]
         last = next((a for a in reversed(rest) if a.fate is Fate.TRANSIENT), None)
         if down and last is not None:
@@ -381,7 +378,7 @@ class Deliverer:
                 None if outcome.local else host.domain,
                 action=action,
                 unasked=onward.relayed,
-                one_host=own_word(outcome),
+                one_host=outcome.local and own_word(outcome),
             )
             for recipient, outcome in zip(recipients, result.outcomes, strict=True)
         ]
@@ -397,6 +394,13 @@ async def _final_content(
         yield delivered_to(alias)
     async for chunk in without_fields(octets, ["Return-Path"]):
         yield chunk
+
+
+async def _by_rule(
+    done: Done, schedules: Mapping[int, Schedule], attempts: Sequence[Attempt]
+) -> None:
+    """Say of attempts by which schedule they are tried again, where a rule has one of its own."""
+    await done([evolve(each, schedule=schedules.get(each.recipient.number)) for each in attempts])
 
 
 def _is_decided(attempt: Attempt) -> bool:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 from attrs import define, evolve, field
@@ -17,11 +18,12 @@ from smtpproto.relay.mailboxes.verp import Verp, envelopes
 from smtpproto.relay.reports.report import MAX_RETURNED, Failure, failure_report
 from smtpproto.relay.reports.story import Failed, Observer, Reported
 from smtpproto.relay.routing.schedule import DEFAULT, Schedule
-from smtpproto.relay.spool.seam import Entry, Fresh, Settlement, Spool, SpoolUnavailable
+from smtpproto.relay.spool.seam import Entry, Fresh, Recipient, Settlement, Spool, SpoolUnavailable
 from smtpproto.result import Fate
 
 from .attempt import Attempt
 from .deliver import Deliverer
+from .hands import Hands
 from .times import deadline, release_asked
 from .verdict import Verdict, envelope_id, judge, whole_wanted
 
@@ -43,6 +45,22 @@ class _Untold:
     taken: bool = False
     written: bool = False
     done: anyio.Event = field(factory=anyio.Event)
+
+
+@define(eq=False)
+class _InHand:
+    """A message that is being tried, and what has come of it so far."""
+
+    entry: Entry
+    #: Those of whom there is something to write down, until it is.
+    left: dict[int, Recipient] = field(init=False)
+    attempted: dict[int, Attempt] = field(factory=dict[int, Attempt], init=False)
+    #: What is written down at the end, and whether there is more to come soon.
+    waiting: list[Verdict] = field(factory=list[Verdict], init=False)
+    soon: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.left = {recipient.number: recipient for recipient in self.entry.recipients}
 
 
 @define(eq=False)
@@ -95,12 +113,13 @@ class Dispatcher:
         """Work until `stop()`, or cancellation; either way what was claimed is given back."""
         try:
             async with anyio.create_task_group() as tasks:
+                hands = Hands(tasks, self._attempt, self._conclude, lambda: self.patience)
                 while not self._stopping:
                     self._more = anyio.Event()
                     try:
                         for entry in await self._claim():
                             self._busy[id(entry)] = entry
-                            tasks.start_soon(self._work, entry)
+                            hands.give(_InHand(entry))
                         wait = await self._nothing_due()
                     except SpoolUnavailable as error:
                         log.error("the spool cannot be used: %s", error)
@@ -108,6 +127,7 @@ class Dispatcher:
                     with anyio.move_on_after(wait):
                         await self._more.wait()
                 tasks.cancel_scope.deadline = anyio.current_time() + self.drain
+                hands.dismiss()
         finally:
             if self._busy:
                 with anyio.move_on_after(5, shield=True):
@@ -131,9 +151,28 @@ class Dispatcher:
         due = await self.spool.next_due()
         return self.poll if due is None else min(max(due - self.clock(), 0.01), self.poll)
 
-    async def _work(self, entry: Entry) -> None:
+    async def _attempt(self, hand: _InHand) -> None:
         try:
-            await self._attempt(entry)
+            await self.deliverer.attempt(hand.entry, partial(self._done, hand))
+        except Exception:
+            log.exception("an attempt at message %s broke off", hand.entry.id)
+
+    async def _conclude(self, hand: _InHand) -> None:
+        """Write down what is left of an attempt that has ended, or was cut off."""
+        entry = hand.entry
+        try:
+            if hand.left:
+                # A fault of ours, or no end in sight. As with any other failure there is a next
+                # time, and a last one.
+                unknown = partial(Attempt, where=self.hostname, reason=CUT_OFF)
+                await self._done(
+                    hand,
+                    [
+                        hand.attempted.get(number) or unknown(recipient, Fate.TRANSIENT)
+                        for number, recipient in hand.left.items()
+                    ],
+                )
+            await self._tell(entry, hand.waiting, soon=hand.soon)
         except Exception:
             log.exception("what became of message %s is not all written down", entry.id)
             await anyio.sleep(self.poll)
@@ -144,51 +183,26 @@ class Dispatcher:
         if full:
             self.wake()
 
-    async def _attempt(self, entry: Entry) -> None:
-        # Those of whom there is something to write down, until it is.
-        left = {recipient.number: recipient for recipient in entry.recipients}
-        attempted: dict[int, Attempt] = {}
-        waiting: list[Verdict] = []
-        soon = False
-
-        async def done(attempts: Sequence[Attempt]) -> None:
-            nonlocal soon
-            attempted.update({attempt.recipient.number: attempt for attempt in attempts})
-            now, jitter = self.clock(), self.random()  # one for all: they go together the next time
-            verdicts = [
-                judge(
-                    entry,
-                    attempt,
-                    now=now,
-                    jitter=jitter,
-                    schedule=attempt.schedule or self.schedule,
-                    postmaster=self.postmaster,
-                )
-                for attempt in attempts
-            ]
-            rest = [verdict for verdict in verdicts if not verdict.waits]
-            soon |= any(_comes_soon(verdict.settlement, now + self.together) for verdict in rest)
-            await self._write_down(entry, rest)
-            waiting.extend(verdict for verdict in verdicts if verdict.waits)
-            for attempt in attempts:
-                del left[attempt.recipient.number]
-
-        try:
-            with anyio.move_on_after(self.patience):
-                await self.deliverer.attempt(entry, done)
-        except Exception:
-            log.exception("an attempt at message %s broke off", entry.id)
-        if left:
-            # A fault of ours, or no end in sight. As with any other failure there is a next time,
-            # and a last one.
-            await done(
-                [
-                    attempted.get(number)
-                    or Attempt(recipient, Fate.TRANSIENT, self.hostname, reason=CUT_OFF)
-                    for number, recipient in left.items()
-                ]
+    async def _done(self, hand: _InHand, attempts: Sequence[Attempt]) -> None:
+        hand.attempted.update({attempt.recipient.number: attempt for attempt in attempts})
+        now, jitter = self.clock(), self.random()  # one for all: they go together the next time
+        verdicts = [
+            judge(
+                hand.entry,
+                attempt,
+                now=now,
+                jitter=jitter,
+                schedule=attempt.schedule or self.schedule,
+                postmaster=self.postmaster,
             )
-        await self._tell(entry, waiting, soon=soon)
+            for attempt in attempts
+        ]
+        rest = [verdict for verdict in verdicts if not verdict.waits]
+        hand.soon |= any(_comes_soon(verdict.settlement, now + self.together) for verdict in rest)
+        await self._write_down(hand.entry, rest)
+        hand.waiting.extend(verdict for verdict in verdicts if verdict.waits)
+        for attempt in attempts:
+            del hand.left[attempt.recipient.number]
 
     async def _tell(self, entry: Entry, waiting: Sequence[Verdict], *, soon: bool) -> None:
         """Write down what failed or is late, with what other attempts at this envelope left.

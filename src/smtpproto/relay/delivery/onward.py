@@ -112,7 +112,11 @@ class Onward:
         rcpts = [_with_those(DSN.rcpt, recipient.rcpt) for recipient in recipients]
         result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
         of_content = (_CONTENT, _HEADER)
-        unmet = [n for n, each in enumerate(result.outcomes) if _said_by_us(each, of_content)]
+        unmet = [
+            number
+            for number, each in enumerate(result.outcomes)
+            if each.local and _said_by_us(each, of_content)
+        ]
         if not unmet:
             return result
         content = await self._otherwise()

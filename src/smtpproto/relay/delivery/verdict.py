@@ -91,7 +91,7 @@ def judge(
         action = attempt.action
         return Verdict(
             Settlement(number, None, text, becomes=attempt.becomes, alias=attempt.alias),
-            _success(entry, attempt),
+            _success(entry, attempt, text),
             None if action is None else _report(entry, attempt, action, now),
         )
     times = Times.of(entry, schedule)
@@ -123,7 +123,7 @@ def judge(
     )
 
 
-def _success(entry: Entry, attempt: Attempt) -> Bounced | Expanded | Delivered:
+def _success(entry: Entry, attempt: Attempt, text: str) -> Bounced | Expanded | Delivered:
     path, becomes = attempt.recipient.rcpt.forward_path, attempt.becomes
     if attempt.returned is not None:
         sender, who = attempt.returned
@@ -131,7 +131,7 @@ def _success(entry: Entry, attempt: Attempt) -> Bounced | Expanded | Delivered:
         return Bounced(entry.id, path, sender, who, notice.action, notice.status)
     if becomes:
         return Expanded(entry.id, path, tuple(new.rcpt.forward_path for new in becomes))
-    return Delivered(entry.id, path, attempt.where, attempt.text)
+    return Delivered(entry.id, path, attempt.where, text)
 
 
 def _wait(

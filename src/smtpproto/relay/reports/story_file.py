@@ -15,12 +15,13 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
+from types import NoneType
 from typing import Any, BinaryIO, cast, get_args
 
 import anyio
@@ -51,12 +52,23 @@ _FIELDS = {name: field for field, name in _NAMES.items()}
 _CLASSES: Mapping[str, type[Any]] = {each.__name__.lower(): each for each in get_args(Event)}
 
 
+def _names(cls: type[Any]) -> Sequence[tuple[str, str]]:
+    names: list[str] = [field.name for field in fields(cls)]
+    return [(_NAMES.get(name, name), name) for name in names]
+
+
+#: What an event is called, and what its fields are called there and here.
+_SHAPES = {each: (name, _names(each)) for name, each in _CLASSES.items()}
+_PLAIN = frozenset({str, int, float, NoneType})
+
+
 def as_record(event: Event) -> dict[str, object]:
     """Return an event as JSON has it, without its time."""
-    found: dict[str, object] = {"event": type(event).__name__.lower()}
-    for field in fields(type(event)):
-        name: str = field.name
-        found[_NAMES.get(name, name)] = _plain(getattr(event, name))
+    said, names = _SHAPES[type(event)]
+    found: dict[str, object] = {"event": said}
+    for name, field in names:
+        value = getattr(event, field)
+        found[name] = value if type(value) in _PLAIN else _plain(value)
     return found
 
 
@@ -101,8 +113,13 @@ def _read(name: str, value: Any) -> object:
 
 def timestamp(seconds: float) -> str:
     """Write a time as logs have it: ISO 8601 in UTC, to the millisecond."""
-    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
+    whole, thousandths = divmod(round(seconds * 1_000_000) // 1000, 1000)
+    return f"{_second(whole)}.{thousandths:03d}Z"
+
+
+@lru_cache(16)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 class StoryFile:
@@ -142,7 +159,8 @@ class StoryFile:
             self.lost += 1
             return
         self._queue.append((self._clock(), event))
-        self._more.set()
+        if not self._more.is_set():
+            self._more.set()
 
     async def run(self) -> None:
         """Write until cancellation; then what is left, in a few seconds."""
@@ -153,24 +171,21 @@ class StoryFile:
                 await self._flush()
         finally:
             with anyio.move_on_after(LAST, shield=True):
-                await self._flush(last=True)
+                await self._flush()
 
-    async def _flush(self, *, last: bool = False) -> None:
+    async def _flush(self) -> None:
         self._more = anyio.Event()
-        batch = list(self._queue)
-        self._queue.clear()
-        if batch or last:  # if only to wait for the one before
-            await to_thread.run_sync(
-                partial(self._write, batch), abandon_on_cancel=True, limiter=self._limiter
-            )
+        await to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
 
-    def _write(self, batch: list[tuple[float, Event]]) -> None:
-        # One after the other, also behind one that was left alone with a disk that hangs.
+    def _write(self) -> None:
+        # One after the other, also behind one that was left alone with a disk that hangs. And what
+        # waits is taken here: a thread that is left alone may never come so far.
         with self._writing:
-            if batch:
-                self._write_next(batch)
+            self._write_next([self._queue.popleft() for _ in range(len(self._queue))])
 
-    def _write_next(self, batch: list[tuple[float, Event]]) -> None:
+    def _write_next(self, batch: Sequence[tuple[float, Event]]) -> None:
+        if not batch:
+            return
         chunk, lines = bytearray(), 0
         for when, event in batch:
             chunk += json.dumps({"time": timestamp(when), **as_record(event)}).encode() + b"\n"

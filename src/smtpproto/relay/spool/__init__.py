@@ -4,6 +4,7 @@ In reading order::
 
     seam        what a spool is, and the values that go through it
     sqlite      the real one
+    work        … what is to be done, and the turns of it
     database    … its file, and the thread that writes; many messages share one sync
     schema      … its tables
     rows        … what stands in a row

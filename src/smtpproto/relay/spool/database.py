@@ -34,18 +34,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, Event, create_task_group, to_thread
 
 from .disk import Disk
 from .schema import migrate
 from .seam import SpoolUnavailable
+from .work import Turn, Work
 
 __all__ = [
     "PAGE_OCTETS",
     "Database",
-    "Work",
     "as_unavailable",
     "connect",
     "is_code",
@@ -171,31 +171,6 @@ def is_code(error: Exception, code: int) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == code
 
 
-class Work(Generic[T]):
-    """Something to do in a transaction of the writer's.
-
-    `run` gets the connection; it may run again, after a rollback. `looks`: it changes nothing in
-    the database. `then` is called in the writer's thread when the transaction is committed, before
-    there is another. `kept` is what is known of it: False, that nothing of it is in
-    the database; True, that it is; None, that it may be, now or after a crash.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[sqlite3.Connection], T],
-        *,
-        looks: bool = False,
-        then: Callable[[], None] | None = None,
-    ) -> None:
-        self.run = run
-        self.looks = looks
-        self.then = then
-        self.done = Event()
-        self.kept: bool | None = False
-        self.error: Exception | None = None
-        self.result: T = cast("T", None)  # until it is done
-
-
 class Database:
     """The database in one file: `perform` changes it, `read` reads it.
 
@@ -225,9 +200,9 @@ class Database:
         #: Whether so little room is left that nothing more should come in.
         self.low = False
         self._readers: list[sqlite3.Connection] = []  # those idle
-        self._queue: list[Work[Any]] = []
+        # What comes next: for the writer, and for the readers.
+        self._looks, self._changes, self._questions = Turn(), Turn(), Turn()
         self._wake = Event()
-        self._questions: list[Work[Any]] = []
         self._asked = Event()
         self._closing = False
         self._writing = CapacityLimiter(1)
@@ -265,27 +240,31 @@ class Database:
         Cancellation waits. If we are torn from the wait all the same, work that has not begun is
         withdrawn; the rest runs on.
         """
-        with CancelScope(shield=True):
-            await self._wait(work, self._queue, self._wake)
+        turn = self._looks if work.looks else self._changes
+        self._enter(turn, work)
+        self._wake.set()
+        try:
+            await turn.wait()
+        finally:
+            turn.leave(work)
         return self._outcome(work)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query on a connection of its own, all of it in one snapshot."""
         work = Work(query, looks=True)
-        await self._wait(work, self._questions, self._asked)
+        turn = self._questions
+        self._enter(turn, work)
+        self._asked.set()
+        try:
+            await turn.over.wait()
+        finally:
+            turn.leave(work)
         return self._outcome(work)
 
-    async def _wait(self, work: Work[Any], queue: list[Work[Any]], wake: Event) -> None:
+    def _enter(self, turn: Turn, work: Work[Any]) -> None:
         if self._closing:
             raise SpoolUnavailable(f"{self._path}: closed")
-        queue.append(work)
-        wake.set()
-        try:
-            await work.done.wait()
-        finally:
-            if not work.done.is_set():
-                with suppress(ValueError):
-                    queue.remove(work)
+        turn.works.append(work)
 
     def _outcome(self, work: Work[T]) -> T:
         if work.error is not None:
@@ -304,42 +283,43 @@ class Database:
 
     async def write(self) -> None:
         """The writer task: whatever is there, in one transaction, again and again."""
-        while self._queue or not self._closing:
-            if not self._queue:
+        while True:
+            looks, changes = self._looks, self._changes
+            if looks.works or changes.works:
+                self._looks, self._changes = Turn(), Turn()
+                looks.begin()
+                changes.begin()
+                await self._take(looks, self._look, self._writing)
+                await self._take(changes, self._work, self._writing)
+            elif self._closing:
+                return
+            else:
                 self._wake = Event()
                 await self._wake.wait()
-                continue
-            queue = self._queue[:]
-            self._queue.clear()
-            for work in queue:
-                work.kept = None  # from here on nobody withdraws it
-            looks = [work for work in queue if work.looks]
-            await self._turn(self._look, looks, self._writing)
-            changes = [work for work in queue if not work.looks]
-            await self._turn(self._work, changes, self._writing)
 
     async def answer(self) -> None:
         """A reader task."""
-        while self._questions or not self._closing:
-            if not self._questions:
+        while True:
+            questions = self._questions
+            if questions.works:
+                self._questions = Turn()
+                questions.begin()
+                await self._take(questions, self._read, self._reading)
+            elif self._closing:
+                return
+            else:
                 if self._asked.is_set():
                     self._asked = Event()
                 await self._asked.wait()
-                continue
-            questions = self._questions[:]
-            self._questions.clear()
-            await self._turn(self._read, questions, self._reading)
 
-    async def _turn(
-        self,
-        do: Callable[[list[Work[Any]]], None],
-        batch: list[Work[Any]],
-        limiter: CapacityLimiter,
+    async def _take(
+        self, turn: Turn, do: Callable[[list[Work[Any]]], None], limiter: CapacityLimiter
     ) -> None:
-        if batch:
-            await to_thread.run_sync(do, batch, limiter=limiter)
-            for work in batch:
-                work.done.set()
+        if turn.works:
+            await to_thread.run_sync(do, turn.works, limiter=limiter)
+            for work in turn.works:
+                work.let_go()
+            turn.over.set()
 
     def _look(self, batch: list[Work[Any]]) -> None:
         for work in batch:

@@ -15,9 +15,10 @@ from anyio.lowlevel import checkpoint_if_cancelled
 from smtpproto.core.command import Mail, Rcpt
 
 from .arrivals import Arrivals
-from .database import Database, Work
+from .database import Database
 from .disk import Disk
 from .seam import Entry, Fresh, Parked, Recipient, SpoolUnavailable
+from .work import Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "Store"]
 

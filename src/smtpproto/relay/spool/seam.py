@@ -332,6 +332,7 @@ class AtHand(AsyncIterator[bytes]):
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _BASE = len(_DIGITS)
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 
 #: How many random numbers `new_id` tells apart.
 ID_RANDOM = _BASE**6
@@ -366,8 +367,8 @@ def made_at(id: str) -> float | None:
 
 
 def _base62(number: int, width: int) -> str:
-    digits = [""] * width
-    for place in reversed(range(width)):
-        number, digit = divmod(number, _BASE)
-        digits[place] = _DIGITS[digit]
-    return "".join(digits)
+    digits = ""
+    while len(digits) < width:
+        number, pair = divmod(number, _BASE * _BASE)
+        digits = _PAIRS[pair] + digits
+    return digits[-width:]

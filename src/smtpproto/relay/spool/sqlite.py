@@ -40,7 +40,7 @@ from anyio import CancelScope, CapacityLimiter, create_task_group, current_time,
 
 from .arrivals import Arrivals
 from .claims import LOOK, Claims
-from .database import Database, Work, as_unavailable, is_served, lock
+from .database import Database, as_unavailable, is_served, lock
 from .disk import Disk
 from .incoming import INLINE_OCTETS, SQLiteIncoming
 from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, parked, tally
@@ -59,6 +59,7 @@ from .seam import (
 )
 from .settle import settle
 from .timekeeping import STEP, Timekeeper, latest, set_back
+from .work import Work
 
 __all__ = ["INLINE_OCTETS", "SQLiteIncoming", "SQLiteSpool"]
 
@@ -440,15 +441,13 @@ class SQLiteSpool:
 
     def _drop_if_done(self, db: sqlite3.Connection, id: str) -> list[Path]:
         """Drop a message whose last recipient is gone; return the file to remove with it."""
-        done = db.execute(
-            "SELECT content IS NULL FROM message WHERE id = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)",
-            (id,),
-        ).fetchone()
-        if done is None:
+        done = (
+            "DELETE FROM message WHERE id = ?1"
+            " AND NOT EXISTS (SELECT 1 FROM recipient WHERE message = ?1)"
+        )
+        if db.execute(f"{done} AND content IS NOT NULL", (id,)).rowcount:  # it had no file
             return []
-        db.execute("DELETE FROM message WHERE id = ?", (id,))
-        return [self.content_path(id)] if done[0] else []
+        return [self.content_path(id)] if db.execute(done, (id,)).rowcount else []
 
     def _start(self) -> None:
         database = self.directory / "spool.db"
