@@ -377,7 +377,13 @@ class Client:
             raise DeliveryError(result)
         return result
 
-    async def deliver(self, envelope: Envelope, content: AnyContent) -> Result:
+    async def deliver(
+        self,
+        envelope: Envelope,
+        content: AnyContent,
+        *,
+        told: Callable[[int, Reply], None] | None = None,
+    ) -> Result:
         """Hand a message over; return an outcome for each recipient, whatever the server does.
 
         `content` is what `source.source` takes. SIZE, BODY and SMTPUTF8 are asked for where they
@@ -386,6 +392,10 @@ class Client:
         (5.6.7), such a header (5.6.9), 8-bit or binary content (5.6.3), a parameter (5.5.4). More
         recipients than RCPTMAX, or domains of them than RCPTDOMAINMAX (LIMITS, RFC 9422), and the
         rest are TRANSIENT with 452 4.5.3: for another transaction, or another session.
+
+        An LMTP server answers for one recipient after the other, and may take long for each. So
+        `told` is called with each one's number and reply as it comes: whoever is cut off before
+        the last knows who has it.
 
         Raises LocalProtocolError for content or parameters that may be sent to nobody, what the
         content's own source raises, and ClientError when the session is not `usable`; nothing
@@ -400,7 +410,7 @@ class Client:
             raise ClientError(f"this session is over{most}")
         if left_out := self._left_out(envelope):
             envelope = envelope.without(left_out)
-        handover = Handover(session, envelope)
+        handover = Handover(session, envelope, told)
         transaction = handover.transaction
         try:
             clock = session.clock

@@ -20,7 +20,7 @@ knowing who was refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .core.command import Command, Data, Mail, Rcpt, Rset
 from .core.envelope import Envelope
@@ -62,11 +62,17 @@ TOO_MANY_DOMAINS = Reply(452, "4.5.3", "The server takes no more domains in a se
 class Handover:
     """One message for one server, on a session that is usable."""
 
-    def __init__(self, session: ClientSession, envelope: Envelope) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        envelope: Envelope,
+        told: Callable[[int, Reply], None] | None = None,
+    ) -> None:
         self._session = session
         self._connection = session.connection
         self._offer = session.offer
         self._envelope = envelope
+        self._told = told
         self.transaction = Transaction(envelope)
         #: Numbers of the recipients that are asked for, and of those the server said yes to.
         self._asked: list[int] = []
@@ -297,6 +303,8 @@ class Handover:
                 self.transaction.settle(reply)
             else:
                 self.transaction.decide(number, reply)
+                if self._told is not None:
+                    self._told(number, reply)
 
     async def _next(self, reading: Reading) -> Content | None:
         if reading.rest is None:

@@ -36,7 +36,7 @@ from .arguments import expect
 from .client import Client
 from .core.envelope import Envelope
 from .core.errors import LocalProtocolError
-from .core.reply import Severity
+from .core.reply import Reply, Severity
 from .holdoff import HoldOffs
 from .lanes import Lane, Lanes
 from .many import each_done
@@ -219,7 +219,11 @@ class Pool(Generic[*D]):
         return result
 
     async def deliver(
-        self, envelope: Envelope | Suited, content: AnyContent, *destination: *D
+        self,
+        envelope: Envelope | Suited,
+        content: AnyContent,
+        *destination: *D,
+        told: Callable[[int, Reply], None] | None = None,
     ) -> Result:
         """Hand a message over; return an outcome for each recipient, whatever the server does.
 
@@ -241,7 +245,7 @@ class Pool(Generic[*D]):
                     suited = envelope(client.offered) if callable(envelope) else envelope
                     full = connection.messages > 0 and not client.takes(suited)
                     if not full:
-                        result = await client.deliver(suited, content)
+                        result = await client.deliver(suited, content, told=told)
                 finally:
                     connection.messages += 1
                     await self._release(connection, full=full)

@@ -221,14 +221,19 @@ def test_to_a_mail_store_by_a_unix_socket(tmp_path: Path) -> None:
                     if reply is not said[-1]:
                         await stream.receive()
 
+    here, told = threading.get_ident, list[tuple[tuple[int, Reply], int]]()
     started = threading.Event()
     with ThreadPoolExecutor(1) as thread:
         serving = thread.submit(anyio.run, store, started)
         assert started.wait(PATIENCE)
         with Client("store", lmtp=True, tls="none", connector=UnixConnector(path)) as client:
-            result = client.deliver(Envelope(None, ["a@x.example", "b@x.example"]), MESSAGE)
+            envelope = Envelope(None, ["a@x.example", "b@x.example"])
+            result = client.deliver(
+                envelope, MESSAGE, told=lambda *each: told.append((each, here()))
+            )
         serving.result(PATIENCE)
     assert [outcome.fate for outcome in result.outcomes] == [Fate.ACCEPTED, Fate.TRANSIENT]
+    assert told == [((n, outcome.reply), here()) for n, outcome in enumerate(result.outcomes)]
 
 
 # Content

@@ -49,6 +49,23 @@ async def test_each_recipient_has_a_verdict(chunked: bool, content: bytes) -> No
     assert ("C: DATA" in lines) is not chunked
 
 
+@pytest.mark.rfc("2033 §4.2 final-dot-has-a-reply-for-each-recipient")
+async def test_verdicts_are_told_as_they_come() -> None:
+    store, told = Store(), list[tuple[int, Reply]]()
+
+    def tell(number: int, reply: Reply) -> None:
+        told.append((number, reply))
+
+    async with store.running() as port, clear(port, lmtp=True) as client:
+        result = await client.deliver(MIXED, MESSAGE, told=tell)
+    # Who was refused before the content has no verdict on it.
+    assert told == [
+        (number, outcome.reply)
+        for number, outcome in enumerate(result.outcomes)
+        if outcome.reply != UNKNOWN
+    ]
+
+
 async def test_over_a_unix_socket(tmp_path: Path) -> None:
     store, path = Store(), tmp_path / "lmtp"
     async with (

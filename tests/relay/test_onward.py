@@ -467,7 +467,9 @@ class Hosts(Pool[HostAddress]):
         super().__init__(lambda host: Client(host.name))
         self.tried: list[str] = []
 
-    async def deliver(self, envelope: Any, content: Any, *destination: HostAddress) -> Result:
+    async def deliver(
+        self, envelope: Any, content: Any, *destination: HostAddress, told: Any = None
+    ) -> Result:
         (host,) = destination
         self.tried.append(host.name)
         if len(self.tried) > 1:

@@ -352,6 +352,34 @@ async def test_by_lmtp_each_recipient_has_its_own_end(
         assert node.files() == []  # our own mailboxes have no part in it
 
 
+@pytest.mark.rfc("2033 §4.2 2yz-takes-responsibility-for-its-recipient")
+async def test_by_lmtp_whoever_has_it_is_done_with_though_the_attempt_is_cut_off(
+    tmp_path: Path,
+) -> None:
+    # The store takes its time for the second, and we are to end.
+    async with world(tmp_path) as w:
+        host = await w.fixed(SOCKET, {". <two@our.dom>": "hang"}, lmtp=True)
+        heard = anyio.Event()
+
+        def trace(session: str, peer: str, line: str) -> None:
+            if line.endswith("250 2.0.0 kept"):
+                heard.set()
+
+        table = RouteTable([Rule(store(), recipients=["our.dom"])])
+        node = await w.node("relay.example", routes=table, trace=trace)
+        node.relay.dispatcher.drain = 0
+        await node.send("bob@far.example", ["one@our.dom", "two@our.dom", "three@our.dom"])
+        await heard.wait()
+        await host.reached.wait()
+        node.relay.dispatcher.stop()
+        (delivered,) = await node.until(Delivered)
+        assert str(delivered.forward_path) == "<one@our.dom>"
+        assert delivered.reply == "250 2.0.0 kept"
+        (entry,) = await node.queue()
+        left = [(str(each.rcpt.forward_path), each.attempts) for each in entry.recipients]
+        assert left == [("<two@our.dom>", 0), ("<three@our.dom>", 0)]
+
+
 async def test_a_store_that_is_down_is_waited_for(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         quick = Schedule(first=10, longest=60, lifetime=3600, spread=0)

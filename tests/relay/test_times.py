@@ -14,9 +14,9 @@ from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.extensions.deliverby import ByMode
 from smtpproto.extensions.futurerelease import Horizon
-from smtpproto.relay import AliasTable, Schedule
+from smtpproto.relay import AliasTable, OnHold, RouteTable, Rule, Schedule
 from smtpproto.relay.delivery.times import Deadline, Times, deadline, release_time
-from smtpproto.relay.reports.story import Accepted, Deferred, Delivered, Failed, Reported
+from smtpproto.relay.reports.story import Accepted, Deferred, Delivered, Failed, Held, Reported
 from smtpproto.relay.spool.seam import Entry
 from smtpproto.result import Result
 from tests.relay.test_dsn import reports
@@ -276,6 +276,43 @@ async def test_in_mode_r_it_goes_to_nobody_who_promises_nothing(
         ((_, (_, theirs)),) = await reports(node)
         assert theirs["Status"] == "5.3.3"
         assert (mails(one), two.sessions) == ([], 0)
+
+
+@pytest.mark.anyio
+@pytest.mark.rfc("2852 §4.1.3 mode-r-gives-up-with-5-4-7")
+async def test_in_mode_r_what_a_rule_holds_is_returned_when_its_time_is_over(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        table = RouteTable([Rule(OnHold("they move house"), recipients=["ext.example"])])
+        node = await w.node("relay.example", routes=table)
+        await hand_over(node, {"BY": "700;R"})
+        await node.until(Held)
+        ((recipient,),) = [entry.recipients for entry in await node.queue()]
+        assert recipient.next_attempt == START + 700  # and not in an hour
+        w.move(700)
+        ((_, (_, theirs)),) = await reports(node)
+        assert (theirs["Action"], theirs["Status"]) == ("failed", "5.4.7")
+
+
+@pytest.mark.anyio
+@pytest.mark.rfc("2852 §4.1.3 mode-n-is-reported-with-4-4-7")
+async def test_in_mode_n_the_sender_of_what_a_rule_holds_hears_that_it_is_late(
+    tmp_path: Path,
+) -> None:
+    async with world(tmp_path) as w:
+        table = RouteTable([Rule(OnHold("they move house"), recipients=["ext.example"])])
+        node = await w.node("relay.example", routes=table)
+        await hand_over(node, {"BY": "700;N"})
+        await node.until(Held)
+        w.move(700)
+        ((_, (_, theirs)),) = await reports(node)
+        assert (theirs["Action"], theirs["Status"]) == ("delayed", "4.4.7")
+        w.move(4000)
+        await node.spool.retry(None, w.now)
+        while (await node.queue())[0].recipients[0].next_attempt < w.now:
+            await anyio.lowlevel.checkpoint()
+        assert len(node.told(Reported)) == 1  # once
 
 
 @pytest.mark.anyio

@@ -22,7 +22,7 @@ from smtpproto.core.reply import Reply
 from smtpproto.message import envelope_of
 from smtpproto.result import ClientError, Result
 
-from .content import BlockingContent, content_of
+from .content import BlockingContent, content_of, told_to
 from .loop import Loop
 
 __all__ = ["Client", "inner_of", "send_message"]
@@ -122,14 +122,21 @@ class Client:
         loop = self._open()
         return loop.run(partial(self._inner.send, envelope, content_of(content, loop)))
 
-    def deliver(self, envelope: Envelope, content: BlockingContent) -> Result:
+    def deliver(
+        self,
+        envelope: Envelope,
+        content: BlockingContent,
+        *,
+        told: Callable[[int, Reply], None] | None = None,
+    ) -> Result:
         """Hand a message over; return an outcome for each (`smtpproto.client.Client.deliver`).
 
         An iterable gives its octets one by one, as they can be sent; a generator is closed when
         no more are wanted.
         """
         loop = self._open()
-        return loop.run(partial(self._inner.deliver, envelope, content_of(content, loop)))
+        deliver = partial(self._inner.deliver, told=told_to(told, loop))
+        return loop.run(partial(deliver, envelope, content_of(content, loop)))
 
     def command(self, command: Command) -> Reply:
         """Send a command that is no part of a transaction (`smtpproto.client.Client.command`)."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable
 from contextlib import aclosing
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar, cast
 
+from smtpproto.core.reply import Reply
 from smtpproto.source import AnyContent, Source
 
-__all__ = ["BlockingContent", "Caller", "content_of", "pulled"]
+__all__ = ["BlockingContent", "Caller", "content_of", "pulled", "told_to"]
 
 T = TypeVar("T")
 
@@ -36,6 +38,15 @@ def content_of(content: object, caller: Caller) -> AnyContent:
     if known or hasattr(content, "read") or not isinstance(content, Iterable):
         return cast("AnyContent", content)
     return _octets(cast("Iterable[object]", content), caller)
+
+
+def told_to(
+    told: Callable[[int, Reply], None] | None, caller: Caller
+) -> Callable[[int, Reply], None] | None:
+    """Return what leaves it to the caller to call `told`."""
+    if told is None:
+        return None
+    return lambda number, reply: caller.leave(partial(told, number, reply))
 
 
 async def _octets(pieces: Iterable[object], caller: Caller) -> AsyncGenerator[bytes]:

@@ -18,13 +18,14 @@ from attrs import evolve
 
 from smtpproto.client import Client as AsyncClient
 from smtpproto.core.envelope import Envelope
+from smtpproto.core.reply import Reply
 from smtpproto.pool import Pool as AsyncPool
 from smtpproto.pool import Sent
 from smtpproto.result import ClientError, Result
 from smtpproto.source import AnyContent
 
 from .client import Client, inner_of
-from .content import BlockingContent, content_of, pulled
+from .content import BlockingContent, content_of, pulled, told_to
 
 __all__ = ["Pool"]
 
@@ -106,10 +107,22 @@ class Pool(Generic[*D]):
         call = partial(self._pool.send, envelope, content_of(content, caller), *destination)
         return caller.run(call)
 
-    def deliver(self, envelope: Envelope, content: BlockingContent, *destination: *D) -> Result:
+    def deliver(
+        self,
+        envelope: Envelope,
+        content: BlockingContent,
+        *destination: *D,
+        told: Callable[[int, Reply], None] | None = None,
+    ) -> Result:
         """Hand a message over; return an outcome for each (`smtpproto.pool.Pool.deliver`)."""
         caller = self._caller()
-        call = partial(self._pool.deliver, envelope, content_of(content, caller), *destination)
+        call = partial(
+            self._pool.deliver,
+            envelope,
+            content_of(content, caller),
+            *destination,
+            told=told_to(told, caller),
+        )
         return caller.run(call)
 
     @contextmanager

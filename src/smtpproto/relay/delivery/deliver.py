@@ -14,6 +14,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Mapping,
+    MutableMapping,
     Sequence,
 )
 from contextlib import aclosing
@@ -26,7 +27,7 @@ from attrs import evolve, field, frozen
 
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox, ReversePath
-from smtpproto.core.reply import Reply
+from smtpproto.core.reply import Reply, Severity
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.pool import Pool
 from smtpproto.relay.content.reading import CannotGoError, mailbox_content
@@ -42,7 +43,6 @@ from smtpproto.relay.mailboxes.aliases import (
 )
 from smtpproto.relay.mailboxes.mailbox import MailboxStore, deliver_once
 from smtpproto.relay.mailboxes.verp import Verp, notice_in
-from smtpproto.relay.reports.report import Action
 from smtpproto.relay.routing.route import Routing
 from smtpproto.relay.routing.schedule import Schedule
 from smtpproto.relay.routing.table import Rule
@@ -66,6 +66,9 @@ T = TypeVar("T")
 V = TypeVar("V")
 Ts = TypeVarTuple("Ts")
 
+
+#: Seconds in which who is cut off writes down what was heard.
+LAST_WORDS = 5.0
 
 NO_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
 UNFIT = Reply(554, "5.6.0", "The content may not be sent as it is")
@@ -301,7 +304,14 @@ class Deliverer:
             for host in route.hosts:
                 batches = Batches([*left.values()])
                 while batch := batches.next():
-                    attempts, talked = await self._to_host(onward, host, batch)
+                    heard: dict[int, Reply] = {}
+                    try:
+                        attempts, talked = await self._to_host(onward, host, batch, heard)
+                    except anyio.get_cancelled_exc_class():
+                        if taken := _taken(onward, host, batch, heard):
+                            with anyio.move_on_after(LAST_WORDS, shield=True):
+                                await done(taken)
+                        raise
                     if talked:
                         down = False
                         self.hops.up(route.name)
@@ -332,11 +342,16 @@ class Deliverer:
         return sender if returned is None else returned[0]
 
     async def _to_host(
-        self, onward: Onward, host: Host, recipients: Sequence[Recipient]
+        self,
+        onward: Onward,
+        host: Host,
+        recipients: Sequence[Recipient],
+        heard: MutableMapping[int, Reply],
     ) -> tuple[Sequence[Attempt], bool]:
         """Try one host, in one transaction; tell also whether it talked with us.
 
         If it did, what is permanent now is so for the other hosts, too, but for what is `one_host`.
+        `heard` gets the replies of an LMTP server as they come, by places among `recipients`.
         """
         where = host.where
 
@@ -346,7 +361,7 @@ class Deliverer:
             return [Attempt(r, fate, where, reply, reason, remote) for r in recipients]
 
         try:
-            result = await onward.hand_over(self.pool, host, recipients)
+            result = await onward.hand_over(self.pool, host, recipients, heard.__setitem__)
         except LoginError as error:
             # Ours to mend, whatever its first digit: no mail is lost by it.
             return all_of_them(Fate.TRANSIENT, error.reply, remote=host.domain), False
@@ -365,9 +380,6 @@ class Deliverer:
                 return all_of_them(Fate.TRANSIENT, reason=str(error)), False
             log.error("message %s cannot be sent on: %s", onward.entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
-        action: Action | None = "relayed"
-        if not onward.relayed and "NOTIFY" not in result.left_out:
-            action = None
         attempts = [
             Attempt(
                 recipient,
@@ -376,7 +388,7 @@ class Deliverer:
                 outcome.reply,
                 outcome.reason,
                 None if outcome.local else host.domain,
-                action=action,
+                action=onward.action,
                 unasked=onward.relayed,
                 one_host=outcome.local and own_word(outcome),
             )
@@ -401,6 +413,18 @@ async def _by_rule(
 ) -> None:
     """Say of attempts by which schedule they are tried again, where a rule has one of its own."""
     await done([evolve(each, schedule=schedules.get(each.recipient.number)) for each in attempts])
+
+
+def _taken(
+    onward: Onward, host: Host, recipients: Sequence[Recipient], heard: Mapping[int, Reply]
+) -> list[Attempt]:
+    """Return who has the message already, of those an LMTP server was answering for."""
+    taken = partial(Attempt, fate=Fate.ACCEPTED, where=host.where, remote=host.domain)
+    return [
+        taken(recipients[number], reply=reply, action=onward.action, unasked=onward.relayed)
+        for number, reply in heard.items()
+        if reply.severity is Severity.COMPLETION
+    ]
 
 
 def _is_decided(attempt: Attempt) -> bool:

@@ -37,6 +37,7 @@ from smtpproto.pool import Pool
 from smtpproto.relay.content.downgrade import Survey, downgraded, survey
 from smtpproto.relay.content.reading import CannotGoError, body_of, unfit
 from smtpproto.relay.mailboxes.aliases import delivered_to
+from smtpproto.relay.reports.report import Action
 from smtpproto.relay.routing.route import Host
 from smtpproto.relay.routing.transport import canonical
 from smtpproto.relay.spool.seam import AtHand, Entry, Recipient, Spool
@@ -102,15 +103,23 @@ class Onward:
         self._surveys: dict[bool, Survey] = {}
 
     async def hand_over(
-        self, pool: Pool[Host], host: Host, recipients: Sequence[Recipient]
+        self,
+        pool: Pool[Host],
+        host: Host,
+        recipients: Sequence[Recipient],
+        told: Callable[[int, Reply], None] | None = None,
     ) -> Result:
-        """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError."""
+        """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError.
+
+        `told` as there, with places among `recipients`.
+        """
         self.begun = False
         mail = _with_those(DSN.mail, self.entry.mail)
         if host.access is not None and host.access.login is not None:
             mail = evolve(mail, parameters={**mail.parameters, **SUBMITTER(Submitter(None))})
         rcpts = [_with_those(DSN.rcpt, recipient.rcpt) for recipient in recipients]
-        result = await pool.deliver(partial(self._suited, mail, rcpts), self._as_it_came(), host)
+        suited = partial(self._suited, mail, rcpts)
+        result = await pool.deliver(suited, self._as_it_came(), host, told=told)
         of_content = (_CONTENT, _HEADER)
         unmet = [
             number
@@ -127,10 +136,21 @@ class Onward:
                 outcomes[number] = evolve(outcomes[number], fate=Fate.PERMANENT, reply=reply)
         else:
             some = [rcpts[number] for number in unmet]
-            again = await pool.deliver(partial(self._suited, mail, some), content, host)
+
+            def told_again(number: int, reply: Reply) -> None:
+                if told is not None:
+                    told(unmet[number], reply)
+
+            suited = partial(self._suited, mail, some)
+            again = await pool.deliver(suited, content, host, told=told_again)
             for number, outcome in zip(unmet, again.outcomes, strict=True):
                 outcomes[number] = outcome
         return evolve(result, outcomes=tuple(outcomes))
+
+    @property
+    def action(self) -> Action | None:
+        """What a success is called in a report of ours; None where the next hop reports."""
+        return "relayed" if self.relayed or "DSN" not in self._offered else None
 
     # The envelope
 

@@ -77,12 +77,7 @@ def judge(
     number = recipient.number
     match attempt.by_rule:
         case OnHold():
-            again = now + LOOK_AGAIN * (1 + schedule.spread * jitter)
-            said_before = text == recipient.last_reply
-            return Verdict(
-                Settlement(number, again, text, counted=False),
-                None if said_before else Held(entry.id, path, text),
-            )
+            return _on_hold(entry, attempt, now, jitter, schedule)
         case Discard():
             return Verdict(Settlement(number, None, text), Discarded(entry.id, path, text))
         case None:
@@ -118,6 +113,24 @@ def judge(
             warned=report is not None,
         ),
         Deferred(entry.id, path, attempt.where, text, wait) if said else None,
+        report,
+        waits=report is not None,
+    )
+
+
+def _on_hold(
+    entry: Entry, attempt: Attempt, now: float, jitter: float, schedule: Schedule
+) -> Verdict:
+    """Look again later. By when it was wanted its sender hears of that all the same (RFC 2852)."""
+    recipient, text, times = attempt.recipient, attempt.text, Times.of(entry, schedule)
+    report = None
+    if times.behind(now) and not recipient.warned:
+        report = _report(entry, attempt, "delayed", now, times)
+    again = now + times.wait(now, LOOK_AGAIN * (1 + schedule.spread * jitter))
+    said_before = text == recipient.last_reply
+    return Verdict(
+        Settlement(recipient.number, again, text, counted=False, warned=report is not None),
+        None if said_before else Held(entry.id, recipient.rcpt.forward_path, text),
         report,
         waits=report is not None,
     )
