@@ -48,6 +48,8 @@ async def test_events_gather_and_are_printed_in_their_order(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(teller.run)
         await anyio.wait_all_tasks_blocked()
+        teller.note("ready", "ready")  # nobody waits in vain behind that
+        capsys.readouterr()
         teller.event(DELIVERED)
         teller.event(OTHER)
         assert not capsys.readouterr().out

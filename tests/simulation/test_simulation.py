@@ -72,7 +72,7 @@ TROUBLES = (
     "HOLDUNTIL=",
     "Not delivered by the time",
     "does not promise to deliver in time",
-    "has been at this alias before",
+    "has been at an alias of its recipients before",
     "Too many hops",
 )
 

@@ -83,7 +83,9 @@ class Teller:
         self._gathers = self.as_json or not is_terminal(sys.stdout)
         try:
             while True:
-                await self._more.wait()
+                if not self._events:
+                    self._more = anyio.Event()
+                    await self._more.wait()
                 await anyio.sleep(GATHER)
                 tell()
         finally:
@@ -92,7 +94,6 @@ class Teller:
 
     def _tell(self) -> None:
         events, self._events = self._events, []
-        self._more = anyio.Event()
         if not self.as_json and is_terminal(sys.stdout):
             for when, event in events:
                 word, style, said = in_words(event)

@@ -1,7 +1,7 @@
 """Faults in what is promised: reports, times, lists, routes, and who may do what."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -12,6 +12,7 @@ from smtpproto.relay.delivery import deliver, dispatch, onward, verdict
 from smtpproto.relay.delivery.deliver import Deliverer
 from smtpproto.relay.delivery.dispatch import Dispatcher
 from smtpproto.relay.delivery.times import Times
+from smtpproto.relay.intake import handler
 from smtpproto.relay.intake.policy import HousePolicy
 from smtpproto.relay.mailboxes.verp import Verp
 from smtpproto.relay.routing.schedule import DEFAULT
@@ -146,7 +147,7 @@ def holds_nothing() -> AbstractContextManager[Any]:
 
     def make(of: Any) -> Any:
         def careless(entry: Any, schedule: Any = DEFAULT) -> Any:
-            return evolve(of(entry, schedule), begins=entry.arrived)
+            return evolve(of(entry, schedule), begins=entry.arrived, release=None)
 
         return careless
 
@@ -213,9 +214,13 @@ def one_return_path_for_all() -> AbstractContextManager[Any]:
     return patch.object(Verp, "address", lambda self, sender, recipient: sender)
 
 
-def goes_round() -> AbstractContextManager[Any]:
+@contextmanager
+def goes_round() -> Iterator[None]:
     """Nobody looks whether a message has been at an alias before."""
-    return patch.object(deliver, "has_been_at", lambda mailbox, beginning: False)
+    with ExitStack() as stack:
+        for looks in (deliver, handler):
+            stack.enter_context(patch.object(looks, "has_been_at", lambda mailbox, scan: False))
+        yield
 
 
 def goes_round_for_ever() -> AbstractContextManager[Any]:
