@@ -205,6 +205,10 @@ class End(ByteStream):
 class Host:
     """Who listens at some addresses: a connection is accepted, refused, or never answered."""
 
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (25,)
+
     def answer(self, address: str) -> Link | None:
         """Tell how the connection will fare; None: nobody answers. OSError refuses it."""
         raise NotImplementedError
@@ -232,7 +236,7 @@ class Network:
             life.step()
         await trio.sleep(self.dice.uniform(0.001, 0.1))
         there = self.hosts.get(host)
-        if there is None or port != 25:
+        if there is None or port not in there.ports:
             raise ConnectionRefusedError(111, "Connection refused")
         link = there.answer(host)
         if link is None:

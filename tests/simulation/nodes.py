@@ -4,50 +4,50 @@ import errno
 import random
 import shutil
 from collections import deque
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
-from smtpproto.core.command import Mail, Rcpt
-from smtpproto.core.envelope import Envelope
-from smtpproto.core.path import Mailbox
-from smtpproto.core.reply import Reply
-from smtpproto.handler import ContentStream, Session
+from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.maildir import MailboxUnavailable
-from smtpproto.relay import AliasTable, HostPort, Maildir, Relay, Router, SQLiteSpool
+from smtpproto.relay import AliasTable, Relay, Router, SQLiteSpool
+from smtpproto.relay.accounts.login import Passwords
+from smtpproto.relay.intake.handler import Intake
 from smtpproto.relay.mailboxes.mailbox import listed_mailboxes
+from smtpproto.relay.mailboxes.verp import Verp
 from smtpproto.relay.reports.story import Event
+from smtpproto.relay.routing.table import RouteTable, Rule
 from smtpproto.relay.spool.database import READERS
-from smtpproto.relay.spool.incoming import SQLiteIncoming
-from smtpproto.relay.spool.seam import Entry, Fresh, Settlement, SpoolUnavailable
+from smtpproto.relay.spool.seam import SpoolUnavailable
 from smtpproto.relay.spool.sqlite import ARRIVAL_OCTETS, ARRIVALS
 from smtpproto.resolve import Resolver
 from smtpproto.server import Server
 from tests.relay.aftermath import Platter, Way
-from tests.relay.tape import MakeDirectory, Operation, Remove, SyncDirectory, Tape
+from tests.relay.tape import Operation
 
-from .ledger import Copy, Ledger, path_of
-from .loop import LIFE, Died, Life, bury
+from .books import MAX_HOPS
+from .disks import FaultyDisk, Trouble
+from .ledger import Ledger
+from .loop import LIFE, Life, bury
 from .network import End, Host, Link, Network
+from .plans import Plan
+from .witness import Witness, WitnessedMaildir, WitnessedSpool
 
-__all__ = ["SESSIONS", "SESSIONS_EACH", "WORKERS", "Node", "SQLiteDisk", "Surroundings"]
+__all__ = ["SESSIONS", "SESSIONS_EACH", "USER", "WORKERS", "Node", "Surroundings"]
 
 #: How small the nodes are, so that a crowd is soon there.
 SESSIONS, SESSIONS_EACH, WORKERS = 24, 2, 60
-#: Nobody else changes the spool, so there is no need to look often.
+#: Who changes a spool, or mends a disk, says so: there is no need to look often (see `wake`).
 POLL = 6 * 3600.0
+#: Who may submit, from loopback.
+USER = ("ann", "secret")
+SUBMISSION = 587
 
 
 class Surroundings(Protocol):
@@ -63,207 +63,23 @@ class Surroundings(Protocol):
     def resolver(self, node: "Node") -> Resolver: ...
 
 
-class FaultyDisk(Tape):
-    """A node's disk: a process may die at any step, and it is full or broken at times.
+class Changing:
+    """A table that somebody changes while it is asked."""
 
-    What is done to it is played to the model of a disk, of which a power cut leaves what it likes.
-    """
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        self.table = RouteTable(rules)
 
-    def __init__(self, node: "Node", life: Life) -> None:
-        super().__init__(real=False)
-        self._node = node
-        self._life = life
-
-    def mark(self, mark: object) -> None:
-        self._node.record(mark)
-
-    def refuses(self, operation: Operation) -> int:
-        self._life.step()
-        return self._node.ask(operation)
-
-    def sync(self, file: int) -> None:
-        super().sync(file)
-        self._life.step()
-
-    def remove(self, path: Path) -> None:
-        if path.exists():  # a start has nothing else to do with it
-            super().remove(path)
-
-    def free(self, path: Path) -> int:
-        return 0 if self._node.trouble == errno.ENOSPC else 1 << 40
-
-
-class SQLiteDisk(Tape):
-    """The same for what SQLite does, of all nodes."""
-
-    def __init__(self, nodes: Sequence["Node"]) -> None:
-        super().__init__()  # with syncs, or those of directories would go unseen
-        self._nodes = nodes
-        self._known: dict[Path, Node] = {}
-
-    def _of(self, path: Path) -> "Node":
-        if path not in self._known:
-            node = next(n for n in self._nodes if path.is_relative_to(n.directory))
-            self._known[path] = node
-        return self._known[path]
-
-    def mark(self, mark: Any) -> None:
-        self._of(mark.path).record(mark)
-
-    def refuses(self, operation: Operation) -> int:
-        node = self._of(operation.path)
-        # Nothing can be raised through SQLite: the dead go on, and it has no effect.
-        with suppress(Died):
-            if node.life is not None:
-                node.life.step()
-        return node.ask(operation)
-
-
-class WitnessedSpool(SQLiteSpool):
-    """The real one, and the ledger sees what reports it takes in."""
-
-    node: "Node"
-    life: Life
-    #: Who is settling: its reports, and what they become.
-    settling: dict[Any, tuple[Sequence[Fresh], list[SQLiteIncoming]]]
-
-    async def settle(
-        self,
-        id: str,
-        settlements: Sequence[Settlement],
-        fresh: Sequence[Fresh] = (),
-        *,
-        now: float,
-    ) -> list[str]:
-        task = trio.lowlevel.current_task()
-        self.settling[task] = fresh, []
-        try:
-            ids = await super().settle(id, settlements, fresh, now=now)
-            if ids and task in self.settling:
-                self._report(fresh, ids)
-        finally:
-            self.settling.pop(task, None)
-        return ids
-
-    def _begin(self) -> SQLiteIncoming:
-        incoming = super()._begin()
-        _, reports = self.settling.get(trio.lowlevel.current_task(), ((), []))
-        reports.append(incoming)
-        return incoming
-
-    async def _remove(self, paths: Sequence[Path]) -> None:
-        # It is committed, and from here on the reports may be delivered: now they are known.
-        task = trio.lowlevel.current_task()
-        fresh, reports = self.settling.get(task, ((), []))
-        if len(fresh) == len(reports):
-            self.settling.pop(task, None)
-            self._report(fresh, [report.id for report in reports])
-        await super()._remove(paths)
-
-    def _report(self, fresh: Sequence[Fresh], ids: Sequence[str]) -> None:
-        if self.life.dead:
-            return
-        for new, report in zip(fresh, ids, strict=True):
-            self.node.world.ledger.reported(self.node.name, report, new)
-            self.node.world.tell(f"{self.node.name} queues {report}, a {new.origin}")
-
-    async def claim(self, now: float, limit: int, lease: float) -> list[Entry]:
-        self.node.check_bounds()
-        return await super().claim(now, limit, lease)
-
-
-class WitnessedMaildir(Maildir):
-    """The real one, and the ledger sees what is put there."""
-
-    node: "Node"
-    life: Life
-
-    async def deliver_once(
-        self, mailbox: Mailbox, content: AsyncIterable[bytes], *, key: str, again: bool
-    ) -> None:
-        if self.node.trouble and self.node.world.dice.random() < 0.2:
-            raise self.node.mailbox_trouble()
-        octets = b"".join([chunk async for chunk in content])
-
-        async def same() -> AsyncIterator[bytes]:
-            yield octets
-
-        ledger = self.node.world.ledger
-        message = ledger.identify(octets)
-        if message is None:
-            raise ledger.breach("content", f"mailbox {mailbox} got what is of none of our nodes")
-        copy = Copy(f"mailbox {mailbox}", self.life, self.node.world.clock(), None)
-        directory = self.directory(mailbox)
-        before = files_in(directory, key)
-        try:
-            await super().deliver_once(mailbox, same(), key=key, again=again)
-        finally:
-            # Dead or alive: it is there if it has its name.
-            if files_in(directory, key) > before:
-                ledger.arrived_for(copy, message, str(mailbox))
-
-
-def files_in(directory: Path, key: str) -> int:
-    """Count what stands there of the delivery with this key."""
-    try:
-        return sum(f"K{key}." in path.name for path in (directory / "new").iterdir())
-    except FileNotFoundError:
-        return 0
+    async def find(self, mailbox: Mailbox, sender: ReversePath) -> Rule | None:
+        return await self.table.find(mailbox, sender)
 
 
 @define(eq=False)
-class Witness:
-    """The intake, and the ledger sees what it says 250 to."""
+class Visit:
+    """What the operator does with a spool, and what came of it; None: nobody knows."""
 
-    intake: Any
-    node: "Node"
-    life: Life
-
-    async def mail(self, session: Session, command: Mail) -> Reply | None:
-        return await self.intake.mail(session, command)  # type: ignore[no-any-return]
-
-    async def rcpt(self, session: Session, command: Rcpt) -> Reply | None:
-        return await self.intake.rcpt(session, command)  # type: ignore[no-any-return]
-
-    async def content(
-        self, session: Session, envelope: Envelope, content: ContentStream
-    ) -> Reply | None:
-        head = _Head(content)
-        world = self.node.world
-        reply: Reply | None = await self.intake.content(session, envelope, head)
-        if reply is None or reply.code != 250 or self.life.dead:
-            return reply
-        id = reply.text.rpartition(" ")[2]
-        world.ledger.accepted((self.node.name, id), envelope.mail, envelope.rcpts)
-        world.accepted(self.node, id)
-        near = world.network.by_port[session.peer[1]]
-        if near.life is not None:
-            key = world.ledger.identify(bytes(head.octets))
-            if key is None:
-                raise world.ledger.breach("content", f"{id} comes from a node, and has none's line")
-            pipe = near.incoming
-            until = pipe.sent + len(reply.serialize())
-            for rcpt in envelope.rcpts:
-                copy = Copy(self.node.name, near.life, anyio.current_time(), pipe, until, dsn=True)
-                world.ledger.arrived_for(copy, key, path_of(rcpt))
-        return reply
-
-
-class _Head:
-    """Content as it passes, of which the beginning is kept."""
-
-    def __init__(self, content: ContentStream) -> None:
-        self._content = content
-        self.octets = bytearray()
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        chunk = await anext(self._content)
-        if len(self.octets) < 4096:
-            self.octets += chunk
-        return chunk
+    work: Callable[[SQLiteSpool], Awaitable[int]]
+    result: int | None = None
+    over: bool = False
 
 
 @define(eq=False)
@@ -271,25 +87,22 @@ class Node(Host):
     """One machine, and the processes that are its relay, one after the other."""
 
     world: Surroundings
-    name: str
-    domain: str
-    address: str
+    plan: Plan
     home: Path
-    mailboxes: Sequence[str]
-    aliases: Mapping[str, Sequence[str]]
-    smart_host: HostPort | None = None
 
     life: Life | None = field(default=None, init=False)
     lives: int = field(default=0, init=False)
     deaths: int = field(default=0, init=False)
     cuts: int = field(default=0, init=False)  # of these
-    #: What the disk has just now, an errno; 0: nothing.
-    trouble: int = field(default=0, init=False)
+    #: What the disk has just now.
+    trouble: Trouble | None = field(default=None, init=False)
     relay: Relay | None = field(default=None, init=False)
     spool: WitnessedSpool | None = field(default=None, init=False)
-    server: Server | None = field(default=None, init=False)
+    servers: dict[int, Server] = field(factory=dict, init=False)  # by port
     up: bool = field(default=False, init=False)
     _arrivals: deque[End] = field(factory=deque, init=False)
+    _visits: deque[Visit] = field(factory=deque, init=False)
+    _visitors: list[SQLiteSpool] = field(factory=list, init=False)
     _bell: anyio.Event = field(factory=anyio.Event, init=False)
 
     #: What is surely on its disk, and what perhaps.
@@ -299,10 +112,22 @@ class Node(Host):
 
     #: Where its spool is.
     directory: Path = field(init=False)
+    #: Its transport table, as it is now.
+    table: Changing = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.directory = self.home / "spool"
         self.platter = Platter(self.directory)
+        self.table = Changing((*self.plan.at_first, *self.plan.rules))
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more has room on its disk."""
+        return self.trouble is not None and self.trouble.errno == errno.ENOSPC
 
     def record(self, mark: object) -> None:
         if self.life is not None and not self.life.dead:
@@ -310,14 +135,17 @@ class Node(Host):
 
     def ask(self, operation: Operation) -> int:
         """Return how the disk refuses to do it, if it does."""
-        if not self.trouble or isinstance(operation, (Remove, SyncDirectory, MakeDirectory)):
-            return 0
-        return self.trouble if self.world.dice.random() < 0.3 else 0
+        return 0 if self.trouble is None else self.trouble.refuses(operation, self.world.dice)
 
     def mailbox_trouble(self) -> MailboxUnavailable:
-        return MailboxUnavailable.because(OSError(self.trouble, "so the plan has it"))
+        assert self.trouble is not None
+        return MailboxUnavailable.because(OSError(self.trouble.errno, "so the plan has it"))
 
     # On the network
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return (25, SUBMISSION)
 
     def answer(self, address: str) -> Link | None:
         if not self.up:
@@ -348,6 +176,7 @@ class Node(Host):
         self.life = life
         self.lives += 1
         self._arrivals.clear()
+        self._visits.clear()
         async with trio.open_nursery() as nursery:
             found: list[trio.lowlevel.Task] = []
             nursery.start_soon(self._work, life, found)
@@ -386,8 +215,8 @@ class Node(Host):
         self.world.tell(f"{self.name} is asked to end")
         self.up = False
         assert self.relay is not None
-        assert self.server is not None
-        self.server.stop()
+        for server in self.servers.values():
+            server.stop()
         self.relay.stop()
         with anyio.move_on_after(45):
             await life.ended.wait()
@@ -429,6 +258,9 @@ class Node(Host):
 
     def _close(self, life: Life) -> None:
         life.buried = True
+        for visitor in self._visitors:
+            visitor._stop()
+        self._visitors.clear()
         if self.spool is not None:
             self.spool._stop()
             self.spool = None
@@ -469,19 +301,20 @@ class Node(Host):
     async def _relay(self, life: Life, spool: WitnessedSpool) -> None:
         world = self.world
         entries = [entry async for entry in spool.entries()]
-        reports = {
-            entry.id: b"".join([chunk async for chunk in spool.content(entry.id)])
-            for entry in entries
-            if entry.origin.startswith("report on ")
-        }
-        world.ledger.found(life, entries, reports)
+        contents: dict[str, bytes] = {}
+        for entry in entries:
+            try:
+                contents[entry.id] = b"".join([chunk async for chunk in spool.content(entry.id)])
+            except SpoolUnavailable as error:
+                raise world.ledger.breach("lost", f"the content of {entry.id}: {error}") from error
+        world.ledger.found(life, entries, contents)
         world.tell(f"{self.name} begins its life {life.number} with {len(entries)} messages")
         maildir = WitnessedMaildir(
             self.home / "mail",
             hostname=self.name,
             now=world.clock,
             random_bytes=world.dice.randbytes,
-            policy=listed_mailboxes(self.mailboxes),
+            policy=listed_mailboxes(self.plan.mailboxes),
         )
         maildir.node, maildir.life = self, life
 
@@ -495,14 +328,19 @@ class Node(Host):
             spool=spool,
             mailboxes=maildir,
             router=Router(
-                local_domains=[self.domain],
-                smart_host=self.smart_host,
+                local_domains=[self.plan.domain],
+                relay_domains=self.plan.relayed,
+                routes=self.table,
+                smart_host=self.plan.smart_host,
                 resolver=world.resolver(self),
                 shuffle=world.dice.shuffle,
                 hostname=self.name,
             ),
             networks=[ip_network("198.51.100.0/24"), ip_network("203.0.113.0/24")],
-            aliases=AliasTable(self.aliases),
+            authenticator=Passwords(dict([USER])),
+            aliases=AliasTable(self.plan.aliases, lists=self.plan.lists),
+            verp=Verp(self.plan.verp),
+            postmaster=self.plan.postmaster,
             sessions=SESSIONS,
             sessions_each=SESSIONS_EACH,
             connector=self._connect,
@@ -512,25 +350,76 @@ class Node(Host):
         )
         relay.dispatcher.poll = POLL
         relay.dispatcher.workers = WORKERS
-        self.server = server = relay.server("smtp")
-        server.handler = Witness(server.handler, self, life)
+        self.servers = {25: relay.server("smtp"), SUBMISSION: relay.server("submission")}
+        for server in self.servers.values():
+            assert isinstance(server.handler, Intake)
+            intake = evolve(server.handler, max_hops=MAX_HOPS)
+            server.handler = Witness(intake, self, life)
         self.up = True
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._accept, server, tasks)
+            tasks.start_soon(self._accept, life, tasks)
             await relay.run([])
-            while server.dialogues:  # noqa: ASYNC110 - seconds cost nothing here
-                await anyio.sleep(1)
+            while any(each.dialogues for each in self.servers.values()):  # noqa: ASYNC110
+                await anyio.sleep(1)  # seconds cost nothing here
             tasks.cancel_scope.cancel()
 
     async def _connect(self, host: str, port: int) -> Any:
-        return await self.world.network.connect(self.address, host, port)
+        return await self.world.network.connect(self.plan.address, host, port)
 
-    async def _accept(self, server: Server, tasks: Any) -> None:
+    async def _accept(self, life: Life, tasks: Any) -> None:
         while True:
             while self._arrivals:
-                tasks.start_soon(server.serve_stream, self._arrivals.popleft())
+                end = self._arrivals.popleft()
+                tasks.start_soon(self.servers[end.local[1]].serve_stream, end)
+            while self._visits:
+                tasks.start_soon(self._receive, life, self._visits.popleft())
             self._bell = anyio.Event()
             await self._bell.wait()
+
+    # Who visits
+
+    async def visit(self, work: Callable[[SQLiteSpool], Awaitable[int]]) -> int | None:
+        """Let the operator do something with the spool of a node that is up, beside it.
+
+        Return what came of it; None where that is not known, for it failed, or the node died.
+        """
+        visit, life = Visit(work), self.life
+        self._visits.append(visit)
+        self._bell.set()
+        while not visit.over and self.life is life and self.up:  # noqa: ASYNC110
+            await anyio.sleep(1)
+        return visit.result
+
+    async def _receive(self, life: Life, visit: Visit) -> None:
+        world = self.world
+        try:
+            async with SQLiteSpool.open(
+                self.directory,
+                serving=False,
+                clock=world.clock,
+                random=world.dice.randrange,
+                disk=FaultyDisk(self, life),
+                busy_timeout=0.1,
+            ) as spool:
+                self._visitors.append(spool)
+                try:
+                    visit.result = await visit.work(spool)
+                finally:
+                    if not life.dead:
+                        self._visitors.remove(spool)
+        except SpoolUnavailable as error:
+            world.tell(f"the operator at {self.name}: {error}")
+        visit.over = True
+
+    def wake(self) -> None:
+        """Have it look into its spool, as it would within some seconds by itself."""
+        if self.up and self.relay is not None:
+            self.relay.dispatcher.wake()
+
+    def is_trying(self, id: str) -> bool:
+        """Tell whether there is an attempt at a message."""
+        assert self.relay is not None
+        return any(entry.id == id for entry in self.relay.dispatcher._busy.values())
 
     # What it keeps in memory
 

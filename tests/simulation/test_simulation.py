@@ -28,9 +28,11 @@ def test_every_invariant_is_kept(first: int) -> None:
         )
         total.update(outcome.counts)
     # Worlds in which nothing happens would show nothing.
-    assert set(COUNTS) == {what for what, count in total.items() if count}
+    assert set(USUAL) <= {what for what, count in total.items() if count}
 
 
+#: What is counted in any twenty worlds; the rest, in any hundred.
+USUAL = COUNTS[:7]
 #: What the story of any hundred worlds tells of.
 TROUBLES = (
     "Connection refused",
@@ -49,21 +51,42 @@ TROUBLES = (
     "Domain does not accept mail",
     "has ENOSPC",
     "has EIO",
+    "has EROFS, always",
+    "cannot start",
     "SQLITE_IOERR",
     "is asked to end",
     "the power is cut: Torn",
     "dies, at step",
     "Expanded",
+    "Bounced",
+    "Discarded",
+    "Held",
+    "the operator holds",
+    "the operator lets go",
+    "the tables are mended",
+    "a stranger at",
+    "550 5.7.1 Relaying denied to user0@good.example",
+    "530 5.7.0 Authentication required",
+    "boxes.example answers for",
+    "HOLDFOR=",
+    "HOLDUNTIL=",
+    "Not delivered by the time",
+    "does not promise to deliver in time",
+    "has been at this alias before",
+    "Too many hops",
 )
 
 
 def test_all_kinds_of_trouble_occur() -> None:
-    missing, seed = set(TROUBLES), 1000
-    while missing and seed < 1100:
-        story = "\n".join(simulate(seed).story)
+    missing, uncounted, seed = set(TROUBLES), set(COUNTS), 1000
+    while (missing or uncounted) and seed < 1100:
+        outcome = simulate(seed)
+        story = "\n".join(outcome.story)
         missing = {trouble for trouble in missing if trouble not in story}
+        uncounted -= {what for what, count in outcome.counts.items() if count}
         seed += 1
     assert not missing
+    assert not uncounted
 
 
 def test_a_seed_is_the_same_world_each_time() -> None:
@@ -87,7 +110,7 @@ def test_and_in_each_process(hashes: str) -> None:
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda each: each.name)
 def test_it_sees_a_relay_that_is_broken(sabotage: Sabotage) -> None:
     with sabotage.done():
-        breaches = (simulate(seed).broken for seed in range(40))
+        breaches = (simulate(seed).broken for seed in range(60))
         broken = next(filter(None, breaches), None)
     assert broken is not None, "nobody has noticed"
     assert broken.which in sabotage.seen

@@ -15,48 +15,36 @@ from typing import Any
 import anyio
 from attrs import define, field, frozen
 
-from smtpproto.client import Client, Tls
-from smtpproto.core.command import Mail, Rcpt
-from smtpproto.core.envelope import Envelope
-from smtpproto.core.reply import Severity
-from smtpproto.relay import HostPort
+from smtpproto.relay.routing.transport import Here, NextHop
 from smtpproto.relay.spool import incoming
-from smtpproto.resolve import Mx, NoRecords, NoSuchDomain, ResolveFailed
-from smtpproto.result import ClientError, Fate, RefusedError
 from tests.relay.aftermath import WAYS
 
-from .ledger import PROMPT, Broken, Ledger, Promise, domain_of
+from .books import PROMPT, Broken, Key
+from .clients import Clients
+from .disks import SQLiteDisk, Trouble
+from .ledger import Ledger
 from .loop import LIFE, run
+from .making import TROUBLE, build
 from .network import Network
-from .nodes import Node, SQLiteDisk
-from .peers import GOOD, Mood, Peer
+from .nodes import Node
+from .operators import Operator
+from .peers import Peer
+from .places import Destination, Resolver
+from .plans import FRONT, LMTP
+from .strangers import Strangers
+from .terms import domain_of
 
 __all__ = ["COUNTS", "Outcome", "simulate"]
 
 START = 1_700_000_000.0
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
-#: How long there is trouble, and how long afterwards the last report has found its reader.
-TROUBLE, AFTERWARDS = DAY, 6.5 * DAY
-#: How many messages clients hand in; most worlds are small, or there would be few.
-MESSAGES = (1, 2, 4, 6, 12)
-
-BAD_MOODS = (
-    Mood("refuses", connect="refuse"),
-    Mood("does not answer", connect="nobody"),
-    Mood("is mute", connect="mute"),
-    Mood("is greylisting", greylist=True),
-    Mood("has trouble", trouble=0.3),
-    Mood("has much trouble", trouble=0.7),
-    Mood("is busy", trouble=0.5, troubles=("421", "452")),
-    Mood("refuses some", trouble=0.1, troubles=("550", "554", "450")),
-    Mood("is slow", trouble=0.5, troubles=("slow",), links="poor"),
-    Mood("is far away", links="poor"),
-    Mood("is cut off", links="reset"),
-    Mood("falls silent", links="silent"),
-    Mood("hangs", trouble=0.2, troubles=("hang",)),
-)
-KEYWORDS = ("PIPELINING", "8BITMIME", "SIZE 10000000", "CHUNKING", "DSN")
-
+#: How long after the trouble the last report has found its reader.
+AFTERWARDS = 6.5 * DAY
+#: How many messages clients hand in, how many strangers come, and how often the operator acts;
+#: most worlds are small, or there would be few.
+MESSAGES, STRANGERS, KEPT = (1, 2, 4, 6, 12), (0, 0, 1, 2, 4), (0, 1, 1, 3)
+#: Where nothing ever goes wrong.
+FINE = frozenset({"good.example", "plain.example"})
 
 #: What is counted in a world.
 COUNTS = (
@@ -67,6 +55,17 @@ COUNTS = (
     "sent again in a window",
     "kills",
     "power cuts",
+    "by LMTP",
+    "to members of lists",
+    "bounces to return paths",
+    "reports to postmasters",
+    "failed with BY",
+    "delivered after a hold",
+    "thrown away by a rule",
+    "rings",
+    "kept by the operator",
+    "requests of strangers refused",
+    "messages of strangers",
 )
 
 
@@ -87,68 +86,6 @@ class Outcome:
 
 
 @define(eq=False)
-class Phase:
-    """How a destination is until a time."""
-
-    until: float
-    mood: Mood
-    dns: str = "ok"  # "servfail", "silent"
-
-
-@define(eq=False)
-class Destination:
-    """A domain of others, and how it fares through the day."""
-
-    domain: str
-    phases: Sequence[Phase]
-    hosts: Sequence[Peer] = ()
-    null: bool = False
-    exists: bool = True
-
-    def now(self) -> Phase:
-        now = anyio.current_time()
-        return next((phase for phase in self.phases if now < phase.until), WELL)
-
-
-WELL = Phase(float("inf"), GOOD)
-
-
-@define(eq=False)
-class Resolver:
-    """The DNS, as a node sees it."""
-
-    world: "World"
-    node: Node
-
-    async def mx(self, domain: str) -> Sequence[Mx]:
-        if (node := self.world.node_of(domain)) is not None:
-            await self._wait(WELL)
-            return [Mx(10, node.name)]
-        there = self.world.destinations.get(domain)
-        await self._wait(there.now() if there else WELL)
-        if there is None or not there.exists:
-            raise NoSuchDomain(domain)
-        if there.null:
-            return [Mx(0, ".")]
-        if domain == "plain.example":
-            raise NoRecords(domain)
-        return [Mx(10 * (1 + number // 2), peer.name) for number, peer in enumerate(there.hosts)]
-
-    async def addresses(self, host: str) -> Sequence[str]:
-        await self._wait(WELL)
-        if host not in self.world.addresses:
-            raise NoSuchDomain(host)
-        return [self.world.addresses[host]]
-
-    async def _wait(self, phase: Phase) -> None:
-        await anyio.sleep(self.world.dice.uniform(0.001, 0.2))
-        if phase.dns == "silent":
-            await anyio.sleep(20)
-        if phase.dns != "ok":
-            raise ResolveFailed("so the plan has it")
-
-
-@define(eq=False)
 class World:
     dice: random.Random
     home: Path
@@ -160,10 +97,16 @@ class World:
     destinations: dict[str, Destination] = field(factory=dict)
     addresses: dict[str, str] = field(factory=dict)
     start: Callable[..., None] = field(init=False)
+    strangers: Strangers = field(init=False)
+    operator: Operator = field(init=False)
+    lmtp: Peer = field(init=False)
+    #: Whether the rules that were meant for a while are gone.
+    lifted: bool = False
     _hash: Any = field(factory=hashlib.sha256)
 
     def __attrs_post_init__(self) -> None:
         self.network = Network(self.dice)
+        self.strangers, self.operator = Strangers(self), Operator(self)
 
     # What nodes need
 
@@ -182,30 +125,83 @@ class World:
     def resolver(self, node: Node) -> Resolver:
         return Resolver(self, node)
 
+    @property
+    def by_name(self) -> Mapping[str, Node]:
+        return {node.name: node for node in self.nodes}
+
     def node_of(self, domain: str) -> Node | None:
-        return next((node for node in self.nodes if node.domain == domain), None)
+        return self.by_name.get(domain)
+
+    # Where mail has to go: told by hand
+
+    def places(self, name: str, sender: str, path: str) -> frozenset[str]:
+        """Name the hosts that mail may go to from a node; the mailbox, where it is to stay."""
+        plan, domain = self.by_name[name].plan, domain_of(path)
+        rule = plan.rule(sender, path, first=not self.lifted)
+        if rule is not None and isinstance(rule.to, NextHop):
+            return frozenset(host.name for host in rule.to.hosts)
+        if rule is not None and not isinstance(rule.to, Here):
+            return frozenset()
+        if domain == plan.domain:
+            return frozenset({f"mailbox {path}"})
+        if plan.smart_host is not None:
+            return frozenset({plan.smart_host.host})
+        if (node := self.node_of(FRONT if domain == LMTP else domain)) is not None:
+            return frozenset({node.name})
+        there = self.destinations.get(domain)
+        return frozenset(peer.name for peer in there.hosts) if there else frozenset()
+
+    def says(self, name: str, sender: str, path: str) -> str:
+        return self.by_name[name].plan.says(sender, path, first=not self.lifted)
+
+    def offers(self, host: str) -> Sequence[str]:
+        there = self.network.hosts.get(host)
+        return there.keywords if isinstance(there, Peer) else ("DSN", "DELIVERBY")
 
     def accepted(self, node: Node, id: str) -> None:
         """A node has said 250: look later whether it is where it has to be by then."""
-        self.tell(f"{node.name} accepts {id}")
         held = self.ledger.held[node.name, id]
-        here = {*self.ledger.promise.good, node.domain}
-        paths = [path for path in held.owed if domain_of(path) in here]
-        paths = [path for path in paths if path not in node.aliases]
-        if paths and node.smart_host is None and not node.trouble:
+        self.tell(f"{node.name} accepts {id}: {held.mail.serialize().decode().strip()}")
+        fine = {peer.name for domain in FINE for peer in self.destinations[domain].hosts}
+        paths: list[str] = []
+        for path in held.owed:
+            places = self.places(node.name, held.sender(path), path)
+            prompt = places <= fine or (places == {f"mailbox {path}"})
+            if places and prompt and node.plan.behind(path) is None:
+                paths.append(path)
+        # What is failed at once, for it cannot be there in time, is written down with the others.
+        sure = node.plan.smart_host is None and not held.terms.returns
+        if paths and sure and node.trouble is None:
             self.ledger.expect(held, paths)
             self.start(self._look_later, node, held.key)
+        if held.terms.by is not None:
+            self.start(self._look_at_its_time, node, held.key)
 
-    async def _look_later(self, node: Node, key: tuple[str, str]) -> None:
+    async def _look_later(self, node: Node, key: Key) -> None:
         life, troubled = node.life, False
-        until = anyio.current_time() + PROMPT
+        begins = self.ledger.held[key].terms.begins - self.clock()
+        until = anyio.current_time() + max(begins, 0) + PROMPT
         while anyio.current_time() < until:
-            await anyio.sleep(PROMPT / 10)
-            troubled |= node.trouble != 0
+            await anyio.sleep(max(until - PROMPT - anyio.current_time(), PROMPT / 10))
+            troubled |= node.trouble is not None
         if node.life is not life or not node.up or troubled:
             return
-        if late := self.ledger.overdue(key):
+        if late := self.ledger.late(key):
             raise self.ledger.breach("starves", f"{', '.join(late)} of {key} after {PROMPT:g} s")
+
+    async def _look_at_its_time(self, node: Node, key: Key) -> None:
+        """When a message is wanted by now, it is there; or its sender is told, as BY asks."""
+        held = self.ledger.held[key]
+        assert held.terms.by is not None
+        await anyio.sleep(max(held.terms.by - self.clock(), 0))
+        free = 0
+        # Nobody need act who is dead, who cannot write it down, or who is trying just now.
+        while (left := self.ledger.untold(held)) and free < 6:
+            await anyio.sleep(MINUTE / 3)
+            able = node.up and node.trouble is None and held.stopped is False
+            free = free + 1 if able and not node.is_trying(key[1]) else 0
+        if left:
+            raise self.ledger.breach("by", f"{key} was wanted by now: {', '.join(left)}")
 
     def counts(self) -> Sequence[int]:
         ledger, nodes = self.ledger, self.nodes
@@ -219,88 +215,20 @@ class World:
             ledger.again,
             deaths - cuts,
             cuts,
+            self.lmtp.taken,
+            ledger.listed,
+            ledger.returned,
+            ledger.orphans,
+            ledger.overdue,
+            ledger.waited,
+            ledger.discarded,
+            ledger.rings,
+            self.operator.kept,
+            self.strangers.refused,
+            self.strangers.taken,
         )
 
-    # What is in it
-
-    def build(self) -> None:
-        dice = self.dice
-        for number, (name, domain) in enumerate(
-            [("front.example", "front.example"), ("back.example", "back.example")]
-        ):
-            self._add_node(number, name, domain, None)
-        self._add_node(2, "branch.example", "branch.example", HostPort("front.example"))
-        self._add_destination("good.example", [], 2)
-        self._add_destination("plain.example", [], 1)
-        for number in range(5):
-            phases: list[Phase] = []
-            now = dice.uniform(0, 2 * HOUR)
-            phases.append(Phase(now, GOOD))
-            while now < TROUBLE:
-                now += dice.uniform(10 * MINUTE, 8 * HOUR)
-                dns = dice.choice(["ok"] * 6 + ["servfail", "silent"])
-                phases.append(Phase(min(now, TROUBLE), dice.choice(BAD_MOODS), dns))
-                if dice.random() < 0.4:
-                    now += dice.uniform(5 * MINUTE, 2 * HOUR)
-                    phases.append(Phase(min(now, TROUBLE), GOOD))
-            self._add_destination(f"bad{number}.example", phases, dice.randint(1, 3))
-        mood = dice.choice(BAD_MOODS[:3])
-        self._add_destination("dead.example", [Phase(float("inf"), mood)], 1)
-        self.destinations["null.example"] = Destination("null.example", [], null=True)
-        self.destinations["gone.example"] = Destination("gone.example", [], exists=False)
-        hopeless = frozenset(
-            ["null.example", "gone.example", *(f"nobody@{node.domain}" for node in self.nodes)]
-        )
-        self.ledger = Ledger(
-            Promise(
-                hopeless,
-                frozenset({"dead.example"}),
-                frozenset({"good.example", "plain.example"}),
-            ),
-            self.clock,
-        )
-        for destination in self.destinations.values():
-            for peer in destination.hosts:
-                peer.ledger = self.ledger
-
-    def _add_node(self, number: int, name: str, domain: str, smart_host: HostPort | None) -> None:
-        home = self.home / name
-        home.mkdir(parents=True)
-        address = f"203.0.113.{number + 1}"
-        aliases = {f"team@{domain}": [f"ann@{domain}", "crew@good.example", "crew@bad0.example"]}
-        if smart_host is None:
-            aliases[f"info@{domain}"] = [f"bob@{domain}"]
-        node = Node(self, name, domain, address, home, ["ann", "bob"], aliases, smart_host)
-        self.nodes.append(node)
-        self.addresses[name] = address
-        self.network.hosts[address] = self.network.hosts[name] = node
-
-    def _add_destination(self, domain: str, phases: Sequence[Phase], hosts: int) -> None:
-        destination = Destination(domain, phases)
-        peers: list[Peer] = []
-        for number in range(hosts):
-            name = domain if domain == "plain.example" else f"mx{number}.{domain}"
-            address = f"192.0.2.{len(self.addresses) + 1}"
-            keywords = [word for word in KEYWORDS if self.dice.random() < 0.6]
-            # Of several hosts one may fare better than the others.
-            spared = number and self.dice.random() < 0.3
-            peer = Peer(
-                name,
-                domain,
-                self.dice,
-                None,  # type: ignore[arg-type]  # there is one when all is built
-                self.tell,
-                (lambda: GOOD) if spared else (lambda: destination.now().mood),
-                self._start,
-                keywords,
-            )
-            self.addresses[name] = address
-            self.network.hosts[address] = peer
-            peers.append(peer)
-        destination.hosts = peers
-        self.destinations[domain] = destination
-
-    def _start(self, work: Callable[..., Any], *args: Any) -> None:
+    def start_work(self, work: Callable[..., Any], *args: Any) -> None:
         self.start(work, *args)
 
     # What befalls it
@@ -308,14 +236,20 @@ class World:
     async def run(self) -> None:
         async with anyio.create_task_group() as tasks:
             self.start = self._aside(tasks)
-            self.build()
+            build(self)
             for node in self.nodes:
                 self.start(self._fate, node)
+            clients = Clients(self)
             rushes = [self.dice.uniform(0, TROUBLE) for _ in range(3)]
             usual = self.dice.choice(MESSAGES)
             for number in range(self.messages or usual):
                 at = self.dice.choice([*rushes, self.dice.uniform(0, TROUBLE)])
-                self.start(self._submit, number, at + self.dice.uniform(1, MINUTE))
+                self.start(clients.submit, number, at + self.dice.uniform(1, MINUTE))
+            for _ in range(self.dice.choice(STRANGERS)):
+                self.start(self.strangers.come, self.dice.uniform(0, TROUBLE))
+            for _ in range(self.dice.choice(KEPT)):
+                self.start(self.operator.keep_some, self.dice.choice(rushes))
+            self.start(self.operator.mend_tables, self.dice.uniform(HOUR, TROUBLE))
             with anyio.move_on_after(TROUBLE + AFTERWARDS):
                 await self.ledger.over.wait()
             if self.ledger.broken is None:
@@ -367,83 +301,28 @@ class World:
             await node.live(fatal, until, gently=gently)
             await anyio.sleep(dice.choice([1.0, 30.0, dice.uniform(60, HOUR)]))
         node.way = None
+        while node.trouble is not None:  # noqa: ASYNC110 - until its disk is well, too
+            await anyio.sleep(MINUTE)
         await node.live(None, float("inf"), gently=True)
 
     async def _disk_troubles(self, node: Node) -> None:
+        dice = self.dice
         while True:
-            await anyio.sleep(self.dice.uniform(HOUR, 20 * HOUR))
+            await anyio.sleep(dice.uniform(HOUR, 20 * HOUR))
             if anyio.current_time() > TROUBLE - HOUR:
                 return
-            node.trouble = self.dice.choice([errno.ENOSPC, errno.EIO])
-            self.tell(f"the disk of {node.name} has {errno.errorcode[node.trouble]}")
-            await anyio.sleep(self.dice.uniform(MINUTE, 30 * MINUTE))
-            node.trouble = 0
+            error = dice.choice([errno.ENOSPC, errno.EIO, errno.EROFS])
+            # A moment, or hours; for some operations, or for all.
+            longest = TROUBLE - anyio.current_time()
+            lasts = dice.choice([30 * MINUTE, 30 * MINUTE, 8 * HOUR])
+            odds = 1.0 if error == errno.EROFS else dice.choice([0.3, 0.3, 1.0])
+            node.trouble = Trouble(error, odds)
+            self.tell(f"the disk of {node.name} has {node.trouble}")
+            await anyio.sleep(min(dice.uniform(MINUTE, lasts), longest))
+            node.trouble = None
             self.tell(f"the disk of {node.name} is well again")
-
-    # Clients
-
-    async def _submit(self, number: int, at: float) -> None:
-        dice = self.dice
-        await anyio.sleep(at)
-        node = dice.choice(self.nodes)
-        envelope, content = self._message(number, node)
-        for attempt in range(10):
-            if await self._try(number, node, envelope, content):
-                return
-            await anyio.sleep(dice.uniform(10, 20 * MINUTE) * (attempt + 1))
-
-    async def _try(self, number: int, node: Node, envelope: Envelope, content: bytes) -> bool:
-        """Hand it over; tell whether that is done with."""
-        try:
-            async with Client(
-                node.address,
-                25,
-                tls=Tls.NONE,
-                helo_name="client.example",
-                connector=partial(self.network.connect, "198.51.100.7"),
-            ) as client:
-                result = await client.deliver(envelope, content)
-        except RefusedError as error:
-            self.tell(f"client {number}: {error}")
-            return error.reply.severity is Severity.PERMANENT
-        except ClientError as error:
-            self.tell(f"client {number}: {error}")
-            return False
-        self.tell(f"client {number}: {result}")
-        heard = [o for o in result.outcomes if o.fate is Fate.ACCEPTED]
-        for outcome in heard:
-            path = str(outcome.forward_path.mailbox).lower()
-            id = outcome.reply.text.rpartition(" ")[2] if outcome.reply else ""
-            held = self.ledger.held.get((node.name, id))
-            if held is None or path not in held.asked:
-                raise self.ledger.breach(
-                    "lost", f"client {number} heard 250 for {path}, for nothing"
-                )
-        return bool(heard) or all(o.fate is Fate.PERMANENT for o in result.outcomes)
-
-    def _message(self, number: int, node: Node) -> tuple[Envelope, bytes]:
-        dice = self.dice
-        others = [each.domain for each in self.nodes]
-        users = [f"ann@{domain}" for domain in others] + [f"bob@{domain}" for domain in others]
-        aliases = [f"team@{node.domain}", f"info@{node.domain}"] if node.smart_host is None else []
-        far = [f"user{n}@{domain}" for domain in self.destinations for n in range(3)]
-        wrong = [f"nobody@{each.domain}" for each in self.nodes if each is not node]
-        sender = dice.choice([None, *users, *users, "user@good.example", "user@bad1.example"])
-        many = dice.choice([1, 1, 2, 3, 5])
-        pool = [*far, *far, *users, *aliases, *dice.sample(wrong, 1), "user0@good.example"]
-        paths = list(dict.fromkeys(dice.choice(pool) for _ in range(many)))
-        if aliases[:1] and aliases[0] in paths:
-            paths = [aliases[0]]  # those behind it are to be nobody else's
-        if aliases and aliases[1] in paths:
-            paths = [aliases[1]]
-        rcpts = []
-        for path in paths:
-            asked = dice.choice(["", "", "NEVER", "FAILURE", "SUCCESS,FAILURE", "DELAY", "SUCCESS"])
-            rcpts.append(Rcpt(path, {"NOTIFY": asked.encode()} if asked else {}))
-        size = dice.choice([100, 1000, 3000, 10_000, 40_000])
-        body = b"".join(b"line %d of many, and a dot\r\n.\r\n" % n for n in range(size // 34))
-        content = b"Subject: number %d\r\n\r\n%bX-End: 1\r\n" % (number, body)
-        return Envelope(Mail(sender), rcpts), content
+            await anyio.sleep(5)
+            node.wake()
 
 
 def when(seconds: float) -> str:

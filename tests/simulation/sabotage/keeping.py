@@ -1,9 +1,6 @@
-"""The relay, broken on purpose: a simulation that does not see it sees nothing.
+"""Faults in what is kept: on the disk, in the queue, in memory; and in who has to wait."""
 
-Each of these is a fault that somebody could make, and the invariant that has to notice it.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -11,10 +8,10 @@ from unittest.mock import patch
 
 import anyio
 from anyio import CancelScope
-from attrs import evolve, frozen
+from attrs import evolve
 
 from smtpproto.maildir import MaildirWriter
-from smtpproto.relay.delivery import dispatch, verdict
+from smtpproto.relay.delivery import dispatch
 from smtpproto.relay.delivery.attempt import Attempt
 from smtpproto.relay.delivery.deliver import Deliverer
 from smtpproto.relay.delivery.dispatch import Dispatcher
@@ -27,20 +24,9 @@ from smtpproto.relay.spool.seam import Fresh, Pages
 from smtpproto.result import Fate
 from smtpproto.session import ClientSession
 
-__all__ = ["SABOTAGES", "Sabotage"]
+from .base import Sabotage, replace
 
-
-@frozen
-class Sabotage:
-    """A fault, by its name; `seen` are the invariants one of which has to notice it."""
-
-    name: str
-    seen: tuple[str, ...]
-    done: Callable[[], AbstractContextManager[Any]]
-
-
-def _replace(cls: Any, name: str, make: Callable[[Any], Any]) -> AbstractContextManager[Any]:
-    return patch.object(cls, name, make(getattr(cls, name)))
+__all__ = ["KEEPING"]
 
 
 # What is accepted
@@ -77,7 +63,7 @@ def no_sync() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(database, "connect", make)
+    return replace(database, "connect", make)
 
 
 def no_directory_sync() -> AbstractContextManager[Any]:
@@ -90,7 +76,7 @@ def no_directory_sync() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(SQLiteIncoming, "_seal", make)
+    return replace(SQLiteIncoming, "_seal", make)
 
 
 def tidy_start() -> AbstractContextManager[Any]:
@@ -104,7 +90,7 @@ def tidy_start() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite.SQLiteSpool, "_recover", make)
+    return replace(sqlite.SQLiteSpool, "_recover", make)
 
 
 def half_content() -> AbstractContextManager[Any]:
@@ -124,7 +110,7 @@ def half_content() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite.SQLiteSpool, "content", make)
+    return replace(sqlite.SQLiteSpool, "content", make)
 
 
 # What is settled
@@ -140,7 +126,7 @@ def forgets_to_settle() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(Dispatcher, "_settle", make)
+    return replace(Dispatcher, "_settle", make)
 
 
 def reports_later() -> AbstractContextManager[Any]:
@@ -161,7 +147,7 @@ def reports_later() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite.SQLiteSpool, "settle", make)
+    return replace(sqlite.SQLiteSpool, "settle", make)
 
 
 def short_lease() -> AbstractContextManager[Any]:
@@ -173,7 +159,7 @@ def short_lease() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(sqlite.SQLiteSpool, "claim", make)
+    return replace(sqlite.SQLiteSpool, "claim", make)
 
 
 def settles_before() -> AbstractContextManager[Any]:
@@ -187,7 +173,7 @@ def settles_before() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(Deliverer, "attempt", make)
+    return replace(Deliverer, "attempt", make)
 
 
 def hasty() -> AbstractContextManager[Any]:
@@ -201,20 +187,20 @@ def hasty() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(dispatch, "judge", make)
+    return replace(dispatch, "judge", make)
 
 
 def sends_again() -> AbstractContextManager[Any]:
     """What was sent is sent once more."""
 
     def make(to_host: Any) -> Any:
-        async def careless(self: Any, onward: Any, host: Any, recipients: Any) -> Any:
-            await to_host(self, onward, host, recipients)
-            return await to_host(self, onward, host, recipients)
+        async def careless(self: Any, *how: Any) -> Any:
+            await to_host(self, *how)
+            return await to_host(self, *how)
 
         return careless
 
-    return _replace(Deliverer, "_to_host", make)
+    return replace(Deliverer, "_to_host", make)
 
 
 def looks_for_nothing() -> AbstractContextManager[Any]:
@@ -224,46 +210,6 @@ def looks_for_nothing() -> AbstractContextManager[Any]:
         return False
 
     return patch.object(MaildirWriter, "find", nothing)
-
-
-# What is reported
-
-
-def drops_reports() -> AbstractContextManager[Any]:
-    """A failure is written down without its report."""
-
-    def make(settle: Any) -> Any:
-        async def careless(self: Any, entry: Any, settlements: Any, fresh: Any) -> Any:
-            return await settle(self, entry, settlements, ())
-
-        return careless
-
-    return _replace(Dispatcher, "_settle", make)
-
-
-def always_reports() -> AbstractContextManager[Any]:
-    """NOTIFY is not looked at."""
-
-    def make(owed: Any) -> Any:
-        def careless(reverse_path: Any, notify: Any = None, action: Any = "failed") -> bool:
-            return bool(owed(reverse_path, None, action))
-
-        return careless
-
-    return _replace(verdict, "is_report_owed", make)
-
-
-def warns_again() -> AbstractContextManager[Any]:
-    """That a message is late is told at each attempt."""
-
-    def make(judge: Any) -> Any:
-        def careless(entry: Any, attempt: Any, **how: Any) -> Any:
-            fresh = evolve(attempt, recipient=evolve(attempt.recipient, warned=False))
-            return judge(entry, fresh, **how)
-
-        return careless
-
-    return _replace(dispatch, "judge", make)
 
 
 # Who has to wait
@@ -281,7 +227,7 @@ def one_at_a_time() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(Deliverer, "attempt", make)
+    return replace(Deliverer, "attempt", make)
 
 
 def holds_for_ever() -> AbstractContextManager[Any]:
@@ -296,7 +242,7 @@ def holds_for_ever() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(Hops, "down", make)
+    return replace(Hops, "down", make)
 
 
 def sleeps_in() -> AbstractContextManager[Any]:
@@ -317,7 +263,7 @@ def forgets_its_hands() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(Dispatcher, "_work", make)
+    return replace(Dispatcher, "_work", make)
 
 
 def leaks_connections() -> AbstractContextManager[Any]:
@@ -330,7 +276,7 @@ def leaks_connections() -> AbstractContextManager[Any]:
 
         return careless
 
-    return _replace(ClientSession, "aclose", make)
+    return replace(ClientSession, "aclose", make)
 
 
 def leaves_files() -> AbstractContextManager[Any]:
@@ -342,22 +288,19 @@ def leaves_files() -> AbstractContextManager[Any]:
     return patch.object(sqlite.SQLiteSpool, "_remove", nothing)
 
 
-SABOTAGES = (
-    Sabotage("250 before the commit", ("lost",), early_250),
+KEEPING = (
+    Sabotage("250 before the commit", ("lost", "starves"), early_250),
     Sabotage("no sync of the database", ("lost", "twice", "starts"), no_sync),
     Sabotage("no sync of a name", ("lost", "starts"), no_directory_sync),
     Sabotage("a start that tidies up too much", ("lost", "content", "faults"), tidy_start),
     Sabotage("half of the content", ("content", "faults", "lost"), half_content),
     Sabotage("forgets to settle", ("twice", "lost"), forgets_to_settle),
     Sabotage("settles before it delivers", ("lost",), settles_before),
-    Sabotage("a lease that is too short", ("twice",), short_lease),
+    Sabotage("a lease that is too short", ("twice", "reports"), short_lease),
     Sabotage("4yz is taken for 5yz", ("lost",), hasty),
     Sabotage("sends again", ("twice",), sends_again),
     Sabotage("a mailbox that knows nothing again", ("twice",), looks_for_nothing),
-    Sabotage("drops reports", ("reports",), drops_reports),
     Sabotage("reports later", ("lost", "reports"), reports_later),
-    Sabotage("reports against NOTIFY", ("reports",), always_reports),
-    Sabotage("warns again and again", ("reports",), warns_again),
     Sabotage("one message at a time", ("starves",), one_at_a_time),
     Sabotage("holds for ever", ("lost", "empties"), holds_for_ever),
     Sabotage("nobody is woken", ("starves",), sleeps_in),
