@@ -594,7 +594,8 @@ async def test_what_a_program_hands_over_needs_smtputf8_where_it_does(tmp_path: 
     async with world(tmp_path) as w:
         node = await w.node("relay.example", kinds=[])
         for sender, subject in ("bö@our.dom", "1"), ("bo@our.dom", "grüße"), ("bo@our.dom", "2"):
-            envelope = Envelope(sender, ["v@held.example"])
+            later = Mail(sender, {"HOLDFOR": b"3600"})  # so that it can be looked at
+            envelope = Envelope(later, [Rcpt("v@held.example")])
             id = await node.relay.submit(envelope, f"Subject: {subject}\r\n\r\nhi\n")
             entry = await node.relay.spool.get(id)
             assert entry is not None

@@ -46,7 +46,8 @@ Worth knowing:
   and reads on, is heard behind the final dot: then a 421 is its answer, and an end without one
   leaves the outcome unknown.
 - In LMTP whoever has no reply has failed for now (RFC 2033 §5), though the server may have
-  delivered. It is transient, and may come twice; that is what the RFC prefers to a loss.
+  delivered. It is transient, and may come twice; that is what the RFC prefers to a loss. Who is cut
+  off between two replies, by a deadline of their own say, learns who has it by `deliver(told=…)`.
 - TLS's own end, close_notify, changes nothing when it is missing: SMTP marks the ends of all that
   counts.
 - With `tls="opportunistic"` a failed handshake is no end: the client connects anew, in clear.
