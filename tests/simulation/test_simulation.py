@@ -110,7 +110,7 @@ def test_and_in_each_process(hashes: str) -> None:
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda each: each.name)
 def test_it_sees_a_relay_that_is_broken(sabotage: Sabotage) -> None:
     with sabotage.done():
-        breaches = (simulate(seed).broken for seed in range(60))
+        breaches = (simulate(sabotage.first + turn).broken for turn in range(60))
         broken = next(filter(None, breaches), None)
     assert broken is not None, "nobody has noticed"
     assert broken.which in sabotage.seen

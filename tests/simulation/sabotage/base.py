@@ -12,11 +12,15 @@ __all__ = ["Sabotage", "replace"]
 
 @frozen
 class Sabotage:
-    """A fault, by its name; `seen` are the invariants one of which has to notice it."""
+    """A fault, by its name; `seen` are the invariants one of which has to notice it.
+
+    Worlds from the `first` on are tried: of what is rare, from one in which it happens.
+    """
 
     name: str
     seen: tuple[str, ...]
     done: Callable[[], AbstractContextManager[Any]]
+    first: int = 0
 
 
 def replace(cls: Any, name: str, make: Callable[[Any], Any]) -> AbstractContextManager[Any]:

@@ -361,8 +361,10 @@ PROMISING = (
     Sabotage("no promise asked for", ("by", "reports"), asks_for_no_promise),
     Sabotage("all of the time handed on", ("by",), hands_on_all_of_the_time),
     Sabotage("sent before its time", ("early",), holds_nothing),
-    Sabotage("forgets a hold", ("held",), forgets_a_hold),
-    Sabotage("does not notice a release", ("starves", "empties", "by", "lost"), does_not_notice),
+    Sabotage("forgets a hold", ("held",), forgets_a_hold, first=22),
+    Sabotage(
+        "does not notice a release", ("starves", "empties", "by", "lost"), does_not_notice, first=57
+    ),
     Sabotage("throws away what is held", ("lost",), ignores_a_rule_that_holds),
     Sabotage("lists without an owner", ("senders", "reports"), lists_without_an_owner),
     Sabotage("forgets a member", ("lists",), forgets_a_member),
@@ -373,9 +375,9 @@ PROMISING = (
     Sabotage("looks at no sender", ("places",), looks_at_no_sender),
     Sabotage("tells of what is thrown away", ("lost", "reports"), tells_of_what_is_thrown_away),
     Sabotage("one verdict for all", ("lost", "twice"), one_for_all),
-    Sabotage("all again for one", ("twice",), all_for_one),
+    Sabotage("all again for one", ("twice",), all_for_one, first=15),
     Sabotage("relays for all", ("strangers",), relays_for_all),
     Sabotage("reports to all", ("strangers",), reports_to_all),
-    Sabotage("waits for ever", ("strangers", "memory"), waits_for_ever),
+    Sabotage("waits for ever", ("strangers", "memory"), waits_for_ever, first=26),
     Sabotage("gives up writing", ("twice", "faults"), gives_up_writing),
 )
