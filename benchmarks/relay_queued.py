@@ -67,6 +67,7 @@ def fill_postfix(start: Start, directory: Path, number: int) -> None:
             time.sleep(0.1)
     (model,) = found
     octets, stat, tomorrow = model.read_bytes(), model.stat(), time.time() + DAY
+    os.utime(model, (tomorrow, tomorrow))  # it is one of them, and not to come in between
     for n in range(number):
         name = f"{n:010X}"[::-1]  # so that it is spread over the directories, by the first digit
         path = queue / name[0] / name
