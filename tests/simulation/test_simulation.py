@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,15 @@ from .world import COUNTS, simulate
 
 #: Worlds in a test, and tests of them; more by `python -m tests.simulation`.
 WORLDS, TESTS = 20, 10
+
+
+@pytest.fixture(autouse=True)
+def _not_measured() -> Iterator[None]:
+    """What a world walks through says little of what is tested, and to measure it takes as long."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.mark.rfc(
