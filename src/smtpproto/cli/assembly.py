@@ -139,7 +139,8 @@ def relay_of(
         limits=Limits(message=chosen.max_message, recipients=chosen.max_recipients),
         guard=share.guard(),
         connections=Connections(share.each(chosen.sessions_in), chosen.sessions_in_each),
-        sessions=share.each(chosen.sessions_out),
+        # Not shared out: next hops that do not answer keep some busy in each process.
+        sessions=chosen.sessions_out,
         sessions_each=share.each(chosen.sessions_out_each),
         observe=observe,
     )

@@ -63,8 +63,8 @@ MANUAL: Mapping[str, Explained] = {
     "workers": Explained(
         "Processes that take mail and deliver it, each on a core and with a spool of its own: as "
         "many as the machine has cores to spare, where one is not enough. Sessions that may be "
-        "there at a time (`sessions-in`, `sessions-out`, `sessions-out-each`) are shared out "
-        "among them; `sessions-in-each` is for each of them.",
+        "there at a time (`sessions-in`, `sessions-out-each`) are shared out among them; "
+        "`sessions-in-each` and `sessions-out` are for each of them.",
         "workers = 4",
         restart=True,
     ),
