@@ -163,13 +163,13 @@ async def _serve(
                         await serving.reload()
 
             async def answer(question: Question) -> None:
-                said, failed = None, False
+                said, failed = None, True
                 with anyio.move_on_after(ANSWER):
                     try:
                         said = await serving.answer(question.said)
+                        failed = False
                     except Exception:
                         log.exception("what was asked cannot be answered")
-                        failed = True
                 with suppress(OSError):
                     line.send(Answer(question.number, said, failed))
 

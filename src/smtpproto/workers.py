@@ -48,6 +48,8 @@ LONGEST_WAIT = 30.0
 LONG_LIFE = 60.0
 #: Seconds that a worker has to end, beyond those for its sessions.
 PATIENCE = 10.0
+#: A worker that owes so many answers is asked nothing more.
+MOST_UNANSWERED = 16
 
 
 class WorkerError(Exception):
@@ -171,6 +173,8 @@ class _Worker:
     asked: dict[int, Callable[[Answer], None]] = field(
         factory=dict[int, "Callable[[Answer], None]"]
     )
+    #: How many questions it has not answered, whoever still waits.
+    unanswered: int = 0
     #: What is left of its time then.
     left: anyio.CancelScope = field(factory=anyio.CancelScope)
 
@@ -179,7 +183,14 @@ class _Worker:
             self.line.send(order)
 
     async def ask(self, question: Question) -> Answer | None:
-        """Ask it; None if it does not answer in time."""
+        """Ask it; None if it does not answer in time.
+
+        One that hears nothing any more is not asked again and again: what nobody reads fills the
+        line, and then to write would block.
+        """
+        if self.unanswered >= MOST_UNANSWERED:
+            return None
+        self.unanswered += 1
         answer: Answer | None = None
         done = anyio.Event()
 
@@ -356,7 +367,9 @@ class Crew:
                 worker.sessions = said
                 worker.ready = True
                 self._is_ready(number)
-            elif (hear := worker.asked.get(said.number)) is not None:
+                continue
+            worker.unanswered -= 1
+            if (hear := worker.asked.get(said.number)) is not None:
                 hear(said)
 
     async def _end(self, worker: _Worker) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 from anyio.abc import TaskStatus
 
-from smtpproto import Envelope, Mail, Rcpt, Reply
+from smtpproto import Envelope, Mail, Rcpt, Reply, worker
 from smtpproto.certificates import Certificates, KeyPair
 from smtpproto.server import At, ContentStream, Server, ServerDeadlines, Session
 from smtpproto.worker import Bound
@@ -100,12 +100,20 @@ class Answering:
         raise AssertionError("nobody asks for it")
 
     async def answer(self, question: str) -> tuple[int, str, int]:
+        if question == "for ever?":
+            await anyio.sleep_forever()
         if question != "who?":
             raise LookupError(question)
         return self.number, question, len(self.places)
 
 
 answers = Answering
+
+
+def answers_soon(number: int) -> Answering:
+    """Make one of a process that has a tenth of a second for an answer."""
+    worker.ANSWER = 0.1
+    return Answering(number)
 
 
 @asynccontextmanager

@@ -19,10 +19,19 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 from smtpproto import LocalProtocolError, workers
 from smtpproto.cli.node import ensure_certificate
 from smtpproto.server import At
-from smtpproto.worker import Order
+from smtpproto.worker import Order, Question
 from smtpproto.workers import Make, Sockets, WorkerError, supervise
 
-from .crew import answers, fails, fails_after, fails_when_told, in_a_context, plain, with_tls
+from .crew import (
+    answers,
+    answers_soon,
+    fails,
+    fails_after,
+    fails_when_told,
+    in_a_context,
+    plain,
+    with_tls,
+)
 from .wire import HOST, LOST, Wire, connect
 
 pytestmark = pytest.mark.anyio
@@ -317,8 +326,63 @@ async def test_each_has_a_number_and_answers(anyio_backend: str) -> None:
                 assert sorted(said) == [(0, "who?", 1), (1, "who?", 1), (2, "who?", 0)]
                 with pytest.raises(WorkerError, match=r"worker \d does not answer"):
                     await crew.ask("what nobody knows")
+                said = await crew.ask("who?")
+                assert len(said) == 3
                 stop()
     assert not crew.ready
+
+
+async def test_who_does_not_answer_is_asked_no_more_when_he_owes_much(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "ANSWER", 0.05)
+    asked: list[object] = []
+    tell = workers._Worker.tell
+
+    def told(worker: workers._Worker, order: Order | Question) -> None:
+        tell(worker, order)
+        if isinstance(order, Question):
+            asked.append(order)
+
+    monkeypatch.setattr(workers._Worker, "tell", told)
+    with await Sockets.bind([At(HOST)], 1) as sockets:
+        crew = workers.Crew(answers, sockets, anyio_backend)  # type: ignore[arg-type]  # one of them
+        ready = anyio.Event()
+        with anyio.fail_after(ALL_TOGETHER):
+            async with anyio.create_task_group() as tasks:
+
+                async def work() -> None:
+                    await crew.work(lambda _: ready.set())
+
+                tasks.start_soon(work)
+                await ready.wait()
+                for _ in range(2 * workers.MOST_UNANSWERED):
+                    with pytest.raises(WorkerError, match="worker 1 does not answer"):
+                        await crew.ask("for ever?")
+                stop()
+    assert len(asked) == workers.MOST_UNANSWERED
+
+
+async def test_no_answer_in_time_is_no_answer(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker gives up first, and says that it has none."""
+    monkeypatch.setattr(workers, "ANSWER", float(ALL_TOGETHER))
+    with await Sockets.bind([At(HOST)], 1) as sockets:
+        crew = workers.Crew(answers_soon, sockets, anyio_backend)  # type: ignore[arg-type]  # one of them
+        ready = anyio.Event()
+        with anyio.fail_after(ALL_TOGETHER):
+            async with anyio.create_task_group() as tasks:
+
+                async def work() -> None:
+                    await crew.work(lambda _: ready.set())
+
+                tasks.start_soon(work)
+                await ready.wait()
+                with pytest.raises(WorkerError, match="worker 1 does not answer"):
+                    await crew.ask("for ever?")
+                assert await crew.ask("who?") == [(0, "who?", 1)]
+                stop()
 
 
 async def test_who_comes_for_one_that_has_died_waits_for_the_next(

@@ -139,7 +139,8 @@ class Metrics:
 def joined(texts: Sequence[bytes]) -> bytes:
     """Return the numbers of several relays (`Metrics.text`) as those of one.
 
-    They are added up, but for what `_MERGED` has, and the time when counting began.
+    They are added up. But the oldest message is the oldest of all, next hops are left alone by
+    several of them at once, and counting began when the first one began.
     """
     families: dict[str, Metric] = {}
     samples: dict[tuple[Hashable, ...], Sample] = {}
