@@ -115,11 +115,10 @@ class Router:
     lead, at `port`. A HostPort is a Host that has nothing of its own.
 
     `shuffle` puts a list into random order in place, as `random.shuffle` does: records of equal
-    preference are tried so, and the
-    equals of a rule. `hostname` and the local domains are the names, `own_addresses`
-    the addresses and networks (`10.1.2.3`, `fd00::/8`), that mean ourselves: what leads to
-    them by DNS would come back, and is not tried. No more than `max_hosts` mail exchangers are
-    looked up, and no more than `max_hosts` addresses returned.
+    preference are tried so, and the equals of a rule. `hostname` and the local domains are the
+    names, `own_addresses` the addresses and networks (`10.1.2.3`, `fd00::/8`), that mean
+    ourselves: what leads to them by DNS would come back, and is not tried. No more than
+    `max_hosts` mail exchangers are looked up, and no more than `max_hosts` addresses returned.
     """
 
     def __init__(

@@ -117,9 +117,8 @@ def connect(
         check_same_thread=False,
     )
     try:
-        db.execute(
-            f"PRAGMA page_size = {page or PAGE_OCTETS}"
-        )  # of one that is there it stays what it is
+        # Of one that is there it stays what it is.
+        db.execute(f"PRAGMA page_size = {page or PAGE_OCTETS}")
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise SpoolUnavailable(f"{path}: no write-ahead log on this file system")
