@@ -53,8 +53,6 @@ LISTEN = HostPort("127.0.0.1", 2525)
 SUBMISSION = HostPort("127.0.0.1", 2587)
 #: How what happens is told.
 LOGS = ("people", "json")
-#: The file below `data` with every message's story.
-STORY = "story.jsonl"
 #: What may stand before a tag: what a local part may hold without quotes, but for letters, digits
 #: and what routed mail in former days (%, !).
 SEPARATORS = ("+", "-", "_", "=", "#", "~", "^", "/", ".")
