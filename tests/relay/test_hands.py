@@ -36,8 +36,8 @@ class Bench:
         await self.may_end[thing].wait()
 
     async def finish(self, thing: int) -> None:
-        await anyio.lowlevel.checkpoint()
         self.finished.append(thing)
+        await anyio.lowlevel.checkpoint()
         self.ends[thing].set()
 
     async def begin(self, *things: int) -> None:
@@ -114,3 +114,4 @@ async def test_what_ends_at_the_last_moment_is_finished_once() -> None:
     async with at(Deaf(), patience=0.01) as bench:
         bench.hands.give(0)
     assert bench.finished == [0]
+    assert bench.ends[0].is_set()
