@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -71,6 +72,7 @@ class Lines:
 
 @contextmanager
 def logging_json(*options: object, before: Sequence[str] = ()) -> Iterator[Lines]:
+    """Run it in this directory, on any free ports; it is killed should it take too long."""
     process = subprocess.Popen(
         [*before, *MODULE, "serve", *ANY_PORTS, "--log", "json", *map(str, options)],
         stdin=subprocess.DEVNULL,
@@ -79,9 +81,12 @@ def logging_json(*options: object, before: Sequence[str] = ()) -> Iterator[Lines
         text=True,
         env=environment(),
     )
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
     try:
         yield Lines(process)
     finally:
+        watchdog.cancel()
         process.kill()
         process.communicate()
 

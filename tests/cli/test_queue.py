@@ -328,7 +328,11 @@ def test_wrong_usage(cli: Run, arguments: list[str], words: str) -> None:
 @pytest.mark.parametrize("command", [[], ["list"], ["show"], ["retry"], ["delete"]])
 def test_the_options_are_the_same_before_and_behind_a_command(cli: Run, command: list[str]) -> None:
     text = " ".join(cli("queue", *command, "--help").stdout.split())
-    assert all(option in text for option in ("--data", "--json", "--backend"))
+    if command:
+        assert "`smtpproto queue` may stand here, too: --data, --backend, --json." in text
+    else:
+        assert "queue [OPTIONS] [list | show ID | trace ID | hold | release | retry | del" in text
+        assert all(option in text for option in ("--data DIR", "--json", "--backend [asyncio|"))
     stored("bob@far.example")
     options = ["--json", "--data", DATA, "--backend", "trio"]
     if command in ([], ["list"]):

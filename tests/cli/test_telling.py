@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import anyio
 import pytest
@@ -32,6 +34,17 @@ class Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
+@asynccontextmanager
+async def running(teller: Teller) -> AsyncIterator[None]:
+    """It prints what gathers until the block ends, which has to be soon."""
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(teller.run)
+            await anyio.wait_all_tasks_blocked()
+            yield
+            tasks.cancel_scope.cancel()
+
+
 def test_an_event_is_printed_at_once_where_nothing_gathers(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -45,20 +58,16 @@ async def test_events_gather_and_are_printed_in_their_order(
 ) -> None:
     monkeypatch.setattr(telling, "GATHER", 0.01)
     teller = Teller(as_json=True)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(teller.run)
-        await anyio.wait_all_tasks_blocked()
+    async with running(teller):
         teller.note("ready", "ready")  # nobody waits in vain behind that
         capsys.readouterr()
         teller.event(DELIVERED)
         teller.event(OTHER)
         assert not capsys.readouterr().out
         out = ""
-        with anyio.fail_after(5):
-            while not out:
-                await anyio.sleep(0.01)
-                out = capsys.readouterr().out
-        tasks.cancel_scope.cancel()
+        while not out:
+            await anyio.sleep(0.01)
+            out = capsys.readouterr().out
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["one", "two"]
 
 
@@ -67,13 +76,10 @@ async def test_what_has_gathered_comes_before_what_the_node_says_and_before_the_
 ) -> None:
     monkeypatch.setattr(telling, "GATHER", 60)
     teller = Teller(as_json=True)
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(teller.run)
-        await anyio.wait_all_tasks_blocked()
+    async with running(teller):
         teller.event(DELIVERED)
         teller.note("reloaded", "the settings were read again")
         teller.event(OTHER)
-        tasks.cancel_scope.cancel()
     events = [json.loads(line)["event"] for line in capsys.readouterr().out.splitlines()]
     assert events == ["delivered", "reloaded", "delivered"]
 
@@ -83,15 +89,12 @@ async def test_a_log_that_takes_nothing_ends_nothing(
 ) -> None:
     monkeypatch.setattr(telling, "GATHER", 0.01)
     teller = Teller()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(teller.run)
-        await anyio.wait_all_tasks_blocked()
+    async with running(teller):
         full = Full()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", full)
             teller.event(DELIVERED)
             await full.asked.wait()
         teller.event(OTHER)
-        tasks.cancel_scope.cancel()
     (line,) = capsys.readouterr().out.splitlines()
     assert " two " in line

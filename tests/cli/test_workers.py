@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import smtplib
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,13 @@ def send_to_all(port: int, *recipients: str) -> None:
         session.sendmail("ann@far.example", recipients, "Subject: Hi\r\n\r\nHi\r\n")
     for session in sessions:
         session.quit()
+
+
+def wait_until(node: Lines, condition: Callable[[], bool]) -> None:
+    """Look again and again; not for ever, as a node that takes too long is killed."""
+    while not condition():
+        assert node.process.poll() is None
+        time.sleep(0.05)
 
 
 def listed(cli: Run, *options: str) -> list[dict[str, Any]]:
@@ -104,13 +113,10 @@ def test_one_that_is_killed_comes_back_with_its_mail(cli: Run, file: Path, backe
         node.until_all(accepted=MANY, held=MANY)
         victim = min(before)
         os.kill(victim, signal.SIGKILL)
-        while len(workers_of(node) - {victim}) < 2:
-            assert node.process.poll() is None
-        while ask(node, "/ready")[0] != 200:
-            assert node.process.poll() is None
+        wait_until(node, lambda: len(workers_of(node) - {victim}) == 2)
+        wait_until(node, lambda: ask(node, "/ready")[0] == 200)
         send_to_all(node.port(), "you@held.example")
-        while len(listed(cli)) < 2 * MANY:
-            assert node.process.poll() is None
+        wait_until(node, lambda: len(listed(cli)) == 2 * MANY)
         node.process.terminate()
         assert node.process.wait(PATIENCE) == 0
     assert len(listed(cli)) == 2 * MANY
@@ -126,8 +132,7 @@ def test_mail_of_a_process_that_is_no_more_is_delivered(cli: Run, file: Path) ->
     there = len(listed(cli))
     with logging_json("--config", alone) as node:
         assert cli("queue", "retry").exit_code == 0
-        while listed(cli):
-            assert node.process.poll() is None
+        wait_until(node, lambda: not listed(cli))
         node.process.terminate()
         assert node.process.wait(PATIENCE) == 0
     assert there == MANY

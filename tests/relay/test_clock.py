@@ -64,7 +64,9 @@ async def test_what_waits_is_tried_when_its_schedule_says(
         await node.until(Delivered)
 
 
-async def test_it_is_noticed_at_a_start_too(tmp_path: Path) -> None:
+async def test_it_is_noticed_at_a_start_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example", routes=dead(), schedule=SCHEDULE)
         w.move(YEAR)
@@ -78,8 +80,11 @@ async def test_it_is_noticed_at_a_start_too(tmp_path: Path) -> None:
         w.move(600)
         await node.until(Delivered)
         await node.stop()
+        assert "the clock was set back" in caplog.text
+        caplog.clear()
         w.move(30)  # a start by a clock that is right moves nothing
         await w.node("relay.example", routes=dead(), schedule=SCHEDULE)
+        assert "the clock was set back" not in caplog.text
 
 
 async def test_a_start_knows_the_time_of_the_last_attempt(tmp_path: Path) -> None:

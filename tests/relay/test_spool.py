@@ -1080,8 +1080,9 @@ def test_a_commit_torn_off_behind_a_claim_has_its_file(tmp_path: Path, content: 
                 async with anyio.create_task_group() as tasks, writer_busy(spool) as busy:
                     tasks.start_soon(spool.database.perform, Work(look, looks=True))
                     torn = asyncio.create_task(keep(spool, content))
-                    while not (spool.database._looks.works and spool.database._changes.works):
-                        await anyio.lowlevel.checkpoint()
+                    with anyio.fail_after(60):
+                        while not (spool.database._looks.works and spool.database._changes.works):
+                            await anyio.lowlevel.checkpoint()
                     busy.set()
                     await anyio.to_thread.run_sync(looking.wait)
                     torn.cancel()

@@ -54,6 +54,18 @@ UNAVAILABLE = Reply(451, "4.3.0", "Mail system temporarily unavailable")
 
 
 @frozen
+class Handed:
+    """A message that is handed in at `now`: our own fields are the `head` of its content."""
+
+    session: Session
+    envelope: Envelope
+    head: bytes
+    content: AsyncIterable[bytes]
+    incoming: Incoming
+    now: float
+
+
+@frozen
 class Intake:
     """A handler that judges senders and recipients, and spools what it accepts.
 
@@ -162,7 +174,7 @@ class Intake:
                     now=now,
                     comment=comment,
                 )
-                return await self._keep(session, envelope, trace, source, incoming, now=now)
+                return await self._take(Handed(session, envelope, trace, source, incoming, now))
         except SpoolUnavailable as error:
             log.error("a message from %s is put off: %s", session.peer[0], error)
             return FULL if error.full else UNAVAILABLE
@@ -183,26 +195,23 @@ class Intake:
                 return True
         return False
 
+    async def _take(self, handed: Handed) -> Reply:
+        """Judge a message whose content comes, and keep it."""
+        return await self._keep(handed)
+
     async def _keep(
-        self,
-        session: Session,
-        envelope: Envelope,
-        head: bytes,
-        content: AsyncIterable[bytes],
-        incoming: Incoming,
-        *,
-        now: float,
-        held: str | None = None,
-        judged: Sequence[Judged] = (),
+        self, handed: Handed, *, held: str | None = None, judged: Sequence[Judged] = ()
     ) -> Reply:
-        """Write `head` and the content into the spool, and say how it went.
+        """Write a message into the spool, and say how it went.
 
         `held` is why it stays there, `judged` what is to be told of it if it is accepted.
         """
+        session, envelope, incoming = handed.session, handed.envelope, handed.incoming
+        now = handed.now
         scan = HeaderScan()
-        await incoming.write(head)
-        octets = len(head)
-        async for chunk in content:
+        await incoming.write(handed.head)
+        octets = len(handed.head)
+        async for chunk in handed.content:
             scan.feed(chunk)
             octets += len(chunk)
             await incoming.write(chunk)

@@ -7,7 +7,6 @@ no filter learns of recipients that do not exist.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterable, Sequence
 
 from attrs import evolve, field, frozen
 
@@ -19,10 +18,9 @@ from smtpproto.relay.filters.chain import Chain, words_of
 from smtpproto.relay.filters.held import Held
 from smtpproto.relay.filters.seam import Finding, Seen, Stage
 from smtpproto.relay.reports.story import Judged, Refused
-from smtpproto.relay.spool.seam import Incoming
 from smtpproto.trace import without_fields
 
-from .handler import UNAVAILABLE, Intake, origin_of
+from .handler import UNAVAILABLE, Handed, Intake, origin_of
 
 __all__ = ["ScreenedIntake"]
 
@@ -80,20 +78,12 @@ class ScreenedIntake(Intake):
         """Forget a client that has gone."""
         self._known.pop(session.id, None)
 
-    async def _keep(
-        self,
-        session: Session,
-        envelope: Envelope,
-        head: bytes,
-        content: AsyncIterable[bytes],
-        incoming: Incoming,
-        *,
-        now: float,
-        held: str | None = None,
-        judged: Sequence[Judged] = (),
-    ) -> Reply:
+    async def _take(self, handed: Handed) -> Reply:
+        """Show the content to the filters, if any of them looks at it; keep what they let pass."""
+        session, id = handed.session, handed.incoming.id
         seen = self._seen(session)
-        seen.id = incoming.id
+        seen.id = id
+        content = handed.content
         try:
             async with Held() as whole:
                 if self.chain.wants(Stage.CONTENT):
@@ -103,19 +93,15 @@ class ScreenedIntake(Intake):
                     seen.content = whole
                     reply = await self._judge(Stage.CONTENT, session)
                     if reply is not None:
-                        return self._refused(session, envelope, incoming.id, reply)
+                        return self._refused(session, handed.envelope, id, reply)
                 outcome = self.chain.outcome(seen)
-                return await Intake._keep(
-                    self,
-                    session,
-                    envelope,
-                    head + outcome.fields,
-                    without_fields(content, outcome.removed),
-                    incoming,
-                    now=now,
-                    held=outcome.quarantine,
-                    judged=[self._judged(incoming.id, seen, each) for each in seen.findings],
+                marked = evolve(
+                    handed,
+                    head=handed.head + outcome.fields,
+                    content=without_fields(content, outcome.removed),
                 )
+                judged = [self._judged(id, seen, each) for each in seen.findings]
+                return await self._keep(marked, held=outcome.quarantine, judged=judged)
         except OSError as error:
             log.error("a message from %s cannot be held: %s", session.peer[0], error)
             return UNAVAILABLE
