@@ -1,5 +1,6 @@
 """The loop over the spool: bounded, fair, and never at a loss for what it has borrowed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,22 @@ async def test_a_fault_on_one_way_tears_no_transaction_on_another(tmp_path: Path
         assert str(deferred.forward_path) == "<v@our.dom>"
         assert len(host.accepted) == 1
         mailboxes.deliver_once = deliver_once  # type: ignore[method-assign]  # as it was
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio knows none that are not its own
+async def test_a_cancellation_astray_is_a_fault_like_any_other(tmp_path: Path) -> None:
+    # It is what whoever awaits a task or future gets that others have cancelled.
+    async with world(tmp_path) as w:
+        await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example")
+        node.trouble["broken@our.dom"] = asyncio.CancelledError()
+        await node.send(SENDER, ["broken@our.dom"])
+        (deferred,) = await node.until(Deferred)
+        assert str(deferred.forward_path) == "<broken@our.dom>"
+        await node.send(SENDER, ["broken@our.dom", "v@ext.example"])
+        (delivered,) = await node.until(Delivered)
+        assert str(delivered.forward_path) == "<v@ext.example>"
+        await node.until(Deferred, 2)
 
 
 async def test_a_fault_after_a_good_end_is_not_counted_against_it(tmp_path: Path) -> None:

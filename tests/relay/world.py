@@ -30,7 +30,6 @@ from smtpproto.client import Client, Connector, Tls, connect_tcp
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox
-from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import (
     HostPort,
     Listener,
@@ -237,7 +236,7 @@ class FaultySpool(SQLiteSpool):
 class FaultyMaildir(Maildir):
     """A Maildir that is as `trouble` says, for the mailboxes named there."""
 
-    trouble: dict[str, MailboxUnavailable | Exception]
+    trouble: dict[str, BaseException]
 
     async def deliver(self, mailbox: Mailbox, content: Any) -> None:
         if (error := self.trouble.get(str(mailbox))) is not None:
@@ -259,7 +258,7 @@ class Node:
         self.directory = directory
         self.events: list[Event] = []
         self.faults: dict[str, list[SpoolUnavailable | None]] = {}
-        self.trouble: dict[str, MailboxUnavailable | Exception] = {}
+        self.trouble: dict[str, BaseException] = {}
         self.broken: Exception | None = None
         self.ports: dict[Kind, int] = {}
         self.relay: Relay

@@ -13,6 +13,7 @@ from attrs import define, evolve, field
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
+from smtpproto.deadline import is_stray
 from smtpproto.extensions.dsn import NEVER, NOTIFY
 from smtpproto.relay.mailboxes.verp import Verp, envelopes
 from smtpproto.relay.reports.report import MAX_RETURNED, Failure, failure_report
@@ -154,7 +155,9 @@ class Dispatcher:
     async def _attempt(self, hand: _InHand) -> None:
         try:
             await self.deliverer.attempt(hand.entry, partial(self._done, hand))
-        except Exception:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_stray(error)):
+                raise
             log.exception("an attempt at message %s broke off", hand.entry.id)
 
     async def _conclude(self, hand: _InHand) -> None:
@@ -173,7 +176,9 @@ class Dispatcher:
                     ],
                 )
             await self._tell(entry, hand.waiting, soon=hand.soon)
-        except Exception:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_stray(error)):
+                raise
             log.exception("what became of message %s is not all written down", entry.id)
             await anyio.sleep(self.poll)
             await self._release([entry])
