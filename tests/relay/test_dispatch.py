@@ -12,6 +12,7 @@ from attrs import evolve
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
+from smtpproto.extensions.dsn import NOTIFY, Notify
 from smtpproto.relay import Maildir, Schedule, SQLiteSpool
 from smtpproto.relay.delivery.attempt import Attempt
 from smtpproto.relay.delivery.deliver import Deliverer
@@ -191,6 +192,39 @@ async def test_cancelled_it_gives_back_what_it_borrowed(tmp_path: Path) -> None:
                 assert await leases(spool) == [START + dispatcher.lease]
                 tasks.cancel_scope.cancel()
             assert await leases(spool) == [START]
+
+
+async def test_cancelled_it_still_writes_down_who_has_it_and_is_owed_a_report(
+    tmp_path: Path,
+) -> None:
+    # Else the next run would send it again. The report gives back the message, which is read.
+    async with world(tmp_path) as w:
+
+        async def attempt(entry: Entry, done: Any) -> None:
+            spool.arrivals.drop(entry.id)
+            tasks.cancel_scope.cancel()
+            (v,) = entry.recipients
+            await done([Attempt(v, Fate.ACCEPTED, "there", action="relayed")])
+
+        async with SQLiteSpool.open(tmp_path / "spool", clock=w.clock, steady=lambda: 0.0) as spool:
+            dispatcher = Dispatcher(
+                hostname="relay.example",
+                deliverer=as_deliverer(attempt),
+                spool=spool,
+                clock=w.clock,
+                random=w.random.random,
+                observe=ignore,
+            )
+            async with spool.receive() as incoming:
+                await incoming.write(MESSAGE)
+                rcpt = Rcpt("v@ext.example", NOTIFY({Notify.SUCCESS}))
+                await incoming.commit(Mail(SENDER), [rcpt], now=w.now)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(dispatcher.run)
+            (report,) = [entry async for entry in spool.entries()]
+            assert report.mail.reverse_path.mailbox is None
+            content = b"".join([chunk async for chunk in spool.content(report.id)])
+            assert b"Subject: greetings" in content
 
 
 async def test_an_attempt_without_end_is_cut_off_before_its_lease_ends(tmp_path: Path) -> None:

@@ -295,10 +295,11 @@ class Dispatcher:
     ) -> bytes:
         original = bytearray()
         try:
-            async for chunk in self.spool.content(entry.id):
-                original += chunk
-                if len(original) > MAX_RETURNED:
-                    break
+            with anyio.CancelScope(shield=True):  # who has it by now would get it once more
+                async for chunk in self.spool.content(entry.id):
+                    original += chunk
+                    if len(original) > MAX_RETURNED:
+                        break
         except SpoolUnavailable as error:
             # Content that is damaged must not keep its sender from being told.
             log.error("the report on message %s goes without it: %s", entry.id, error)
