@@ -483,3 +483,38 @@ async def test_who_has_been_settled_is_tried_when_due_while_the_others_are_still
         assert (len(quick.accepted), len(slow.accepted)) == (1, 0)
         slow.released.set()
         await node.until(Delivered, 2)
+
+
+async def test_who_is_being_tried_again_is_not_given_back_by_the_attempt_before(
+    tmp_path: Path,
+) -> None:
+    # Else it would be lent a second time, and sent twice at once.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        tried: list[list[int]] = []
+        again, go, third, never = (anyio.Event() for _ in range(4))
+
+        async def attempt(entry: Entry, done: Any) -> None:
+            tried.append([each.number for each in entry.recipients])
+            if len(tried) == 1:
+                ann, bob = entry.recipients
+                await done([Attempt(ann, Fate.TRANSIENT, "there", None, "later")])
+                w.move(700)
+                await go.wait()
+                node.faults["settle"] = [ZeroDivisionError("a fault of ours")] * 2
+                await done([Attempt(bob, Fate.ACCEPTED, "there")])
+            elif len(tried) == 2:
+                again.set()
+                await never.wait()
+            else:
+                await accepted(entry, done)
+                third.set()
+
+        dispatcher = node.relay.dispatcher
+        dispatcher.poll = 0.05
+        dispatcher.deliverer = as_deliverer(attempt)
+        await w.put(node, SENDER, "ann@ext.example", "bob@ext.example", content=MESSAGE)
+        await again.wait()
+        go.set()
+        await third.wait()
+        assert tried == [[0, 1], [0], [1]]

@@ -48,7 +48,7 @@ from smtpproto.relay.relay import Kind
 from smtpproto.relay.reports.story import Event
 from smtpproto.relay.routing.table import Routes, no_routes
 from smtpproto.relay.routing.transport import Host as MailHost
-from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
+from smtpproto.relay.spool.seam import Entry
 from smtpproto.relay.spool.sqlite import SQLiteIncoming
 from smtpproto.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.result import Result
@@ -204,7 +204,7 @@ class Host:
 class FaultySpool(SQLiteSpool):
     """A spool whose next calls of a name fail as `faults[name]` says; None: this one works."""
 
-    faults: dict[str, list[SpoolUnavailable | None]]
+    faults: dict[str, list[Exception | None]]
 
     def fail(self, name: str) -> None:
         waiting = self.faults.get(name)
@@ -257,7 +257,7 @@ class Node:
         self.name = name
         self.directory = directory
         self.events: list[Event] = []
-        self.faults: dict[str, list[SpoolUnavailable | None]] = {}
+        self.faults: dict[str, list[Exception | None]] = {}
         self.trouble: dict[str, BaseException] = {}
         self.broken: Exception | None = None
         self.ports: dict[Kind, int] = {}

@@ -63,6 +63,13 @@ class _InHand:
     def __attrs_post_init__(self) -> None:
         self.left = {recipient.number: recipient for recipient in self.entry.recipients}
 
+    @property
+    def unwritten(self) -> Entry:
+        """The message for those alone that are still ours: others may be lent to the next."""
+        ours = {*self.left, *(verdict.settlement.recipient for verdict in self.waiting)}
+        rest = tuple(each for each in self.entry.recipients if each.number in ours)
+        return evolve(self.entry, recipients=rest)
+
 
 @define(eq=False)
 class Dispatcher:
@@ -181,7 +188,7 @@ class Dispatcher:
                 raise
             log.exception("what became of message %s is not all written down", entry.id)
             await anyio.sleep(self.poll)
-            await self._release([entry])
+            await self._release([hand.unwritten])
         # A cancelled attempt stays among the busy: `run` gives it back.
         full = len(self._busy) >= self.workers
         del self._busy[id(entry)]
