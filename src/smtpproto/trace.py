@@ -236,11 +236,11 @@ class FieldRemoval:
     have, and nothing else. A bare LF ends a line, too. All else stays octet by octet.
     """
 
-    __slots__ = ("_dropping", "_field", "_held", "_in_line", "_names", "ended")
+    __slots__ = ("_dropping", "_ends", "_field", "_held", "_in_line", "_names", "ended")
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(name.lower().encode("ascii") for name in names)
-        self._field = _field_pattern(self._names)
+        self._field, self._ends = _field_patterns(self._names)
         self._held = b""
         self._in_line = self._dropping = False
         #: Whether the header's end has been reached: no need to feed more.
@@ -255,6 +255,11 @@ class FieldRemoval:
         at = 0
         while at < len(octets):
             if not self._in_line:
+                whole = self._alike(octets, at)
+                if not self._dropping:
+                    kept.append(octets[at:whole])
+                if (at := whole) == len(octets):
+                    break
                 if _is_blank(octets, at):
                     self.ended = True
                     kept.append(octets[at:])
@@ -277,6 +282,14 @@ class FieldRemoval:
         held, self._held = self._held, b""
         return held
 
+    def _alike(self, octets: bytes, at: int) -> int:
+        """Return how far it goes on as it is, in whole lines: they may be short, and very many."""
+        if self._dropping:
+            folded = _FOLDED.match(octets, at)
+            return at if folded is None else folded.end()
+        found = self._ends.search(octets, at)
+        return max(at, octets.rfind(b"\n", at) + 1) if found is None else found.start()
+
     def _is_undecided(self, octets: bytes, at: int) -> bool:
         """Tell whether a line that is not all there may become a field of those, or the blank."""
         if len(octets) - at >= _LONGEST or octets.find(b"\n", at) >= 0:
@@ -296,11 +309,18 @@ def _is_blank(octets: bytes, at: int) -> bool:
     return octets.startswith((b"\r\n", b"\n"), at)
 
 
+#: Folded lines, each whole.
+_FOLDED = re.compile(rb"(?:[ \t][^\n]*+\n)++")
+
+
 @lru_cache(64)
-def _field_pattern(names: frozenset[bytes]) -> re.Pattern[bytes]:
+def _field_patterns(names: frozenset[bytes]) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
     # Spaces before the colon are obsolete and read (RFC 5322 §4.5.8), as far as a line goes.
     some = b"|".join(map(re.escape, sorted(names)))
-    return re.compile(rb"(?:%b)[ \t]*:" % some, re.IGNORECASE)
+    return (
+        re.compile(rb"(?:%b)[ \t]*:" % some, re.IGNORECASE),
+        re.compile(rb"^(?:\r?\n|(?:%b)[ \t]*+:)" % some, re.IGNORECASE | re.MULTILINE),
+    )
 
 
 def without_fields(content: AsyncIterable[bytes], names: Iterable[str]) -> AsyncIterator[bytes]:

@@ -1,5 +1,6 @@
 """The loop over the spool: bounded, fair, and never at a loss for what it has borrowed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from attrs import evolve
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.reply import Reply
+from smtpproto.extensions.dsn import NOTIFY, Notify
 from smtpproto.relay import Maildir, Schedule, SQLiteSpool
 from smtpproto.relay.delivery.attempt import Attempt
 from smtpproto.relay.delivery.deliver import Deliverer
@@ -192,6 +194,39 @@ async def test_cancelled_it_gives_back_what_it_borrowed(tmp_path: Path) -> None:
             assert await leases(spool) == [START]
 
 
+async def test_cancelled_it_still_writes_down_who_has_it_and_is_owed_a_report(
+    tmp_path: Path,
+) -> None:
+    # Else the next run would send it again. The report gives back the message, which is read.
+    async with world(tmp_path) as w:
+
+        async def attempt(entry: Entry, done: Any) -> None:
+            spool.arrivals.drop(entry.id)
+            tasks.cancel_scope.cancel()
+            (v,) = entry.recipients
+            await done([Attempt(v, Fate.ACCEPTED, "there", action="relayed")])
+
+        async with SQLiteSpool.open(tmp_path / "spool", clock=w.clock, steady=lambda: 0.0) as spool:
+            dispatcher = Dispatcher(
+                hostname="relay.example",
+                deliverer=as_deliverer(attempt),
+                spool=spool,
+                clock=w.clock,
+                random=w.random.random,
+                observe=ignore,
+            )
+            async with spool.receive() as incoming:
+                await incoming.write(MESSAGE)
+                rcpt = Rcpt("v@ext.example", NOTIFY({Notify.SUCCESS}))
+                await incoming.commit(Mail(SENDER), [rcpt], now=w.now)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(dispatcher.run)
+            (report,) = [entry async for entry in spool.entries()]
+            assert report.mail.reverse_path.mailbox is None
+            content = b"".join([chunk async for chunk in spool.content(report.id)])
+            assert b"Subject: greetings" in content
+
+
 async def test_an_attempt_without_end_is_cut_off_before_its_lease_ends(tmp_path: Path) -> None:
     # Else the same message would be lent again, and sent twice at once.
     async with world(tmp_path) as w:
@@ -325,6 +360,22 @@ async def test_a_fault_on_one_way_tears_no_transaction_on_another(tmp_path: Path
         mailboxes.deliver_once = deliver_once  # type: ignore[method-assign]  # as it was
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # trio knows none that are not its own
+async def test_a_cancellation_astray_is_a_fault_like_any_other(tmp_path: Path) -> None:
+    # It is what whoever awaits a task or future gets that others have cancelled.
+    async with world(tmp_path) as w:
+        await w.host("mx.ext.example", "ext.example")
+        node = await w.node("relay.example")
+        node.trouble["broken@our.dom"] = asyncio.CancelledError()
+        await node.send(SENDER, ["broken@our.dom"])
+        (deferred,) = await node.until(Deferred)
+        assert str(deferred.forward_path) == "<broken@our.dom>"
+        await node.send(SENDER, ["broken@our.dom", "v@ext.example"])
+        (delivered,) = await node.until(Delivered)
+        assert str(delivered.forward_path) == "<v@ext.example>"
+        await node.until(Deferred, 2)
+
+
 async def test_a_fault_after_a_good_end_is_not_counted_against_it(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await w.node("relay.example")
@@ -432,3 +483,38 @@ async def test_who_has_been_settled_is_tried_when_due_while_the_others_are_still
         assert (len(quick.accepted), len(slow.accepted)) == (1, 0)
         slow.released.set()
         await node.until(Delivered, 2)
+
+
+async def test_who_is_being_tried_again_is_not_given_back_by_the_attempt_before(
+    tmp_path: Path,
+) -> None:
+    # Else it would be lent a second time, and sent twice at once.
+    async with world(tmp_path) as w:
+        node = await w.node("relay.example")
+        tried: list[list[int]] = []
+        again, go, third, never = (anyio.Event() for _ in range(4))
+
+        async def attempt(entry: Entry, done: Any) -> None:
+            tried.append([each.number for each in entry.recipients])
+            if len(tried) == 1:
+                ann, bob = entry.recipients
+                await done([Attempt(ann, Fate.TRANSIENT, "there", None, "later")])
+                w.move(700)
+                await go.wait()
+                node.faults["settle"] = [ZeroDivisionError("a fault of ours")] * 2
+                await done([Attempt(bob, Fate.ACCEPTED, "there")])
+            elif len(tried) == 2:
+                again.set()
+                await never.wait()
+            else:
+                await accepted(entry, done)
+                third.set()
+
+        dispatcher = node.relay.dispatcher
+        dispatcher.poll = 0.05
+        dispatcher.deliverer = as_deliverer(attempt)
+        await w.put(node, SENDER, "ann@ext.example", "bob@ext.example", content=MESSAGE)
+        await again.wait()
+        go.set()
+        await third.wait()
+        assert tried == [[0, 1], [0], [1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterator
 from email import message_from_bytes
 from itertools import pairwise
@@ -148,3 +149,23 @@ async def test_the_beginning_of_a_field_at_the_very_end_stays() -> None:
 
     left = [chunk async for chunk in without_fields(chunks(), ["X-Spam"])]
     assert b"".join(left) == b"To: a\r\nX-Spa"
+
+
+@pytest.mark.parametrize("begin", [b"To: a\r\n", b"X-Spam: no\r\n"])
+@pytest.mark.parametrize("line", [b" \r\n", b" x\r\n", b" \n"])
+def test_what_short_lines_cost_does_not_grow_by_their_number(begin: bytes, line: bytes) -> None:
+    """A stranger may send a header of very many, and the event loop waits for it."""
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    removal = FieldRemoval(NAMES)
+    sys.setprofile(count)
+    try:
+        kept = removal.feed(begin + line * 10_000)
+    finally:
+        sys.setprofile(None)
+    assert kept == (b"" if begin.startswith(b"X-Spam") else begin + line * 10_000)
+    assert steps < 100

@@ -30,7 +30,6 @@ from smtpproto.client import Client, Connector, Tls, connect_tcp
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.envelope import Envelope
 from smtpproto.core.path import Mailbox
-from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import (
     HostPort,
     Listener,
@@ -49,7 +48,7 @@ from smtpproto.relay.relay import Kind
 from smtpproto.relay.reports.story import Event
 from smtpproto.relay.routing.table import Routes, no_routes
 from smtpproto.relay.routing.transport import Host as MailHost
-from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
+from smtpproto.relay.spool.seam import Entry
 from smtpproto.relay.spool.sqlite import SQLiteIncoming
 from smtpproto.resolve import Mx, NoSuchDomain, ResolveFailed
 from smtpproto.result import Result
@@ -205,7 +204,7 @@ class Host:
 class FaultySpool(SQLiteSpool):
     """A spool whose next calls of a name fail as `faults[name]` says; None: this one works."""
 
-    faults: dict[str, list[SpoolUnavailable | None]]
+    faults: dict[str, list[Exception | None]]
 
     def fail(self, name: str) -> None:
         waiting = self.faults.get(name)
@@ -237,7 +236,7 @@ class FaultySpool(SQLiteSpool):
 class FaultyMaildir(Maildir):
     """A Maildir that is as `trouble` says, for the mailboxes named there."""
 
-    trouble: dict[str, MailboxUnavailable | Exception]
+    trouble: dict[str, BaseException]
 
     async def deliver(self, mailbox: Mailbox, content: Any) -> None:
         if (error := self.trouble.get(str(mailbox))) is not None:
@@ -258,8 +257,8 @@ class Node:
         self.name = name
         self.directory = directory
         self.events: list[Event] = []
-        self.faults: dict[str, list[SpoolUnavailable | None]] = {}
-        self.trouble: dict[str, MailboxUnavailable | Exception] = {}
+        self.faults: dict[str, list[Exception | None]] = {}
+        self.trouble: dict[str, BaseException] = {}
         self.broken: Exception | None = None
         self.ports: dict[Kind, int] = {}
         self.relay: Relay

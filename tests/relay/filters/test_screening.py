@@ -304,6 +304,23 @@ async def test_what_a_message_says_of_its_own_filters_is_left_out(tmp_path: Path
         assert below == b"X-Odd: yes\nX-Other: stays\n" + body
 
 
+@pytest.mark.parametrize("begin", [b" no", b"\tno", b" \r\n no"])
+@pytest.mark.parametrize("filtered", [True, False])
+async def test_a_message_does_not_go_on_with_a_field_of_ours(
+    tmp_path: Path, begin: bytes, filtered: bool
+) -> None:
+    # A first line that is folded would belong to the last field that we wrote (RFC 5322 §2.2.3).
+    async with world(tmp_path) as w:
+        tag = Tag("spam", (("X-Spam", "yes"),))
+        node = await strangers(w, *([At(Stage.CONTENT, tag)] if filtered else []))
+        await node.send("ann@ext.example", ["bob@our.dom"], begin + b"\r\n" + MESSAGE)
+        await node.until(Delivered)
+        (mail,) = node.mail("bob@our.dom")
+        head, _, body = mail.partition(b"\n\n")
+        assert head.endswith(b"\nX-Spam: yes") == filtered
+        assert body == (begin + b"\r\n" + MESSAGE).replace(b"\r\n", b"\n")
+
+
 async def test_without_filters_a_message_stays_as_it_came(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         node = await strangers(w)

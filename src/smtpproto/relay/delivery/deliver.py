@@ -28,6 +28,7 @@ from attrs import evolve, field, frozen
 from smtpproto.core.errors import LocalProtocolError
 from smtpproto.core.path import Mailbox, ReversePath
 from smtpproto.core.reply import Reply, Severity
+from smtpproto.deadline import is_stray
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.pool import Pool
 from smtpproto.relay.content.reading import CannotGoError, mailbox_content
@@ -196,7 +197,9 @@ class Deliverer:
         """Keep a fault on one way from tearing transactions on the others."""
         try:
             await way(*args)
-        except Exception:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_stray(error)):
+                raise
             log.exception("a delivery broke off")
 
     # Here

@@ -13,6 +13,7 @@ from attrs import define, evolve, field
 
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.core.path import Mailbox
+from smtpproto.deadline import is_stray
 from smtpproto.extensions.dsn import NEVER, NOTIFY
 from smtpproto.relay.mailboxes.verp import Verp, envelopes
 from smtpproto.relay.reports.report import MAX_RETURNED, Failure, failure_report
@@ -61,6 +62,13 @@ class _InHand:
 
     def __attrs_post_init__(self) -> None:
         self.left = {recipient.number: recipient for recipient in self.entry.recipients}
+
+    @property
+    def unwritten(self) -> Entry:
+        """The message for those alone that are still ours: others may be lent to the next."""
+        ours = {*self.left, *(verdict.settlement.recipient for verdict in self.waiting)}
+        rest = tuple(each for each in self.entry.recipients if each.number in ours)
+        return evolve(self.entry, recipients=rest)
 
 
 @define(eq=False)
@@ -154,7 +162,9 @@ class Dispatcher:
     async def _attempt(self, hand: _InHand) -> None:
         try:
             await self.deliverer.attempt(hand.entry, partial(self._done, hand))
-        except Exception:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_stray(error)):
+                raise
             log.exception("an attempt at message %s broke off", hand.entry.id)
 
     async def _conclude(self, hand: _InHand) -> None:
@@ -173,10 +183,12 @@ class Dispatcher:
                     ],
                 )
             await self._tell(entry, hand.waiting, soon=hand.soon)
-        except Exception:
+        except BaseException as error:
+            if not (isinstance(error, Exception) or is_stray(error)):
+                raise
             log.exception("what became of message %s is not all written down", entry.id)
             await anyio.sleep(self.poll)
-            await self._release([entry])
+            await self._release([hand.unwritten])
         # A cancelled attempt stays among the busy: `run` gives it back.
         full = len(self._busy) >= self.workers
         del self._busy[id(entry)]
@@ -290,10 +302,11 @@ class Dispatcher:
     ) -> bytes:
         original = bytearray()
         try:
-            async for chunk in self.spool.content(entry.id):
-                original += chunk
-                if len(original) > MAX_RETURNED:
-                    break
+            with anyio.CancelScope(shield=True):  # who has it by now would get it once more
+                async for chunk in self.spool.content(entry.id):
+                    original += chunk
+                    if len(original) > MAX_RETURNED:
+                        break
         except SpoolUnavailable as error:
             # Content that is damaged must not keep its sender from being told.
             log.error("the report on message %s goes without it: %s", entry.id, error)

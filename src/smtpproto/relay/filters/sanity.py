@@ -69,7 +69,7 @@ def fault_of(beginning: bytes, *, whole: int) -> str | None:
             return f"a line has more than {LONGEST} octets"
         if not line:
             continue
-        if line[:1] in b" \t":
+        if name and line[:1] in b" \t":
             if name == b"date":
                 dates[-1] += b" " + line.strip()  # folded (RFC 5322 §2.2.3)
             continue
