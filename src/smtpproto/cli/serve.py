@@ -293,6 +293,8 @@ async def _serve_together(begun: _Begun, source: Source, sockets: Sockets) -> No
     chosen = begun.chosen
     with explained(chosen):
         outside = await to_thread.run_sync(read_outside, chosen)
+        # What is wrong with it is the same for all of them, and is said once.
+        await to_thread.run_sync(certificate_of, chosen)
         left = [
             share.number
             for share in await to_thread.run_sync(spools_in, chosen.data)
@@ -326,7 +328,7 @@ async def _node_of(
 ) -> AsyncGenerator[Node]:
     """Give the node of one process, there."""
     teller = Teller(chosen.log == "json")
-    teller.listen()
+    teller.listen(f"worker {worker + 1}")
     share = Share(numbers[worker], chosen.workers)
     try:
         async with open_node(chosen, source, teller, share=share, login=login) as node:

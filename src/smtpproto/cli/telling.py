@@ -61,11 +61,17 @@ class Teller:
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _gathers: bool = field(default=False, init=False)
 
-    def listen(self) -> None:
-        """Have Python's logging printed the same way, on the error stream."""
+    def listen(self, process: str = "") -> None:
+        """Have Python's logging printed the same way, on the error stream.
+
+        With the name of this `process` of the node, where several may say the same.
+        """
         handler = logging.StreamHandler()
+        words = "%(levelname)s %(name)s: %(message)s"
         handler.setFormatter(
-            _AsJson() if self.as_json else logging.Formatter("%(levelname)s %(name)s: %(message)s")
+            _AsJson(process)
+            if self.as_json
+            else logging.Formatter(f"{process}: {words}" if process else words)
         )
         logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
@@ -143,6 +149,10 @@ def _clock(when: float) -> str:
 
 
 class _AsJson(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
     def format(self, record: logging.LogRecord) -> str:
         found: dict[str, object] = {
             "time": timestamp(record.created),
@@ -151,6 +161,8 @@ class _AsJson(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self._process:
+            found["process"] = self._process
         if record.exc_info:
             found["exception"] = self.formatException(record.exc_info)
         return json.dumps(found)
