@@ -389,7 +389,7 @@ def _deaf_to_interrupts() -> Generator[None]:
 
 
 async def _must_be_free(place: At) -> None:
-    """Raise OSError if others listen there: by SO_REUSEPORT we would get a part of their clients."""
+    """Raise OSError if others listen there: by SO_REUSEPORT we would get some of their clients."""
     with ExitStack() as stack:
         await _listening(place, stack, shared=False)
 

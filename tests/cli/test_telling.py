@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 
 import anyio
 import pytest
@@ -13,6 +17,7 @@ from smtpproto.cli import telling
 from smtpproto.cli.telling import Teller
 from smtpproto.core.path import ForwardPath
 from smtpproto.relay.reports.story import Delivered
+from tests.cli.test_serve import environment
 
 pytestmark = pytest.mark.anyio
 
@@ -95,3 +100,28 @@ async def test_a_log_that_takes_nothing_ends_nothing(
         tasks.cancel_scope.cancel()
     (line,) = capsys.readouterr().out.splitlines()
     assert " two " in line
+
+
+WRITES = """
+import sys
+from pathlib import Path
+from smtpproto.cli.telling import Teller, Turns
+teller = Teller(True, Turns(Path(sys.argv[1])))
+teller.listen("worker")
+for _ in range(5):
+    teller.note("long", "x" * 200_000)
+    __import__("logging").error("%s", "y" * 200_000)
+"""
+
+
+def test_lines_stay_whole_however_long_where_several_processes_write(tmp_path: Path) -> None:
+    """More than a pipe holds, and nobody reads for a while: each waits for the other's line."""
+    reads, writes = os.pipe()
+    with open(reads, "rb", buffering=0) as pipe, ExitStack() as stack:
+        for _ in range(2):
+            program = [sys.executable, "-c", WRITES, str(tmp_path)]
+            process = subprocess.Popen(program, stdout=writes, stderr=writes, env=environment())
+            stack.enter_context(process)
+        os.close(writes)
+        said = b"".join(iter(lambda: pipe.read(3000), b""))
+    assert [len(json.loads(line)["message"]) for line in said.splitlines()] == [200_000] * 20

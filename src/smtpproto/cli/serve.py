@@ -53,7 +53,7 @@ from .running import (
 )
 from .screen import show
 from .shares import Share, holds_mail, spools_in
-from .telling import Teller
+from .telling import Teller, Turns
 from .together import Together
 from .values import domain, network
 
@@ -295,6 +295,7 @@ async def _serve_together(begun: _Begun, source: Source, sockets: Sockets) -> No
         outside = await to_thread.run_sync(read_outside, chosen)
         # What is wrong with it is the same for all of them, and is said once.
         await to_thread.run_sync(certificate_of, chosen)
+        begun.teller.turns = Turns(chosen.data)
         left = [
             share.number
             for share in await to_thread.run_sync(spools_in, chosen.data)
@@ -327,7 +328,7 @@ async def _node_of(
     worker: int,
 ) -> AsyncGenerator[Node]:
     """Give the node of one process, there."""
-    teller = Teller(chosen.log == "json")
+    teller = Teller(chosen.log == "json", Turns(chosen.data))
     teller.listen(f"worker {worker + 1}")
     share = Share(numbers[worker], chosen.workers)
     try:

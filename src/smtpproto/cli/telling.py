@@ -6,15 +6,23 @@ the node says of itself has the names in `note`.
 
 A busy node has thousands of events a second, and to write each by itself costs several times what
 it costs to make a line of it. So what does not go to a terminal gathers for a moment (`run`).
+
+Several processes may write to one pipe, and it keeps only what is short together (PIPE_BUF): a line
+that names hundreds of recipients would be cut by others while nobody reads. So they take `Turns`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TextIO
 
 import anyio
 import click
@@ -40,7 +48,7 @@ from smtpproto.relay.reports.story_file import as_record, timestamp
 
 from .console import amount, is_terminal, safe, say
 
-__all__ = ["Teller", "in_words"]
+__all__ = ["Teller", "Turns", "in_words"]
 
 #: Seconds in which events gather.
 GATHER = 0.05
@@ -51,11 +59,36 @@ NAMED = 5
 _LEVELS = {"head": "info", "good": "info", "dim": "info", "warn": "warning", "bad": "error"}
 
 
+class Turns:
+    """One process at a time, of those that have the same directory; who dies has had his turn.
+
+    For systems with flock(2), which are those that have several processes. OSError.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._lock = os.open(directory, os.O_RDONLY)  # until the process ends
+        self._here = threading.RLock()
+
+    @contextmanager
+    def take(self) -> Generator[None]:
+        """Wait for the turn, and have it. Blocks."""
+        import fcntl  # noqa: PLC0415 - there is none on Windows
+
+        with self._here:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
 @define
 class Teller:
     """Prints events, and what the node has to say, in one of the two forms."""
 
     as_json: bool = False
+    #: Where other processes write to the same.
+    turns: Turns | None = None
     #: When, and what; while it gathers.
     _events: list[tuple[float, Event]] = field(factory=list[tuple[float, Event]], init=False)
     _more: anyio.Event = field(factory=anyio.Event, init=False)
@@ -66,7 +99,7 @@ class Teller:
 
         With the name of this `process` of the node, where several may say the same.
         """
-        handler = logging.StreamHandler()
+        handler = _Handler(self)
         words = "%(levelname)s %(name)s: %(message)s"
         handler.setFormatter(
             _AsJson(process)
@@ -74,6 +107,10 @@ class Teller:
             else logging.Formatter(f"{process}: {words}" if process else words)
         )
         logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Have the turn to write, until the context is left. Blocks."""
+        return nullcontext() if self.turns is None else self.turns.take()
 
     def event(self, event: Event) -> None:
         """Print one line of a message's story; soon, where it gathers."""
@@ -106,7 +143,8 @@ class Teller:
                 say((f"{_clock(when)} {event.id} ", "dim"), (f"{word:<9} ", style), said)
         else:
             for text in _pieces([self._line(when, event) for when, event in events]):
-                click.echo(text)
+                with self.turn():
+                    click.echo(text)
 
     def _line(self, when: float, event: Event) -> str:
         word, style, said = in_words(event)
@@ -117,10 +155,11 @@ class Teller:
     def note(self, event: str, text: str, **more: object) -> None:
         """Say something of the node itself; programs get its name and `more`, too."""
         self._tell()
-        if self.as_json:
-            click.echo(_as_line(time.time(), "info", {"event": event, "message": text, **more}))
-        else:
-            say(text)
+        with self.turn():
+            if self.as_json:
+                click.echo(_as_line(time.time(), "info", {"event": event, "message": text, **more}))
+            else:
+                say(text)
 
 
 def _pieces(lines: Sequence[str]) -> Iterator[str]:
@@ -146,6 +185,16 @@ def _as_line(when: float, level: str, record: dict[str, object]) -> str:
 
 def _clock(when: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(when))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    def __init__(self, teller: Teller) -> None:
+        super().__init__()
+        self._teller = teller
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._teller.turn():
+            super().emit(record)
 
 
 class _AsJson(logging.Formatter):
