@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -103,25 +104,33 @@ async def test_a_log_that_takes_nothing_ends_nothing(
 
 
 WRITES = """
-import sys
+import logging, sys
 from pathlib import Path
 from smtpproto.cli.telling import Teller, Turns
 teller = Teller(True, Turns(Path(sys.argv[1])))
 teller.listen("worker")
+Path(sys.argv[2]).touch()
 for _ in range(5):
-    teller.note("long", "x" * 200_000)
-    __import__("logging").error("%s", "y" * 200_000)
+    teller.note("long", "x" * 100_000)
+    logging.error("y" * 100_000)
 """
 
 
 def test_lines_stay_whole_however_long_where_several_processes_write(tmp_path: Path) -> None:
-    """More than a pipe holds, and nobody reads for a while: each waits for the other's line."""
+    """More than a pipe holds, and it is full while both write: each waits for the other's line."""
     reads, writes = os.pipe()
+    begun = [tmp_path / "one", tmp_path / "two"]
     with open(reads, "rb", buffering=0) as pipe, ExitStack() as stack:
-        for _ in range(2):
-            program = [sys.executable, "-c", WRITES, str(tmp_path)]
+        for file in begun:
+            program = [sys.executable, "-c", WRITES, str(tmp_path), str(file)]
             process = subprocess.Popen(program, stdout=writes, stderr=writes, env=environment())
             stack.enter_context(process)
         os.close(writes)
-        said = b"".join(iter(lambda: pipe.read(3000), b""))
-    assert [len(json.loads(line)["message"]) for line in said.splitlines()] == [200_000] * 20
+        while not all(file.exists() for file in begun):
+            assert process.poll() is None
+            time.sleep(0.01)
+        said = b""
+        while some := pipe.read(3000):
+            said += some
+            time.sleep(0.0005)  # a reader who is slower than they are
+    assert [len(json.loads(line)["message"]) for line in said.splitlines()] == [100_000] * 20
