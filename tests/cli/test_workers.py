@@ -167,12 +167,12 @@ def test_old_settings_that_stay_are_told_by_each_with_its_name(file: Path) -> No
 
 def test_a_certificate_of_no_use_is_told_once(file: Path) -> None:
     (DATA / "tls").mkdir(parents=True)
-    (DATA / "tls" / "cert.pem").touch()
+    for name in "cert.pem", "key.pem":
+        (DATA / "tls" / name).write_text("none")
     code, said = started("--config", str(file))
     assert code == 1
     assert said == [
-        "smtpproto: smtpproto-data/tls/cert.pem is there, and its key is not: "
-        "smtpproto-data/tls/key.pem"
+        "smtpproto: smtpproto-data/tls/cert.pem has no certificate in PEM that can be read"
     ]
 
 

@@ -294,7 +294,8 @@ async def _serve_together(begun: _Begun, source: Source, sockets: Sockets) -> No
     with explained(chosen):
         outside = await to_thread.run_sync(read_outside, chosen)
         # What is wrong with it is the same for all of them, and is said once.
-        await to_thread.run_sync(certificate_of, chosen)
+        certificate = await to_thread.run_sync(certificate_of, chosen)
+        await to_thread.run_sync(certificate.server_context)
         begun.teller.turns = Turns(chosen.data)
         left = [
             share.number
