@@ -97,8 +97,8 @@ async def supervise(
     anew, after waits that get longer as long as that does not help.
 
     LocalProtocolError for no workers, or for UNIX sockets, which cannot be shared so. OSError if a
-    place cannot be bound, or others share it already. WorkerError if a worker ends before it is ready, at the start: later ones
-    are only logged.
+    place cannot be bound, or is shared by others already. WorkerError if a worker ends before it is
+    ready, at the start: later ones are only logged.
     """
     with await Sockets.bind(places, workers) as sockets:
         await Crew(make, sockets, backend, backend_options).work(task_status.started)

@@ -121,13 +121,20 @@ def test_lines_stay_whole_however_long_where_several_processes_write(tmp_path: P
     reads, writes = os.pipe()
     begun = [tmp_path / "one", tmp_path / "two"]
     with open(reads, "rb", buffering=0) as pipe, ExitStack() as stack:
-        for file in begun:
-            program = [sys.executable, "-c", WRITES, str(tmp_path), str(file)]
-            process = subprocess.Popen(program, stdout=writes, stderr=writes, env=environment())
-            stack.enter_context(process)
+        writers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", WRITES, str(tmp_path), str(file)],
+                    stdout=writes,
+                    stderr=writes,
+                    env=environment(),
+                )
+            )
+            for file in begun
+        ]
         os.close(writes)
         while not all(file.exists() for file in begun):
-            assert process.poll() is None
+            assert all(writer.poll() is None for writer in writers)
             time.sleep(0.01)
         said = b""
         while some := pipe.read(3000):
