@@ -116,6 +116,7 @@ def work(
     backend_options: dict[str, Any] | None,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, who tells us
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which we began with
     main = partial(_serve, make, lent, line)
     anyio.run(main, backend=backend, backend_options=backend_options)
 

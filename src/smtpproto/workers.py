@@ -20,9 +20,10 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -98,8 +99,8 @@ async def supervise(
     anew, after waits that get longer as long as that does not help.
 
     LocalProtocolError for no workers, or for UNIX sockets, which cannot be shared so. OSError if a
-    place cannot be bound. WorkerError if a worker ends before it is ready, at the start: later ones
-    are only logged.
+    place cannot be bound, or is shared by others already. WorkerError if a worker ends before it is
+    ready, at the start: later ones are only logged.
     """
     with await Sockets.bind(places, workers) as sockets:
         await Crew(make, sockets, backend, backend_options).work(task_status.started)
@@ -128,6 +129,8 @@ class Sockets:
             for worker in range(workers):
                 made._lent.append([])
                 for index, place in enumerate(places):
+                    if worker == 0 and place.port:
+                        await _must_be_free(place)
                     sockets = await _listening(place, stack)
                     host, port = sockets[0].getsockname()[:2]
                     places[index] = evolve(place, port=port)  # the others have it, too
@@ -340,7 +343,7 @@ class Crew:
         name = f"worker {number + 1}"
         worker = _Worker(spawn.Process(target=work, args=what, name=name), ours)
         with ours:
-            with theirs:
+            with theirs, _deaf_to_interrupts():
                 worker.process.start()
             self._workers.add(worker)
             try:
@@ -383,8 +386,32 @@ class Crew:
         worker.process.kill()
 
 
-async def _listening(place: At, stack: ExitStack) -> list[socket.socket]:
-    """Bind to a place, and listen; the sockets, which `stack` closes. They may be lent."""
+@contextmanager
+def _deaf_to_interrupts() -> Generator[None]:
+    """Have who is started meanwhile not hear SIGINT; we hear it afterwards.
+
+    Ctrl-C is for all at the terminal, and an interpreter that begins would die of it with a
+    traceback: it is a while before a worker can say that it ignores that (`work`).
+    """
+    resource_tracker.ensure_running()  # until Python 3.12 its start would end what we begin here
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+async def _must_be_free(place: At) -> None:
+    """Raise OSError if others listen there: by SO_REUSEPORT we would get some of their clients."""
+    with ExitStack() as stack:
+        await _listening(place, stack, shared=False)
+
+
+async def _listening(place: At, stack: ExitStack, *, shared: bool = True) -> list[socket.socket]:
+    """Bind to a place, and listen; the sockets, which `stack` closes. They may be lent.
+
+    Unless others may have the place too (`shared`), it is only bound.
+    """
     port = place.port
     sockets: list[socket.socket] = []
     try:
@@ -395,11 +422,13 @@ async def _listening(place: At, stack: ExitStack) -> list[socket.socket]:
             try:
                 sock = stack.enter_context(socket.socket(family, kind))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if shared:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
                 if family == socket.AF_INET6:
                     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 sock.bind((address[0], port, *address[2:]))
-                sock.listen(socket.SOMAXCONN)
+                if shared:
+                    sock.listen(socket.SOMAXCONN)
             except OSError as error:
                 if place.host is None and error.errno in _NO_SUCH_FAMILY:
                     continue

@@ -427,6 +427,46 @@ async def test_a_port_that_is_taken(anyio_backend: str) -> None:
     assert caught.value.filename == f"{HOST}:{port}"
 
 
+async def test_a_port_of_other_workers_is_taken_too(anyio_backend: str) -> None:
+    """Who shares it among his own does not share it with us: each would get a part of the mail."""
+    with await Sockets.bind([At(HOST)], 2) as others:
+        ((_, port),) = others.bound
+        with pytest.raises(OSError, match="in use") as caught:
+            await Sockets.bind([At(HOST, port)], 2)
+    assert caught.value.filename == f"{HOST}:{port}"
+    with await Sockets.bind([At(HOST, port)], 2) as ours:
+        assert ours.bound == [(HOST, port)]
+
+
+async def test_ctrl_c_while_they_begin(anyio_backend: str) -> None:
+    """It is for all at the terminal; the supervisor hears it, and none of them says a word."""
+    program = (
+        "from smtpproto.workers import run; from smtpproto.server import At;"
+        "from tests.adapters.crew import plain;"
+        f"run(plain, 2, [At()], backend={anyio_backend!r})"
+    )
+    root = Path(__file__).parents[2]
+    path = {**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"}
+    process = await anyio.open_process(
+        [sys.executable, "-c", program], env=path, start_new_session=True
+    )
+    with anyio.fail_after(ALL_TOGETHER):
+        async with process:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            begun = partial(_run_spawn_main, children, 2)
+            await wait_until(begun)
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.stderr is not None
+            said = b"".join([some async for some in process.stderr])
+            assert await process.wait() == 0
+    assert said == b""
+
+
+def _run_spawn_main(children: Path, number: int) -> bool:
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children.read_text().split()]
+    return sum(b"spawn_main" in command for command in commands) == number
+
+
 async def test_what_a_worker_opened_is_closed_at_its_end(
     anyio_backend: str, tmp_path: Path
 ) -> None:

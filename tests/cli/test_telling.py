@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -15,6 +19,7 @@ from smtpproto.cli import telling
 from smtpproto.cli.telling import Teller
 from smtpproto.core.path import ForwardPath
 from smtpproto.relay.reports.story import Delivered
+from tests.cli.test_serve import environment
 
 pytestmark = pytest.mark.anyio
 
@@ -98,3 +103,43 @@ async def test_a_log_that_takes_nothing_ends_nothing(
         teller.event(OTHER)
     (line,) = capsys.readouterr().out.splitlines()
     assert " two " in line
+
+
+WRITES = """
+import logging, sys
+from pathlib import Path
+from smtpproto.cli.telling import Teller, Turns
+teller = Teller(True, Turns(Path(sys.argv[1])))
+teller.listen("worker")
+Path(sys.argv[2]).touch()
+for _ in range(5):
+    teller.note("long", "x" * 100_000)
+    logging.error("y" * 100_000)
+"""
+
+
+def test_lines_stay_whole_however_long_where_several_processes_write(tmp_path: Path) -> None:
+    """More than a pipe holds, and it is full while both write: each waits for the other's line."""
+    reads, writes = os.pipe()
+    begun = [tmp_path / "one", tmp_path / "two"]
+    with open(reads, "rb", buffering=0) as pipe, ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", WRITES, str(tmp_path), str(file)],
+                    stdout=writes,
+                    stderr=writes,
+                    env=environment(),
+                )
+            )
+            for file in begun
+        ]
+        os.close(writes)
+        while not all(file.exists() for file in begun):
+            assert all(writer.poll() is None for writer in writers)
+            time.sleep(0.01)
+        said = b""
+        while some := pipe.read(3000):
+            said += some
+            time.sleep(0.0005)  # a reader who is slower than they are
+    assert [len(json.loads(line)["message"]) for line in said.splitlines()] == [100_000] * 20

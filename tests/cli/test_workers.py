@@ -157,6 +157,30 @@ def test_a_hangup_is_for_all_of_them(file: Path, backend: str) -> None:
     assert 250 in answers
 
 
+def test_old_settings_that_stay_are_told_by_each_with_its_name(file: Path) -> None:
+    """As each reads for itself: one that is not as the others are could not hide."""
+    with logging_json("--config", file) as node:
+        node.port()
+        file.write_text("nonsense = 3\n" + file.read_text())
+        node.process.send_signal(signal.SIGHUP)
+        told = [node.until("log")[-1] for _ in range(2)]
+        node.process.terminate()
+        assert node.process.wait(PATIENCE) == 0
+    assert {each["process"] for each in told} == {"worker 1", "worker 2"}
+    assert all("the old settings stay: smtp.toml: nonsense" in each["message"] for each in told)
+
+
+def test_a_certificate_of_no_use_is_told_once(file: Path) -> None:
+    (DATA / "tls").mkdir(parents=True)
+    for name in "cert.pem", "key.pem":
+        (DATA / "tls" / name).write_text("none")
+    code, said = started("--config", str(file))
+    assert code == 1
+    assert said == [
+        "smtpproto: smtpproto-data/tls/cert.pem has no certificate in PEM that can be read"
+    ]
+
+
 def test_what_cannot_begin_says_why(file: Path) -> None:
     """By the process that could not; the others end, and so does the node."""
     DATA.mkdir()

@@ -289,7 +289,7 @@ async def test_who_never_gets_a_place_hears_that_it_is_late_and_then_that_it_is_
         for day, delays in (0.0, 0), (0.2, 1), (3.0, 1):
             w.move(START + day * DAY - w.now)
             await until_put_off(node, late, w.now)
-            assert len(node.told(Deferred)) == delays
+            assert len(await node.until(Deferred, delays)) == delays  # told after it is written
         w.move(START + 5 * DAY - w.now)
         (failed,) = await node.until(Failed)
         assert (failed.id, failed.where) == (late, "slow.example")
@@ -298,6 +298,7 @@ async def test_who_never_gets_a_place_hears_that_it_is_late_and_then_that_it_is_
         assert "\nAction: delayed\nStatus: 4.4.5\n" in delayed
         assert "\nAction: failed\nStatus: 5.4.7\n" in gone
         assert "Remote-MTA" not in gone  # it was asked nothing
+        assert len(node.told(Deferred)) == 1
         assert len(await node.queue()) == 1
 
 

@@ -53,7 +53,7 @@ from .running import (
 )
 from .screen import show
 from .shares import Share, holds_mail, spools_in
-from .telling import Teller
+from .telling import Teller, Turns
 from .together import Together
 from .values import domain, network
 
@@ -293,6 +293,10 @@ async def _serve_together(begun: _Begun, source: Source, sockets: Sockets) -> No
     chosen = begun.chosen
     with explained(chosen):
         outside = await to_thread.run_sync(read_outside, chosen)
+        # What is wrong with it is the same for all of them, and is said once.
+        certificate = await to_thread.run_sync(certificate_of, chosen)
+        await to_thread.run_sync(certificate.server_context)
+        begun.teller.turns = Turns(chosen.data)
         left = [
             share.number
             for share in await to_thread.run_sync(spools_in, chosen.data)
@@ -325,8 +329,8 @@ async def _node_of(
     worker: int,
 ) -> AsyncGenerator[Node]:
     """Give the node of one process, there."""
-    teller = Teller(chosen.log == "json")
-    teller.listen()
+    teller = Teller(chosen.log == "json", Turns(chosen.data))
+    teller.listen(f"worker {worker + 1}")
     share = Share(numbers[worker], chosen.workers)
     try:
         async with open_node(chosen, source, teller, share=share, login=login) as node:

@@ -6,15 +6,23 @@ the node says of itself has the names in `note`.
 
 A busy node has thousands of events a second, and to write each by itself costs several times what
 it costs to make a line of it. So what does not go to a terminal gathers for a moment (`run`).
+
+Several processes may write to one pipe, and it keeps only what is short together (PIPE_BUF): what
+is longer would be cut by others while nobody reads. So they take `Turns`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TextIO
 
 import anyio
 import click
@@ -40,15 +48,36 @@ from smtpproto.relay.reports.story_file import as_record, timestamp
 
 from .console import amount, is_terminal, safe, say
 
-__all__ = ["Teller", "in_words"]
+__all__ = ["Teller", "Turns", "in_words"]
 
 #: Seconds in which events gather.
 GATHER = 0.05
-#: Octets that are written at once, and arrive at once.
-AT_ONCE = 4096
 #: So many of a message's recipients are named when it is accepted.
 NAMED = 5
 _LEVELS = {"head": "info", "good": "info", "dim": "info", "warn": "warning", "bad": "error"}
+
+
+class Turns:
+    """One process at a time, of those that have the same directory; who dies has had his turn.
+
+    For systems with flock(2), which are those that have several processes. OSError.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._lock = os.open(directory, os.O_RDONLY)  # until the process ends
+        self._here = threading.RLock()
+
+    @contextmanager
+    def take(self) -> Generator[None]:
+        """Wait for the turn, and have it. Blocks."""
+        import fcntl  # noqa: PLC0415 - there is none on Windows
+
+        with self._here:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
 
 
 @define
@@ -56,18 +85,30 @@ class Teller:
     """Prints events, and what the node has to say, in one of the two forms."""
 
     as_json: bool = False
+    #: Where other processes write to the same.
+    turns: Turns | None = None
     #: When, and what; while it gathers.
     _events: list[tuple[float, Event]] = field(factory=list[tuple[float, Event]], init=False)
     _more: anyio.Event = field(factory=anyio.Event, init=False)
     _gathers: bool = field(default=False, init=False)
 
-    def listen(self) -> None:
-        """Have Python's logging printed the same way, on the error stream."""
-        handler = logging.StreamHandler()
+    def listen(self, process: str = "") -> None:
+        """Have Python's logging printed the same way, on the error stream.
+
+        With the name of this `process` of the node, where several may say the same.
+        """
+        handler = _Handler(self)
+        words = "%(levelname)s %(name)s: %(message)s"
         handler.setFormatter(
-            _AsJson() if self.as_json else logging.Formatter("%(levelname)s %(name)s: %(message)s")
+            _AsJson(process)
+            if self.as_json
+            else logging.Formatter(f"{process}: {words}" if process else words)
         )
         logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """Have the turn to write, until the context is left. Blocks."""
+        return nullcontext() if self.turns is None else self.turns.take()
 
     def event(self, event: Event) -> None:
         """Print one line of a message's story; soon, where it gathers."""
@@ -98,8 +139,9 @@ class Teller:
             for when, event in events:
                 word, style, said = in_words(event)
                 say((f"{_clock(when)} {event.id} ", "dim"), (f"{word:<9} ", style), said)
-        else:
-            for text in _pieces([self._line(when, event) for when, event in events]):
+        elif events:
+            text = "\n".join([self._line(when, event) for when, event in events])
+            with self.turn():
                 click.echo(text)
 
     def _line(self, when: float, event: Event) -> str:
@@ -111,27 +153,11 @@ class Teller:
     def note(self, event: str, text: str, **more: object) -> None:
         """Say something of the node itself; programs get its name and `more`, too."""
         self._tell()
-        if self.as_json:
-            click.echo(_as_line(time.time(), "info", {"event": event, "message": text, **more}))
-        else:
-            say(text)
-
-
-def _pieces(lines: Sequence[str]) -> Iterator[str]:
-    """Put lines together for as few writes as leave them whole where others write there, too.
-
-    That is what a pipe promises for so many octets (PIPE_BUF).
-    """
-    size, piece = 0, list[str]()
-    for line in lines:
-        octets = (len(line) if line.isascii() else len(line.encode(errors="replace"))) + 1
-        if piece and size + octets > AT_ONCE:
-            yield "\n".join(piece)
-            size, piece = 0, []
-        size += octets
-        piece.append(line)
-    if piece:
-        yield "\n".join(piece)
+        with self.turn():
+            if self.as_json:
+                click.echo(_as_line(time.time(), "info", {"event": event, "message": text, **more}))
+            else:
+                say(text)
 
 
 def _as_line(when: float, level: str, record: dict[str, object]) -> str:
@@ -142,7 +168,21 @@ def _clock(when: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(when))
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def __init__(self, teller: Teller) -> None:
+        super().__init__()
+        self._teller = teller
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._teller.turn():
+            super().emit(record)
+
+
 class _AsJson(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
     def format(self, record: logging.LogRecord) -> str:
         found: dict[str, object] = {
             "time": timestamp(record.created),
@@ -151,6 +191,8 @@ class _AsJson(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if self._process:
+            found["process"] = self._process
         if record.exc_info:
             found["exception"] = self.formatException(record.exc_info)
         return json.dumps(found)

@@ -213,7 +213,7 @@ class Intake:
         octets = len(handed.head)
         async for chunk in handed.content:
             scan.feed(chunk)
-            if octets == len(head) and chunk.startswith((b" ", b"\t")):
+            if octets == len(handed.head) and chunk.startswith((b" ", b"\t")):
                 # It would go on with our last field (RFC 5322 §2.2.3): it is no header, but text.
                 octets += 2
                 await incoming.write(b"\r\n")
