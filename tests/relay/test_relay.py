@@ -155,7 +155,8 @@ async def test_a_transaction_under_way_may_finish(tmp_path: Path) -> None:
             assert (await wire.say(b"Subject: late\r\n\r\n\r\n.")).startswith("250")
         await node.ended.wait()
         again = await w.node("relay.example")
-        await again.until(Delivered)
+        if not node.told(Delivered):  # it may have had the time
+            await again.until(Delivered)
         assert len(again.mail("v@our.dom")) == 1
 
 
