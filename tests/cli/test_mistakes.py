@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -376,6 +377,11 @@ def test_who_is_not_root(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     (doubt,) = checked(cli, 'user = "nobody"')[1]
     assert doubt.startswith("line 1: user: only root can become nobody")
+    monkeypatch.setattr(os, "geteuid", lambda: pwd.getpwnam("nobody").pw_uid)
+    assert checked(cli, 'user = "nobody"')[1] == []
+    (error,), doubts = checked(cli, 'user = "nosuchuser"')
+    assert error.startswith("line 1: user: there is no user nosuchuser")
+    assert doubts == []
 
 
 def test_a_port_that_only_root_may_have(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,8 +221,13 @@ def _expiry(settings: ServeSettings) -> Iterator[str]:
 
 def _busy(settings: ServeSettings) -> Iterator[str]:
     """Say which ports are not free: perhaps because the node runs already."""
-    if settings.user is not None and hasattr(os, "geteuid") and os.geteuid() != 0:
-        yield f"user: only root can become {settings.user}: start the node as root, or leave it out"
+    if settings.user is not None and hasattr(os, "geteuid"):
+        with suppress(click.ClickException):  # there is none: that has been said
+            if os.geteuid() not in (0, identity(settings.user).uid):
+                yield (
+                    f"user: only root can become {settings.user}: start the node as root, "
+                    "or leave it out"
+                )
     for name, at in _places(settings):
         try:
             if at.port:
