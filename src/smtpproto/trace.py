@@ -310,7 +310,7 @@ def _is_blank(octets: bytes, at: int) -> bool:
 
 
 #: Folded lines, each whole.
-_FOLDED = re.compile(rb"(?:[ \t][^\n]*+\n)++")
+_FOLDED = re.compile(rb"(?:[ \t][^\n]*\n)+")
 
 
 @lru_cache(64)
