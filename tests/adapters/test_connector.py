@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from smtpproto.client import Client, TcpConnector, verifying
 from smtpproto.result import ConnectError, TlsError
 from smtpproto.server import Server
+from smtpproto.testing.signing import with_identifiers
 
 from .wire import HOST
 from .world import ENVELOPE, MESSAGE, Box, clear, running
@@ -93,8 +94,8 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - day)
             .not_valid_after(now + day)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
+        builder = with_identifiers(builder, key, self.key, authority=ca)
         if names:
             alternatives = x509.SubjectAlternativeName([general(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)

@@ -21,6 +21,7 @@ from smtpproto.client import connect_tcp
 from smtpproto.discover import Bounds, Discovery, FetchError, discover
 from smtpproto.resolve import Mx, NoRecords, Srv
 from smtpproto.server import Server
+from smtpproto.testing.signing import with_identifiers
 from tests.adapters.wire import HOST
 from tests.adapters.world import Accounts, Box, running
 
@@ -87,7 +88,6 @@ class Authority:
             return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
         now = datetime.datetime.now(datetime.UTC)
-        is_authority = names is None
         builder = (
             x509.CertificateBuilder()
             .subject_name(called(subject))
@@ -96,8 +96,8 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=1))
             .not_valid_after(now + datetime.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         )
+        builder = with_identifiers(builder, key, self._key, authority=names is None)
         if names is not None:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())

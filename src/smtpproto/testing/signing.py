@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Signer"]
+__all__ = ["Signer", "with_identifiers"]
 
 
 class Signer:
@@ -52,12 +52,45 @@ def _sign(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
+    builder = with_identifiers(builder, key, signer, authority=issuer is None)
     if issuer is not None:
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         builder = builder.add_extension(alternatives, critical=False)
     return builder.sign(signer, hashes.SHA256())
+
+
+def with_identifiers(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    *,
+    authority: bool,
+) -> x509.CertificateBuilder:
+    """Add what every certificate has to have (RFC 5280 §4.2.1), which Python verifies since 3.13.
+
+    It is that of `key`, to be signed by `signer`, and may sign others itself if it is an
+    `authority`.
+    """
+    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    by = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+    usage = x509.KeyUsage(
+        digital_signature=not authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(own, critical=False)
+        .add_extension(by, critical=False)
+    )
 
 
 def _general_name(name: str) -> x509.GeneralName:
