@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from smtpproto.cli.shares import Share, Spools, holds_mail, spools_in
+from smtpproto.cli.shares import Share, Spools, holds_mail, spools_in, stories_in
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay import SQLiteSpool
 from smtpproto.relay.accounts.guessing import Guessing
@@ -98,6 +98,10 @@ def test_mail_of_all_processes_is_one_queue(cli: Run, file: Path, backend: str) 
     assert "Subject: Hi" in cli("queue", "show", first).stdout
     for id in first, last:
         assert cli("queue", "delete", id).exit_code == 0
+    for story_file in stories_in(DATA):  # each has what was done to its own
+        told = [json.loads(line) for line in story_file.read_text().splitlines()]
+        its = {each["id"] for each in told if each["event"] == "accepted"}
+        assert {each["id"] for each in told if each["event"] == "intervened"} == its & {first, last}
     assert [each["id"] for each in listed(cli)] == ids[1:-1]
     moved = cli("queue", "retry", "--domain", "held.example", "--yes", "--json").stdout
     assert json.loads(moved) == {"recipients": MANY - 2}

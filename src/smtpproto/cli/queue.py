@@ -24,7 +24,7 @@ from .listing import Listing, ago, as_dict, now, state, whom
 from .options import DATA_VARIABLE, Failure, Family, backend_option, data_option, run
 from .selection import Wanted, confirmed, selection
 from .shares import Share, Spools, spools_in, stories_in
-from .telling import in_words
+from .telling import BY_OPERATOR, in_words
 
 __all__ = ["queue"]
 
@@ -269,7 +269,7 @@ _IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 @_IDS
 @selection
 @confirmed
-@click.option("--reason", default="by the operator", show_default=True, help="Why; it is shown.")
+@click.option("--reason", default=BY_OPERATOR, show_default=True, help="Why; it is shown.")
 @click.pass_obj
 def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason: str) -> None:
     """Keep messages where they are until they are released.
@@ -290,7 +290,7 @@ def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason:
 def release(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
     """Let go of messages that are on hold: they are due now."""
     found = visit.choose("Release", ids, evolve(wanted, held=True) if wanted else wanted, yes=yes)
-    moved = visit.each(found, lambda spool, id: spool.retry(id, now()))
+    moved = visit.each(found, lambda spool, id: spool.release(id, now()))
     visit.tell({"recipients": moved}, f"{_recipients(moved)} released.")
 
 
