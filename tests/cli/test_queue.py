@@ -86,7 +86,9 @@ def failed(cli: Run, *arguments: object, advice: str = "") -> tuple[int, str]:
     return result.exit_code, line
 
 
-ELSEWHERE = "name what the node has as `data` by --data DIR, or in SMTPPROTO_DATA"
+ELSEWHERE = (
+    "name what the node has as `data` by --data DIR or in SMTPPROTO_DATA, or its file by --config"
+)
 
 
 def test_who_sends_to_a_member_of_a_list_is_named(cli: Run) -> None:
@@ -329,7 +331,7 @@ def test_wrong_usage(cli: Run, arguments: list[str], words: str) -> None:
 def test_the_options_are_the_same_before_and_behind_a_command(cli: Run, command: list[str]) -> None:
     text = " ".join(cli("queue", *command, "--help").stdout.split())
     if command:
-        assert "`smtpproto queue` may stand here, too: --data, --backend, --json." in text
+        assert "`smtpproto queue` may stand here, too: --data, --config, --backend, --json." in text
     else:
         assert "queue [OPTIONS] [list | show ID | trace ID | hold | release | retry | del" in text
         assert all(option in text for option in ("--data DIR", "--json", "--backend [asyncio|"))
@@ -616,6 +618,25 @@ def test_the_data_may_be_named_in_the_environment(cli: Run) -> None:
     assert "no spool in smtpproto-data" in cli("queue").stderr
     given = cli("queue", "--data", "nosuch", SMTPPROTO_DATA="elsewhere")
     assert "no spool in nosuch" in given.stderr
+
+
+def test_the_data_may_be_that_of_a_file_of_settings(cli: Run) -> None:
+    id = stored("bob@far.example")
+    Path("etc").mkdir()
+    DATA.rename("etc/here")
+    config = Path("etc/smtp.toml")
+    config.write_text('data = "here"\n')  # beside it, as `serve` has it
+    for arguments in (("--config", config, "list"), ("list", "--config", config)):
+        assert id in cli("queue", *arguments, SMTPPROTO_DATA="elsewhere").stdout
+    config.write_text("")
+    given = cli("queue", "--config", config, SMTPPROTO_DATA="elsewhere")
+    assert "no spool in smtpproto-data" in given.stderr  # where `serve` would have it
+    code, line = failed(cli, "--config", config, "--data", "etc/here")
+    assert code == 2
+    assert "--data and --config name the same thing: give one of them" in line
+    config.write_text("nonsense = 3\n")
+    code, line = failed(cli, "check", "--config", config)
+    assert (code, line.partition(": ")[2].partition(": ")[0]) == (2, "etc/smtp.toml")
 
 
 def test_what_the_guide_tells_to_type_is_understood(cli: Run) -> None:
