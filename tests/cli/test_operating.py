@@ -229,6 +229,27 @@ def test_settings_that_are_wrong_change_nothing(backend: str) -> None:
         node.end()
 
 
+@both_backends
+def test_a_certificate_of_no_use_changes_nothing_and_is_told_once(backend: str) -> None:
+    file = Path("smtp.toml")
+    file.write_text(SETTINGS)
+    with logging_json("--config", file, "--backend", backend) as node:
+        certificate = DATA / "tls" / "cert.pem"
+        good = certificate.read_bytes()
+        certificate.write_text("none")
+        file.write_text(SETTINGS.replace("our.example", "new.example"))
+        node.process.send_signal(signal.SIGHUP)
+        said = [node.until("log")[-1]["message"] for _ in range(2)]
+        assert said[0].startswith("the old certificates stay, as new ones cannot be used: ")
+        assert said[1] == "the old settings stay, too"
+        with smtplib.SMTP("127.0.0.1", node.port(), "client.example", PATIENCE) as session:
+            assert answers(session, "bob@our.example", "bob@new.example") == [250, 550]
+        certificate.write_bytes(good)
+        node.process.send_signal(signal.SIGHUP)
+        assert [each["event"] for each in node.until("reloaded")] == ["reloaded"]
+        node.end()
+
+
 def test_what_takes_a_restart_is_said(cli: Run) -> None:
     file = Path("smtp.toml")
     file.write_text(SETTINGS)

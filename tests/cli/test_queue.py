@@ -86,7 +86,9 @@ def failed(cli: Run, *arguments: object, advice: str = "") -> tuple[int, str]:
     return result.exit_code, line
 
 
-ELSEWHERE = "name what the node has as `data` by --data DIR, or in SMTPPROTO_DATA"
+ELSEWHERE = (
+    "name what the node has as `data` by --data DIR or in SMTPPROTO_DATA, or its file by --config"
+)
 
 
 def test_who_sends_to_a_member_of_a_list_is_named(cli: Run) -> None:
@@ -329,7 +331,7 @@ def test_wrong_usage(cli: Run, arguments: list[str], words: str) -> None:
 def test_the_options_are_the_same_before_and_behind_a_command(cli: Run, command: list[str]) -> None:
     text = " ".join(cli("queue", *command, "--help").stdout.split())
     if command:
-        assert "`smtpproto queue` may stand here, too: --data, --backend, --json." in text
+        assert "`smtpproto queue` may stand here, too: --data, --config, --backend, --json." in text
     else:
         assert "queue [OPTIONS] [list | show ID | trace ID | hold | release | retry | del" in text
         assert all(option in text for option in ("--data DIR", "--json", "--backend [asyncio|"))
@@ -441,6 +443,60 @@ def test_the_story_of_a_message_that_has_left(cli: Run) -> None:
     assert f"it is that on {id}" in cli("queue", "trace", report).stdout
 
 
+def actions(cli: Run, id: str) -> list[tuple[str, str]]:
+    """What the operator did, as the story has it."""
+    story = parsed(cli, "trace", id, "--json")["story"]
+    return [(each["did"], each["reason"]) for each in story if each["event"] == "intervened"]
+
+
+@both_backends
+def test_what_the_operator_does_to_a_message_is_in_its_story(cli: Run, backend: str) -> None:
+    id, other = stored("bob@far.example", "eve@far.example"), stored("bob@near.example")
+    (DATA / "story.jsonl").touch()
+    for arguments in (
+        ("hold", id, "--reason", "who is that?"),
+        ("hold", id),  # it is already
+        ("release", id),
+        ("hold", "--domain", "far.example", "--yes"),
+        ("retry", id),
+        ("retry",),  # of all, nothing is told
+        ("delete", id),
+    ):
+        assert cli("queue", *arguments, "--backend", backend).exit_code == 0
+    assert actions(cli, id) == [
+        ("hold", "who is that?"),
+        ("release", ""),
+        ("hold", "by the operator"),
+        ("retry", ""),
+        ("delete", ""),
+    ]
+    said = [line.split(maxsplit=2)[2] for line in cli("queue", "trace", id).stdout.splitlines()]
+    assert said == [
+        "held      by the operator: who is that?",
+        "released  by the operator",
+        "held      by the operator",
+        "retried   by the operator",
+        "deleted   by the operator",
+    ]
+    assert actions(cli, other) == []
+
+
+def test_where_no_story_is_kept_none_is_begun(cli: Run) -> None:
+    assert said(cli, "hold", stored("bob@far.example")) == "1 recipient on hold."
+    assert [path.name for path in DATA.iterdir()] == ["spool"]
+
+
+def test_where_the_story_cannot_be_written_it_is_done_all_the_same(
+    cli: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = stored("bob@far.example")
+    (DATA / "story.jsonl").mkdir()
+    assert said(cli, "hold", id) == "1 recipient on hold."
+    assert [record.getMessage() for record in caplog.records] == [
+        "smtpproto-data/story.jsonl does not say so: Is a directory"
+    ]
+
+
 def test_the_story_of_nobody(cli: Run) -> None:
     id = stored("bob@far.example")
     assert failed(cli, "trace", id)[1].startswith("smtpproto: no story is kept in ")
@@ -481,6 +537,8 @@ def test_the_queue_of_a_node_that_runs(cli: Run) -> None:
         assert said(cli, "hold", second) == "0 recipients on hold."  # it was already
         assert said(cli, "delete", first) == f"{first} is deleted.{goes_on}"
         assert [entry["id"] for entry in parsed(cli, "--json")] == [second]
+        assert actions(cli, first) == [("delete", "")]
+        assert actions(cli, second) == [("hold", "by the operator")]
         assert node.stop() == 0
     (entry,) = parsed(cli, "--json")
     assert entry["recipients"][0]["attempts"] == 2
@@ -560,6 +618,25 @@ def test_the_data_may_be_named_in_the_environment(cli: Run) -> None:
     assert "no spool in smtpproto-data" in cli("queue").stderr
     given = cli("queue", "--data", "nosuch", SMTPPROTO_DATA="elsewhere")
     assert "no spool in nosuch" in given.stderr
+
+
+def test_the_data_may_be_that_of_a_file_of_settings(cli: Run) -> None:
+    id = stored("bob@far.example")
+    Path("etc").mkdir()
+    DATA.rename("etc/here")
+    config = Path("etc/smtp.toml")
+    config.write_text('data = "here"\n')  # beside it, as `serve` has it
+    for arguments in (("--config", config, "list"), ("list", "--config", config)):
+        assert id in cli("queue", *arguments, SMTPPROTO_DATA="elsewhere").stdout
+    config.write_text("")
+    given = cli("queue", "--config", config, SMTPPROTO_DATA="elsewhere")
+    assert "no spool in smtpproto-data" in given.stderr  # where `serve` would have it
+    code, line = failed(cli, "--config", config, "--data", "etc/here")
+    assert code == 2
+    assert "--data and --config name the same thing: give one of them" in line
+    config.write_text("nonsense = 3\n")
+    code, line = failed(cli, "check", "--config", config)
+    assert (code, line.partition(": ")[2].partition(": ")[0]) == (2, "etc/smtp.toml")
 
 
 def test_what_the_guide_tells_to_type_is_understood(cli: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 
-from smtpproto.cli.shares import Share, Spools, holds_mail, spools_in
+from smtpproto.cli.shares import Share, Spools, holds_mail, spools_in, stories_in
 from smtpproto.core.command import Mail, Rcpt
 from smtpproto.relay import SQLiteSpool
 from smtpproto.relay.accounts.guessing import Guessing
@@ -98,6 +98,10 @@ def test_mail_of_all_processes_is_one_queue(cli: Run, file: Path, backend: str) 
     assert "Subject: Hi" in cli("queue", "show", first).stdout
     for id in first, last:
         assert cli("queue", "delete", id).exit_code == 0
+    for story_file in stories_in(DATA):  # each has what was done to its own
+        told = [json.loads(line) for line in story_file.read_text().splitlines()]
+        its = {each["id"] for each in told if each["event"] == "accepted"}
+        assert {each["id"] for each in told if each["event"] == "intervened"} == its & {first, last}
     assert [each["id"] for each in listed(cli)] == ids[1:-1]
     moved = cli("queue", "retry", "--domain", "held.example", "--yes", "--json").stdout
     assert json.loads(moved) == {"recipients": MANY - 2}
@@ -120,6 +124,32 @@ def test_one_that_is_killed_comes_back_with_its_mail(cli: Run, file: Path, backe
         node.process.terminate()
         assert node.process.wait(PATIENCE) == 0
     assert len(listed(cli)) == 2 * MANY
+
+
+def test_limits_are_those_of_the_whole_node_and_outlive_its_being_killed(file: Path) -> None:
+    limit = '[[limits]]\nwhat = "messages"\nper = "network"\nmost = 5\nin = "1 d"\n'
+    file.write_text(file.read_text() + limit)
+    replies: list[int] = []
+    for many in (MANY, 1):
+        with logging_json("--config", file) as node:
+            before = workers_of(node)
+            port = node.port()
+            sessions = [
+                smtplib.SMTP("127.0.0.1", port, "client.example", PATIENCE) for _ in range(many)
+            ]
+            for session in sessions:
+                try:
+                    session.sendmail("ann@far.example", "you@held.example", "Hi\r\n")
+                    replies.append(250)
+                except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
+                    replies.append(error.smtp_code)
+            for pid in (node.process.pid, *before):
+                os.kill(pid, signal.SIGKILL)
+            for session in sessions:
+                session.close()
+    assert replies[:5] == [250] * 5
+    assert set(replies[5:]) <= {450, 452}
+    assert len(replies) == MANY + 1
 
 
 def test_mail_of_a_process_that_is_no_more_is_delivered(cli: Run, file: Path) -> None:

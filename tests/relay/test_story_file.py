@@ -26,11 +26,18 @@ from smtpproto.relay.reports.story import (
     Expanded,
     Failed,
     Held,
+    Intervened,
     Judged,
     Refused,
     Reported,
 )
-from smtpproto.relay.reports.story_file import StoryFile, as_record, event_of, read_story
+from smtpproto.relay.reports.story_file import (
+    StoryFile,
+    add_to_story,
+    as_record,
+    event_of,
+    read_story,
+)
 
 ID = "0123456789abcde"
 ANN, NOBODY = ReversePath.of("ann@our.example"), ReversePath.of(None)
@@ -45,6 +52,7 @@ EVENTS: list[Event] = [
     Delivered(ID, BOB, "mailbox bob", "250 2.1.5 Delivered"),
     Deferred(ID, BOB, "far.example:25", SAID, 300.5),
     Held(ID, BOB, "by a rule"),
+    Intervened(ID, "hold", "who is that?"),
     Discarded(ID, BOB, ""),
     Failed(ID, ODD, "far.example:25", SAID),
     Bounced(
@@ -294,3 +302,57 @@ def test_a_file_that_turns_while_it_is_read_is_read_once(
 
     monkeypatch.setattr(Path, "open", turning)
     assert len(read_story(path, ID)) == 1
+
+
+# Others who have something to tell
+
+
+HELD = Intervened(ID, "hold", "who is that?")
+
+
+@pytest.mark.anyio
+async def test_another_process_adds_to_a_story_that_goes_on(tmp_path: Path) -> None:
+    story = StoryFile(tmp_path / "story.jsonl", clock=lambda: 0.0)
+    for _ in range(3):
+        async with writing(story):
+            story.observe(EVENTS[4])
+        add_to_story(story.path, HELD, 1.5)
+    told = read_story(story.path, ID)
+    assert [each.event for each in told] == [EVENTS[4], HELD] * 3
+    assert told[1].time == "1970-01-01T00:00:01.500Z"
+
+
+def test_where_no_story_is_kept_nothing_is_added(tmp_path: Path) -> None:
+    add_to_story(tmp_path / "story.jsonl", HELD, 0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_while_another_file_is_begun_it_is_added_to_the_older(tmp_path: Path) -> None:
+    story = StoryFile(tmp_path / "story.jsonl")
+    async with writing(story):
+        story.observe(EVENTS[4])
+    story.path.rename(tmp_path / "story.jsonl.1")
+    add_to_story(story.path, HELD, 0.0)
+    assert not story.path.exists()  # it would be of another user, perhaps
+    async with writing(story):
+        story.observe(EVENTS[5])
+    assert [each.event for each in read_story(story.path, ID)] == [EVENTS[4], HELD, EVENTS[5]]
+
+
+def test_no_half_of_a_line_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "story.jsonl"
+    path.touch()
+    add_to_story(path, HELD, 0.0)
+    whole, write, left = path.read_bytes(), os.write, [10]
+
+    def full(descriptor: int, octets: bytes) -> int:
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        room, left[0] = left[0], 0
+        return write(descriptor, octets[:room])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        add_to_story(path, HELD, 1.0)
+    assert path.read_bytes() == whole

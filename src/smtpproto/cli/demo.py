@@ -57,6 +57,7 @@ from smtpproto.relay.reports.story import (
     Expanded,
     Failed,
     Held,
+    Intervened,
     Judged,
     Refused,
     Reported,
@@ -177,8 +178,8 @@ class Demo:
                 again = f"{event.reply}; again in {event.wait:.0f} s"
                 self.say(who, f"… {event.id} {event.forward_path}: {again}", "bold yellow")
                 self.retried = True
-            case Judged() | Refused() | Held() | Discarded():
-                pass  # there are no filters and rules here
+            case Judged() | Refused() | Held() | Discarded() | Intervened():
+                pass  # there are no filters, rules and operators here
             case Failed():
                 self.say(who, f"✗ {event.id} {event.forward_path}: {event.reply}", "bold red")
             case Reported():

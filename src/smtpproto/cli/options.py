@@ -11,6 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill, indent
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -86,7 +87,8 @@ class Family(click.Group):
         with click.Context(self.commands[name], info_name=name, parent=ctx) as inner:
             text = self.commands[name].get_help(inner)
         ours = ", ".join(each.opts[0] for each in self.params)
-        return f"{text}\n\n  Options of `{ctx.command_path}` may stand here, too: {ours}."
+        also = f"Options of `{ctx.command_path}` may stand here, too: {ours}."
+        return f"{text}\n\n{indent(fill(also, 76, break_on_hyphens=False), '  ')}"
 
 
 class Value(click.ParamType[Any]):

@@ -13,18 +13,29 @@ from typing import Literal, TypeVar
 
 import click
 from attrs import asdict, evolve, frozen
+from click.core import ParameterSource
 
 from smtpproto.relay.delivery.times import Times
 from smtpproto.relay.reports.story_file import Told, read_story
 from smtpproto.relay.spool.check import Checked, Finding, check_spool
 from smtpproto.relay.spool.seam import Entry, SpoolUnavailable
 
+from .config import ConfigError, load
 from .console import amount, mark, out, safe, say, table
 from .listing import Listing, ago, as_dict, now, state, whom
-from .options import DATA_VARIABLE, Failure, Family, backend_option, data_option, run
+from .options import (
+    DATA,
+    DATA_VARIABLE,
+    BadInput,
+    Failure,
+    Family,
+    backend_option,
+    data_option,
+    run,
+)
 from .selection import Wanted, confirmed, selection
 from .shares import Share, Spools, spools_in, stories_in
-from .telling import in_words
+from .telling import BY_OPERATOR, in_words
 
 __all__ = ["queue"]
 
@@ -58,7 +69,10 @@ class _Visit:
         """Say why the spool cannot be opened, and where it may be instead."""
         if (self.data / "spool").is_dir():
             return str(error)
-        return f"{error}\nname what the node has as `data` by --data DIR, or in {DATA_VARIABLE}"
+        return (
+            f"{error}\nname what the node has as `data` by --data DIR or in {DATA_VARIABLE}, "
+            "or its file by --config"
+        )
 
     def choose(self, what: str, ids: Sequence[str], wanted: Wanted, *, yes: bool) -> Sequence[str]:
         """Return the messages to act on: those named, or, when that is confirmed, those wanted.
@@ -126,14 +140,27 @@ class _Visit:
     },
 )
 @data_option
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Take the directory that `data` names in this file of `serve`.",
+)
 @backend_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_context
-def queue(ctx: click.Context, data: Path, backend: str, as_json: bool) -> None:
+def queue(ctx: click.Context, data: Path, config: Path | None, backend: str, as_json: bool) -> None:
     """Look at the messages that wait in a node, and act on them.
 
     Safe while the node runs: it notices within seconds. Without a command: list.
     """
+    if config is not None:
+        if ctx.get_parameter_source("data") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--data and --config name the same thing: give one of them")
+        try:
+            data = load(config).get("data", DATA)
+        except ConfigError as error:
+            raise BadInput(str(error)) from None
     ctx.obj = _Visit(data, backend, as_json)
     if ctx.invoked_subcommand is None:
         ctx.invoke(list_)
@@ -269,7 +296,7 @@ _IDS = click.argument("ids", nargs=-1, metavar="[ID]...")
 @_IDS
 @selection
 @confirmed
-@click.option("--reason", default="by the operator", show_default=True, help="Why; it is shown.")
+@click.option("--reason", default=BY_OPERATOR, show_default=True, help="Why; it is shown.")
 @click.pass_obj
 def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason: str) -> None:
     """Keep messages where they are until they are released.
@@ -290,7 +317,7 @@ def hold(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool, reason:
 def release(visit: _Visit, ids: tuple[str, ...], wanted: Wanted, yes: bool) -> None:
     """Let go of messages that are on hold: they are due now."""
     found = visit.choose("Release", ids, evolve(wanted, held=True) if wanted else wanted, yes=yes)
-    moved = visit.each(found, lambda spool, id: spool.retry(id, now()))
+    moved = visit.each(found, lambda spool, id: spool.release(id, now()))
     visit.tell({"recipients": moved}, f"{_recipients(moved)} released.")
 
 

@@ -199,6 +199,9 @@ class Node:
             if renewed and not self.share.number:  # the others do the same
                 self.teller.note("reloaded", "the certificate was read again")
             return
+        if not renewed:  # why has just been said, and would be again
+            log.error("the old settings stay, too")
+            return
         try:
             told = await to_thread.run_sync(self.source.read)
             fresh, kept = with_fixed(told, self.chosen)
@@ -214,10 +217,11 @@ class Node:
         if isinstance(relay.authenticator, AccountFile):
             relay.authenticator.changed = running.forget
         self.chosen, self.outside = fresh, outside
-        what = "settings and certificate were" if renewed else "the settings were"
         more = f"; {', '.join(kept)}: only after a restart" if kept else ""
         if not self.share.number:
-            self.teller.note("reloaded", f"{what} read again{more}", restart=kept)
+            self.teller.note(
+                "reloaded", f"settings and certificate were read again{more}", restart=kept
+            )
 
     async def answer(self, question: str) -> bytes | None:
         """Answer a supervisor: "metrics", or "ready", to which there is no answer but a failure."""

@@ -98,7 +98,7 @@ def selection(command: F) -> F:
             metavar="TIME",
             help='Arrived longer ago than this: "30 min", 4h, 2d.',
         ),
-        click.option("--held", is_flag=True, help="On hold."),
+        click.option("--held", is_flag=True, help="On hold until `queue release`."),
         click.option("--deferred", is_flag=True, help="Tried, and to be tried again."),
     ]
     found: Any = filtered

@@ -8,8 +8,10 @@ every spool that holds mail a process, and a process without listeners where the
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -19,9 +21,13 @@ from attrs import evolve, frozen
 
 from smtpproto.relay import SQLiteSpool
 from smtpproto.relay.accounts.guessing import Bucket, Guessing
+from smtpproto.relay.reports.story import Intervened
+from smtpproto.relay.reports.story_file import add_to_story
 from smtpproto.relay.spool.seam import Entry
 
 __all__ = ["Share", "Spools", "holds_mail", "spools_in", "stories_in"]
+
+log = logging.getLogger(__name__)
 
 SPOOL = "spool"
 STORY = "story"
@@ -85,10 +91,14 @@ async def holds_mail(path: Path) -> bool:
 
 
 class Spools:
-    """All spools of a node, as somebody sees them who looks in: one queue. Made by `open`."""
+    """All spools of a node, as somebody sees them who looks in: one queue. Made by `open`.
 
-    def __init__(self, spools: Sequence[SQLiteSpool]) -> None:
-        self._spools = spools
+    What is done to a message is added to its story, where one is kept.
+    """
+
+    def __init__(self, spools: Mapping[Path, SQLiteSpool]) -> None:
+        self._by_story = spools
+        self._spools = list(spools.values())
 
     @classmethod
     @asynccontextmanager
@@ -96,8 +106,11 @@ class Spools:
         """Look into the spools in `data`, whether a node serves them or not. SpoolUnavailable."""
         shares = await to_thread.run_sync(spools_in, data) or [Share()]
         async with AsyncExitStack() as stack:
-            opened = [SQLiteSpool.open(each.spool(data), serving=False) for each in shares]
-            yield cls([await stack.enter_async_context(each) for each in opened])
+            opened: dict[Path, SQLiteSpool] = {}
+            for each in shares:
+                spool = SQLiteSpool.open(each.spool(data), serving=False)
+                opened[each.story(data)] = await stack.enter_async_context(spool)
+            yield cls(opened)
 
     async def entries(self) -> AsyncIterator[Entry]:
         """Read all messages, the oldest first: as their ids are sorted."""
@@ -129,16 +142,37 @@ class Spools:
                 return
 
     async def retry(self, id: str | None, now: float) -> int:
-        """Do as `Spool.retry`."""
-        return sum([await spool.retry(id, now) for spool in self._spools])
+        """Do as `Spool.retry`. Of all of them at once no story says so."""
+        if id is None:
+            return sum([await spool.retry(None, now) for spool in self._spools])
+        return await self._each(lambda spool: spool.retry(id, now), Intervened(id, "retry"))
+
+    async def release(self, id: str, now: float) -> int:
+        """Do the same, and call it by its name."""
+        return await self._each(lambda spool: spool.retry(id, now), Intervened(id, "release"))
 
     async def hold(self, id: str, reason: str) -> int:
         """Do as `Spool.hold`."""
-        return sum([await spool.hold(id, reason) for spool in self._spools])
+        return await self._each(
+            lambda spool: spool.hold(id, reason), Intervened(id, "hold", reason)
+        )
 
     async def delete(self, id: str) -> bool:
         """Do as `Spool.delete`."""
-        return any([await spool.delete(id) for spool in self._spools])
+        return await self._each(lambda spool: spool.delete(id), Intervened(id, "delete")) > 0
+
+    async def _each(self, act: Callable[[SQLiteSpool], Awaitable[int]], event: Intervened) -> int:
+        """Act on a message, wherever it is; tell it where that has changed something."""
+        changed = 0
+        for story, spool in self._by_story.items():
+            at = time.time()  # so that what a node makes of it comes behind
+            if done := await act(spool):
+                changed += done
+                try:
+                    await to_thread.run_sync(add_to_story, story, event, at)
+                except OSError as error:
+                    log.warning("%s does not say so: %s", story, error.strerror or error)
+        return changed
 
     async def noticed(self) -> bool:
         """Do as `SQLiteSpool.noticed`, for all of them at once."""

@@ -39,6 +39,7 @@ from smtpproto.relay.reports.story import (
     Expanded,
     Failed,
     Held,
+    Intervened,
     Judged,
     Refused,
     Reported,
@@ -48,12 +49,15 @@ from smtpproto.relay.reports.story_file import as_record, timestamp
 
 from .console import amount, is_terminal, safe, say
 
-__all__ = ["Teller", "Turns", "in_words"]
+__all__ = ["BY_OPERATOR", "Teller", "Turns", "in_words"]
 
 #: Seconds in which events gather.
 GATHER = 0.05
 #: So many of a message's recipients are named when it is accepted.
 NAMED = 5
+BY_OPERATOR = "by the operator"
+#: What the operator did, as something that has happened.
+_DONE = {"hold": "held", "release": "released", "retry": "retried", "delete": "deleted"}
 _LEVELS = {"head": "info", "good": "info", "dim": "info", "warn": "warning", "bad": "error"}
 
 
@@ -230,6 +234,9 @@ def in_words(event: Event) -> tuple[str, str, str]:
             return "deferred", "warn", f"{said}; next try in {event.wait:.0f} s"
         case Held():
             return "held", "warn", f"{event.forward_path} {event.reason}"
+        case Intervened():
+            why = "" if event.reason in ("", BY_OPERATOR) else f": {event.reason}"
+            return _DONE.get(event.did, event.did), "warn", f"{BY_OPERATOR}{why}"
         case Discarded():
             return "discarded", "warn", f"{event.forward_path} {event.reason}"
         case Failed():

@@ -218,6 +218,24 @@ async def test_a_thousand_recipients_leave_what_one_leaves() -> None:
     assert len(looked.findings) == 1
 
 
+async def test_no_objection_at_several_stages_is_told_once_where_it_was_asked_last() -> None:
+    stages = (Stage.MAIL, Stage.RCPT, Stage.CONTENT)
+    often = Says("limits", [None], stages)
+    failing = Says("b", [None, OSError("no line"), None], stages)
+    both, looked = chain(often, failing), seen()
+    for stage in stages:
+        await both.judge(stage, looked)
+    assert [(words_of(f), f.stage) for f in looked.findings] == [
+        ("b=error (OSError: no line)", Stage.RCPT),
+        ("limits=pass", Stage.CONTENT),
+        ("b=pass", Stage.CONTENT),
+    ]
+    tagging = chain(Says("a", [Tag("odd"), None, None], stages), often)
+    for stage in stages:
+        await tagging.judge(stage, looked)
+    assert [words_of(f) for f in looked.findings] == ["a=tag (odd)", "a=pass", "limits=pass"]
+
+
 async def test_a_client_cannot_make_findings_grow_for_ever() -> None:
     class Chatty(Says):
         async def judge(self, stage: Stage, seen: Seen) -> Answer | None:

@@ -1,16 +1,19 @@
 """What is remembered of clients: greylisting (RFC 6647), limits, and the memory below them."""
 
 import math
+import sqlite3
 import stat
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import pytest
+from anyio import to_thread
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -320,6 +323,7 @@ class Dictionary:
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[tuple[float, ...], float]] = {}
+        self.asked = 0
 
     def get(self, key: str, now: float) -> tuple[float, ...] | None:
         value, expires = self.kept.get(key, ((), -math.inf))
@@ -329,6 +333,7 @@ class Dictionary:
         self.kept[key] = (value, expires)
 
     async def transact(self, work: Callable[[Book], T]) -> T:
+        self.asked += 1
         return work(self)
 
 
@@ -355,18 +360,76 @@ def test_a_wait_that_is_told_is_enough(most: int, steps: Sequence[float]) -> Non
     anyio.run(main, backend="asyncio")
 
 
+@given(st.integers(1, 5), st.lists(st.tuples(st.floats(0, 40), st.booleans()), max_size=60))
+def test_of_several_processes_no_more_pass_than_of_one(
+    most: int, steps: Sequence[tuple[float, bool]]
+) -> None:
+    async def main() -> None:
+        limit, shared = Limit("messages", "account", most, 60), Dictionary()
+        several = [RateLimits([limit], shared) for _ in range(2)]
+        alone = RateLimits([limit], Dictionary())
+        at = 0.0
+        for step, which in steps:
+            at += step
+            assert (await count(several[which], at) == "") is (await count(alone, at) == "")
+
+    anyio.run(main, backend="asyncio")
+
+
+async def test_what_another_process_has_counted_shows_at_the_end_at_the_latest(
+    tmp_path: Path,
+) -> None:
+    limit, path = Limit("messages", "account", 2, 60), tmp_path / "memory.db"
+    async with limits(limit, path=path) as one, limits(limit, path=path) as other:
+        assert await count(one, 0) == ""
+        assert await count(other, 1) == ""
+        assert (await count(one, 2)).startswith("450 4.7.1 ")  # its MAIL went through
+        assert (await count(one, 3)).startswith("452 4.7.1 ")
+        assert (await count(other, 3)).startswith("452 4.7.1 ")
+
+
+async def test_what_is_known_is_not_asked_again_before_the_content() -> None:
+    memory = Dictionary()
+    one = RateLimits(
+        [Limit("messages", "account", 3, 60), Limit("recipients", "domain", 99, 60)], memory
+    )
+    to = ["a@there.example", "b@there.example"]
+    for number, questions in enumerate((3, 1, 1, 0)):  # of MAIL, the first RCPT, and the content
+        before = memory.asked
+        assert (await count(one, number, to=to) == "") is bool(questions)
+        assert memory.asked - before == questions
+
+
+async def test_of_strangers_no_more_is_known_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("smtpproto.relay.filters.limits.KNOWN", 10)
+    async with limits(Limit("messages", "network", 1, 60)) as one:
+        for number in range(100):
+            assert await count(one, 0, None, peer=f"192.0.2.{number}") == ""
+            assert len(one._known) <= 11
+        assert await count(one, 0, None, peer="192.0.2.1") != ""
+
+
 # The memory
 
 
-async def test_nothing_is_remembered_of_work_that_failed() -> None:
-    def fail(book: Book) -> None:
-        book.put("key", (1.0,), NOON + 10)
-        raise RuntimeError
+def add(book: Book) -> float:
+    (value,) = book.get("key", NOON) or (0.0,)
+    book.put("key", (value + 1,), NOON + 10)
+    return value
 
+
+def fail(book: Book) -> None:
+    book.put("key", (99.0,), NOON + 10)
+    raise RuntimeError
+
+
+async def test_nothing_is_remembered_of_work_that_failed() -> None:
     async with SQLiteMemory.open(":memory:") as memory:
         with pytest.raises(RuntimeError):
             await memory.transact(fail)
-        assert await memory.transact(lambda book: book.get("key", NOON)) is None
+        assert await memory.transact(add) == 0
 
 
 async def test_strangers_cannot_fill_the_disk_with_keys() -> None:
@@ -433,13 +496,114 @@ async def test_nobody_else_reads_who_writes_to_whom(tmp_path: Path) -> None:
         assert b"there.example" not in content
 
 
-async def test_many_at_once_are_one_after_the_other() -> None:
-    def add(book: Book) -> None:
-        (value,) = book.get("key", NOON) or (0.0,)
-        book.put("key", (value + 1,), NOON + 10)
+@asynccontextmanager
+async def busy(memory: SQLiteMemory) -> AsyncIterator[None]:
+    """Have a transaction going on in the block, so that what is asked for there waits."""
+    begun, end = threading.Event(), threading.Event()
 
+    def hang(_: Book) -> None:
+        begun.set()
+        assert end.wait(60)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(memory.transact, hang)
+        await to_thread.run_sync(begun.wait)
+        try:
+            yield
+            await anyio.wait_all_tasks_blocked()
+        finally:
+            end.set()
+
+
+async def test_many_at_once_are_one_after_the_other_and_one_transaction() -> None:
     async with SQLiteMemory.open(":memory:") as memory:
+        done: list[float] = []
+        statements: list[str] = []
+
+        async def ask() -> None:
+            done.append(await memory.transact(add))
+
         async with anyio.create_task_group() as tasks:
-            for _ in range(50):
-                tasks.start_soon(memory.transact, add)
-        assert await memory.transact(lambda book: book.get("key", NOON)) == (50.0,)
+            async with busy(memory):
+                for _ in range(50):
+                    tasks.start_soon(ask)
+            memory._db.set_trace_callback(statements.append)
+        assert done == list(range(50))
+        assert statements.count("COMMIT") == 1
+
+
+async def test_who_fails_by_himself_fails_for_nobody_else() -> None:
+    async with SQLiteMemory.open(":memory:") as memory:
+        failed: list[Exception] = []
+
+        async def ask(work: Callable[[Book], object]) -> None:
+            try:
+                await memory.transact(work)
+            except RuntimeError as error:
+                failed.append(error)
+
+        async with anyio.create_task_group() as tasks, busy(memory):
+            for work in (add, fail, add):
+                tasks.start_soon(ask, work)
+        assert len(failed) == 1
+        assert await memory.transact(add) == 2
+
+
+async def test_who_goes_while_he_waits_has_done_nothing() -> None:
+    async with SQLiteMemory.open(":memory:") as memory:
+        async with anyio.create_task_group() as tasks, busy(memory):
+            tasks.start_soon(memory.transact, add)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0):
+                await memory.transact(add)
+        assert await memory.transact(add) == 1
+
+
+async def test_who_goes_as_his_turn_comes_takes_nobody_along() -> None:
+    begun, end, scope = threading.Event(), threading.Event(), anyio.CancelScope()
+    done: list[float] = []
+
+    def hang(_: Book) -> None:
+        begun.set()
+        assert end.wait(60)
+
+    async def before(memory: SQLiteMemory) -> None:
+        await memory.transact(hang)
+        scope.cancel()
+
+    async def goes(memory: SQLiteMemory) -> None:
+        with scope:
+            await memory.transact(add)
+
+    async def stays(memory: SQLiteMemory) -> None:
+        done.append(await memory.transact(add))
+
+    async with SQLiteMemory.open(":memory:") as memory, anyio.create_task_group() as tasks:
+        tasks.start_soon(before, memory)
+        await to_thread.run_sync(begun.wait)
+        for each in (goes, stays):
+            tasks.start_soon(each, memory)
+            await anyio.wait_all_tasks_blocked()
+        end.set()
+    assert len(done) == 1
+
+
+async def test_where_the_file_cannot_be_used_all_who_wait_hear_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    async with SQLiteMemory.open(path) as memory:
+        memory._db.execute("PRAGMA busy_timeout = 0")
+        failed: list[Exception] = []
+
+        async def ask() -> None:
+            try:
+                await memory.transact(add)
+            except sqlite3.OperationalError as error:
+                failed.append(error)
+
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):  # the first, and those who wait for it
+                    tasks.start_soon(ask)
+        assert len(failed) == 3
+        assert await memory.transact(add) == 0

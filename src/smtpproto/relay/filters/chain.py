@@ -154,10 +154,13 @@ class Chain:
 def _with(findings: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...]:
     """Add one that says something new; a thousand recipients that pass are one.
 
+    So are several stages at which one filter has no objection: it is told where it was asked last.
     Those of one stage crowd out none of another, and nothing crowds out the first Quarantine.
     """
     if finding in findings:
         return findings
+    if _passes(finding):
+        findings = tuple(f for f in findings if not (_passes(f) and f.filter == finding.filter))
     quarantine = isinstance(finding.answer, Quarantine)
     alike = [
         each
@@ -165,6 +168,10 @@ def _with(findings: tuple[Finding, ...], finding: Finding) -> tuple[Finding, ...
         if (isinstance(each.answer, Quarantine) if quarantine else each.stage is finding.stage)
     ]
     return (*findings, finding) if len(alike) < MAX_FINDINGS else findings
+
+
+def _passes(finding: Finding) -> bool:
+    return finding.answer is None and finding.failed is None
 
 
 def _holds(finding: Finding, stage: Stage) -> bool:

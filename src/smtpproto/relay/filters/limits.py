@@ -4,6 +4,10 @@ What is counted is what is taken. It is looked at MAIL and RCPT whether there is
 when the content has come, at once for all limits: what is refused before, by our own rules or a
 filter that is asked earlier, is not counted, nor is a transaction that ends without content.
 
+What is counted is in the memory by then, and who counts sees what all others have, whatever their
+process. But before the content nobody asks the memory again for what was there the last time: it
+can only have become more since, by others, and then it is the content that is turned away.
+
 Counted over a window that slides: what was used in the last whole window counts for as much of it
 as is still within reach. So no more than the limit passes in any stretch of a window's length, as
 near as two numbers can tell, and who is turned away is told when there is room again.
@@ -41,6 +45,8 @@ _LOOKED_AT: Mapping[What, Stage] = {
     "octets": Stage.MAIL,
     "size": Stage.MAIL,
 }
+#: Whose counts are known without asking, at most; of strangers' networks there may be more.
+KNOWN = 10_000
 _UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -76,7 +82,11 @@ class Limit:
         return f"{self.most} {self.what} in {count:g} {name}{'' if count == 1 else 's'}"
 
 
-def _now(limit: Limit, used: tuple[float, ...] | None, now: float) -> tuple[float, float, float]:
+#: A window, what was used in the one before, and what within it; None for nothing.
+_Used: TypeAlias = "tuple[float, ...] | None"
+
+
+def _now(limit: Limit, used: _Used, now: float) -> tuple[float, float, float]:
     """Return the window that it is now, and what was used in the one before and within it."""
     window = now // limit.seconds
     # What is further ahead was counted by a clock that has been put back.
@@ -87,9 +97,7 @@ def _now(limit: Limit, used: tuple[float, ...] | None, now: float) -> tuple[floa
     return used[0], used[1], used[2]  # the next window, too, by a clock that was put back a little
 
 
-def _wait(
-    limit: Limit, used: tuple[float, ...] | None, amount: float, now: float, *, pending: float = 0
-) -> float:
+def _wait(limit: Limit, used: _Used, amount: float, now: float, *, pending: float = 0) -> float:
     """Return in how many seconds there is room for so much more: 0 for now, inf for never.
 
     `pending` is what will have been used by then, though it is not counted yet.
@@ -133,6 +141,8 @@ class RateLimits:
     ipv6_prefix: int = 64
     name: str = "limits"
     stages: Collection[Stage] = field(init=False)
+    #: What was used when the memory was asked last, by key.
+    _known: dict[str, _Used] = field(factory=dict[str, "_Used"], init=False)
 
     def __attrs_post_init__(self) -> None:
         stages = {
@@ -161,7 +171,9 @@ class RateLimits:
                 ]
         if not claims:
             return None
-        return _refusal(stage, await self.memory.transact(lambda book: _look(book, claims, seen)))
+        if all(claim.key in self._known for claim in claims):
+            return _refusal(stage, _look(self._known, claims, seen.now))
+        return await self._ask(stage, claims, seen.now)
 
     async def _count(self, octets: float, seen: Seen) -> Answer | None:
         what: list[What] = ["messages", "recipients", "octets"]
@@ -169,20 +181,27 @@ class RateLimits:
             _Claim(limit, key, {"messages": 1, "octets": octets}.get(limit.what, recipients))
             for limit, key, recipients in self._applying(what, seen, seen.rcpts)
         ]
-        if not claims:
-            return None
+        return await self._ask(Stage.CONTENT, claims, seen.now) if claims else None
 
-        def work(book: Book) -> tuple[float, Limit] | None:
-            full = _look(book, claims, seen)
-            if full is None:
-                for key, claim in {claim.key: claim for claim in claims}.items():
-                    used = book.get(key, seen.now)
-                    window, before, within = _now(claim.limit, used, seen.now)
-                    expires = (window + 2) * claim.limit.seconds
-                    book.put(key, (window, before, within + claim.amount), expires)
-            return full
+    async def _ask(self, stage: Stage, claims: Sequence[_Claim], now: float) -> Answer | None:
+        """Ask the memory whether there is room for all; at CONTENT, count it where there is."""
+        by_key = {claim.key: claim for claim in claims}
 
-        return _refusal(Stage.CONTENT, await self.memory.transact(work))
+        def work(book: Book) -> tuple[dict[str, _Used], tuple[float, Limit] | None]:
+            used = {key: book.get(key, now) for key in by_key}
+            full = _look(used, claims, now)
+            if full is None and stage is Stage.CONTENT:
+                for key, claim in by_key.items():
+                    window, before, within = _now(claim.limit, used[key], now)
+                    used[key] = counted = (window, before, within + claim.amount)
+                    book.put(key, counted, (window + 2) * claim.limit.seconds)
+            return used, full
+
+        used, full = await self.memory.transact(work)
+        if len(self._known) > KNOWN:
+            self._known.clear()
+        self._known.update(used)
+        return _refusal(stage, full)
 
     def _octets(self, stage: Stage, seen: Seen) -> int:
         """Return how large the message is, or is said to be (RFC 1870 §6)."""
@@ -245,14 +264,12 @@ def _is(limit: Limit, who: str) -> bool:
     return limit.who.lower() == who
 
 
-def _look(book: Book, claims: Sequence[_Claim], seen: Seen) -> tuple[float, Limit] | None:
+def _look(
+    used: Mapping[str, _Used], claims: Sequence[_Claim], now: float
+) -> tuple[float, Limit] | None:
     """Return the longest wait, and for what; None if there is room for all."""
     waits = [
-        (
-            _wait(c.limit, book.get(c.key, seen.now), c.amount, seen.now, pending=c.pending),
-            c.limit,
-        )
-        for c in claims
+        (_wait(c.limit, used[c.key], c.amount, now, pending=c.pending), c.limit) for c in claims
     ]
     longest = max(waits, key=lambda wait: wait[0])
     return longest if longest[0] > 0 else None

@@ -2,6 +2,10 @@
 
 One small SQLite database, for its owner alone to read, used in a thread. It survives a crash of
 ours; a power cut may cost the last moments of it (synchronous=NORMAL), for it is no mail.
+
+Several processes, and several in one, may have the same file open: each transaction sees what all
+of them have written. What one is asked for while a transaction is going on waits, and is the next
+one, all of it: to change threads and to commit cost more than what is done (group commit).
 """
 
 from __future__ import annotations
@@ -9,13 +13,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CancelScope, Lock, to_thread
+from attrs import define, field
 
 __all__ = ["Book", "Memory", "SQLiteMemory"]
 
@@ -41,7 +45,10 @@ class Memory(Protocol):
     """Remembers; what it raises is a failure of the filter that asked."""
 
     async def transact(self, work: Callable[[Book], T]) -> T:
-        """Do `work`, which reads and writes and does nothing else, as one step."""
+        """Do `work`, which reads and writes and does nothing else, as one step.
+
+        It may be done again, where nothing came of the first time.
+        """
         ...
 
 
@@ -68,6 +75,16 @@ class _Book:
         self.puts[key.partition(" ")[0]] += 1
 
 
+@define(eq=False)
+class _Asked(Generic[T]):
+    """Work that is to be done, and then what it returned or raised."""
+
+    work: Callable[[Book], T]
+    begun: bool = field(default=False, init=False)
+    results: list[T] = field(factory=list["T"], init=False)
+    error: Exception | None = field(default=None, init=False)
+
+
 class SQLiteMemory:
     """A `Memory` in a file. Make one by `open`.
 
@@ -81,7 +98,8 @@ class SQLiteMemory:
         self._capacity = capacity
         self._puts = Counter[str]()
         self._old = 0
-        self._one = CapacityLimiter(1)
+        self._waiting: list[_Asked[Any]] = []
+        self._turn = Lock(fast_acquire=True)
 
     @classmethod
     @asynccontextmanager
@@ -95,16 +113,46 @@ class SQLiteMemory:
             yield memory
         finally:
             with CancelScope(shield=True):
-                await to_thread.run_sync(db.close, limiter=memory._one)
+                async with memory._turn:
+                    await to_thread.run_sync(db.close)
 
     async def transact(self, work: Callable[[Book], T]) -> T:
-        return await to_thread.run_sync(partial(self._transact, work), limiter=self._one)
+        asked = _Asked(work)
+        self._waiting.append(asked)
+        try:
+            async with self._turn:
+                if not asked.begun:  # else who had the turn before has taken it along
+                    batch, self._waiting = self._waiting, []
+                    for each in batch:
+                        each.begun = True
+                    with CancelScope(shield=True):  # others would go with us
+                        await to_thread.run_sync(self._do, batch)
+        except BaseException:
+            if not asked.begun:
+                self._waiting.remove(asked)
+            raise
+        if asked.error is not None:
+            raise asked.error
+        return asked.results[-1]
 
-    def _transact(self, work: Callable[[Book], T]) -> T:
+    def _do(self, batch: Sequence[_Asked[Any]]) -> None:
+        """Do all together; where one of them fails by itself, each on its own."""
+        try:
+            self._transact(batch)
+        except Exception as error:  # noqa: BLE001 - whoever waits has to hear of it
+            if len(batch) > 1 and not isinstance(error, sqlite3.Error):
+                for asked in batch:
+                    self._do([asked])
+                return
+            for asked in batch:
+                asked.error = error
+
+    def _transact(self, batch: Sequence[_Asked[Any]]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             book = _Book(self._db)
-            result = work(book)
+            for asked in batch:
+                asked.results.append(asked.work(book))
             self._puts += book.puts
             self._old += book.puts.total()
             if self._old > SWEEP and book.now:
@@ -119,7 +167,6 @@ class SQLiteMemory:
             if self._db.in_transaction:  # of a full disk, SQLite has ended it itself
                 self._db.execute("ROLLBACK")
             raise
-        return result
 
     def _forget(self, kind: str) -> None:
         # Of one word and of nothing else: as text they stand together.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeAlias
+from typing import Literal, ParamSpec, TypeAlias
 
 from attrs import frozen
 
@@ -26,6 +26,7 @@ __all__ = [
     "Expanded",
     "Failed",
     "Held",
+    "Intervened",
     "Judged",
     "Observer",
     "Refused",
@@ -165,8 +166,21 @@ class Reported:
     postmaster: Mailbox | None = None
 
 
+@frozen
+class Intervened:
+    """The operator has put a message on hold, let it go, had it tried at once, or deleted it.
+
+    `reason` says why he holds it. It is told by him who does it, not by the relay.
+    """
+
+    id: str
+    did: Literal["hold", "release", "retry", "delete"]
+    reason: str = ""
+
+
 Event: TypeAlias = (
     Accepted
+    | Intervened
     | Judged
     | Refused
     | Bounced

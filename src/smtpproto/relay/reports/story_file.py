@@ -16,7 +16,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,15 @@ from smtpproto.core.status import EnhancedStatus
 
 from .story import Event
 
-__all__ = ["StoryFile", "Told", "as_record", "event_of", "read_story", "timestamp"]
+__all__ = [
+    "StoryFile",
+    "Told",
+    "add_to_story",
+    "as_record",
+    "event_of",
+    "read_story",
+    "timestamp",
+]
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +196,7 @@ class StoryFile:
             return
         chunk, lines = bytearray(), 0
         for when, event in batch:
-            chunk += json.dumps({"time": timestamp(when), **as_record(event)}).encode() + b"\n"
+            chunk += _line(when, event)
             lines += 1
             if len(chunk) > self.limit // 8:
                 self._keep(bytes(chunk), lines)
@@ -213,20 +221,45 @@ class StoryFile:
                 os.close(descriptor)
                 descriptor = -1
                 self.path.replace(_older(self.path))
-                descriptor, size = self._opened(), 0
-            view = memoryview(octets)
-            try:
-                while view:
-                    view = view[os.write(descriptor, view) :]
-            except OSError:
-                os.ftruncate(descriptor, size)  # no half of a line
-                raise
+                descriptor = self._opened()
+            _write(descriptor, octets)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
 
     def _opened(self) -> int:
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _line(when: float, event: Event) -> bytes:
+    return json.dumps({"time": timestamp(when), **as_record(event)}).encode() + b"\n"
+
+
+def add_to_story(path: Path, event: Event, when: float) -> None:
+    """Add an event to a story file that a `StoryFile` writes, or has written. Blocks; OSError.
+
+    Nothing is added where no story is kept. It is for its owner to keep it within its size.
+    """
+    for each in (path, _older(path)):  # that one, while its owner begins another
+        with suppress(FileNotFoundError):
+            descriptor = os.open(each, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                _write(descriptor, _line(when, event))
+            finally:
+                os.close(descriptor)
+            return
+
+
+def _write(descriptor: int, octets: bytes) -> None:
+    """Add all of it to a file, or nothing."""
+    size = os.fstat(descriptor).st_size
+    view = memoryview(octets)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.ftruncate(descriptor, size)  # no half of a line
+        raise
 
 
 def _older(path: Path) -> Path:
