@@ -51,6 +51,7 @@ TITLES: Mapping[int, str] = {
     5056: "channel binding",
     5233: "subaddresses, user+detail",
     5248: "the registry of enhanced status codes",
+    5280: "certificates",
     5321: "SMTP",
     5322: "the format of messages",
     5782: "lists of addresses in the DNS",

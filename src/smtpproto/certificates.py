@@ -17,6 +17,7 @@ import idna
 from attrs import field, frozen
 
 from .core.errors import LocalProtocolError
+from .wire.tls import refuse_old_versions
 
 __all__ = ["Certificates", "KeyPair"]
 
@@ -38,9 +39,11 @@ class KeyPair:
 def server_context() -> ssl.SSLContext:
     """Return a TLS context for a server, as Python thinks best, without a certificate.
 
-    Nobody may shake hands again within a session, as some versions of OpenSSL would let them.
+    It takes TLS 1.2 and later (RFC 8314 §4). Nobody may shake hands again within a session, as some
+    versions of OpenSSL would let them.
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    refuse_old_versions(context)
     context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 

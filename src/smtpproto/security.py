@@ -8,6 +8,8 @@ from pathlib import Path
 
 import idna
 
+from .wire.tls import refuse_old_versions
+
 __all__ = ["Tls", "a_labels", "verifying"]
 
 
@@ -32,10 +34,11 @@ def verifying(cafile: str | Path | None = None) -> ssl.SSLContext:
     """Return a context that verifies the server and its name as RFC 9525 has it.
 
     By the certificates that the system trusts, or those of the PEM file `cafile`. Beyond
-    Python's own default, a common name never stands in for a missing subjectAltName (§6.3).
-    Blocks; OSError and ssl.SSLError as the file has it.
+    Python's own default, TLS is 1.2 or later wherever it runs, and a common name never stands in
+    for a missing subjectAltName (§6.3). Blocks; OSError and ssl.SSLError as the file has it.
     """
     context = ssl.create_default_context(cafile=cafile)
+    refuse_old_versions(context)
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:
         context.hostname_checks_common_name = False
     return context

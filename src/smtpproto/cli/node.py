@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from smtpproto.certificates import Certificates, KeyPair
+from smtpproto.certificates import Certificates, KeyPair, server_context
 from smtpproto.client import Tls
 
 from .values import domain
@@ -84,7 +84,7 @@ class Certificate:
 
     def server_context(self) -> ssl.SSLContext:
         """Return a context to serve TLS with. NodeError if the two do not fit."""
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context = server_context()
         try:
             context.load_cert_chain(self.cert, self.key)
         except (OSError, ssl.SSLError) as error:

@@ -16,7 +16,7 @@ import anyio
 from anyio import to_thread
 from attrs import define, field, frozen
 
-from smtpproto.client import Connector, Tls, connect_tcp
+from smtpproto.client import Connector, Tls, connect_tcp, verifying
 from smtpproto.resolve import DnsResolver, Mx, NoSuchDomain, ResolveError, ResolveFailed, Srv
 
 from .account import Account, host_name
@@ -89,7 +89,7 @@ async def discover(
     """
     account = Account.of(address)
     if ssl_context is None:
-        ssl_context = await to_thread.run_sync(ssl.create_default_context)
+        ssl_context = await to_thread.run_sync(verifying)
     if not ssl_context.check_hostname:
         raise ValueError("the SSL context does not verify, so nothing could be said of a server")
     search = _Search(

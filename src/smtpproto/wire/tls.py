@@ -11,7 +11,7 @@ from anyio.streams.tls import TLSAttribute
 
 from .base import RECEIVE_OCTETS, Attributes, Wire
 
-__all__ = ["TlsWire"]
+__all__ = ["TlsWire", "refuse_old_versions"]
 
 #: A record has this and no more (RFC 8446 §5.2); as much is given to TLS at a time, or what can be
 #: received where half of the last was data, and not little.
@@ -22,6 +22,15 @@ SIP = 1 << 10
 AROUND = 256
 #: So much of what is no data is borne, and then the session is broken.
 IN_VAIN = 64 << 10
+
+
+def refuse_old_versions(context: ssl.SSLContext) -> None:
+    """Have a context take TLS 1.2 and later versions alone (RFC 8314 §4).
+
+    Python's own contexts do so where it was built to know better than the system, which it was not
+    everywhere.
+    """
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
 
 
 class TlsWire(Wire):
