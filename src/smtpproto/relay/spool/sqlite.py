@@ -40,7 +40,7 @@ from anyio import CancelScope, CapacityLimiter, create_task_group, current_time,
 
 from .arrivals import Arrivals
 from .claims import LOOK, Claims
-from .database import Database, as_unavailable, is_served, lock
+from .database import DAMAGED, Database, as_unavailable, is_served, lock
 from .disk import Disk
 from .incoming import INLINE_OCTETS, SQLiteIncoming
 from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, parked, tally
@@ -322,7 +322,11 @@ class SQLiteSpool:
                 heads, rows = await self.database.read(page)
                 if not heads:
                     return []
-                after = heads[-1][0]
+                last = heads[-1][0]
+                # As SQLite sorts them. Where the index has another id than the row, no end comes.
+                if (isinstance(last, bytes), last) <= (isinstance(after, bytes), after):
+                    raise SpoolUnavailable(f"spool {self.directory}: {DAMAGED}")
+                after = last
                 if entries := entries_of(heads, rows):
                     return entries
 
