@@ -202,7 +202,8 @@ async def test_a_host_never_gets_the_end_of_what_is_damaged(
         id = await held_and_changed(node, content, Flip)
         (deferred,) = await node.until(Deferred)
         assert deferred.reply == "451 4.3.0 The message is damaged in the queue"
-        assert first.contents == first.accepted == []
+        assert first.contents == []
+        assert first.accepted == []
         assert second.sessions == 0  # it would fare no better
         said = [f"message {id} is damaged: its content has changed since it came; it is not sent"]
         assert [line.split(": see")[0] for line in errors(caplog)] == said
@@ -238,6 +239,22 @@ async def test_nor_does_one_that_takes_chunks(tmp_path: Path, content: bytes) ->
         assert [entry.id for entry in await there.queue()] == []
         assert len(there.mail("v@ext.example")) == 1
         assert good not in [entry.id for entry in await node.queue()]
+
+
+@pytest.mark.parametrize("keywords", [(), ("PIPELINING",)], ids=["alone", "pipelining"])
+@pytest.mark.parametrize("by", [0x80, 0x07], ids=["8-bit", "bare LF"])
+async def test_damage_that_a_host_would_not_take_is_no_refusal(
+    tmp_path: Path, by: int, keywords: tuple[str, ...]
+) -> None:
+    """Our client stops at such octets; but they are not the sender's, and nothing is for good."""
+    end = LARGE.index(b"\r\n", len(LARGE) // 2)
+    async with world(tmp_path) as w:
+        host = await w.host("mx.ext.example", "ext.example", keywords=keywords)
+        node = await w.node("relay.example")
+        await held_and_changed(node, LARGE, lambda octets: flipped(octets, end, by))
+        (deferred,) = await node.until(Deferred)
+        assert deferred.reply == "451 4.3.0 The message is damaged in the queue"
+        assert host.contents == []
 
 
 @sizes

@@ -356,6 +356,9 @@ def _recipients(number: int) -> str:
 def check(visit: _Visit, repair: bool) -> None:
     """Look for damage: in the database, every message, every file.
 
+    All of it is read. Content that has changed on the disk is told, and left where it is: it is not
+    sent.
+
     With --repair: what cannot be delivered any more, and a database that had to be made anew, is
     kept in DIR/spool/quarantine.
     """

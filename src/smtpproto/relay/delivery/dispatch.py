@@ -310,7 +310,6 @@ class Dispatcher:
         except SpoolUnavailable as error:
             # Content that is damaged must not keep its sender from being told.
             log.error("the report on message %s goes without it: %s", entry.id, error)
-            original.clear()
         unique = f"{int(now * 1_000_000):x}.{int(self.random() * 2**48):012x}"
         when = datetime.fromtimestamp(now, UTC)
         wanted = deadline(entry.mail, entry.arrived)
