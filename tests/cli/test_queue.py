@@ -213,9 +213,7 @@ def test_show_as_json_is_the_entry_with_its_header(cli: Run) -> None:
 def test_show_tells_of_content_that_cannot_be_read(cli: Run) -> None:
     id = stored("bob@far.example")
     damage("UPDATE message SET content = CAST('Subject: no' AS BLOB)")
-    assert f"problem  message {id} is damaged: {len(CONTENT)} octets expected" in said(
-        cli, "show", id
-    )
+    assert f" message {id} is damaged: {len(CONTENT)} octets expected" in said(cli, "show", id)
     shown = parsed(cli, "show", id, "--json")
     assert shown["header"] == ""
     assert shown["problem"].startswith(f"message {id} is damaged: ")
