@@ -64,7 +64,9 @@ async def fill(directory: Path, number: int, octets: int, each: int) -> None:
     db = sqlite3.connect(directory / "spool.db", isolation_level=None)
     db.execute("PRAGMA synchronous = OFF")
     db.execute("BEGIN")
-    db.executemany("INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)", rows(number, octets, each))
+    db.executemany(
+        "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, NULL)", rows(number, octets, each)
+    )
     db.executemany(f"INSERT INTO recipient VALUES ({', '.join('?' * 10)})", recipients(number))
     db.execute("COMMIT")
     for (id,) in db.execute("SELECT id FROM message WHERE content IS NULL"):

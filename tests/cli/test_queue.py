@@ -208,7 +208,17 @@ def test_show_as_json_is_the_entry_with_its_header(cli: Run) -> None:
     assert shown.pop("header") == CONTENT.partition(b"\r\n\r\n")[0].decode(
         errors="backslashreplace"
     )
+    assert shown.pop("problem") is None
     assert shown == entry
+
+
+def test_show_tells_of_content_that_cannot_be_read(cli: Run) -> None:
+    id = stored("bob@far.example")
+    damage("UPDATE message SET content = CAST('Subject: no' AS BLOB)")
+    assert f" message {id} is damaged: {len(CONTENT)} octets expected" in said(cli, "show", id)
+    shown = parsed(cli, "show", id, "--json")
+    assert shown["header"] == ""
+    assert shown["problem"].startswith(f"message {id} is damaged: ")
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

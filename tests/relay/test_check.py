@@ -1,5 +1,6 @@
 """`check_spool`: what is wrong with a spool is found, and mended without losing any of it."""
 
+import errno
 import json
 import random
 import shutil
@@ -9,12 +10,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import anyio
 import pytest
 
 from smtpproto.core.command import Mail, Rcpt
-from smtpproto.relay.spool import database
+from smtpproto.relay.spool import check, database
 from smtpproto.relay.spool.check import Checked, Finding, check_spool
 from smtpproto.relay.spool.database import PAGE_OCTETS
 from smtpproto.relay.spool.disk import Disk
@@ -142,7 +144,7 @@ def test_a_recipient_that_cannot_be_read_does_not_hold_up_the_others(tmp_path: P
 
 
 COLUMNS = {
-    "message": ("id", "arrived", "mail", "origin", "octets", "content"),
+    "message": ("id", "arrived", "mail", "origin", "octets", "content", "checksum"),
     "recipient": (
         *("message", "number", "rcpt", "attempts", "next_attempt", "due", "last_reply"),
         *("warned", "alias", "mail"),
@@ -175,7 +177,7 @@ def test_whatever_a_column_holds_is_kept_and_hurts_nothing_else(
         sql(path, f"UPDATE {table} SET {column} = {value} WHERE {key} = ?{only}", bad)
         found = check_spool(path, repair=True).findings
         again = check_spool(path).findings
-        assert all("octets, and should have" in finding.problem for finding in again), column
+        assert all("; it is not sent, and" in finding.problem for finding in again), column
         assert precious.read_bytes() == b"somebody's"
         assert {file.name for file in tmp_path.iterdir()} == {
             "precious",
@@ -246,6 +248,66 @@ def test_content_that_is_not_whole_is_told_and_its_sender_still_hears(
     assert ("gone" if there is None else f"{len(there)} octets") in finding.problem
     assert not finding.mended
     assert not check_spool(tmp_path, repair=True).sound
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+def test_content_that_has_changed_is_told_and_its_sender_still_hears(
+    tmp_path: Path, content: bytes
+) -> None:
+    """Nobody can mend it; as long as it is here, a copy may be put in its place."""
+    good, bad = filled(tmp_path, content, content)
+    file, at = tmp_path / "content" / bad, len(content) // 2
+    changed = content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :]
+    put = "UPDATE message SET content = ? WHERE id = ?"
+    if content is LARGE:
+        file.write_bytes(changed)
+    else:
+        sql(tmp_path, put, changed, bad)
+    (finding,) = check_and_mend(tmp_path)
+    assert finding.what == bad
+    assert finding.problem.startswith("its content has changed since it came; it is not sent")
+    assert not finding.mended
+    assert not (tmp_path / "quarantine").exists()
+    assert {entry.id for entry in anyio.run(entries, tmp_path)} == {good, bad}
+    if content is LARGE:
+        file.write_bytes(content)
+    else:
+        sql(tmp_path, put, content, bad)
+    sound(tmp_path, 2)
+    assert {got for _, got in left(tmp_path).values()} == {content}
+
+
+def test_a_file_that_cannot_be_read_does_not_end_the_check(tmp_path: Path) -> None:
+    ids = filled(tmp_path, LARGE, LARGE)
+
+    class Broken(Disk):
+        def read(self, path: Path, offset: int, octets: int) -> bytes:
+            if path.name == ids[0] and offset:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(path, offset, octets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "PIECE", 100_000)
+        (finding,) = check_spool(tmp_path, disk=Broken()).findings
+    assert finding.what == ids[0]
+    assert finding.problem.startswith("its content cannot be read: Input/output error; ")
+
+
+def test_files_are_looked_at_piece_by_piece_and_messages_some_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "PIECE", 1000)
+    monkeypatch.setattr(check, "SOME", 2)
+    filled(tmp_path, LARGE, SMALL, LARGE[:-1], b"", SMALL)
+    asked: list[int] = []
+
+    class Recording(Disk):
+        def read(self, path: Path, offset: int, octets: int) -> bytes:
+            asked.append(octets)
+            return super().read(path, offset, octets)
+
+    assert check_spool(tmp_path, disk=Recording()) == Checked(5, False, ())
+    assert set(asked) == {1000}
 
 
 def test_inline_content_of_another_length_is_never_sent(tmp_path: Path) -> None:
@@ -333,6 +395,25 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path, index: str) -> None:
     sound(tmp_path, len(sent))
 
 
+@pytest.mark.parametrize("bit", [0x10, 0x40, 0x20, 1])
+def test_an_index_that_leads_back_makes_no_list_without_an_end(tmp_path: Path, bit: int) -> None:
+    ids = filled(tmp_path, SMALL, SMALL, SMALL)
+    (page,) = pages_of(tmp_path, "sqlite_autoindex_message_1")
+    sound_ones = (tmp_path / "spool.db").read_bytes()
+    ends = 0
+    for id in ids:
+        octets = bytearray(sound_ones)
+        octets[octets.index(id.encode(), (page - 1) * PAGE_OCTETS) + 5] ^= bit
+        (tmp_path / "spool.db").write_bytes(octets)
+        try:
+            assert len(anyio.run(entries, tmp_path)) <= 3
+        except SpoolUnavailable as error:
+            ends += "queue check" in str(error)
+    assert ends
+    check_and_mend(tmp_path)
+    assert sorted(left(tmp_path)) == sorted(ids)
+
+
 @pytest.mark.parametrize("table", ["message", "recipient"])
 @pytest.mark.parametrize("which", [1, 3, -1])
 def test_of_a_damaged_table_all_is_saved_that_can_be_read(
@@ -345,6 +426,32 @@ def test_of_a_damaged_table_all_is_saved_that_can_be_read(
     findings = check_and_mend(tmp_path)
     assert "made anew, with the " in " ".join(finding.done for finding in findings)
     all_is_somewhere(tmp_path, sent, len(sent) - 120, findings)
+
+
+def checksums(path: Path) -> dict[str, int | None]:
+    return dict(sql(path, "SELECT id, checksum FROM message"))
+
+
+@pytest.mark.parametrize("damage", ["a table", "the first page"])
+def test_checksums_are_saved_with_their_messages(tmp_path: Path, damage: str) -> None:
+    sent = many(tmp_path)
+    tear(tmp_path, 1 if damage == "the first page" else pages_of(tmp_path, "message")[3])
+    check_and_mend(tmp_path)
+    saved = checksums(tmp_path)
+    assert len(saved) > len(sent) - 60
+    assert saved == {id: crc32(sent[id]) for id in saved}
+
+
+def test_messages_older_than_checksums_are_saved_without(tmp_path: Path) -> None:
+    sent = many(tmp_path)
+    sql(tmp_path, "ALTER TABLE message DROP COLUMN checksum")
+    sql(tmp_path, "PRAGMA user_version = 4")
+    tear(tmp_path, pages_of(tmp_path, "message")[3])
+    check_spool(tmp_path, repair=True)
+    saved = checksums(tmp_path)
+    assert len(saved) > len(sent) - 60
+    assert set(saved.values()) == {None}
+    sound(tmp_path, len(saved))
 
 
 @pytest.mark.parametrize("pages", [(1, -1), (5, 10)])

@@ -15,6 +15,7 @@ from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import anyio
 import anyio.abc
@@ -1478,6 +1479,28 @@ async def test_a_spool_of_the_first_schema_is_taken_over_whole(tmp_path: Path) -
         assert await content_of(spool, small) == SMALL
         assert await content_of(spool, large) == LARGE
     assert check_spool(tmp_path) == Checked(2, False, ())
+
+
+@pytest.mark.parametrize("version", range(1, len(schema.MIGRATIONS)))
+async def test_a_spool_of_any_older_schema_is_taken_over_with_its_content(
+    tmp_path: Path, version: int
+) -> None:
+    """None of them has a checksum: its content is what it is. What comes from now on has one."""
+    with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as db:
+        db.executescript(VERSION_1)
+        for step in (step for steps in schema.MIGRATIONS[1:version] for step in steps):
+            db.execute(step)
+        db.execute(f"PRAGMA user_version = {version}")
+    old = {"00HbXm5a4uDoYxU": SMALL, "00HbXm5a4yEIkcZ": LARGE}
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content" / "00HbXm5a4yEIkcZ").write_bytes(LARGE)
+    async with opened(tmp_path) as spool:
+        assert {id: await content_of(spool, id) for id in old} == old
+        new = await keep(spool, LARGE)
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as db:
+        known = dict(db.execute("SELECT id, checksum FROM message"))
+    assert known == {**dict.fromkeys(old), new: crc32(LARGE)}
+    assert check_spool(tmp_path) == Checked(3, False, ())
 
 
 async def test_a_migration_that_fails_changes_nothing(

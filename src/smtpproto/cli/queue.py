@@ -202,19 +202,23 @@ async def _list_json(spool: Spools, wanted: Wanted) -> None:
 def show(visit: _Visit, id: str) -> None:
     """Show one message: its recipients, and its header."""
 
-    async def ask(spool: Spools) -> tuple[Entry, bytes]:
+    async def ask(spool: Spools) -> tuple[Entry, bytes, str | None]:
         entry = await _get(spool, id)
         content = bytearray()
-        async for chunk in spool.content(id):
-            content += chunk
-            if len(content) >= SHOWN or b"\r\n\r\n" in content:
-                break
-        return entry, bytes(content[:SHOWN]).partition(b"\r\n\r\n")[0]
+        problem = None
+        try:
+            async for chunk in spool.content(id):
+                content += chunk
+                if len(content) >= SHOWN or b"\r\n\r\n" in content:
+                    break
+        except SpoolUnavailable as error:
+            problem = str(error)
+        return entry, bytes(content[:SHOWN]).partition(b"\r\n\r\n")[0], problem
 
-    entry, header = visit.spool(ask)
+    entry, header, problem = visit.spool(ask)
     if visit.as_json:
         shown = header.decode("utf-8", "backslashreplace")
-        visit.print_json({**as_dict(entry), "header": shown})
+        visit.print_json({**as_dict(entry), "header": shown, "problem": problem})
         return
     rows: list[tuple[object, object]] = [
         ("id", entry.id),
@@ -233,6 +237,8 @@ def show(visit: _Visit, id: str) -> None:
         rows.append(("to", f"{whom(recipient)}: {state(entry, recipient)}"))
         if recipient.last_reply:
             rows.append(("", recipient.last_reply))
+    if problem is not None:
+        rows.append(("problem", problem))
     out().print(table("", "", rows=rows))
     say("")
     for line in header.split(b"\r\n"):
@@ -376,6 +382,9 @@ def _recipients(number: int) -> str:
 @click.pass_obj
 def check(visit: _Visit, repair: bool) -> None:
     """Look for damage: in the database, every message, every file.
+
+    All of it is read. Content that has changed on the disk is told, and left where it is: it is not
+    sent.
 
     With --repair: what cannot be delivered any more, and a database that had to be made anew, is
     kept in DIR/spool/quarantine.

@@ -7,6 +7,7 @@ In reading order::
     clients     sessions with them
     callout     … and who exists there
     attempt     what came of it, for whom
+    unread      … where the spool could not give it
     ways        by which way a recipient goes
     onward      what goes on to a next hop, and how
     deliver     one attempt

@@ -56,6 +56,7 @@ from .attempt import Attempt, Done
 from .hops import Hops
 from .onward import Batches, Onward, is_crowded, own_word
 from .times import OVERDUE, Times
+from .unread import unread, was_unread
 from .ways import Ways, put_off
 
 __all__ = ["Deliverer"]
@@ -77,8 +78,6 @@ STORED = Reply(250, "2.1.5", "Delivered")
 EXPANDED = Reply(250, "2.1.5", "Replaced by the addresses behind it")
 TOO_MANY = Reply(554, "5.4.6", "This alias stands for too many addresses")
 ROUND = Reply(554, "5.4.6", "The message has been at this alias before")
-#: Why, is for the operator.
-UNREADABLE = Reply(451, "4.3.0", "The message cannot be read from the queue for now")
 CROWDED = Reply(451, "4.4.5", "Too much mail is waiting for this destination")
 NO_ANSWER = Reply(451, "4.3.0", "The alias could not be looked up")
 
@@ -109,9 +108,9 @@ class Deliverer:
         to a fault of ours, which has been logged.
         """
         began = self.hops.now()
-        untimely = self._untimely(entry)
-        if untimely:
-            await done(untimely)
+        early = self._untimely(entry) or await self._still_unread(entry)
+        if early:
+            await done(early)
             return
         rules = await _side_by_side(
             partial(self._rule, entry), {each.number: each for each in entry.recipients}
@@ -165,6 +164,23 @@ class Deliverer:
             ]
         return []
 
+    async def _still_unread(self, entry: Entry) -> Sequence[Attempt]:
+        """Look first whether a message can be read that could not be; if not, put it off again.
+
+        Else some host would get most of it, and be left, time after time.
+        """
+        if was_unread(entry):
+            try:
+                await self._read_through(entry)
+            except SpoolUnavailable as error:
+                return unread(entry, entry.recipients, error)
+        return []
+
+    async def _read_through(self, entry: Entry) -> None:
+        """Raise SpoolUnavailable if the content is not all there as it came."""
+        async for _ in self.spool.content(entry.id):
+            pass
+
     async def _rule(self, entry: Entry, recipient: Recipient) -> Rule | Attempt:
         """Return by which rule a recipient goes; or what became of it, if it is an alias."""
         mailbox = recipient.rcpt.forward_path.mailbox
@@ -187,8 +203,7 @@ class Deliverer:
         except TooManyTargetsError:
             return Attempt(recipient, Fate.PERMANENT, where, TOO_MANY)
         except SpoolUnavailable as error:
-            log.error("message %s cannot be read: %s", entry.id, error)
-            return Attempt(recipient, Fate.TRANSIENT, where, UNREADABLE)
+            return unread(entry, [recipient], error)[0]
         except Exception:
             log.exception("an alias could not be looked up")
             return Attempt(recipient, Fate.TRANSIENT, where, NO_ANSWER)
@@ -207,8 +222,13 @@ class Deliverer:
     async def _to_mailboxes(
         self, entry: Entry, recipients: Sequence[Recipient], done: Done
     ) -> None:
-        for recipient in recipients:
-            await done([await self._to_mailbox(entry, recipient)])
+        for at, recipient in enumerate(recipients):
+            try:
+                attempt = await self._to_mailbox(entry, recipient)
+            except SpoolUnavailable as error:  # nobody here will fare better
+                await done(unread(entry, recipients[at:], error))
+                return
+            await done([attempt])
 
     async def _to_mailbox(self, entry: Entry, recipient: Recipient) -> Attempt:
         mailbox = self.router.home(recipient.rcpt.forward_path.mailbox)
@@ -229,9 +249,6 @@ class Deliverer:
             return Attempt(recipient, Fate.PERMANENT, where, error.reply)
         except MailboxUnavailable as error:
             return Attempt(recipient, Fate.of(error.reply), where, error.reply)
-        except SpoolUnavailable as error:
-            log.error("message %s cannot be read: %s", entry.id, error)
-            return Attempt(recipient, Fate.TRANSIENT, where, UNREADABLE)
         return Attempt(recipient, Fate.ACCEPTED, where, STORED, action="delivered")
 
     async def _through_alias(
@@ -310,6 +327,10 @@ class Deliverer:
                     heard: dict[int, Reply] = {}
                     try:
                         attempts, talked = await self._to_host(onward, host, batch, heard)
+                    except SpoolUnavailable as error:  # no other host will fare better
+                        self.hops.up(route.name)
+                        await done(unread(entry, [*left.values()], error))
+                        return
                     except anyio.get_cancelled_exc_class():
                         if taken := _taken(onward, host, batch, heard):
                             with anyio.move_on_after(LAST_WORDS, shield=True):
@@ -355,6 +376,7 @@ class Deliverer:
 
         If it did, what is permanent now is so for the other hosts, too, but for what is `one_host`.
         `heard` gets the replies of an LMTP server as they come, by places among `recipients`.
+        SpoolUnavailable where the content cannot be read: nobody has it then.
         """
         where = host.where
 
@@ -374,13 +396,11 @@ class Deliverer:
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
         except CannotGoError as error:
             return all_of_them(Fate.PERMANENT, error.reply), True
-        except SpoolUnavailable as error:
-            log.error("message %s cannot be read: %s", onward.entry.id, error)
-            return all_of_them(Fate.TRANSIENT, UNREADABLE), True
         except LocalProtocolError as error:
             if not onward.begun:  # ours to mend, as a login that cannot be written: none is lost
                 log.error("no session with %s can be opened: %s", where, error)
                 return all_of_them(Fate.TRANSIENT, reason=str(error)), False
+            await self._read_through(onward.entry)  # damage may be what is wrong with it
             log.error("message %s cannot be sent on: %s", onward.entry.id, error)
             return all_of_them(Fate.PERMANENT, UNFIT), True
         attempts = [

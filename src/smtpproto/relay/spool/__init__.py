@@ -9,6 +9,7 @@ In reading order::
     schema      … its tables
     rows        … what stands in a row
     incoming    … a message on its way in
+    outgoing    … and on its way out
     arrivals    … what has just come, and need not be read again
     leases      … who has a message in hand
     claims      … what is due

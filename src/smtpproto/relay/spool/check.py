@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import TypeGuard
+from zlib import crc32
 
 from attrs import define, field, frozen
 
@@ -36,7 +37,18 @@ __all__ = ["Checked", "Finding", "check_spool"]
 VERDICTS = 10
 
 #: What the spool reads besides.
-SELECT_HIDDEN = "SELECT content, due FROM message, recipient"
+SELECT_HIDDEN = "SELECT content, checksum, due FROM message, recipient"
+#: Messages that are looked at, and octets of a file that are read, at a time.
+SOME, PIECE = 100, 1 << 20
+_SOME_MESSAGES = (
+    "SELECT rowid, id, mail, typeof(content), CAST(content AS BLOB), checksum, arrived, origin,"
+    " octets FROM message WHERE rowid > ? ORDER BY rowid LIMIT ?"
+)
+#: What may be done about content, which nobody can mend but by a copy of it.
+_ADVICE = (
+    "it is not sent, and its sender is told when it expires, unless you put its content back as it"
+    " was, or delete it (`smtpproto queue delete`)"
+)
 #: Characters of an id at most; they have far fewer.
 MAX_ID = 100
 # What columns hold that are neither a command nor an address. Damage may leave anything in them.
@@ -213,33 +225,31 @@ class _Check:
         it should be or, damaged, other octets.
         """
         damaged: list[tuple[object, dict[int, str]]] = []
-        for id, mail, kind, inline, *others in db.execute(
-            "SELECT id, mail, typeof(content), length(content), arrived, origin, octets"
-            " FROM message ORDER BY id"
-        ):
-            self.messages += 1
-            problems: dict[int, str] = {}
-            problem = _grammar(Mail, mail) or _odd(_OF_MESSAGE, others)
-            if not _is_id(id):
-                problem = "its id is none"
-            elif kind not in {"blob", "null"}:
-                problem = "its content is not octets"
-            if problem is not None:
-                problems[-1] = problem
-            owed, unreadable = self._recipients(db, id)
-            problems |= unreadable
-            if not owed:
-                problems[-1] = "it has no recipients"
-            elif len([n for n in problems if n >= 0]) == owed:
-                problems[-1] = "none of its recipients can be read"
-            octets = others[-1]
-            there = inline if inline is not None else self._size(id)
-            if there is None:
-                problems[-2] = "its content is gone"
-            elif there != octets:
-                problems[-2] = f"its content has {there} octets, and should have {octets}"
-            if problems:
-                damaged.append((id, problems))
+        last = -(1 << 63)
+        # By some, so that the log of one who serves it can end meanwhile.
+        while some := db.execute(_SOME_MESSAGES, (last, SOME)).fetchall():
+            for _, id, mail, kind, inline, checksum, *others in some:
+                problems: dict[int, str] = {}
+                problem = _grammar(Mail, mail) or _odd(_OF_MESSAGE, others)
+                if not _is_id(id):
+                    problem = "its id is none"
+                elif kind not in {"blob", "null"}:
+                    problem = "its content is not octets"
+                if problem is not None:
+                    problems[-1] = problem
+                owed, unreadable = self._recipients(db, id)
+                problems |= unreadable
+                if not owed:
+                    problems[-1] = "it has no recipients"
+                elif len([n for n in problems if n >= 0]) == owed:
+                    problems[-1] = "none of its recipients can be read"
+                problem = self._of_content(id, inline, others[-1], checksum)
+                if problem is not None:
+                    problems[-2] = problem
+                if problems:
+                    damaged.append((id, problems))
+            last = some[-1][0]
+            self.messages += len(some)
         return damaged
 
     def _recipients(self, db: sqlite3.Connection, id: object) -> tuple[int, dict[int, str]]:
@@ -261,13 +271,31 @@ class _Check:
                 problems[number] = problem
         return owed, problems
 
-    def _size(self, id: object) -> int | None:
-        if not _is_id(id):
-            return None
+    def _of_content(
+        self, id: object, inline: bytes | None, octets: object, checksum: object
+    ) -> str | None:
+        """Say what is wrong with a message's content; None for nothing."""
+        if inline is None and not _is_id(id):
+            return "its content is gone"
+        file = self.directory / "content" / str(id)
         try:
-            return (self.directory / "content" / id).stat().st_size
-        except OSError:
-            return None
+            there = self.disk.size(file) if inline is None else len(inline)
+            if there != octets:
+                return f"its content has {there} octets, and should have {octets}"
+            if checksum is None:  # it came when none was kept
+                return None
+            seen = self._checksum(file, there) if inline is None else crc32(inline)
+        except FileNotFoundError:
+            return "its content is gone"
+        except OSError as error:
+            return f"its content cannot be read: {error.strerror}"
+        return None if seen == checksum else "its content has changed since it came"
+
+    def _checksum(self, file: Path, octets: int) -> int:
+        seen = 0
+        for offset in range(0, octets, PIECE):
+            seen = crc32(self.disk.read(file, offset, PIECE), seen)
+        return seen
 
     def _message(self, db: sqlite3.Connection, id: object, problems: dict[int, str]) -> None:
         there = "SELECT 1 FROM message WHERE id IN (?1, CAST(?1 AS TEXT))"
@@ -282,8 +310,8 @@ class _Check:
             text = "; ".join(f"recipient {n}: {problems[n]}" for n in bad)
             self._found(id, text, partial(self._quarantine, db, id, text, bad))
         if -2 in problems:
-            done = "it stays: its sender is told when it expires" if self.repair else ""
-            self.findings.append(Finding(str(id), problems[-2], done))
+            done = "it stays as it is" if self.repair else ""
+            self.findings.append(Finding(str(id), f"{problems[-2]}; {_ADVICE}", done))
 
     def _quarantine(
         self, db: sqlite3.Connection, id: object, problem: str, numbers: Sequence[int] | None

@@ -44,6 +44,7 @@ from .seam import SpoolUnavailable
 from .work import Turn, Work
 
 __all__ = [
+    "DAMAGED",
     "PAGE_OCTETS",
     "Database",
     "as_unavailable",
@@ -143,14 +144,14 @@ def as_unavailable(error: sqlite3.Error | OSError, path: Path) -> SpoolUnavailab
     return SpoolUnavailable(text, full=is_code(error, sqlite3.SQLITE_FULL))
 
 
-_DAMAGED = "the database is damaged; stop the server and run `smtpproto queue check`"
+DAMAGED = "the database is damaged; stop the server and run `smtpproto queue check`"
 _READ_ONLY = "it cannot be written to (a read-only file system, or not our file)"
 _MEANINGS = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: _READ_ONLY,
     sqlite3.SQLITE_IOERR: "the disk fails",
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
     sqlite3.SQLITE_BUSY: "another process has it",
 }
 _ERRNOS = {

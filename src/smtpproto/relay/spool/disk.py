@@ -93,6 +93,10 @@ class Disk:
         finally:
             self.close(file)
 
+    def size(self, path: Path) -> int:
+        """Return how many octets a file has."""
+        return path.stat().st_size
+
     def names(self, path: Path) -> list[str]:
         """List a directory."""
         return os.listdir(path)

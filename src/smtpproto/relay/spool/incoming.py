@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
+from zlib import crc32
 
 from anyio import CancelScope
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -83,6 +84,7 @@ class SQLiteIncoming:
         self.work: Work[Any] | None = None
         self._spool = spool
         self._buffer = bytearray()
+        self._checksum = 0
         self._file: int | None = None
         self._in_file = False
         self._sound = True
@@ -109,6 +111,7 @@ class SQLiteIncoming:
             raise RuntimeError("this message is complete")
         self._buffer += chunk
         self.octets += len(chunk)
+        self._checksum = crc32(chunk, self._checksum)
         if len(self._buffer) > INLINE_OCTETS:
             await self._to_file(self._append)
 
@@ -169,8 +172,8 @@ class SQLiteIncoming:
         """Write the row; its content is what has been written here."""
         content = None if self._in_file else self._buffer
         db.execute(
-            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?)",
-            (self.id, now, new.mail.serialize(), new.origin, self.octets, content),
+            "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (self.id, now, new.mail.serialize(), new.origin, self.octets, content, self._checksum),
         )
         db.executemany(
             "INSERT INTO recipient VALUES (?1, ?2, ?3, 0, ?4, ?4, ?5, 0, NULL, NULL)",

@@ -220,10 +220,11 @@ _TABLE, _INDEX = (5, 13), (2, 10)
 #: The pages in which message, its index, recipient and recipient_due begin.
 _ROOTS = {2: _TABLE, 3: _INDEX, 4: _INDEX, 5: _INDEX}
 
-_MESSAGES = "SELECT rowid, id, arrived, mail, origin, octets, content FROM message"
+_MESSAGES = "SELECT rowid, * FROM message"
 _RECIPIENTS = "SELECT * FROM recipient"
-#: What the columns have that versions 2 and 3 of the schema added behind those of version 1.
+#: What the columns have that later versions of the schema added behind those of version 1.
 _ADDED = (0, None, None)
+_NO_CHECKSUM = (None,)
 
 
 def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
@@ -232,7 +233,7 @@ def _copy_messages(old: sqlite3.Connection, new: sqlite3.Connection) -> None:
         last = 0
         with until_damage() as whole:
             for number, *row in old.execute(f"{_MESSAGES} {where}", arguments):
-                _insert(new, "message", row)
+                _insert(new, "message", (*row, *_NO_CHECKSUM[len(row) - 6 :]))
                 last = number
         return whole(), last
 

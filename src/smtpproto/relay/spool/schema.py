@@ -53,6 +53,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE clock (latest REAL NOT NULL)",  # of one row
         "INSERT INTO clock VALUES (0)",
     ),
+    ("ALTER TABLE message ADD COLUMN checksum INTEGER",),  # CRC-32 of content; NULL: not known
 )
 
 

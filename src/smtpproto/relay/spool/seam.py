@@ -30,6 +30,7 @@ from smtpproto.core.path import Mailbox
 __all__ = [
     "CHUNK_OCTETS",
     "AtHand",
+    "DamagedError",
     "Entry",
     "Fresh",
     "Incoming",
@@ -170,6 +171,13 @@ class SpoolUnavailable(Exception):  # noqa: N818 - a state of the spool, not an 
         self.full = full
 
 
+class DamagedError(SpoolUnavailable):
+    """A message's content is not what came in, and must not go out for it.
+
+    A spool that cannot tell raises SpoolUnavailable alone.
+    """
+
+
 class Incoming(Protocol):
     """A message on its way into the spool. One task writes it."""
 
@@ -248,7 +256,8 @@ class Spool(Protocol):
     def content(self, id: str) -> AsyncIterator[bytes]:
         """Read the content in chunks of at most 64 KiB; an `AtHand` may be all of it.
 
-        SpoolUnavailable if it is not there (any more).
+        SpoolUnavailable if it is not there (any more); DamagedError, before the last chunk is out,
+        if it is not what came in.
         """
         ...
 

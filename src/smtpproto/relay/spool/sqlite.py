@@ -34,19 +34,19 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from anyio import CancelScope, CapacityLimiter, create_task_group, current_time, sleep, to_thread
 
 from .arrivals import Arrivals
 from .claims import LOOK, Claims
-from .database import Database, as_unavailable, is_served, lock
+from .database import DAMAGED, Database, as_unavailable, is_served, lock
 from .disk import Disk
 from .incoming import INLINE_OCTETS, SQLiteIncoming
+from .outgoing import read_content
 from .rows import SELECT_MESSAGE, SELECT_RECIPIENT, entries_of, parked, tally
 from .salvage import MENDED
 from .seam import (
-    CHUNK_OCTETS,
     ID_RANDOM,
     AtHand,
     Entry,
@@ -253,43 +253,7 @@ class SQLiteSpool:
 
     def content(self, id: str) -> AsyncIterator[bytes]:
         at_hand = self.arrivals.content(id)
-        return self._read(id) if at_hand is None else AtHand(at_hand)
-
-    def _read(self, id: str) -> Pages[bytes]:
-        path = self.content_path(id)
-        octets = -1  # not known yet
-        offset = 0
-
-        async def fetch() -> Sequence[bytes]:
-            nonlocal octets, offset
-            if octets < 0:
-                row = await self.database.read(
-                    lambda db: db.execute(
-                        "SELECT octets, content FROM message WHERE id = ?", (id,)
-                    ).fetchone()
-                )
-                if row is None:
-                    raise SpoolUnavailable(f"spool {self.directory}: no message {id} (any more)")
-                octets, inline = cast("tuple[int, bytes | None]", row)
-                if inline is not None:
-                    if len(inline) != octets:
-                        raise SpoolUnavailable(
-                            f"message {id}: {octets} octets expected, {len(inline)} there"
-                        )
-                    offset = octets
-                    return [
-                        inline[at : at + CHUNK_OCTETS] for at in range(0, len(inline), CHUNK_OCTETS)
-                    ]
-            if offset == octets:
-                return []
-            size = min(CHUNK_OCTETS, octets - offset)
-            chunk = await self.in_thread(lambda: self.disk.read(path, offset, size))
-            if not chunk:  # never pass a part for the whole
-                raise SpoolUnavailable(f"{path}: {octets} octets expected, {offset} there")
-            offset += len(chunk)
-            return [chunk]
-
-        return Pages(fetch)
+        return read_content(self, id) if at_hand is None else AtHand(at_hand)
 
     async def next_due(self) -> float | None:
         at = self._steady()
@@ -322,7 +286,11 @@ class SQLiteSpool:
                 heads, rows = await self.database.read(page)
                 if not heads:
                     return []
-                after = heads[-1][0]
+                last = heads[-1][0]
+                # As SQLite sorts them. Where the index has another id than the row, no end comes.
+                if (isinstance(last, bytes), last) <= (isinstance(after, bytes), after):
+                    raise SpoolUnavailable(f"spool {self.directory}: {DAMAGED}")
+                after = last
                 if entries := entries_of(heads, rows):
                     return entries
 
