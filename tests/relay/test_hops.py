@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from smtpproto.client import ClientDeadlines
 from smtpproto.core.reply import Reply
 from smtpproto.relay import HostPort, Schedule
 from smtpproto.relay.delivery.hops import Hops
@@ -44,7 +45,7 @@ def test_what_is_down_is_held_for_longer_each_time() -> None:
         waits.append(hold.until - clock.now)
         clock.now = hold.until
     assert waits == [60, 120, 200, 200]
-    hops.up("a")
+    hops.up("a", "mx.a")
     hops.down("a", "mx.a:25", None, "refused", began=clock.now)
     assert hops.held("b") is None
     clock.now += 60
@@ -80,6 +81,50 @@ def test_no_more_is_remembered_than_there_is_room_for() -> None:
     for name in "abcd":
         hops.down(name, name, BUSY, "", began=1000)
     assert [name for name in "abcd" if hops.held(name)] == ["b", "c", "d"]
+    for name in "abcd":
+        hops.silent(name)
+    assert hops.in_order("dcba") == ["a", "d", "c", "b"]
+
+
+# Silent
+
+
+def test_a_silent_host_is_the_last_and_none_is_left_out() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    assert hops.in_order("abc") == "abc"
+    hops.silent("a")
+    assert hops.in_order("abc") == ["b", "c", "a"]
+    hops.silent("c")
+    assert hops.in_order("abc") == ["b", "a", "c"]
+    hops.silent("b")
+    assert hops.in_order("abc") == ["a", "b", "c"]
+    hops.up("hop", "b")
+    assert hops.in_order("abc") == ["b", "a", "c"]
+
+
+def test_when_its_time_is_over_one_tries_it_in_its_place_and_the_others_do_not() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    hops.silent("a")
+    clock.now += 299
+    assert hops.in_order("ab") == ["b", "a"]
+    clock.now += 1
+    assert hops.in_order("ba") == ["b", "a"]  # nobody tries it there
+    assert hops.in_order("ab") == ["a", "b"]
+    assert hops.in_order("ab") == ["b", "a"]
+    clock.now += 300
+    assert hops.in_order("ab") == ["a", "b"]
+    hops.up("hop", "a")
+    assert hops.in_order("ab") == "ab"
+
+
+def test_a_clock_that_was_set_back_makes_no_host_the_last_for_longer() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    hops.silent("a")
+    clock.now -= 1000
+    assert hops.in_order("ab") == ["a", "b"]
 
 
 # Crowded
@@ -199,8 +244,7 @@ async def test_a_host_that_came_back_is_held_for_a_short_time_again(tmp_path: Pa
                 await anyio.sleep(0.01)
             hold = node.relay.hops.held("there.example")
             waits.append(0 if hold is None else int((hold.until - w.now) / 120))
-            while node.relay._pool._lanes.count:  # noqa: ASYNC110 - so that the next one is greeted again
-                await anyio.sleep(0.01)
+            await until_no_session(node)  # so that the next one is greeted again
             w.move(waits[-1] * 132 + 1)
         assert waits == [1, 2, 0, 1]
 
@@ -255,6 +299,66 @@ async def test_a_domain_that_dns_does_not_tell_of_is_asked_for_once(tmp_path: Pa
         assert asked == ["lame.example"]
 
 
+@pytest.mark.rfc(
+    "5321 §4.5.4.1 unreachable-hosts-are-remembered", "5321 §5.1 each-address-can-be-tried"
+)
+async def test_a_first_host_that_is_silent_costs_one_message_its_deadline(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        silent = await w.host("mx1.there.example", "there.example", {"greeting": "hang"})
+        second = await w.host("mx2.there.example", "there.example", preference=20)
+        deadlines = ClientDeadlines(greeting=0.05)
+        node = await w.node("relay.example", client_deadlines=deadlines)
+        for count in range(1, 6):
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert (silent.sessions, len(second.accepted)) == (1, 5)
+        # When its time is over, one looks for it again.
+        w.move(300)
+        for count in range(6, 9):
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert (silent.sessions, len(second.accepted)) == (2, 8)
+        # It is back: all mail goes there again, as it is preferred.
+        silent.says.clear()
+        w.move(300)
+        for count in range(9, 12):
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert (len(silent.accepted), len(second.accepted)) == (3, 8)
+
+
+@pytest.mark.rfc("5321 §5.1 each-address-can-be-tried")
+async def test_a_silent_host_is_tried_where_the_others_fail(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        first = await w.host("mx1.there.example", "there.example", {"greeting": ""})
+        second = await w.host("mx2.there.example", "there.example", preference=20)
+        node = await w.node("relay.example", idle=0.01)
+        await put_many(w, node, 1, "there.example")
+        await node.until(Delivered)
+        await until_no_session(node)
+        first.says, second.says = second.says, first.says
+        await put_many(w, node, 1, "there.example")
+        await node.until(Delivered, 2)
+        assert (first.sessions, second.sessions) == (2, 2)
+        # It has talked with us, and is preferred again.
+        await put_many(w, node, 1, "there.example")
+        await node.until(Delivered, 3)
+        assert second.sessions == 2
+        assert (len(first.accepted), len(second.accepted)) == (2, 1)
+
+
+@pytest.mark.rfc("5321 §5.1 lowest-preference-first")
+async def test_who_refuses_to_talk_is_no_silent_host(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        busy = await w.host("mx1.there.example", "there.example", {"greeting": "421 4.3.2 busy"})
+        await w.host("mx2.there.example", "there.example", preference=20)
+        node = await w.node("relay.example")
+        for count in 1, 2, 3:
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert busy.sessions == 3
+
+
 async def test_a_crowd_before_a_slow_host_leaves_hands_for_the_others(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         slow = await w.host("mx.slow.example", "slow.example", {"MAIL": "hang"})
@@ -300,6 +404,12 @@ async def test_who_never_gets_a_place_hears_that_it_is_late_and_then_that_it_is_
         assert "Remote-MTA" not in gone  # it was asked nothing
         assert len(node.told(Deferred)) == 1
         assert len(await node.queue()) == 1
+
+
+async def until_no_session(node: Node) -> None:
+    """Wait until all sessions with next hops are closed."""
+    while node.relay._pool._lanes.count:  # noqa: ASYNC110 - of whose end nobody tells
+        await anyio.sleep(0.01)
 
 
 async def until_put_off(node: Node, id: str, now: float) -> None:

@@ -49,7 +49,7 @@ from smtpproto.relay.routing.schedule import Schedule
 from smtpproto.relay.routing.table import Rule
 from smtpproto.relay.routing.transport import Host, NextHop, canonical
 from smtpproto.relay.spool.seam import Entry, Recipient, Spool, SpoolUnavailable, Successor
-from smtpproto.result import ClientError, Fate, LoginError, RefusedError
+from smtpproto.result import ClientError, ConnectError, Fate, LoginError, RefusedError
 from smtpproto.trace import MAX_HEADER, HeaderScan, return_path, without_fields
 
 from .attempt import Attempt, Done
@@ -277,6 +277,8 @@ class Deliverer:
     ) -> None:
         """Try one host after the other, until none is left or nobody to try it for.
 
+        Those that were silent lately are the last (`Hops.in_order`).
+
         RFC 5321 §5.1: on to the next until an attempt succeeds. A refusal in a transaction is
         the domain's word and ends it; who refuses to talk speaks for that host alone, and only
         where all of them do is nothing to be hoped for. `hold_by` is how it is held if it is down.
@@ -304,7 +306,7 @@ class Deliverer:
             open_: dict[int, Attempt] = {}
             down = True
             onward = Onward(entry, recipients[0].alias, self.spool, self.hops.now)
-            for host in route.hosts:
+            for host in self.hops.in_order(route.hosts):
                 batches = Batches([*left.values()])
                 while batch := batches.next():
                     heard: dict[int, Reply] = {}
@@ -317,7 +319,7 @@ class Deliverer:
                         raise
                     if talked:
                         down = False
-                        self.hops.up(route.name)
+                        self.hops.up(route.name, host)
                     decided = [a for a in attempts if _is_decided(a)] if talked else []
                     if decided:
                         await done(decided)
@@ -371,6 +373,8 @@ class Deliverer:
         except RefusedError as error:
             return all_of_them(Fate.of(error.reply), error.reply, remote=host.domain), False
         except ClientError as error:
+            if isinstance(error, ConnectError):
+                self.hops.silent(host)
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
         except CannotGoError as error:
             return all_of_them(Fate.PERMANENT, error.reply), True
