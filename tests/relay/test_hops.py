@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
 
 from smtpproto.client import ClientDeadlines
 from smtpproto.core.reply import Reply
@@ -357,6 +358,61 @@ async def test_who_refuses_to_talk_is_no_silent_host(tmp_path: Path) -> None:
             await put_many(w, node, 1, "there.example")
             await node.until(Delivered, count)
         assert busy.sessions == 3
+
+
+class Silence:
+    """Domains whose hosts never answer, until `over` is set: then they are refused."""
+
+    def __init__(self, w: World, count: int) -> None:
+        self.domains = [f"silent{number}.example" for number in range(count)]
+        self.addresses = {w.dead(f"mx.{domain}", domain) for domain in self.domains}
+        self.over = anyio.Event()
+        self.waiting = 0
+        self._connect = w.connect
+        w.connect = self.connect  # type: ignore[method-assign]  # it passes all on
+
+    async def connect(self, host: str, port: int) -> ByteStream:
+        if host in self.addresses:
+            self.waiting += 1
+            try:
+                await self.over.wait()
+            finally:
+                self.waiting -= 1
+        return await self._connect(host, port)
+
+    async def reached(self, count: int) -> None:
+        """Wait until so many connections are begun, and see that there are no more."""
+        while self.waiting < count:  # noqa: ASYNC110 - of it nobody tells
+            await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
+        assert self.waiting == count
+
+
+async def test_next_hops_that_never_answer_leave_sessions_for_the_others(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        silence = Silence(w, 20)
+        known = await w.host("mx.known.example", "known.example")
+        node = await w.node("relay.example", sessions=8, idle=0.01)
+        await put_many(w, node, 1, "known.example")
+        await node.until(Delivered)
+        await until_no_session(node)
+        for domain in silence.domains:
+            await put_many(w, node, 1, domain)
+        await silence.reached(4)  # half of them
+        await put_many(w, node, 50, "known.example")
+        await node.until(Delivered, 51)
+        assert (silence.waiting, len(known.accepted)) == (4, 51)
+        silence.over.set()
+        await node.until(Deferred, 20)
+        # When they are tried again, they leave room for one that nobody knows yet.
+        silence.over = anyio.Event()
+        w.move(600)
+        await silence.reached(2)  # a quarter
+        new = await w.host("mx.new.example", "new.example")
+        await put_many(w, node, 10, "new.example")
+        await put_many(w, node, 10, "known.example")
+        await node.until(Delivered, 71)
+        assert (silence.waiting, len(new.accepted)) == (2, 10)
 
 
 async def test_a_crowd_before_a_slow_host_leaves_hands_for_the_others(tmp_path: Path) -> None:
