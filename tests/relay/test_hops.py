@@ -151,6 +151,44 @@ async def test_who_finds_no_place_in_time_is_to_come_again() -> None:
     assert hops._lines == {}
 
 
+async def test_one_alone_stands_before_who_has_not_talked_with_us() -> None:
+    hops = memory(Clock(), front=3, patience=60)
+    inside: list[int] = []
+    leave = anyio.Event()
+
+    async def stand(number: int) -> None:
+        async with hops.turn("a", "s") as again:
+            assert again is None
+            inside.append(number)
+            await leave.wait()
+
+    async def crowd() -> int:
+        inside.clear()
+        for number in range(5):
+            tasks.start_soon(stand, number)
+        await anyio.wait_all_tasks_blocked()
+        return len(inside)
+
+    async def all_gone() -> None:
+        nonlocal leave
+        leave.set()
+        await anyio.wait_all_tasks_blocked()
+        leave = anyio.Event()
+        assert hops._lines == {}
+
+    async with anyio.create_task_group() as tasks:
+        assert await crowd() == 1
+        hops.up("a", "mx.a")  # while the first is there still
+        await anyio.wait_all_tasks_blocked()
+        assert len(inside) == 3
+        await all_gone()
+        assert await crowd() == 3  # it has talked with us
+        await all_gone()
+        hops.down("a", "mx.a:25", BUSY, "", began=1000)
+        assert await crowd() == 1
+        await all_gone()
+
+
 async def test_senders_take_turns() -> None:
     hops = memory(Clock(), front=1, patience=60)
     order: list[str] = []
@@ -358,6 +396,23 @@ async def test_who_refuses_to_talk_is_no_silent_host(tmp_path: Path) -> None:
             await put_many(w, node, 1, "there.example")
             await node.until(Delivered, count)
         assert busy.sessions == 3
+
+
+async def test_silent_next_hops_leave_hands_for_the_others(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        silence = Silence(w, 3)
+        await w.host("mx.known.example", "known.example")
+        node = await w.node("relay.example")
+        node.relay.dispatcher.workers = 60
+        node.relay.hops.patience = 0.01
+        for domain in silence.domains:
+            await put_many(w, node, 40, domain)
+        await silence.reached(3)
+        await put_many(w, node, 30, "known.example")
+        while len(node.told(Delivered)) < 30:
+            w.move(5)  # some may have stood in line until the first was through
+            await anyio.sleep(0.01)
+        assert silence.waiting == 3
 
 
 class Silence:

@@ -311,15 +311,14 @@ class Deliverer:
                 while batch := batches.next():
                     heard: dict[int, Reply] = {}
                     try:
-                        attempts, talked = await self._to_host(onward, host, batch, heard)
+                        up = partial(self.hops.up, route.name, host)
+                        attempts, talked = await self._to_host(onward, host, batch, heard, up)
                     except anyio.get_cancelled_exc_class():
                         if taken := _taken(onward, host, batch, heard):
                             with anyio.move_on_after(LAST_WORDS, shield=True):
                                 await done(taken)
                         raise
-                    if talked:
-                        down = False
-                        self.hops.up(route.name, host)
+                    down = down and not talked
                     decided = [a for a in attempts if _is_decided(a)] if talked else []
                     if decided:
                         await done(decided)
@@ -352,11 +351,13 @@ class Deliverer:
         host: Host,
         recipients: Sequence[Recipient],
         heard: MutableMapping[int, Reply],
+        up: Callable[[], None],
     ) -> tuple[Sequence[Attempt], bool]:
         """Try one host, in one transaction; tell also whether it talked with us.
 
         If it did, what is permanent now is so for the other hosts, too, but for what is `one_host`.
-        `heard` gets the replies of an LMTP server as they come, by places among `recipients`.
+        `heard` gets the replies of an LMTP server as they come, by places among `recipients`. `up`
+        is called as soon as there is a session.
         """
         where = host.where
 
@@ -366,7 +367,7 @@ class Deliverer:
             return [Attempt(r, fate, where, reply, reason, remote) for r in recipients]
 
         try:
-            result = await onward.hand_over(self.pool, host, recipients, heard.__setitem__)
+            result = await onward.hand_over(self.pool, host, recipients, heard.__setitem__, up)
         except LoginError as error:
             # Ours to mend, whatever its first digit: no mail is lost by it.
             return all_of_them(Fate.TRANSIENT, error.reply, remote=host.domain), False

@@ -10,6 +10,7 @@ would wait for it else, before it goes to the next.
 A next hop that takes mail more slowly than mail comes is *crowded*: only so many messages stand in
 the line before it, and the others are put off for a little while, longer where that does not help.
 So nobody who is slow can fill the hands that the others need, and in the line senders take turns.
+Before one that has not answered yet, or not the last time, one message stands alone.
 
 All of it is in memory, and may be forgotten: it costs one attempt to learn it again.
 """
@@ -65,13 +66,23 @@ class Hold:
 
 @define(eq=False)
 class _Line:
-    """The line before one next hop: its free places, and who waits for one, by sender in turn."""
+    """The line before one next hop: its places, and who waits for one, by sender in turn."""
 
-    free: int
+    places: int
+    free: int = field(init=False)
     users: int = 0
     waiting: OrderedDict[str, deque[anyio.Event]] = field(
         factory=OrderedDict[str, deque[anyio.Event]]
     )
+
+    def __attrs_post_init__(self) -> None:
+        self.free = self.places
+
+    def widen(self, places: int) -> None:
+        """Have so many places, if there were fewer."""
+        while self.places < places:
+            self.places += 1
+            self.leave()
 
     async def take(self, sender: str, patience: float) -> bool:
         """Take a place; tell whether there was one within so many seconds."""
@@ -128,9 +139,10 @@ class Hops:
     """The memory of next hops, each by its name (`NextHop.name`).
 
     `clock` gives wall time in seconds since the epoch, `random` numbers in [0, 1). `front` messages
-    may be at one next hop at a time; the others wait for `patience` seconds at most. `capacity`
-    bounds how many next hops that are held or crowded are remembered, and how many hosts that are
-    silent: of more, those that come back first are forgotten.
+    may be at one next hop at a time that has talked with us, and one at others; the rest wait for
+    `patience` seconds at most. `capacity` bounds how many next hops that have talked with us, are
+    held or crowded are remembered, and how many hosts that are silent: of more, those that did so
+    longest ago, or come back first, are forgotten.
     """
 
     def __init__(
@@ -154,6 +166,7 @@ class Hops:
         self._slow: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
         # Until.
         self._silent: OrderedDict[Hashable, float] = OrderedDict()
+        self._live: OrderedDict[Hashable, None] = OrderedDict()
         self._lines: dict[Hashable, _Line] = {}
 
     # Down
@@ -192,6 +205,7 @@ class Hops:
         Those who tried it side by side, who `began` before one of them failed, make one failure.
         """
         now = self._clock()
+        self._live.pop(name, None)
         failures, known = self._down.get(name, (0, None))
         if known is not None and began <= known.since <= now:
             return
@@ -202,9 +216,12 @@ class Hops:
         )
 
     def up(self, name: Hashable, host: Hashable) -> None:
-        """Forget that a next hop was down, and this host of it silent: it has talked with us."""
+        """Forget that a next hop was down, and this host of it silent: it talks with us."""
         self._down.pop(name, None)
         self._silent.pop(host, None)
+        self._remember(self._live, name, None)
+        if (line := self._lines.get(name)) is not None:
+            line.widen(self.front)
 
     def holding(self) -> int:
         """Return how many next hops are held now."""
@@ -259,7 +276,7 @@ class Hops:
         """Wait for a place; tell whether there was one. Who is told has to `leave`."""
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = _Line(self.front)
+            line = self._lines[name] = _Line(self.front if name in self._live else 1)
         line.users += 1
         try:
             until, delay = self._slow.get(name, (0.0, 0.0))
