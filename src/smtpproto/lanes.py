@@ -16,6 +16,7 @@ leave room for those that are new, and these for those that answered.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -27,11 +28,13 @@ __all__ = ["Lane", "Lanes", "Ticket"]
 S = TypeVar("S", bound=Hashable)
 
 #: What is known of the life of a destination: a connection is open; or else the last attempt there
-#: went well; there was none; it failed. So many quarters of all places are closed to first
-#: connections of its kind and those behind. One bound for all of them, of a half say, would do for
-#: those that are open alone: what is down for good comes back again and again, and would leave no
-#: room to what is new; and what answered yesterday may be silent today, and not alone in that.
+#: went well; there was none; it failed. And in what part of all places there may be first
+#: connections that open, of its kind and those behind it together. What is down for good comes back
+#: again and again, and must not be in the way of what is new; what is new may be silent, and most of
+#: it is not, or half would be enough for it; and even what answered yesterday may be silent today,
+#: and not alone in that.
 OPEN, ANSWERED, NEW, FAILED = KINDS = range(4)
+PARTS = 1, 7 / 8, 3 / 4, 1 / 2
 #: Of so many destinations it is remembered how that ended, those that were tried last.
 MEMORY = 10_000
 
@@ -122,7 +125,7 @@ class Lanes(Generic[S]):
         self._rings: list[dict[Hashable, Lane[S]]] = [{} for _ in KINDS]
         #: How many first connections there are that open, of a kind or one behind it; and may be.
         self._firsts = [0 for _ in KINDS]
-        self._most = [-(-total * (len(KINDS) - kind) // len(KINDS)) for kind in KINDS]
+        self._most = [math.ceil(total * part) for part in PARTS]
         self._answered: OrderedDict[Hashable, bool] = OrderedDict()
 
     @property

@@ -453,21 +453,21 @@ async def test_next_hops_that_never_answer_leave_sessions_for_the_others(tmp_pat
         await until_no_session(node)
         for domain in silence.domains:
             await put_many(w, node, 1, domain)
-        await silence.reached(4)  # half of them
+        await silence.reached(6)  # three quarters of them
         await put_many(w, node, 50, "known.example")
         await node.until(Delivered, 51)
-        assert (silence.waiting, len(known.accepted)) == (4, 51)
+        assert (silence.waiting, len(known.accepted)) == (6, 51)
         silence.over.set()
         await node.until(Deferred, 20)
         # When they are tried again, they leave room for one that nobody knows yet.
         silence.over = anyio.Event()
         w.move(600)
-        await silence.reached(2)  # a quarter
+        await silence.reached(4)  # half of them
         new = await w.host("mx.new.example", "new.example")
         await put_many(w, node, 10, "new.example")
         await put_many(w, node, 10, "known.example")
         await node.until(Delivered, 71)
-        assert (silence.waiting, len(new.accepted)) == (2, 10)
+        assert (silence.waiting, len(new.accepted)) == (4, 10)
 
 
 async def test_a_crowd_before_a_slow_host_leaves_hands_for_the_others(tmp_path: Path) -> None:
