@@ -492,7 +492,7 @@ def test_nothing_is_closed_for_those_who_may_not_have_its_place() -> None:
 def test_who_is_in_nobody_s_memory_any_more_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smtpproto.lanes.MEMORY", 2)
     books = Plain(4, 1)
-    books.answer("a", "b", "c")
+    books.answer("b", "a", "b", "c")  # a is the one that was tried longest ago
     for key in "012abc":
         books.lanes.ask(key)
     assert books.tried == "012b"

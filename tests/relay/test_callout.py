@@ -130,7 +130,7 @@ async def test_a_silent_exchanger_is_asked_once(tmp_path: Path) -> None:
             await verifier.verify(Mailbox.parse(f"{name}@our.dom"), route)
         assert (silent.sessions, len(questions(host))) == (1, 6)
         # Where the other one fails, it is asked all the same, and first from then on.
-        silent.says, host.says = host.says, {"greeting": ""}
+        silent.says, host.says = host.says, {"greeting": "421 4.3.2 busy"}
         for name in ("x", "y"):
             refusal = await verifier.verify(Mailbox.parse(f"{name}@our.dom"), route)
             assert str(refusal).startswith(NO)
