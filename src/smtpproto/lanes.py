@@ -27,13 +27,14 @@ __all__ = ["Lane", "Lanes", "Ticket"]
 
 S = TypeVar("S", bound=Hashable)
 
-#: What is known of the life of a destination: a connection is open; or else the last attempt there
-#: went well; there was none; it failed. And in what part of all places there may be first
-#: connections that open, of its kind and those behind it together. What is down for good comes back
-#: again and again, and must not be in the way of what is new; what is new may be silent, and most of
-#: it is not, or half would be enough for it; and even what answered yesterday may be silent today,
-#: and not alone in that.
+#: What is known of the life of a destination: a connection is open; or else the last attempt to
+#: open one went well; there was none; it failed.
 OPEN, ANSWERED, NEW, FAILED = KINDS = range(4)
+#: And what part of all places first connections may have while they open: to destinations of a
+#: kind, and of those behind it, together. It is not one half for all that is strange: what is down
+#: for good comes back again and again, and must not be in the way of what is new; of that most is
+#: well, and would wait for the few that are silent if it had no more than they fill; and even what
+#: answered yesterday may be silent today, and not alone in that.
 PARTS = 1, 7 / 8, 3 / 4, 1 / 2
 #: Of so many destinations it is remembered how that ended, those that were tried last.
 MEMORY = 10_000

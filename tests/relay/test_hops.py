@@ -415,6 +415,18 @@ async def test_silent_next_hops_leave_hands_for_the_others(tmp_path: Path) -> No
         assert silence.waiting == 3
 
 
+async def test_a_slow_first_message_holds_up_nobody_once_there_is_a_session(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.new.example", "new.example", {"MAIL FROM:<slow@": "hang"})
+        node = await w.node("relay.example")
+        await w.put(node, "slow@our.dom", "v@new.example", content=MESSAGE)
+        await host.reached.wait()
+        await put_many(w, node, 3, "new.example")
+        await node.until(Delivered, 3)
+        host.released.set()
+        await node.until(Delivered, 4)
+
+
 class Silence:
     """Domains whose hosts never answer, until `over` is set: then they are refused."""
 
