@@ -127,7 +127,8 @@ class Lanes(Generic[S]):
         #: How many first connections there are that open, of a kind or one behind it; and may be.
         self._firsts = [0 for _ in KINDS]
         self._most = [math.ceil(total * part) for part in PARTS]
-        self._answered: OrderedDict[Hashable, bool] = OrderedDict()
+        #: By the hash of the key: nothing is kept alive for this, such as a host's TLS context.
+        self._answered: OrderedDict[int, bool] = OrderedDict()
 
     @property
     def lanes(self) -> tuple[Lane[S], ...]:
@@ -254,8 +255,8 @@ class Lanes(Generic[S]):
         if lane.first is not None:
             self._count_first(lane.first, -1)
             lane.first = None
-        self._answered[lane.key] = answered
-        self._answered.move_to_end(lane.key)
+        self._answered[hash(lane.key)] = answered
+        self._answered.move_to_end(hash(lane.key))
         if len(self._answered) > MEMORY:
             self._answered.popitem(last=False)
 
@@ -277,7 +278,7 @@ class Lanes(Generic[S]):
     def _kind(self, lane: Lane[S]) -> int:
         if lane.alive:
             return OPEN
-        answered = self._answered.get(lane.key)
+        answered = self._answered.get(hash(lane.key))
         return NEW if answered is None else ANSWERED if answered else FAILED
 
     def _deal(self) -> None:

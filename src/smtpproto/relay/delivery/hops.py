@@ -164,7 +164,7 @@ class Hops:
         self._down: OrderedDict[Hashable, tuple[int, Hold]] = OrderedDict()
         # Until, and the delay.
         self._slow: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
-        # Until.
+        # By hash, so that no host is kept alive that routes have no more. Until; and nothing.
         self._silent: OrderedDict[Hashable, float] = OrderedDict()
         self._live: OrderedDict[Hashable, None] = OrderedDict()
         self._lines: dict[Hashable, _Line] = {}
@@ -205,7 +205,7 @@ class Hops:
         Those who tried it side by side, who `began` before one of them failed, make one failure.
         """
         now = self._clock()
-        self._live.pop(name, None)
+        self._live.pop(hash(name), None)
         failures, known = self._down.get(name, (0, None))
         if known is not None and began <= known.since <= now:
             return
@@ -218,8 +218,8 @@ class Hops:
     def up(self, name: Hashable, host: Hashable) -> None:
         """Forget that a next hop was down, and this host of it silent: it talks with us."""
         self._down.pop(name, None)
-        self._silent.pop(host, None)
-        self._remember(self._live, name, None)
+        self._silent.pop(hash(host), None)
+        self._remember(self._live, hash(name), None)
         if (line := self._lines.get(name)) is not None:
             line.widen(self.front)
 
@@ -243,7 +243,7 @@ class Hops:
             return hosts
         now, first, last = self._clock(), list[H](), list[H]()
         for host in hosts:
-            until = self._silent.get(host)
+            until = self._silent.get(hash(host))
             if until is not None and until - LAST <= now < until:
                 last.append(host)
                 continue
@@ -258,7 +258,7 @@ class Hops:
         Who refuses to talk is not silent: great care is to be had in remembering what servers say
         (RFC 5321 §4.5.4.1), and it costs no wait to hear it again.
         """
-        self._remember(self._silent, host, self._clock() + LAST)
+        self._remember(self._silent, hash(host), self._clock() + LAST)
 
     # Crowded
 
@@ -276,7 +276,7 @@ class Hops:
         """Wait for a place; tell whether there was one. Who is told has to `leave`."""
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = _Line(self.front if name in self._live else 1)
+            line = self._lines[name] = _Line(self.front if hash(name) in self._live else 1)
         line.users += 1
         try:
             until, delay = self._slow.get(name, (0.0, 0.0))
