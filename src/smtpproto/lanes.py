@@ -4,14 +4,19 @@ Each destination has a lane: its connections, and those who wait for one of them
 holds up its own lane. Who waits gets the first connection that is free, be it one that was just
 opened or one that was used.
 
-A lane that wants another connection stands in the ring for a place; places are dealt to the lane
+A lane that wants another connection stands in a ring for a place; places are dealt to the lane
 that has least, and among equals in turn. While a lane waits for a place and all are taken,
 connections that nobody uses are closed for it, the one idle for longest first; and who has more
 than a fair share gives up one after the message it carries.
+
+Who never answers keeps its place until a deadline ends that. So the less is known of the life of a
+destination, the fewer places there are for opening its first connection: a hundred that are silent
+leave room for those that are new, and these for those that answered.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
@@ -21,6 +26,18 @@ from attrs import define, field
 __all__ = ["Lane", "Lanes", "Ticket"]
 
 S = TypeVar("S", bound=Hashable)
+
+#: What is known of the life of a destination: a connection is open; or else the last attempt to
+#: open one went well; there was none; it failed.
+OPEN, ANSWERED, NEW, FAILED = KINDS = range(4)
+#: And what part of all places first connections may have while they open: to destinations of a
+#: kind, and of those behind it, together. It is not one half for all that is strange: what is down
+#: for good comes back again and again, and must not be in the way of what is new; of that most is
+#: well, and would wait for the few that are silent if it had no more than they fill; and even what
+#: answered yesterday may be silent today, and not alone in that.
+PARTS = 1, 7 / 8, 3 / 4, 1 / 2
+#: Of so many destinations it is remembered how that ended, those that were tried last.
+MEMORY = 10_000
 
 
 @define(eq=False)
@@ -60,6 +77,9 @@ class Lane(Generic[S]):
     closing: int = 0
     idle: deque[S] = field(factory=deque[S])
     waiting: OrderedDict[Ticket[S], None] = field(factory=OrderedDict[Ticket[S], None])
+    #: The kind among which it waits for a place, and that as which its first connection opens.
+    ring: int | None = None
+    first: int | None = None
 
     @property
     def count(self) -> int:
@@ -102,7 +122,13 @@ class Lanes(Generic[S]):
         #: Those that nobody uses, with their lanes; the one idle for longest first.
         self.idle: dict[S, Lane[S]] = {}
         self._lanes: dict[Hashable, Lane[S]] = {}
-        self._ring: dict[Hashable, Lane[S]] = {}
+        #: Those that want a place, by their kind, in the order in which they are to have one.
+        self._rings: list[dict[Hashable, Lane[S]]] = [{} for _ in KINDS]
+        #: How many first connections there are that open, of a kind or one behind it; and may be.
+        self._firsts = [0 for _ in KINDS]
+        self._most = [math.ceil(total * part) for part in PARTS]
+        #: By the hash of the key: nothing is kept alive for this, such as a host's TLS context.
+        self._answered: OrderedDict[int, bool] = OrderedDict()
 
     @property
     def lanes(self) -> tuple[Lane[S], ...]:
@@ -137,6 +163,7 @@ class Lanes(Generic[S]):
 
     def opened(self, lane: Lane[S], session: S) -> None:
         """A connection is open, and for who waits longest."""
+        self._learn(lane, answered=True)
         lane.opening -= 1
         lane.alive += 1
         lane.most = min(lane.most + 1, self.each)  # where the server would not once, step by step
@@ -152,6 +179,7 @@ class Lanes(Generic[S]):
         Where others of this lane are open, the server wants no more of them, and they are worth
         waiting for. Where none are nor will be, the error is for all who wait.
         """
+        self._learn(lane, answered=lane.alive > 0)
         lane.opening -= 1
         self.count -= 1
         if lane.alive:
@@ -211,10 +239,7 @@ class Lanes(Generic[S]):
         while lane.waiting and lane.idle:
             ticket, _ = lane.waiting.popitem(last=False)
             ticket.settle(self._last_used(lane))
-        if lane.wants:
-            self._ring.setdefault(lane.key, lane)
-        else:
-            self._ring.pop(lane.key, None)
+        self._line_up(lane)
         if not lane.count and not lane.waiting:
             self._lanes.pop(lane.key, None)
         self._deal()
@@ -225,21 +250,81 @@ class Lanes(Generic[S]):
         del self.idle[session]
         return session
 
+    def _learn(self, lane: Lane[S], *, answered: bool) -> None:
+        """An opening has ended: note what that says of the destination."""
+        if lane.first is not None:
+            self._count_first(lane.first, -1)
+            lane.first = None
+        self._answered[hash(lane.key)] = answered
+        self._answered.move_to_end(hash(lane.key))
+        if len(self._answered) > MEMORY:
+            self._answered.popitem(last=False)
+
+    def _count_first(self, kind: int, by: int) -> None:
+        for each in KINDS[: kind + 1]:
+            self._firsts[each] += by
+
+    def _line_up(self, lane: Lane[S]) -> None:
+        """See that a lane stands in the ring of its kind, if it wants a place, and in no other."""
+        ring = self._kind(lane) if lane.wants else None
+        if ring == lane.ring:
+            return
+        if lane.ring is not None:
+            del self._rings[lane.ring][lane.key]
+        if ring is not None:
+            self._rings[ring][lane.key] = lane
+        lane.ring = ring
+
+    def _kind(self, lane: Lane[S]) -> int:
+        if lane.alive:
+            return OPEN
+        answered = self._answered.get(hash(lane.key))
+        return NEW if answered is None else ANSWERED if answered else FAILED
+
     def _deal(self) -> None:
         """Give the places that are free to those that want one; see that there will be more."""
-        while self._ring and self.count < self.total:
-            lane = min(self._ring.values(), key=lambda lane: lane.count)
-            del self._ring[lane.key]
+        while self.count < self.total and (lane := self._next()) is not None:
+            assert lane.ring is not None
+            del self._rings[lane.ring][lane.key]
+            if lane.ring != OPEN:
+                lane.first = lane.ring
+                self._count_first(lane.first, 1)
+            lane.ring = None
             lane.opening += 1
             self.count += 1
             self._open(lane)
-            if lane.wants:
-                self._ring[lane.key] = lane  # behind the others
-        while len(self._ring) > self.closing and self.idle:
+            self._line_up(lane)  # behind the others
+        while self.idle and self._wanted() > self.closing:
             session, lane = next(iter(self.idle.items()))
             del self.idle[session]
             lane.idle.remove(session)
             self._close(lane, session)
+
+    def _next(self) -> Lane[S] | None:
+        """Return whose turn it is: one who has nothing comes before one who has little.
+
+        And of those one of whom less is known comes first: they are few, and would wait else as
+        long as there are others.
+        """
+        if not any(self._rings):  # as mostly
+            return None
+        for kind in FAILED, NEW, ANSWERED:
+            if self._rings[kind] and all(map(self._room, KINDS[: kind + 1])):
+                return next(iter(self._rings[kind].values()))
+        return min(self._rings[OPEN].values(), key=lambda lane: lane.count, default=None)
+
+    def _room(self, kind: int) -> int:
+        """Return how many first connections more may be opening, of a kind or one behind it."""
+        return self._most[kind] - self._firsts[kind]
+
+    def _wanted(self) -> int:
+        """Return how many lanes would be given a place each, were there enough of them."""
+        if not any(self._rings):
+            return 0
+        wanted = 0
+        for kind in FAILED, NEW, ANSWERED:
+            wanted = min(wanted + len(self._rings[kind]), self._room(kind))
+        return wanted + len(self._rings[OPEN])
 
     def _has_too_much(self, lane: Lane[S]) -> bool:
         """Tell whether a lane has to make room for one that has less.
@@ -247,10 +332,10 @@ class Lanes(Generic[S]):
         It does for one that has nothing; else only where both are better balanced then, or they
         would take it from each other for ever.
         """
-        if len(self._ring) <= self.closing:
+        if self._wanted() <= self.closing:
             return False
-        least = min(other.count for other in self._ring.values())
-        return not least or lane.count > least + 1
+        least = self._next()
+        return least is not None and (not least.count or lane.count > least.count + 1)
 
     def _turn_away(self, lane: Lane[S], error: Exception) -> None:
         while lane.waiting:

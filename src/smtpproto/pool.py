@@ -110,6 +110,12 @@ class Pool(Generic[*D]):
     destinations give some up until each has its share. Where a server that has some of our
     connections refuses another, the message waits for one of those.
 
+    Who does not answer keeps its place until a deadline of the Client's ends that. So the first
+    connection to a destination has but a part of the places: seven eighths of them for all first
+    ones together; of these six where none was opened when it was tried last, or none was tried; and
+    four where it failed. However many servers are silent, there is room for those that answered.
+    How it went is remembered of the 10,000 that were tried last.
+
     Where a destination cannot be reached, or does not let us in, one attempt tells all who wait for
     it at the time; and for a while it is not tried again, so that who sends by the thousand neither
     waits for each nor hammers a server that is down, or locks an account. Who asks for it then gets

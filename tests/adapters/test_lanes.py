@@ -18,18 +18,32 @@ class Books(RuleBasedStateMachine):
 
     lanes: Lanes[int]
 
-    @initialize(total=st.integers(1, 4), each=st.integers(1, 3))
+    @initialize(total=st.integers(1, 8), each=st.integers(1, 3))
     def begin(self, total: int, each: int) -> None:
         self.numbers = itertools.count()
         self.lanes = Lanes(total, each, self.open_one, self.part)
         self.waiting: list[Ticket[int]] = []
-        self.opening: list[Lane[int]] = []
+        #: With what was known of it when it began.
+        self.opening: list[tuple[Lane[int], int]] = []
+        self.answered: dict[object, bool] = {}
         self.in_use: dict[int, Lane[int]] = {}
         self.parted: list[Lane[int]] = []
         self.closed: set[int] = set()
 
     def open_one(self, lane: Lane[int]) -> None:
-        self.opening.append(lane)
+        self.opening.append((lane, self.kind(lane)))
+
+    def kind(self, lane: Lane[int]) -> int:
+        if lane.alive:
+            return 0
+        return {True: 1, None: 2, False: 3}[self.answered.get(lane.key)]
+
+    def may_open(self, kinds: list[int]) -> bool:
+        """Tell whether first connections to these may open side by side: by eighths, rounded up."""
+        return all(
+            8 * sum(each >= worse for each in kinds) < self.lanes.total * eighths + 8
+            for worse, eighths in {1: 7, 2: 6, 3: 4}.items()
+        )
 
     def part(self, lane: Lane[int], session: int) -> None:
         assert session not in self.closed
@@ -45,7 +59,7 @@ class Books(RuleBasedStateMachine):
                 assert ticket.session not in self.closed
                 self.in_use[ticket.session] = ticket.lane
 
-    @rule(key=st.sampled_from("abc"), first=st.booleans())
+    @rule(key=st.sampled_from("abcdefgh"), first=st.booleans())
     def ask(self, key: str, first: bool) -> None:
         self.waiting.append(self.lanes.ask(key, first=first))
         self.look()
@@ -67,8 +81,9 @@ class Books(RuleBasedStateMachine):
     def open(self, which: int, well: bool) -> None:
         if not self.opening:
             return
-        lane = self.opening.pop(which % len(self.opening))
+        lane, _ = self.opening.pop(which % len(self.opening))
         waiting = list(lane.waiting)
+        self.answered[lane.key] = well or lane.alive > 0
         if well:
             number = next(self.numbers)
             self.lanes.opened(lane, number)
@@ -112,7 +127,8 @@ class Books(RuleBasedStateMachine):
         assert lanes.closing == len(self.parted)
         assert not lanes.idle.keys() & (self.in_use.keys() | self.closed)
         counts = Counter(
-            lane.key for lane in [*self.in_use.values(), *self.opening, *self.parted]
+            lane.key
+            for lane in [*self.in_use.values(), *(lane for lane, _ in self.opening), *self.parted]
         ) + Counter(lane.key for lane in lanes.idle.values())
         assert counts == Counter({lane.key: lane.count for lane in lanes.lanes if lane.count})
         for lane in lanes.lanes:
@@ -125,10 +141,20 @@ class Books(RuleBasedStateMachine):
         wanting = [lane for lane in lanes.lanes if lane.wants]
         for lane in lanes.lanes:
             assert not (lane.waiting and lane.idle)
-        if wanting:
+        # Those of whom least is known would be the first to open, as far as they may.
+        kinds, more = [kind for _, kind in self.opening], 0
+        for kind in sorted(map(self.kind, wanting), reverse=True):
+            if self.may_open([*kinds, kind]):
+                kinds.append(kind)
+                more += 1
+        if more:
             assert lanes.count == lanes.total
-            # Connections that nobody uses make room, a place for each lane that wants one.
-            assert not lanes.idle or lanes.closing >= len(wanting)
+            # Connections that nobody uses make room, a place for each lane that may open one.
+            assert not lanes.idle or lanes.closing >= more
+
+    @invariant()
+    def who_may_not_live_leaves_room_for_those_that_do(self) -> None:
+        assert self.may_open([kind for _, kind in self.opening])
 
     def teardown(self) -> None:
         """If from now on all goes well, everybody gets what they wait for."""
@@ -178,6 +204,25 @@ class Plain:
 
     def refused(self) -> None:
         self.lanes.unopened(self.opening.pop(0), REFUSED)
+
+    def answer(self, *keys: object) -> None:
+        """Have these answered once, and nothing left of that."""
+        for key in keys:
+            ticket = self.lanes.ask(key)
+            self.lanes.retire(ticket.lane, self.opened())
+            self.lanes.closed(ticket.lane)
+        self.parted.clear()
+
+    def fail(self, *keys: object) -> None:
+        """Have these failed once."""
+        for key in keys:
+            self.lanes.ask(key)
+            self.refused()
+
+    @property
+    def tried(self) -> str:
+        """What is opening now."""
+        return "".join(str(lane.key) for lane in self.opening)
 
 
 def served(*tickets: Ticket[int]) -> list[int | None]:
@@ -359,3 +404,96 @@ def test_what_is_withdrawn_is_for_the_next(taken: bool) -> None:
     if not taken:
         books.lanes.withdraw(first)
     assert third.session == session
+
+
+# Who may not live
+
+
+def test_a_hundred_that_never_answer_leave_room_to_those_that_did() -> None:
+    books = Plain(100, 20)
+    books.answer("alive")
+    for number in range(100):
+        books.lanes.ask(number)
+    assert len(books.opening) == 75
+    ticket = books.lanes.ask("alive")
+    assert books.opening.pop().key == "alive"
+    books.lanes.opened(ticket.lane, 1000)
+    assert ticket.session == 1000
+    # And where a connection is open, there may be as many as for anybody else.
+    for _ in range(30):
+        books.lanes.ask("alive")
+    assert (ticket.lane.count, books.lanes.count) == (20, 95)
+
+
+def test_what_failed_leaves_room_to_what_is_new_and_that_to_what_answered() -> None:
+    books = Plain(8, 2)
+    books.answer(*"abcdefgh")
+    books.fail(*"ABCDEFGH")
+    for key in "ABCDEFGH01234567abcdefgh":
+        books.lanes.ask(key)
+    assert books.tried == "ABCD01a"  # one of eight places is for those that are open
+    # What has failed again comes back behind the others.
+    books.refused()
+    assert books.tried == "BCD01aE"
+    books.lanes.ask("A")
+    books.refused()
+    assert books.tried == "CD01aEF"
+    # Who has answered leaves room to who has not, and may have another.
+    books.opened()
+    assert books.tried == "D01aEFG"
+    for _ in range(2):
+        books.lanes.ask("C")
+    assert books.tried == "D01aEFG"
+    assert books.lanes.count == 8
+
+
+def test_one_that_is_open_has_the_last_place() -> None:
+    books = Plain(8, 2)
+    books.answer("z", *"abcdefgh")
+    first = books.lanes.ask("z")
+    books.opened()
+    for key in "abcdefgh":
+        books.lanes.ask(key)
+    assert books.tried == "abcdefg"
+    second = books.lanes.ask("z")
+    assert not second.settled
+    books.lanes.put_back(first.lane, first.session or 0)
+    assert second.session == first.session
+
+
+@pytest.mark.parametrize(
+    ("total", "tried"), [(1, "0"), (2, "01"), (3, "012"), (4, "012"), (8, "012345")]
+)
+def test_of_few_places_the_new_may_have_all(total: int, tried: str) -> None:
+    books = Plain(total, 1)
+    for key in "01234567":
+        books.lanes.ask(key)
+    assert books.tried == tried
+
+
+def test_nothing_is_closed_for_those_who_may_not_have_its_place() -> None:
+    books = Plain(4, 1)
+    books.fail(*"01234")
+    a, b = books.lanes.ask("a"), books.lanes.ask("b")
+    books.lanes.put_back(a.lane, books.opened())
+    books.lanes.put_back(b.lane, books.opened())
+    for key in "01234":
+        books.lanes.ask(key)
+    assert books.tried == "01"
+    assert not books.parted
+    b = books.lanes.ask("b")
+    books.lanes.put_back(b.lane, b.session or 0)
+    assert not books.parted
+    books.lanes.ask("a")
+    books.opened()  # who has answered leaves room, and a connection is closed for the next
+    assert [key for key, _ in books.parted] == ["b"]
+
+
+def test_who_is_in_nobody_s_memory_any_more_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smtpproto.lanes.MEMORY", 2)
+    books = Plain(4, 1)
+    books.answer("b", "a", "b", "c")  # a is the one that was tried longest ago
+    for key in "012abc":
+        books.lanes.ask(key)
+    assert books.tried == "012b"
+    assert len(books.lanes._answered) == 2

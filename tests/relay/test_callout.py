@@ -117,6 +117,26 @@ async def test_what_is_down_is_not_asked_again_and_again(tmp_path: Path) -> None
         assert w.connected == [SOCKET]
 
 
+async def test_a_silent_exchanger_is_asked_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        silent = await w.fixed(("first.example", 25), {"greeting": ""})
+        host = await w.fixed(("second.example", 25), UNKNOWN)
+        verifier = callout(w, w.connect)
+        access = Access("none")
+        route = NextHop.fixed(
+            MailHost("first.example", access=access), MailHost("second.example", access=access)
+        )
+        for name in ("ann", "bob", "eve"):
+            await verifier.verify(Mailbox.parse(f"{name}@our.dom"), route)
+        assert (silent.sessions, len(questions(host))) == (1, 6)
+        # Where the other one fails, it is asked all the same, and first from then on.
+        silent.says, host.says = host.says, {"greeting": "421 4.3.2 busy"}
+        for name in ("x", "y"):
+            refusal = await verifier.verify(Mailbox.parse(f"{name}@our.dom"), route)
+            assert str(refusal).startswith(NO)
+        assert (silent.sessions, host.sessions) == (3, 4)
+
+
 async def test_a_better_exchanger_of_a_relay_domain_is_asked(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         w.dead("down.example", "backup.dom", 5)

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import ByteStream
 
+from smtpproto.client import ClientDeadlines
 from smtpproto.core.reply import Reply
 from smtpproto.relay import HostPort, Schedule
 from smtpproto.relay.delivery.hops import Hops
@@ -44,7 +46,7 @@ def test_what_is_down_is_held_for_longer_each_time() -> None:
         waits.append(hold.until - clock.now)
         clock.now = hold.until
     assert waits == [60, 120, 200, 200]
-    hops.up("a")
+    hops.up("a", "mx.a")
     hops.down("a", "mx.a:25", None, "refused", began=clock.now)
     assert hops.held("b") is None
     clock.now += 60
@@ -80,6 +82,50 @@ def test_no_more_is_remembered_than_there_is_room_for() -> None:
     for name in "abcd":
         hops.down(name, name, BUSY, "", began=1000)
     assert [name for name in "abcd" if hops.held(name)] == ["b", "c", "d"]
+    for name in "abcd":
+        hops.silent(name)
+    assert hops.in_order("dcba") == ["a", "d", "c", "b"]
+
+
+# Silent
+
+
+def test_a_silent_host_is_the_last_and_none_is_left_out() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    assert hops.in_order("abc") == "abc"
+    hops.silent("a")
+    assert hops.in_order("abc") == ["b", "c", "a"]
+    hops.silent("c")
+    assert hops.in_order("abc") == ["b", "a", "c"]
+    hops.silent("b")
+    assert hops.in_order("abc") == ["a", "b", "c"]
+    hops.up("hop", "b")
+    assert hops.in_order("abc") == ["b", "a", "c"]
+
+
+def test_when_its_time_is_over_one_tries_it_in_its_place_and_the_others_do_not() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    hops.silent("a")
+    clock.now += 299
+    assert hops.in_order("ab") == ["b", "a"]
+    clock.now += 1
+    assert hops.in_order("ba") == ["b", "a"]  # nobody tries it there
+    assert hops.in_order("ab") == ["a", "b"]
+    assert hops.in_order("ab") == ["b", "a"]
+    clock.now += 300
+    assert hops.in_order("ab") == ["a", "b"]
+    hops.up("hop", "a")
+    assert hops.in_order("ab") == "ab"
+
+
+def test_a_clock_that_was_set_back_makes_no_host_the_last_for_longer() -> None:
+    clock = Clock()
+    hops = memory(clock)
+    hops.silent("a")
+    clock.now -= 1000
+    assert hops.in_order("ab") == ["a", "b"]
 
 
 # Crowded
@@ -103,6 +149,44 @@ async def test_who_finds_no_place_in_time_is_to_come_again() -> None:
     async with hops.turn("a", "s") as last:
         assert last is None
     assert hops._lines == {}
+
+
+async def test_one_alone_stands_before_who_has_not_talked_with_us() -> None:
+    hops = memory(Clock(), front=3, patience=60)
+    inside: list[int] = []
+    leave = anyio.Event()
+
+    async def stand(number: int) -> None:
+        async with hops.turn("a", "s") as again:
+            assert again is None
+            inside.append(number)
+            await leave.wait()
+
+    async def crowd() -> int:
+        inside.clear()
+        for number in range(5):
+            tasks.start_soon(stand, number)
+        await anyio.wait_all_tasks_blocked()
+        return len(inside)
+
+    async def all_gone() -> None:
+        nonlocal leave
+        leave.set()
+        await anyio.wait_all_tasks_blocked()
+        leave = anyio.Event()
+        assert hops._lines == {}
+
+    async with anyio.create_task_group() as tasks:
+        assert await crowd() == 1
+        hops.up("a", "mx.a")  # while the first is there still
+        await anyio.wait_all_tasks_blocked()
+        assert len(inside) == 3
+        await all_gone()
+        assert await crowd() == 3  # it has talked with us
+        await all_gone()
+        hops.down("a", "mx.a:25", BUSY, "", began=1000)
+        assert await crowd() == 1
+        await all_gone()
 
 
 async def test_senders_take_turns() -> None:
@@ -199,8 +283,7 @@ async def test_a_host_that_came_back_is_held_for_a_short_time_again(tmp_path: Pa
                 await anyio.sleep(0.01)
             hold = node.relay.hops.held("there.example")
             waits.append(0 if hold is None else int((hold.until - w.now) / 120))
-            while node.relay._pool._lanes.count:  # noqa: ASYNC110 - so that the next one is greeted again
-                await anyio.sleep(0.01)
+            await until_no_session(node)  # so that the next one is greeted again
             w.move(waits[-1] * 132 + 1)
         assert waits == [1, 2, 0, 1]
 
@@ -255,6 +338,150 @@ async def test_a_domain_that_dns_does_not_tell_of_is_asked_for_once(tmp_path: Pa
         assert asked == ["lame.example"]
 
 
+@pytest.mark.rfc(
+    "5321 §4.5.4.1 unreachable-hosts-are-remembered", "5321 §5.1 each-address-can-be-tried"
+)
+async def test_a_first_host_that_is_silent_costs_one_message_its_deadline(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        silent = await w.host("mx1.there.example", "there.example", {"greeting": "hang"})
+        second = await w.host("mx2.there.example", "there.example", preference=20)
+        deadlines = ClientDeadlines(greeting=0.05)
+        node = await w.node("relay.example", client_deadlines=deadlines)
+        for count in range(1, 6):
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert (silent.sessions, len(second.accepted)) == (1, 5)
+        # When its time is over, one looks for it again.
+        w.move(300)
+        for count in range(6, 9):
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert (silent.sessions, len(second.accepted)) == (2, 8)
+        # It is back: all mail goes there again, as it is preferred.
+        silent.says.clear()
+        w.move(300)
+        for count in range(9, 12):
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert (len(silent.accepted), len(second.accepted)) == (3, 8)
+
+
+@pytest.mark.rfc("5321 §5.1 each-address-can-be-tried")
+async def test_a_silent_host_is_tried_where_the_others_fail(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        first = await w.host("mx1.there.example", "there.example", {"greeting": ""})
+        second = await w.host("mx2.there.example", "there.example", preference=20)
+        node = await w.node("relay.example", idle=0.01)
+        await put_many(w, node, 1, "there.example")
+        await node.until(Delivered)
+        await until_no_session(node)
+        first.says, second.says = second.says, first.says
+        await put_many(w, node, 1, "there.example")
+        await node.until(Delivered, 2)
+        assert (first.sessions, second.sessions) == (2, 2)
+        # It has talked with us, and is preferred again.
+        await put_many(w, node, 1, "there.example")
+        await node.until(Delivered, 3)
+        assert second.sessions == 2
+        assert (len(first.accepted), len(second.accepted)) == (2, 1)
+
+
+@pytest.mark.rfc("5321 §5.1 lowest-preference-first")
+async def test_who_refuses_to_talk_is_no_silent_host(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        busy = await w.host("mx1.there.example", "there.example", {"greeting": "421 4.3.2 busy"})
+        await w.host("mx2.there.example", "there.example", preference=20)
+        node = await w.node("relay.example")
+        for count in 1, 2, 3:
+            await put_many(w, node, 1, "there.example")
+            await node.until(Delivered, count)
+        assert busy.sessions == 3
+
+
+async def test_silent_next_hops_leave_hands_for_the_others(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        silence = Silence(w, 3)
+        await w.host("mx.known.example", "known.example")
+        node = await w.node("relay.example")
+        node.relay.dispatcher.workers = 60
+        node.relay.hops.patience = 0.01
+        for domain in silence.domains:
+            await put_many(w, node, 40, domain)
+        await silence.reached(3)
+        await put_many(w, node, 30, "known.example")
+        while len(node.told(Delivered)) < 30:
+            w.move(5)  # some may have stood in line until the first was through
+            await anyio.sleep(0.01)
+        assert silence.waiting == 3
+
+
+async def test_a_slow_first_message_holds_up_nobody_once_there_is_a_session(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        host = await w.host("mx.new.example", "new.example", {"MAIL FROM:<slow@": "hang"})
+        node = await w.node("relay.example")
+        await w.put(node, "slow@our.dom", "v@new.example", content=MESSAGE)
+        await host.reached.wait()
+        await put_many(w, node, 3, "new.example")
+        await node.until(Delivered, 3)
+        host.released.set()
+        await node.until(Delivered, 4)
+
+
+class Silence:
+    """Domains whose hosts never answer, until `over` is set: then they are refused."""
+
+    def __init__(self, w: World, count: int) -> None:
+        self.domains = [f"silent{number}.example" for number in range(count)]
+        self.addresses = {w.dead(f"mx.{domain}", domain) for domain in self.domains}
+        self.over = anyio.Event()
+        self.waiting = 0
+        self._connect = w.connect
+        w.connect = self.connect  # type: ignore[method-assign]  # it passes all on
+
+    async def connect(self, host: str, port: int) -> ByteStream:
+        if host in self.addresses:
+            self.waiting += 1
+            try:
+                await self.over.wait()
+            finally:
+                self.waiting -= 1
+        return await self._connect(host, port)
+
+    async def reached(self, count: int) -> None:
+        """Wait until so many connections are begun, and see that there are no more."""
+        while self.waiting < count:  # noqa: ASYNC110 - of it nobody tells
+            await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
+        assert self.waiting == count
+
+
+async def test_next_hops_that_never_answer_leave_sessions_for_the_others(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        silence = Silence(w, 20)
+        known = await w.host("mx.known.example", "known.example")
+        node = await w.node("relay.example", sessions=8, idle=0.01)
+        await put_many(w, node, 1, "known.example")
+        await node.until(Delivered)
+        await until_no_session(node)
+        for domain in silence.domains:
+            await put_many(w, node, 1, domain)
+        await silence.reached(6)  # three quarters of them
+        await put_many(w, node, 50, "known.example")
+        await node.until(Delivered, 51)
+        assert (silence.waiting, len(known.accepted)) == (6, 51)
+        silence.over.set()
+        await node.until(Deferred, 20)
+        # When they are tried again, they leave room for one that nobody knows yet.
+        silence.over = anyio.Event()
+        w.move(600)
+        await silence.reached(4)  # half of them
+        new = await w.host("mx.new.example", "new.example")
+        await put_many(w, node, 10, "new.example")
+        await put_many(w, node, 10, "known.example")
+        await node.until(Delivered, 71)
+        assert (silence.waiting, len(new.accepted)) == (4, 10)
+
+
 async def test_a_crowd_before_a_slow_host_leaves_hands_for_the_others(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         slow = await w.host("mx.slow.example", "slow.example", {"MAIL": "hang"})
@@ -300,6 +527,12 @@ async def test_who_never_gets_a_place_hears_that_it_is_late_and_then_that_it_is_
         assert "Remote-MTA" not in gone  # it was asked nothing
         assert len(node.told(Deferred)) == 1
         assert len(await node.queue()) == 1
+
+
+async def until_no_session(node: Node) -> None:
+    """Wait until all sessions with next hops are closed."""
+    while node.relay._pool._lanes.count:  # noqa: ASYNC110 - of whose end nobody tells
+        await anyio.sleep(0.01)
 
 
 async def until_put_off(node: Node, id: str, now: float) -> None:

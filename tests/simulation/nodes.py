@@ -15,6 +15,7 @@ import trio
 from attrs import define, evolve, field
 
 from smtpproto.core.path import Mailbox, ReversePath
+from smtpproto.lanes import FAILED
 from smtpproto.maildir import MailboxUnavailable
 from smtpproto.relay import AliasTable, Relay, Router, SQLiteSpool
 from smtpproto.relay.accounts.login import Passwords
@@ -433,7 +434,13 @@ class Node(Host):
         yield "lines before next hops", len(relay.hops._lines), WORKERS * 10
         users = sum(line.users for line in relay.hops._lines.values())
         yield "who stands in them", users, WORKERS * 10
+        firsts = relay._pool._lanes._firsts
+        yield "first connections that open", firsts[0], SESSIONS
+        yield "of these to who was silent before", firsts[FAILED], SESSIONS // 2
         yield "next hops that are held", len(relay.hops._down), 100
+        yield "next hops that are held to be up", len(relay.hops._live), 100
+        yield "hosts that are held to be silent", len(relay.hops._silent), 100
+        yield "hosts that are held to be either", len(relay._pool._lanes._answered), 100
         yield "looks into the database", len(spool.database._looks.works), WORKERS + 200
         yield "changes of the database", len(spool.database._changes.works), WORKERS + 200
         yield "readers of the database", len(spool.database._readers), READERS

@@ -178,7 +178,8 @@ MANUAL: Mapping[str, Explained] = {
         default="4 h",
     ),
     "sessions-out": Explained(
-        "How many sessions there are with other servers at a time.",
+        "How many sessions there are with other servers at a time; those that never answer can "
+        "have but a part of them.",
         "sessions-out = 20",
         restart=True,
     ),

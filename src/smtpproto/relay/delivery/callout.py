@@ -22,7 +22,7 @@ from smtpproto.core.path import Mailbox
 from smtpproto.core.reply import Reply, Severity
 from smtpproto.core.status import EnhancedStatus
 from smtpproto.relay.routing.transport import Host, NextHop
-from smtpproto.result import ClientError, RefusedError
+from smtpproto.result import ClientError, ConnectError, RefusedError
 
 from .hops import Hops
 
@@ -114,15 +114,17 @@ class Callout:
             return UNSURE
         began = self.hops.now()
         where, reply, reason = "", None, ""
-        for host in route.hosts:
+        for host in self.hops.in_order(route.hosts):
             where, reply, reason = host.where, None, ""
             try:
                 async with self.client(host) as client:
-                    self.hops.up(route.name)
+                    self.hops.up(route.name, host)
                     return await self._ask_one(client, mailbox)
             except RefusedError as error:
                 reply = error.reply
             except (ClientError, LocalProtocolError) as error:
+                if isinstance(error, ConnectError):
+                    self.hops.silent(host)
                 reason = str(error)
         self.hops.down(route.name, where, reply, reason, began=began)
         return UNSURE

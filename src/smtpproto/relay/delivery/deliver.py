@@ -49,7 +49,7 @@ from smtpproto.relay.routing.schedule import Schedule
 from smtpproto.relay.routing.table import Rule
 from smtpproto.relay.routing.transport import Host, NextHop, canonical
 from smtpproto.relay.spool.seam import Entry, Recipient, Spool, SpoolUnavailable, Successor
-from smtpproto.result import ClientError, Fate, LoginError, RefusedError
+from smtpproto.result import ClientError, ConnectError, Fate, LoginError, RefusedError
 from smtpproto.trace import MAX_HEADER, HeaderScan, return_path, without_fields
 
 from .attempt import Attempt, Done
@@ -294,6 +294,8 @@ class Deliverer:
     ) -> None:
         """Try one host after the other, until none is left or nobody to try it for.
 
+        Those that were silent lately are the last (`Hops.in_order`).
+
         RFC 5321 §5.1: on to the next until an attempt succeeds. A refusal in a transaction is
         the domain's word and ends it; who refuses to talk speaks for that host alone, and only
         where all of them do is nothing to be hoped for. `hold_by` is how it is held if it is down.
@@ -321,14 +323,14 @@ class Deliverer:
             open_: dict[int, Attempt] = {}
             down = True
             onward = Onward(entry, recipients[0].alias, self.spool, self.hops.now)
-            for host in route.hosts:
+            for host in self.hops.in_order(route.hosts):
                 batches = Batches([*left.values()])
                 while batch := batches.next():
                     heard: dict[int, Reply] = {}
                     try:
-                        attempts, talked = await self._to_host(onward, host, batch, heard)
+                        up = partial(self.hops.up, route.name, host)
+                        attempts, talked = await self._to_host(onward, host, batch, heard, up)
                     except SpoolUnavailable as error:  # no other host will fare better
-                        self.hops.up(route.name)
                         await done(unread(entry, [*left.values()], error))
                         return
                     except anyio.get_cancelled_exc_class():
@@ -336,9 +338,7 @@ class Deliverer:
                             with anyio.move_on_after(LAST_WORDS, shield=True):
                                 await done(taken)
                         raise
-                    if talked:
-                        down = False
-                        self.hops.up(route.name)
+                    down = down and not talked
                     decided = [a for a in attempts if _is_decided(a)] if talked else []
                     if decided:
                         await done(decided)
@@ -371,12 +371,14 @@ class Deliverer:
         host: Host,
         recipients: Sequence[Recipient],
         heard: MutableMapping[int, Reply],
+        up: Callable[[], None],
     ) -> tuple[Sequence[Attempt], bool]:
         """Try one host, in one transaction; tell also whether it talked with us.
 
         If it did, what is permanent now is so for the other hosts, too, but for what is `one_host`.
-        `heard` gets the replies of an LMTP server as they come, by places among `recipients`.
-        SpoolUnavailable where the content cannot be read: nobody has it then.
+        `heard` gets the replies of an LMTP server as they come, by places among `recipients`. `up`
+        is called as soon as there is a session. SpoolUnavailable where the content cannot be read:
+        nobody has it then.
         """
         where = host.where
 
@@ -386,13 +388,15 @@ class Deliverer:
             return [Attempt(r, fate, where, reply, reason, remote) for r in recipients]
 
         try:
-            result = await onward.hand_over(self.pool, host, recipients, heard.__setitem__)
+            result = await onward.hand_over(self.pool, host, recipients, heard.__setitem__, up)
         except LoginError as error:
             # Ours to mend, whatever its first digit: no mail is lost by it.
             return all_of_them(Fate.TRANSIENT, error.reply, remote=host.domain), False
         except RefusedError as error:
             return all_of_them(Fate.of(error.reply), error.reply, remote=host.domain), False
         except ClientError as error:
+            if isinstance(error, ConnectError):
+                self.hops.silent(host)
             return all_of_them(Fate.TRANSIENT, reason=str(error)), False
         except CannotGoError as error:
             return all_of_them(Fate.PERMANENT, error.reply), True

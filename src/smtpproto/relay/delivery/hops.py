@@ -1,12 +1,16 @@
-"""What the last attempts taught us of next hops: which are down, and which are crowded.
+"""What the last attempts taught us of next hops: which are down, or crowded, or silent in part.
 
 A next hop that cannot be talked with is *held* as one: whatever is due for it meanwhile is put off
 to the end of the hold without being tried, and the first message behind that tries it again. So a
 thousand messages for a dead host cost one connection now and then, and not a thousand.
 
+Where one of its hosts alone cannot be reached, that one comes *last* for a while: each message
+would wait for it else, before it goes to the next.
+
 A next hop that takes mail more slowly than mail comes is *crowded*: only so many messages stand in
 the line before it, and the others are put off for a little while, longer where that does not help.
 So nobody who is slow can fill the hands that the others need, and in the line senders take turns.
+Before one that has not answered yet, or not the last time, one message stands alone.
 
 All of it is in memory, and may be forgotten: it costs one attempt to learn it again.
 """
@@ -14,7 +18,7 @@ All of it is in memory, and may be forgotten: it costs one attempt to learn it a
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
@@ -26,6 +30,7 @@ from smtpproto.relay.routing.schedule import DEFAULT, Schedule
 
 __all__ = ["HOLD", "Hold", "Hops", "hold_for"]
 
+H = TypeVar("H", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -44,6 +49,9 @@ HOLD = hold_for(DEFAULT)
 #: How long a put-off takes, in seconds, at first and at most.
 SHORTEST, LONGEST = 5.0, 300.0
 
+#: For so many seconds a host that could not be reached is the last to be tried.
+LAST = 300.0
+
 
 @frozen
 class Hold:
@@ -58,13 +66,23 @@ class Hold:
 
 @define(eq=False)
 class _Line:
-    """The line before one next hop: its free places, and who waits for one, by sender in turn."""
+    """The line before one next hop: its places, and who waits for one, by sender in turn."""
 
-    free: int
+    places: int
+    free: int = field(init=False)
     users: int = 0
     waiting: OrderedDict[str, deque[anyio.Event]] = field(
         factory=OrderedDict[str, deque[anyio.Event]]
     )
+
+    def __attrs_post_init__(self) -> None:
+        self.free = self.places
+
+    def widen(self, places: int) -> None:
+        """Have so many places, if there were fewer."""
+        while self.places < places:
+            self.places += 1
+            self.leave()
 
     async def take(self, sender: str, patience: float) -> bool:
         """Take a place; tell whether there was one within so many seconds."""
@@ -121,9 +139,10 @@ class Hops:
     """The memory of next hops, each by its name (`NextHop.name`).
 
     `clock` gives wall time in seconds since the epoch, `random` numbers in [0, 1). `front` messages
-    may be at one next hop at a time; the others wait for `patience` seconds at most. `capacity`
-    bounds how many next hops that are held or crowded are remembered: of more, those that come
-    back first are forgotten.
+    may be at one next hop at a time that has talked with us, and one at others; the rest wait for
+    `patience` seconds at most. `capacity` bounds how many next hops that have talked with us, are
+    held or crowded are remembered, and how many hosts that are silent: of more, those that did so
+    longest ago, or come back first, are forgotten.
     """
 
     def __init__(
@@ -145,6 +164,9 @@ class Hops:
         self._down: OrderedDict[Hashable, tuple[int, Hold]] = OrderedDict()
         # Until, and the delay.
         self._slow: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+        # By hash, so that no host is kept alive that routes have no more. Until; and nothing.
+        self._silent: OrderedDict[Hashable, float] = OrderedDict()
+        self._live: OrderedDict[Hashable, None] = OrderedDict()
         self._lines: dict[Hashable, _Line] = {}
 
     # Down
@@ -183,6 +205,7 @@ class Hops:
         Those who tried it side by side, who `began` before one of them failed, make one failure.
         """
         now = self._clock()
+        self._live.pop(hash(name), None)
         failures, known = self._down.get(name, (0, None))
         if known is not None and began <= known.since <= now:
             return
@@ -192,14 +215,50 @@ class Hops:
             self._down, name, (failures + 1, Hold(now, now + wait, where, reply, reason))
         )
 
-    def up(self, name: Hashable) -> None:
-        """Forget that a next hop was down: it has talked with us."""
+    def up(self, name: Hashable, host: Hashable) -> None:
+        """Forget that a next hop was down, and this host of it silent: it talks with us."""
         self._down.pop(name, None)
+        self._silent.pop(hash(host), None)
+        self._remember(self._live, hash(name), None)
+        if (line := self._lines.get(name)) is not None:
+            line.widen(self.front)
 
     def holding(self) -> int:
         """Return how many next hops are held now."""
         now = self._clock()
         return sum(hold.since <= now < hold.until for _, hold in self._down.values())
+
+    # Silent
+
+    def in_order(self, hosts: Sequence[H]) -> Sequence[H]:
+        """Return the hosts of a next hop in the order in which to try them: silent ones last.
+
+        RFC 5321 §5.1 has us try them in the order of preference, and on to the next until one takes
+        the message. A silent one has been tried so, some minutes ago and by another message; to go
+        past it is what would follow now as well, but for the wait (§4.5.4.1: keep a list of hosts
+        that cannot be reached). None is left out: where the others fail, it is tried. When its
+        time is over, who asks first tries it in its place, and others go past it meanwhile.
+        """
+        if not self._silent:  # as mostly
+            return hosts
+        now, first, last = self._clock(), list[H](), list[H]()
+        for host in hosts:
+            until = self._silent.get(hash(host))
+            if until is not None and until - LAST <= now < until:
+                last.append(host)
+                continue
+            if until is not None and not first:
+                self.silent(host)
+            first.append(host)
+        return first + last
+
+    def silent(self, host: Hashable) -> None:
+        """Note that a host cannot be reached, or does not greet.
+
+        Who refuses to talk is not silent: great care is to be had in remembering what servers say
+        (RFC 5321 §4.5.4.1), and it costs no wait to hear it again.
+        """
+        self._remember(self._silent, hash(host), self._clock() + LAST)
 
     # Crowded
 
@@ -217,7 +276,7 @@ class Hops:
         """Wait for a place; tell whether there was one. Who is told has to `leave`."""
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = _Line(self.front)
+            line = self._lines[name] = _Line(self.front if hash(name) in self._live else 1)
         line.users += 1
         try:
             until, delay = self._slow.get(name, (0.0, 0.0))

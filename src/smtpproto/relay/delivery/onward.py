@@ -108,17 +108,23 @@ class Onward:
         host: Host,
         recipients: Sequence[Recipient],
         told: Callable[[int, Reply], None] | None = None,
+        up: Callable[[], None] | None = None,
     ) -> Result:
         """Hand it over to these recipients; what `Pool.deliver` raises, and CannotGoError.
 
-        `told` as there, with places among `recipients`.
+        `told` as there, with places among `recipients`. `up` is called when there is a session.
         """
         self.begun = False
         mail = _with_those(DSN.mail, self.entry.mail)
         if host.access is not None and host.access.login is not None:
             mail = evolve(mail, parameters={**mail.parameters, **SUBMITTER(Submitter(None))})
         rcpts = [_with_those(DSN.rcpt, recipient.rcpt) for recipient in recipients]
-        suited = partial(self._suited, mail, rcpts)
+
+        def suited(offered: Mapping[str, str]) -> Envelope:
+            if up is not None:
+                up()
+            return self._suited(mail, rcpts, offered)
+
         result = await pool.deliver(suited, self._as_it_came(), host, told=told)
         of_content = (_CONTENT, _HEADER)
         unmet = [
@@ -141,8 +147,8 @@ class Onward:
                 if told is not None:
                     told(unmet[number], reply)
 
-            suited = partial(self._suited, mail, some)
-            again = await pool.deliver(suited, content, host, told=told_again)
+            suited_again = partial(self._suited, mail, some)
+            again = await pool.deliver(suited_again, content, host, told=told_again)
             for number, outcome in zip(unmet, again.outcomes, strict=True):
                 outcomes[number] = outcome
         return evolve(result, outcomes=tuple(outcomes))
