@@ -190,7 +190,6 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 Flip = partial(flipped, at=MESSAGE.index(b"dots"))
 
 
-@pytest.mark.rfc("5321 §4.1.1.4")
 @sizes
 async def test_a_host_never_gets_the_end_of_what_is_damaged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
@@ -225,7 +224,6 @@ async def test_a_host_never_gets_the_end_of_what_is_damaged(
         assert first.contents == [content]
 
 
-@pytest.mark.rfc("3030 §2")
 @sizes
 async def test_nor_does_one_that_takes_chunks(tmp_path: Path, content: bytes) -> None:
     async with world(tmp_path) as w:
