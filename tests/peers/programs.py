@@ -19,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +59,24 @@ def wait_for(poll: Callable[[], T], what: str, *, within: float = PATIENCE) -> T
     return answer
 
 
+#: The last ones that `free_port` has given away.
+_given: deque[int] = deque(maxlen=100)
+
+
 def free_port() -> int:
     """A port that nobody uses, below those the kernel gives away by itself.
 
     So nobody comes to it by chance before whom it is for, and nobody who tries to connect to it
-    meanwhile is given that very port, to find there nobody but themselves.
+    meanwhile is given that very port, to find there nobody but themselves. Each worker of xdist
+    has ports of its own, and none is given twice in a row.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     while True:
-        port = 20_000 + secrets.randbelow(12_000)  # hypothesis has a hand on `random`
+        port = 20_000 + 8 * secrets.randbelow(1500) + worker  # hypothesis has a hand on `random`
+        if port in _given:
+            continue
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            _given.append(port)
             return port
 
 
