@@ -59,6 +59,9 @@ def wait_for(poll: Callable[[], T], what: str, *, within: float = PATIENCE) -> T
     return answer
 
 
+#: Which of xdist's workers this is: each has every eighth port, so that no two come for one.
+WORKERS = 8
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
 #: The last ones that `free_port` has given away.
 _given: deque[int] = deque(maxlen=100)
 
@@ -67,12 +70,11 @@ def free_port() -> int:
     """A port that nobody uses, below those the kernel gives away by itself.
 
     So nobody comes to it by chance before whom it is for, and nobody who tries to connect to it
-    meanwhile is given that very port, to find there nobody but themselves. Each worker of xdist
-    has ports of its own, and none is given twice in a row.
+    meanwhile is given that very port, to find there nobody but themselves.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     while True:
-        port = 20_000 + 8 * secrets.randbelow(1500) + worker  # hypothesis has a hand on `random`
+        # Not by `random`: hypothesis has a hand on that.
+        port = 20_000 + WORKERS * secrets.randbelow(1500) + WORKER
         if port in _given:
             continue
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
