@@ -27,6 +27,17 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     return backend
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have processes that a test starts not measure what of us they cover.
+
+    Half of the time of a short one goes there; what they run is covered by tests in this process,
+    or by processes in `tests/cli`.
+    """
+    for name in [name for name in os.environ if "COVERAGE" in name]:
+        monkeypatch.delenv(name)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """At its end, a run fails for each row of the clause ledger that its tests leave unproved."""
     config.pluginmanager.register(Verdict(), "clauses")

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PATIENCE = 60
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def start(name: str, *arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(

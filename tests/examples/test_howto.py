@@ -61,6 +61,8 @@ from tests.peers.programs import wait_for
 from tests.relay import test_spool
 from tests.relay.process import serving
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def test_there_are_no_others() -> None:
     """One that is added gets a test here; what the tutorials show is run with them."""
