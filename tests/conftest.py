@@ -1,7 +1,8 @@
 """What every test may use."""
 
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,18 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run each async test on both event loops."""
     backend: str = request.param
     return backend
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Do not measure what a test covers that goes through the same lines millions of times.
+
+    It says little, others cover them, and to measure it takes twice as long as the test.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture
