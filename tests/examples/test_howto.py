@@ -795,6 +795,7 @@ def test_mailboxes(tmp_path: Path) -> None:
 def test_mailboxes_by_the_file_of_serve(tmp_path: Path) -> None:
     data = tmp_path / "data"
     config = EXAMPLES / "howto" / "mailboxes.toml"
+    expected = 0
     with serving(data, "--config", str(config), backend="asyncio") as served:
 
         def delivered(more: int) -> None:
@@ -804,7 +805,6 @@ def test_mailboxes_by_the_file_of_serve(tmp_path: Path) -> None:
                 lambda: "".join(served.lines).count(" delivered ") >= expected, "to deliver"
             )
 
-        expected = 0
         tell_mailboxes(served.smtp, data, delivered)
 
 
