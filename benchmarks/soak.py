@@ -7,12 +7,15 @@ Python objects, tasks, files. If it has more at the end than after the first thi
 an error that nobody asked for, the run has failed.
 
     python benchmarks/soak.py [--minutes N] [--connections N] [--seed N] [--backend asyncio|trio]
+
+With `--sessions N` it is over behind so many, if that is sooner.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import socket
 import ssl
@@ -266,21 +269,22 @@ async def one_session(
 
 
 async def crowd(
-    port: int, seconds: float, number: int, dice: random.Random, seen: Counter[str]
+    port: int, given: argparse.Namespace, dice: random.Random, seen: Counter[str]
 ) -> None:
-    """Have so many clients at a time, one session after another."""
+    """Have clients for a third of the whole run, one session after another."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    end = anyio.current_time() + seconds
+    end = anyio.current_time() + given.minutes * 60 / 3
+    most = seen["sessions"] + given.sessions / 3
 
     async def again_and_again(own: random.Random) -> None:
         await anyio.sleep(own.random())
-        while anyio.current_time() < end:
+        while anyio.current_time() < end and seen["sessions"] < most:
             await one_session(port, own, context, seen)
 
     async with anyio.create_task_group() as tasks:
-        for _ in range(number):
+        for _ in range(given.connections):
             tasks.start_soon(again_and_again, random.Random(dice.random()))
 
 
@@ -298,7 +302,6 @@ async def sample(server: Process, lines: BufferedByteReceiveStream) -> dict[str,
 
 async def soak(given: argparse.Namespace, directory: str) -> list[str]:
     """Run; return what is wrong afterwards."""
-    seconds = given.minutes * 60
     seen: Counter[str] = Counter()
     dice = random.Random(given.seed)
     most = given.connections * 9 // 10  # so that it is crowded, and some are sent away
@@ -309,11 +312,11 @@ async def soak(given: argparse.Namespace, directory: str) -> list[str]:
         try:
             lines = BufferedByteReceiveStream(server.stdout)
             port = int(await lines.receive_until(b"\n", 100))
-            await crowd(port, seconds / 3, given.connections, dice, seen)
+            await crowd(port, given, dice, seen)
             first = await sample(server, lines)
-            await crowd(port, seconds / 3, given.connections, dice, seen)
+            await crowd(port, given, dice, seen)
             second = await sample(server, lines)
-            await crowd(port, seconds / 3, given.connections, dice, seen)
+            await crowd(port, given, dice, seen)
             last = await sample(server, lines)
         finally:
             server.kill()
@@ -349,6 +352,7 @@ def wrong(first: dict[str, int], last: dict[str, int], seen: Counter[str]) -> An
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=10, metavar="N")
+    parser.add_argument("--sessions", type=float, default=math.inf, metavar="N")
     parser.add_argument("--connections", type=int, default=500, metavar="N")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="N")
     parser.add_argument("--backend", choices=["asyncio", "trio"], default="asyncio")

@@ -1,7 +1,8 @@
 """What every test may use."""
 
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,29 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
     """Run each async test on both event loops."""
     backend: str = request.param
     return backend
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Do not measure what a test covers that goes through the same lines millions of times.
+
+    It says little, others cover them, and to measure it takes twice as long as the test.
+    """
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have processes that a test starts not measure what of us they cover.
+
+    Half of the time of a short one goes there; what they run is covered by tests in this process,
+    or by processes in `tests/cli`.
+    """
+    for name in [name for name in os.environ if "COVERAGE" in name]:
+        monkeypatch.delenv(name)
 
 
 def pytest_configure(config: pytest.Config) -> None:

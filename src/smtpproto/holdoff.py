@@ -17,11 +17,15 @@ SPREAD = 0.25
 
 @frozen
 class _HoldOff:
-    """One destination's: how many attempts failed in a row, how the last did, and until when."""
+    """One destination's: how many attempts failed in a row, how the last did, and until when.
+
+    `seconds` is how long that is in all.
+    """
 
     failures: int
     error: ClientError
     until: float
+    seconds: float
 
 
 class HoldOffs:
@@ -61,12 +65,12 @@ class HoldOffs:
         # The power is capped before it is taken: failures know no bound, floats do.
         steps = min(failures - 1, math.log2(self._longest / self._first))
         seconds = min(self._longest, max(self._first * 2**steps, took))
-        until = now + seconds * (1 + SPREAD * self._jitter())
+        seconds *= 1 + SPREAD * self._jitter()
         if len(self._held) >= self._enough:
             held = self._held.items()
             self._held = {k: each for k, each in held if not self._is_of_long_ago(each, now)}
             self._enough = max(64, 2 * len(self._held))
-        self._held[key] = _HoldOff(failures, error, until)
+        self._held[key] = _HoldOff(failures, error, now + seconds, seconds)
 
     def reached(self, key: Hashable) -> None:
         """It can be reached."""
@@ -78,6 +82,11 @@ class HoldOffs:
         if known is None or (seconds := known.until - self._clock()) <= 0:
             return None
         return HeldOffError(known.error, known.failures, seconds)
+
+    def lasts(self, key: Hashable) -> float:
+        """Return how long it is held off since the last failure, in all; it may be over by now."""
+        known = self._held.get(key)
+        return 0 if known is None else known.seconds
 
     def _is_of_long_ago(self, known: _HoldOff, now: float) -> bool:
         return now > known.until + self._longest

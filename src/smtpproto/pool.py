@@ -323,14 +323,17 @@ class Pool(Generic[*D]):
                 try:
                     return await self._granted(destination, first)
                 except ClientError:
-                    held = self._held.refusal(destination)
-                    if held is None or held.seconds > patience or self._lanes.over is not None:
+                    # In a busy loop it may be over before who waits has their turn.
+                    wait = self._held.lasts(destination)
+                    if not 0 < wait <= patience or self._lanes.over is not None:
                         raise
-            elif held.seconds > patience:
+                    held = self._held.refusal(destination)
+            elif (wait := held.seconds) > patience:
                 raise held from held.error
-            patience -= held.seconds
-            with anyio.move_on_after(held.seconds):
-                await self._left.wait()
+            patience -= wait
+            if held is not None:
+                with anyio.move_on_after(held.seconds):
+                    await self._left.wait()
 
     async def _granted(self, destination: tuple[*D], first: bool) -> _Connection:
         ticket = self._lanes.ask(destination, first=first)

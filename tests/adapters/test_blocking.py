@@ -42,6 +42,8 @@ ENVELOPE = Envelope("ann@example.org", ["bob@example.net"])
 MESSAGE = b"Subject: hello\r\n\r\nGood morning\r\n"
 PATIENCE = 60
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 @pytest.fixture(params=["asyncio", "trio"])
 def server(request: pytest.FixtureRequest) -> Iterator[SmtpServer]:

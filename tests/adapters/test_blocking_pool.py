@@ -31,6 +31,8 @@ __all__ = ["no_thread_left", "server"]  # fixtures
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def to(server: SmtpServer, **options: object) -> Callable[[], Client]:
     return lambda: clear(server, **options)

@@ -1,5 +1,6 @@
 """Listening at several places at once: as one server, each with TLS of its own."""
 
+import os
 import socket
 import ssl
 import stat
@@ -188,7 +189,7 @@ async def test_a_file_is_no_socket(path: Path, box: Box) -> None:
 
 
 async def test_an_abstract_socket(box: Box) -> None:
-    name = f"\0smtpproto-{id(box)}"
+    name = f"\0smtpproto-{os.getpid()}"
     async with running_at(Server(box), [At(path=name)]) as bound:
         assert bound == [(name, 0)]
         async with Wire(await connect_unix(name)) as wire:

@@ -324,9 +324,8 @@ async def test_an_exception_in_any_power(caplog: pytest.LogCaptureFixture) -> No
             handler.where = "closed"
             assert (await wire.ask("QUIT")).startswith("221")
             assert await wire.rest() == b""
-        async with await connect(port) as wire:
-            assert "after session" in caplog.text
-            handler.where = "connect"
+        await until(lambda: "after session" in caplog.text)
+        handler.where = "connect"
         caplog.clear()
         async with await connect(port) as wire:
             assert await wire.reply() == "421 localhost Service not available"

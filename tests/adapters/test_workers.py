@@ -34,7 +34,7 @@ from .crew import (
 )
 from .wire import HOST, LOST, Wire, connect
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
 
 ALL_TOGETHER = 60
 

@@ -259,7 +259,7 @@ def test_a_full_queue_is_worked_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_nothing_grows_while_clients_do_everything_wrong(backend: str) -> None:
     """A short soak; `benchmarks/README.md` has the long one."""
-    options = "--minutes", 1 / 6, "--connections", 60, "--seed", 7
+    options = "--minutes", 5, "--sessions", 600, "--connections", 60, "--seed", 7
     done = benchmark("soak.py", *options, "--backend", backend)
     assert done.stderr == ""
     assert "passed: nothing grew" in done.stdout

@@ -199,6 +199,7 @@ def our_sink(spawn: Spawn, *options: str) -> Iterator[int]:
     process.kill()
 
 
+@pytest.mark.usefixtures("unmeasured")
 @pytest.mark.peer("smtp-sink")
 @pytest.mark.parametrize("wrong", WRONG)
 @pytest.mark.parametrize("at", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", ".", "RSET", "QUIT"])

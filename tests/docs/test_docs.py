@@ -23,6 +23,8 @@ TUTORIALS = sorted(page for page in DOCS.glob("tutorial/*.md") if page.stem != "
 HOWTOS = sorted(DOCS.glob("howto/*.md"))
 PATIENCE = 60
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def ids(page: Path) -> str:
     return page.stem

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 PATIENCE = 60
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 
 def start(name: str, *arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(
@@ -46,13 +48,15 @@ class Listening:
         assert address is not None
         self.port = int(address[1])
 
-    def until(self, words: str) -> list[str]:
-        """Read its lines up to one with `words` in it."""
+    def until(self, *words: str) -> list[str]:
+        """Read its lines until each of `words` has been in one, in whatever order."""
         lines: list[str] = []
+        missing = set(words)
         assert self.process.stdout is not None
         for line in self.process.stdout:
             lines.append(line.removesuffix("\n"))
-            if words in line:
+            missing -= {each for each in missing if each in line}
+            if not missing:
                 return lines
         pytest.fail(f"it never said {words!r}:\n" + "\n".join(lines))
 

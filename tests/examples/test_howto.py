@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from ipaddress import ip_network
@@ -59,6 +60,8 @@ from tests.examples.test_examples import EXAMPLES, PATIENCE, ROOT, Listening, li
 from tests.peers.programs import wait_for
 from tests.relay import test_spool
 from tests.relay.process import serving
+
+pytestmark = pytest.mark.usefixtures("unmeasured")
 
 
 def test_there_are_no_others() -> None:
@@ -485,8 +488,9 @@ async def test_routes(tmp_path: Path) -> None:
             "no@example.org": 550,  # the store was asked
             "x@old.example": 550,  # and nobody may relay
         }
-        relay.until("Discarded(")
-        assert "localhost:" in relay.until("Delivered(")[-1]
+        told = relay.until("Discarded(", "Delivered(")
+        (delivered,) = (line for line in told if line.startswith("Delivered("))
+        assert "localhost:" in delivered
 
     with TemporaryDirectory() as directory:  # the path of a socket has to be short
         path = f"{directory}/lmtp"
@@ -748,18 +752,17 @@ def test_ready_handlers(tmp_path: Path) -> None:
     assert text.endswith("\nSubject: 1\n\nhello\n")
 
 
-def mail_in(root: Path, count: int) -> dict[str, int]:
-    """So many messages in all, by the directories that they are in, once they are there."""
-
-    def found() -> list[Path]:
-        return list(root.glob("mail/example.org/**/new/*"))
-
-    wait_for(lambda: len(found()) >= count, f"{count} messages")
-    return Counter(str(file.parent.relative_to(root / "mail/example.org")) for file in found())
+def mail_in(root: Path) -> dict[str, int]:
+    """How many messages there are, by the directories that they are in."""
+    mail = root / "mail/example.org"
+    return Counter(str(file.parent.relative_to(mail)) for file in mail.glob("**/new/*"))
 
 
-def tell_mailboxes(port: int, data: Path) -> None:
-    """Go through what the page on mailboxes says, with mailboxes at example.org."""
+def tell_mailboxes(port: int, data: Path, delivered: Callable[[int], object]) -> None:
+    """Go through what the page on mailboxes says, with mailboxes at example.org.
+
+    `delivered` waits until so many more are: a message is in its place before it is counted.
+    """
     (data / "mail/example.org/ann/.shop").mkdir(parents=True)
     (data / "mail/example.org/bob/cur").mkdir(parents=True)
 
@@ -773,23 +776,36 @@ def tell_mailboxes(port: int, data: Path) -> None:
         return {name.partition("@")[0]: code for name, (code, _) in refused.items()}
 
     assert send("ann+shop", "ann+other", "bob", "sales", "who") == {}
-    assert mail_in(data, 5) == {"ann/.shop/new": 1, "ann/new": 2, "bob/new": 2}
+    delivered(5)
+    assert mail_in(data) == {"ann/.shop/new": 1, "ann/new": 2, "bob/new": 2}
     (tagged,) = (data / "mail/example.org/ann/.shop/new").iterdir()
     assert "\nDelivered-To: ann+shop@example.org\n" in tagged.read_text()
     assert send("bob", "bob+x", "ann") == {"bob": 452, "bob+x": 452}
-    assert mail_in(data, 6)["ann/new"] == 3
+    delivered(1)
+    assert mail_in(data)["ann/new"] == 3
 
 
 def test_mailboxes(tmp_path: Path) -> None:
     with listening("howto/mailboxes.py", tmp_path, 0) as relay:
-        tell_mailboxes(relay.port, tmp_path)
+        tell_mailboxes(
+            relay.port, tmp_path, lambda more: [relay.until("Delivered(") for _ in range(more)]
+        )
 
 
 def test_mailboxes_by_the_file_of_serve(tmp_path: Path) -> None:
     data = tmp_path / "data"
     config = EXAMPLES / "howto" / "mailboxes.toml"
+    expected = 0
     with serving(data, "--config", str(config), backend="asyncio") as served:
-        tell_mailboxes(served.smtp, data)
+
+        def delivered(more: int) -> None:
+            nonlocal expected
+            expected += more
+            served.until(
+                lambda: "".join(served.lines).count(" delivered ") >= expected, "to deliver"
+            )
+
+        tell_mailboxes(served.smtp, data, delivered)
 
 
 @pytest.mark.parametrize("name", ["test_policy", "test_sending"])

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,13 @@ def wait_for(poll: Callable[[], T], what: str, *, within: float = PATIENCE) -> T
     return answer
 
 
+#: Which of xdist's workers this is: each has every eighth port, so that no two come for one.
+WORKERS = 8
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+#: The last ones that `free_port` has given away.
+_given: deque[int] = deque(maxlen=100)
+
+
 def free_port() -> int:
     """A port that nobody uses, below those the kernel gives away by itself.
 
@@ -65,8 +73,12 @@ def free_port() -> int:
     meanwhile is given that very port, to find there nobody but themselves.
     """
     while True:
-        port = 20_000 + secrets.randbelow(12_000)  # hypothesis has a hand on `random`
+        # Not by `random`: hypothesis has a hand on that.
+        port = 20_000 + WORKERS * secrets.randbelow(1500) + WORKER
+        if port in _given:
+            continue
         with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            _given.append(port)
             return port
 
 

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,13 +13,7 @@ from .world import COUNTS, simulate
 WORLDS, TESTS = 20, 10
 
 
-@pytest.fixture(autouse=True)
-def _not_measured() -> Iterator[None]:
-    """What a world walks through says little of what is tested, and to measure it takes as long."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
+pytestmark = pytest.mark.usefixtures("untraced")
 
 
 @pytest.mark.rfc(

@@ -113,10 +113,10 @@ def unsaid(word: str) -> dict[str, str]:
 class Moment:
     """A server plays the first of the turns, `plays` of them, hears `awaited`, and falls.
 
-    Before that it says `half` of something. `deadline` is the one that silence runs into; in a
-    dialogue that has it before, `patient` leaves more time. `content` goes on until it has fallen,
-    or, `endless`, until the client gives up. `first` is what becomes of the first recipient where
-    that is not what the cell says. `replaced` is a session that a pool had kept.
+    Before that it says `half` of something. `deadline` is the one that silence runs into.
+    `content` goes on until it has fallen, or, `endless`, until the client gives up. `first` is what
+    becomes of the first recipient where that is not what the cell says. `replaced` is a session
+    that a pool had kept.
     """
 
     name: str
@@ -126,7 +126,6 @@ class Moment:
     outcomes: Mapping[str, str]
     deadline: str
     half: bytes = field(default=b"", kw_only=True)
-    patient: bool = field(default=False, kw_only=True)
     content: bool = field(default=False, kw_only=True)
     endless: bool = field(default=False, kw_only=True)
     first: str = field(default="", kw_only=True)
@@ -169,7 +168,7 @@ MOMENTS = (
     ),
     Moment(
         "behind STARTTLS", SECURE, 2, b"STARTTLS\r\n",
-        alike(NO_SESSION, said="TlsError"), "ehlo", patient=True,
+        alike(NO_SESSION, said="TlsError"), "ehlo",
     ),
     Moment(
         "within the TLS handshake", SECURE, 3, b"\x16\x03",
@@ -190,12 +189,12 @@ MOMENTS = (
     Moment("behind the reply to MAIL", CLEAR, 3, b"RCPT", alike("transient"), "rcpt"),
     Moment(
         "behind the replies to some RCPT", CLEAR, 5, b"RCPT TO:<d@",
-        alike("transient"), "rcpt", patient=True,
+        alike("transient"), "rcpt",
     ),
     Moment("behind DATA", CLEAR, 6, b"DATA\r\n", alike("transient"), "data"),
     Moment(
         "within content", CLEAR, 7, b"Subject: x",
-        alike("transient", half="unknown", nonsense="unknown"), "block", content=True, patient=True,
+        alike("transient", half="unknown", nonsense="unknown"), "block", content=True,
     ),
     Moment(
         "behind the final dot", CLEAR, 7, b"\r\n.\r\n",
@@ -212,7 +211,7 @@ MOMENTS = (
     Moment(
         "behind the reply to the first of many chunks", CHUNKED, 3, b"BDAT 65536\r\n",
         alike("transient"), "block", half=b"250 ok\r\n",
-        content=True, endless=True, patient=True,
+        content=True, endless=True,
     ),
     Moment(
         "behind the last chunk", CHUNKED, 3, b"and the end\r\n",
@@ -220,7 +219,7 @@ MOMENTS = (
     ),
     Moment(
         "between the replies of LMTP", LMTP, 4, b"",
-        alike("transient"), "final_dot", patient=True, first="accepted",
+        alike("transient"), "final_dot", first="accepted",
     ),
     Moment("behind QUIT", CLEAR, 8, b"QUIT\r\n", alike("accepted"), "quit"),
 )  # fmt: skip

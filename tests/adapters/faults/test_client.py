@@ -15,6 +15,7 @@ from smtpproto import Envelope
 from smtpproto.client import Client, ClientDeadlines
 from smtpproto.pool import Pool
 from smtpproto.result import ClientError, Fate, Result
+from tests.adapters.clock import anyio_backend  # noqa: F401 - a fixture
 from tests.adapters.wire import HOST, LOST, Wire, raw_server
 from tests.adapters.world import Certificates, clear
 
@@ -23,7 +24,7 @@ from .moments import MOMENTS, RECIPIENTS, TLS, Moment, Turn
 
 pytestmark = pytest.mark.anyio
 
-SHORT, LONGER = 0.03, 0.4
+SHORT = 0.03
 ENVELOPE = Envelope("ann@example.org", RECIPIENTS)
 CONTENT = b"Subject: x\r\n\r\nand the end\r\n"
 PIECE = b"Subject: x\r\n" + b"and on and on\r\n" * 4680  # of more than 64 KiB
@@ -98,13 +99,11 @@ class Falling:
             await anyio.lowlevel.checkpoint()
 
     def client(self, port: int) -> Client:
-        # Time for what comes before under the same deadline.
-        seconds = LONGER if self.moment.patient or self.kept else SHORT
         own = self.moment.deadline if self.ending == "silent" else "quit"
         options: dict[str, Any] = {
             "tls": "none",
             "ssl_context": self.tls.trusting,
-            "deadlines": ClientDeadlines(**{"quit": SHORT, own: seconds}),
+            "deadlines": ClientDeadlines(**{"quit": SHORT, own: SHORT}),
             "server_name": "localhost",
             **self.moment.dialogue.options,
         }

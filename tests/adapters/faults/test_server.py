@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from smtpproto.server import Server, ServerDeadlines
+from tests.adapters.clock import anyio_backend  # noqa: F401 - a fixture
 from tests.adapters.test_server import stoppable
 from tests.adapters.wire import connect
 from tests.adapters.world import ENVELOPE, MESSAGE, Certificates, clear, until
@@ -19,7 +20,7 @@ from .witness import Witness
 
 pytestmark = pytest.mark.anyio
 
-SHORT, LONGER = 0.05, 0.4
+SHORT = 0.05
 FALLS = ("closed", "reset", "half-closed", "silent")
 FAILS = ("raises", "waits", "hangs up", "cancelled")
 
@@ -56,8 +57,7 @@ async def test_a_client_falls(
     witness = Witness("end of content", "holds")
     deadlines: dict[str, float] = {}
     if ending == "silent" and place.deadline:
-        # Time for the steps before, where they have the same deadline.
-        deadlines[place.deadline] = LONGER if place.deadline == "command" else SHORT
+        deadlines[place.deadline] = SHORT
     server = serving(witness, tls, place.options, deadlines)
     async with running(server) as port:
         async with await connect(port) as wire:

@@ -1,0 +1,8 @@
+"""A corpus of octets: the same lines, again and again."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _untraced(untraced: None) -> None:
+    pass
