@@ -303,7 +303,7 @@ KEEPING = (
     Sabotage("sends again", ("twice",), sends_again),
     Sabotage("a mailbox that knows nothing again", ("twice",), looks_for_nothing),
     Sabotage("reports later", ("lost", "reports"), reports_later),
-    Sabotage("one message at a time", ("starves",), one_at_a_time),
+    Sabotage("one message at a time", ("starves",), one_at_a_time, first=80),
     Sabotage("holds for ever", ("lost", "empties"), holds_for_ever),
     Sabotage("nobody is woken", ("starves",), sleeps_in),
     Sabotage("busy for ever", ("memory", "empties"), forgets_its_hands),

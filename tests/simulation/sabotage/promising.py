@@ -363,7 +363,10 @@ PROMISING = (
     Sabotage("sent before its time", ("early",), holds_nothing),
     Sabotage("forgets a hold", ("held",), forgets_a_hold, first=22),
     Sabotage(
-        "does not notice a release", ("starves", "empties", "by", "lost"), does_not_notice, first=99
+        "does not notice a release",
+        ("starves", "empties", "by", "lost"),
+        does_not_notice,
+        first=130,
     ),
     Sabotage("throws away what is held", ("lost",), ignores_a_rule_that_holds),
     Sabotage("lists without an owner", ("senders", "reports"), lists_without_an_owner),
