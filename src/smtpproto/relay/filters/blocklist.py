@@ -139,4 +139,5 @@ def question(address: IPv4Address | IPv6Address, zone: str) -> str:
     """Return the name to look an address up by (RFC 5782 §2.1, §2.4)."""
     if isinstance(address, IPv4Address):
         return ".".join([*reversed(str(address).split(".")), zone])
-    return ".".join([*reversed(address.exploded.replace(":", "")), zone])
+    # Not of its text: of IPv4 in IPv6, Python's versions write different ones.
+    return ".".join([*reversed(address.packed.hex()), zone])
